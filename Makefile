@@ -1,0 +1,63 @@
+# Everything on a fresh machine with Python 3.10 or newer and a network:
+#   make demo   speech to text: weights, export, transcript of examples/sample.wav
+#   make test   ruff, mypy and the offline tests
+# Each makes its own .venv first; a second run finds it there. Works with GNU make 3.81 and 4.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+INSTALL := $(PIP) install --quiet --constraint constraints.txt
+TEACHER := .cache/teacher/whisper-base-ct2
+MODEL := .cache/models/whisper-base
+
+# A folder of speech with transcripts for `make test-real DATA=...`; see CONTRIBUTING.md.
+DATA ?=
+
+.PHONY: demo test test-real lint clean
+
+demo: $(VENV)/.demo $(MODEL)/config.json
+	$(BIN)/baldwhisper transcribe examples/sample.wav --model $(MODEL)
+
+test: lint
+	$(BIN)/python -m pytest
+
+test-real: $(VENV)/.test $(MODEL)/config.json
+	BALDWHISPER_TEACHER=$(TEACHER) BALDWHISPER_MODEL=$(MODEL) BALDWHISPER_DATA="$(DATA)" \
+		$(BIN)/python -m pytest -m real
+
+lint: $(VENV)/.test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+clean:
+	rm -rf $(VENV) .cache build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# torch has a step of its own: with the pinned version installed first, nothing that depends on
+# it can bring another build. The marker of the `mkl` extra keeps it to Linux on x86-64.
+$(VENV)/.torch: constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { \
+		echo "baldwhisper-mlx needs Python 3.10 or newer, but $(PYTHON) is" \
+			"$$($(PYTHON) --version 2>&1 || echo missing);" \
+			"name another one: make PYTHON=python3.12 ..." >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(INSTALL) torch
+	@touch $@
+
+$(VENV)/.demo: $(VENV)/.torch pyproject.toml
+	$(INSTALL) --editable '.[convert,mkl]'
+	@touch $@
+
+$(VENV)/.test: $(VENV)/.demo tests/parity/requirements.txt
+	$(INSTALL) --editable '.[convert,mkl,test,dev]'
+	$(INSTALL) --no-deps --requirement tests/parity/requirements.txt
+	@touch $@
+
+$(TEACHER)/model.bin: | $(VENV)/.torch
+	$(BIN)/python scripts/get_teacher.py --output $(TEACHER)
+
+# export writes to a temporary name and renames, so a config.json means a whole model
+$(MODEL)/config.json: | $(VENV)/.demo $(TEACHER)/model.bin
+	$(BIN)/baldwhisper-convert export $(TEACHER) $(MODEL) --dtype float16
