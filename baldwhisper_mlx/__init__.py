@@ -1,0 +1,55 @@
+"""Whisper and BaldWhisper on Apple's MLX: checkpoint folder and audio file in, text out.
+
+    >>> import baldwhisper_mlx
+    >>> model = baldwhisper_mlx.load_model("models/whisper-base")
+    >>> baldwhisper_mlx.transcribe("talk.mp3", model).text
+
+Importing the package is cheap: MLX and the rest load with the first attribute that needs them.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from typing import TYPE_CHECKING, Any
+
+from baldwhisper_mlx._version import __version__
+
+if TYPE_CHECKING:
+    from baldwhisper_mlx.load import LoadedModel, load_model
+    from baldwhisper_mlx.segments import Segment, Transcript, Word
+    from baldwhisper_mlx.transcription import transcribe
+
+__all__ = [
+    "LoadedModel",
+    "Segment",
+    "Transcript",
+    "Word",
+    "__version__",
+    "load_model",
+    "transcribe",
+]
+
+_HOME = {
+    "LoadedModel": "load",
+    "load_model": "load",
+    "transcribe": "transcription",
+    "Segment": "segments",
+    "Transcript": "segments",
+    "Word": "segments",
+}
+
+if sys.platform == "linux":
+    from baldwhisper_mlx import blas
+
+    blas.preload()
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_HOME[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

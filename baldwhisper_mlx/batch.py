@@ -1,0 +1,169 @@
+"""One model over many files: what `baldwhisper transcribe` does once its options are checked.
+
+A file that fails is reported and the others go on, each result is out before the next file
+begins, and only results reach standard output.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import sys
+import time
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+from baldwhisper_mlx.outputs import STDIN, write_files
+from baldwhisper_mlx.segments import Transcript
+from baldwhisper_mlx.writers import WRITERS, Writer
+
+Progress = Callable[[float, float], None]
+
+# What bad audio, a full disk and non-finite logits raise; anything else is a bug of ours and
+# deserves its traceback.
+_FILE_ERRORS = (OSError, ValueError, ArithmeticError, RuntimeError)
+
+
+class _Stdin(io.BytesIO):
+    """Standard input under the name that messages and outputs call it by."""
+
+    name = "stdin"
+
+
+def transcribe_files(
+    files: Sequence[str],
+    model_name: str,
+    revision: str | None,
+    *,
+    writer: Writer,
+    plan: Sequence[Mapping[str, Path]] | None,
+    force: bool,
+    options: dict[str, Any],
+) -> list[str]:
+    """Transcribes files one after the other and reports on standard error.
+
+    Args:
+        files: audio paths, or `-` for standard input.
+        model_name: folder or Hub id.
+        revision: of a Hub model.
+        writer: makes what goes to standard output, if `plan` is None.
+        plan: from `plan_outputs`: per file, format to path; None for standard output.
+        force: whether existing outputs are replaced.
+        options: keyword arguments of `transcribe`.
+
+    Returns:
+        Names of the files that failed.
+
+    Raises:
+        click.ClickException: the model cannot be loaded or does not know the language.
+    """
+    failed = [name for name in files if not _is_readable(name)]
+    if len(failed) == len(files):
+        return failed  # before a model is loaded, or fetched, for nothing
+    model = _load(model_name, revision, options)
+    printed = 0
+    for index, name in enumerate(files):
+        if name in failed:
+            continue
+        try:
+            transcript = _transcribe_one(name, model, options)
+            if plan is None:
+                _print(name, writer(transcript), header=len(files) > 1, first=printed == 0)
+                printed += 1
+            else:
+                texts = {path: WRITERS[kind](transcript) for kind, path in plan[index].items()}
+                write_files(texts, force=force)
+        except BrokenPipeError:
+            raise  # whoever read our output has left; click ends quietly
+        except _FILE_ERRORS as error:
+            _report(name, error)
+            failed.append(name)
+    return failed
+
+
+def _is_readable(name: str) -> bool:
+    if name == STDIN:
+        return True
+    path = Path(name)
+    if path.is_dir():
+        _report(name, ValueError("is a folder; name the audio files in it"))
+    elif not path.exists():
+        _report(name, FileNotFoundError("no such file"))
+    else:
+        return True
+    return False
+
+
+def _load(model_name: str, revision: str | None, options: dict[str, Any]) -> Any:
+    from baldwhisper_mlx.load import load_model
+
+    try:
+        with warnings.catch_warnings(record=True) as caught:
+            model = load_model(model_name, revision=revision)
+        for warning in caught:  # without Python's line about the place in the code
+            click.echo(f"warning: {warning.message}", err=True)
+        if options["language"] is not None:  # once, rather than for every file
+            model.tokenizer.to_language(options["language"])
+    except (OSError, ValueError) as error:
+        raise click.ClickException(str(error)) from None
+    return model
+
+
+def _transcribe_one(name: str, model: Any, options: dict[str, Any]) -> Transcript:
+    import mlx.core as mx
+
+    from baldwhisper_mlx.audio import load_audio
+    from baldwhisper_mlx.transcription import transcribe
+
+    mx.reset_peak_memory()
+    started = time.perf_counter()
+    audio = load_audio(_Stdin(sys.stdin.buffer.read()) if name == STDIN else name)
+    with _progress_bar(name) as on_progress:
+        transcript = transcribe(audio, model, on_progress=on_progress, **options)
+    seconds = time.perf_counter() - started
+    click.echo(
+        f"{_label(name)}: {transcript.duration:.1f} s of audio in {seconds:.1f} s "
+        f"({transcript.duration / seconds:.1f}x real time), language {transcript.language}, "
+        f"peak memory {mx.get_peak_memory() / 1e6:.0f} MB",
+        err=True,
+    )
+    return transcript
+
+
+@contextlib.contextmanager
+def _progress_bar(name: str) -> Iterator[Progress | None]:
+    """A bar in seconds of audio on a terminal; None, and no bar, where there is none."""
+    if not sys.stderr.isatty():
+        yield None
+        return
+    from tqdm import tqdm
+
+    layout = "{desc} {percentage:3.0f}% |{bar}| {n:.0f}/{total:.0f} s [{elapsed}<{remaining}]"
+    with tqdm(total=0.0, desc=_label(name), bar_format=layout, leave=False) as bar:
+
+        def advance(done: float, total: float) -> None:
+            bar.total = total
+            bar.update(min(done, total) - bar.n)
+
+        yield advance
+
+
+def _print(name: str, text: str, *, header: bool, first: bool) -> None:
+    if header:
+        text = ("" if first else "\n") + f"==> {_label(name)} <==\n{text}"
+    # Bytes, because the outcome must not depend on the locale: output is UTF-8.
+    click.echo(text.encode("utf-8", errors="surrogateescape"), nl=False)
+
+
+def _report(name: str, error: Exception) -> None:
+    message = str(error) or type(error).__name__
+    prefix = "" if message.startswith(_label(name)) else f"{_label(name)}: "
+    click.echo(f"error: {prefix}{message}", err=True)
+
+
+def _label(name: str) -> str:
+    return "stdin" if name == STDIN else name

@@ -1,0 +1,56 @@
+"""Linux only: hand MLX's CPU backend a fast BLAS before MLX is imported.
+
+The Linux wheel of MLX links reference BLAS, which multiplies 30 to 50 times slower than
+MKL or OpenBLAS. Symbols already global in the process win over the wheel's own, so loading
+a better library first is enough. On Apple nothing of this runs: MLX uses Metal and Accelerate.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import sys
+from pathlib import Path
+
+_loaded: str | None = None
+
+
+def preload() -> str | None:
+    """Loads MKL if it is installed, else OpenBLAS if the system has it.
+
+    Returns:
+        "mkl", "openblas", or None if neither was found or MLX had been imported before.
+    """
+    global _loaded
+    if _loaded is None and "mlx.core" not in sys.modules:
+        for name, candidates in (("mkl", _mkl_candidates()), ("openblas", ["libopenblas.so.0"])):
+            if any(_load(path) for path in candidates):
+                _loaded = name
+                break
+    return _loaded
+
+
+def hint() -> str | None:
+    """One line on how to get a fast BLAS, or None where there is nothing to say."""
+    if sys.platform != "linux" or _loaded is not None:
+        return None
+    return (
+        "MLX runs on reference BLAS here, many times slower than it could: "
+        'pip install "baldwhisper-mlx[mkl]" (x86-64) or apt install libopenblas0-pthread, '
+        "and import baldwhisper_mlx before mlx"
+    )
+
+
+def _mkl_candidates() -> list[str]:
+    # The wheel of MKL puts its libraries beside the interpreter's own, not into site-packages.
+    roots = [Path(sys.prefix, "lib")]
+    roots += [Path(entry).parents[1] for entry in sys.path if entry.endswith("site-packages")]
+    found = (str(path) for root in roots for path in sorted(root.glob("libmkl_rt.so*")))
+    return list(dict.fromkeys(found))
+
+
+def _load(path: str) -> bool:
+    try:
+        ctypes.CDLL(path, mode=ctypes.RTLD_GLOBAL)
+    except OSError:
+        return False
+    return True

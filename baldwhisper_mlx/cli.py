@@ -1,0 +1,168 @@
+"""The command `baldwhisper`: audio files in, text out.
+
+Only click is imported at the top, so that `--help` answers at once; NumPy, MLX and the rest
+load when a command runs. Exit codes: 0 all done, 1 something failed, 2 wrong usage,
+130 interrupted. Transcripts go to standard output or to files, everything else to standard error.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from baldwhisper_mlx import __version__
+from baldwhisper_mlx.outputs import STDIN, plan_outputs, prepare_folder
+from baldwhisper_mlx.writers import WRITERS
+
+INTERRUPTED = 130
+"""The shell's code for a process that ended on Ctrl-C: 128 + SIGINT."""
+
+
+class _Group(click.Group):
+    """A group whose commands end with 130 on Ctrl-C; click alone would say 1."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            click.echo("\nInterrupted: finished outputs are whole, the rest is absent.", err=True)
+            ctx.exit(INTERRUPTED)
+
+
+def main() -> None:
+    """Runs `baldwhisper`; the entry point of the console script."""
+    try:
+        cli()
+    except KeyboardInterrupt:  # before click was listening
+        sys.exit(INTERRUPTED)
+
+
+@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="baldwhisper")
+def cli() -> None:
+    """Speech recognition with Whisper and BaldWhisper models on MLX."""
+
+
+def _finite(ctx: click.Context, param: click.Parameter, value: float | None) -> float | None:
+    if value is not None and not math.isfinite(value):
+        raise click.BadParameter(f"{value} is not a temperature.", ctx, param)
+    return value
+
+
+@cli.command()
+@click.argument("files", nargs=-1, required=True, metavar="FILE...")
+@click.option("-m", "--model", required=True, help="Model folder, or id on the Hugging Face Hub.")
+@click.option("--revision", help="Branch, tag or commit of a Hub model.")
+@click.option(
+    "-l", "--language", help="Code or English name of the spoken language; detected if not given."
+)
+@click.option(
+    "--task",
+    type=click.Choice(["transcribe", "translate"]),
+    default="transcribe",
+    show_default=True,
+    help="Write what is said, or translate it into English.",
+)
+@click.option("--initial-prompt", help="Text the audio seems to follow: names, spelling, style.")
+@click.option(
+    "--temperature",
+    type=click.FloatRange(min=0.0),
+    callback=_finite,
+    help="Sample at this temperature only. By default 0, raised in steps of 0.2 up to 1 "
+    "where the result is repetitive or improbable.",
+)
+@click.option(
+    "--condition-on-previous-text/--no-condition-on-previous-text",
+    default=True,
+    show_default=True,
+    help="Whether each 30 s window is told the text before it.",
+)
+@click.option("--without-timestamps", is_flag=True, help="Text only, one segment per 30 s window.")
+@click.option(
+    "-f",
+    "--output-format",
+    "output_format",
+    type=click.Choice([*WRITERS, "all"]),
+    default="txt",
+    show_default=True,
+    help="What to write; all needs --output-dir.",
+)
+@click.option(
+    "-o",
+    "--output-dir",
+    type=click.Path(path_type=Path),
+    help="Write a file per input and format here, named after the input. Without it the "
+    "result goes to standard output.",
+)
+@click.option("--force", is_flag=True, help="Replace outputs that are already there.")
+def transcribe(
+    files: tuple[str, ...],
+    model: str,
+    revision: str | None,
+    output_format: str,
+    output_dir: Path | None,
+    force: bool,
+    **options: Any,
+) -> None:
+    """Transcribe audio FILEs; `-` reads one from standard input.
+
+    Inputs of the same name get outputs numbered in the order given: talk.txt, talk-2.txt.
+    A file that fails is reported and the others go on; the exit code is then 1.
+    """
+    _check_usage(files, output_format, output_dir)
+    formats = list(WRITERS) if output_format == "all" else [output_format]
+    plan: list[dict[str, Path]] | None = None
+    try:
+        if output_dir is not None:
+            plan = plan_outputs(files, output_dir, formats, force=force)
+            prepare_folder(output_dir)
+    except (OSError, ValueError) as error:
+        raise click.ClickException(str(error)) from None
+
+    from baldwhisper_mlx.batch import transcribe_files
+
+    if options["temperature"] is None:
+        del options["temperature"]  # transcribe's own default is the schedule
+    failed = transcribe_files(
+        files, model, revision, writer=WRITERS[formats[0]], plan=plan, force=force, options=options
+    )
+    if failed:
+        if len(files) > 1:
+            click.echo(f"{len(failed)} of {len(files)} files failed: {', '.join(failed)}", err=True)
+        raise click.exceptions.Exit(1)
+
+
+@cli.command()
+@click.argument("model")
+@click.option("--revision", help="Branch, tag or commit of a Hub model.")
+def info(model: str, revision: str | None) -> None:
+    """Describe MODEL, a folder or an id on the Hugging Face Hub."""
+    from baldwhisper_mlx.info import describe_model
+    from baldwhisper_mlx.model_files import find_model
+
+    try:
+        lines = describe_model(find_model(model, revision))
+    except (OSError, ValueError) as error:
+        raise click.ClickException(str(error)) from None
+    width = max(map(len, lines))
+    for label, text in lines.items():
+        click.echo(f"{label:<{width}}  {text}")
+
+
+def _check_usage(files: tuple[str, ...], output_format: str, output_dir: Path | None) -> None:
+    if files.count(STDIN) > 1:
+        raise click.UsageError("standard input can be read once: give `-` a single time")
+    if STDIN in files and sys.stdin.isatty():
+        raise click.UsageError("`-` reads audio from standard input: pipe a file into it")
+    if output_dir is not None:
+        return
+    if output_format == "all":
+        raise click.UsageError("--output-format all writes several files: give --output-dir")
+    if len(files) > 1 and output_format != "txt":
+        raise click.UsageError(
+            f"several files as {output_format} cannot share standard output: give --output-dir"
+        )

@@ -1,0 +1,271 @@
+"""The contract between converter and runtime: what `config.json` may say about a model.
+
+Standard library only, so that the converter can import it without MLX and a broken
+file is reported before anything heavy is loaded. Reading is strict in both directions:
+a missing key, an unknown key and a value of the wrong type or range are all errors,
+because a silently dropped key is a model that is subtly not the one that was exported.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+FORMAT_VERSION = 1
+CONFIG_FILE = "config.json"
+WEIGHTS_FILE = "model.safetensors"
+VOCABULARY_FILE = "vocabulary.tiktoken"
+
+AudioContext = Literal["full", "trimmed", "dynamic"]
+EmbeddingProjections = Literal["shared", "separate"]
+Dtype = Literal["float16", "bfloat16", "float32"]
+
+SAMPLE_RATE = 16_000
+"""Samples per second of the audio every Whisper hears."""
+HOP_LENGTH = 160
+"""Samples between two mel frames: 10 ms."""
+FRAMES_PER_POSITION = 2
+"""Mel frames per encoder position, and per timestamp step."""
+
+AUDIO_BUCKET = 50
+"""Encoder positions (1 s) a shortened audio context is rounded up to: few distinct shapes."""
+
+N_TIMESTAMPS = 1501
+"""Timestamp tokens <|0.00|> to <|30.00|> in steps of 0.02 s; every Whisper has them last."""
+
+CONTROL_TOKENS = (
+    "<|endoftext|>",
+    "<|startoftranscript|>",
+    "<|translate|>",
+    "<|transcribe|>",
+    "<|startoflm|>",
+    "<|startofprev|>",
+    "<|nospeech|>",
+    "<|notimestamps|>",
+)
+"""Special tokens every Whisper vocabulary has; the others in `special_tokens` are languages."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Quantization:
+    """Affine weight quantization as MLX does it: `bits` per weight, groups of `group_size`."""
+
+    bits: int
+    group_size: int
+
+    def __post_init__(self) -> None:
+        _require(self.bits in (2, 3, 4, 5, 6, 8), "quantization.bits", self.bits)
+        _require(self.group_size in (16, 32, 64, 128), "quantization.group_size", self.group_size)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelConfig:
+    """Everything the runtime needs to know about a model besides its weights.
+
+    The ten `n_*` fields are OpenAI's ModelDimensions under their own names.
+
+    Raises:
+        ValueError: a field has the wrong type, is out of range, or contradicts another.
+    """
+
+    n_mels: int
+    """Mel bins of the input: 80, or 128 from large-v3 on."""
+    n_audio_ctx: int
+    """Encoder positions in 30 s; one is 20 ms, or two mel frames."""
+    n_audio_state: int
+    n_audio_head: int
+    n_audio_layer: int
+    n_vocab: int
+    """Rows of the token embedding V, timestamps included."""
+    n_text_ctx: int
+    """Decoder positions; also the capacity of the self-attention cache."""
+    n_text_state: int
+    """Width d of the decoder."""
+    n_text_head: int
+    n_text_layer: int
+
+    special_tokens: dict[str, int] = dataclasses.field(hash=False)
+    """Name to id of every special token below the timestamps: control tokens and languages."""
+    is_multilingual: bool
+    """False for English-only models, whose prompt has no language and task tokens."""
+    timestamp_begin: int
+    """Id of <|0.00|>; the 1501 timestamps are consecutive and end the vocabulary."""
+    alignment_heads: tuple[tuple[int, int], ...]
+    """(decoder layer, head) pairs whose cross-attention follows the audio, for word times."""
+    dtype: Dtype = "float16"
+    """Type the weights are stored in (the unquantized ones, if `quantization` is set)."""
+
+    embedding_rank: int | None = None
+    """Rank r of the factorized token embedding; None for a dense V x d matrix."""
+    embedding_projections: EmbeddingProjections = "shared"
+    """One r x d projection for input and output, or one each."""
+    embedding_mean: bool = False
+    """Whether a mean row (d,) was subtracted before factorizing and is added back."""
+    embedding_dense_rows: int = 0
+    """K frequent tokens kept as dense rows that replace the low-rank value at their ids."""
+
+    audio_context: AudioContext = "full"
+    """What a clip shorter than 30 s costs; a property of the training, see `docs/format.md`.
+
+    "full": encoder and cross-attention over 30 s. "trimmed": encoder over 30 s,
+    cross-attention over the clip's own frames and a margin. "dynamic": the encoder too.
+    """
+    audio_context_margin: int = 25
+    """Encoder positions (20 ms each) kept after the end of the audio unless "full"."""
+
+    quantization: Quantization | None = None
+
+    def __post_init__(self) -> None:
+        self._check_dimensions()
+        self._check_embedding()
+        self._check_vocabulary()
+        _require(isinstance(self.is_multilingual, bool), "is_multilingual", self.is_multilingual)
+        _require(self.dtype in get_args(Dtype), "dtype", self.dtype)
+        _require(self.audio_context in get_args(AudioContext), "audio_context", self.audio_context)
+        _require(
+            _is_int(self.audio_context_margin) and self.audio_context_margin >= 0,
+            "audio_context_margin",
+            self.audio_context_margin,
+        )
+        for pair in self.alignment_heads:
+            ok = len(pair) == 2 and all(_is_int(i) for i in pair)
+            ok = ok and 0 <= pair[0] < self.n_text_layer and 0 <= pair[1] < self.n_text_head
+            _require(ok, "alignment_heads", pair)
+
+    def _check_dimensions(self) -> None:
+        for field in dataclasses.fields(self):
+            if field.name.startswith("n_"):
+                value = getattr(self, field.name)
+                _require(_is_int(value) and 0 < value < 2**20, field.name, value)
+        for side in ("audio", "text"):
+            state, head = getattr(self, f"n_{side}_state"), getattr(self, f"n_{side}_head")
+            _require(state % head == 0, f"n_{side}_head", f"{head} (does not divide {state})")
+        same = self.n_audio_state == self.n_text_state  # cross-attention is d x d
+        _require(same, "n_audio_state", f"{self.n_audio_state} (n_text_state differs)")
+
+    def _check_embedding(self) -> None:
+        rank, rows = self.embedding_rank, self.embedding_dense_rows
+        ok = rank is None or (_is_int(rank) and 0 < rank <= self.n_text_state)
+        _require(ok, "embedding_rank", rank)
+        _require(_is_int(rows) and 0 <= rows <= self.n_vocab, "embedding_dense_rows", rows)
+        _require(isinstance(self.embedding_mean, bool), "embedding_mean", self.embedding_mean)
+        projections = self.embedding_projections
+        _require(
+            projections in get_args(EmbeddingProjections), "embedding_projections", projections
+        )
+        if rank is None and (rows or self.embedding_mean or projections != "shared"):
+            raise ValueError(
+                "config: embedding_projections, embedding_mean and embedding_dense_rows "
+                "describe a factorized embedding, but embedding_rank is null"
+            )
+
+    def _check_vocabulary(self) -> None:
+        missing = [name for name in CONTROL_TOKENS if name not in self.special_tokens]
+        _require(not missing, "special_tokens", f"an object without {', '.join(missing)}")
+        for name, token in self.special_tokens.items():
+            ok = _is_int(token) and 0 <= token < self.timestamp_begin
+            _require(ok, f"special_tokens[{name!r}]", token)
+        _require(
+            _is_int(self.timestamp_begin) and self.timestamp_begin + N_TIMESTAMPS == self.n_vocab,
+            "timestamp_begin",
+            f"{self.timestamp_begin} (n_vocab is {self.n_vocab}, less {N_TIMESTAMPS} timestamps)",
+        )
+
+    def audio_positions(self, n_frames: int) -> int:
+        """Encoder positions a clip of `n_frames` mel frames (10 ms) takes.
+
+        All of them if `audio_context` is "full"; else the clip's own (two frames each) and the
+        margin, rounded up to `AUDIO_BUCKET` and at most all.
+
+        Example:
+            >>> trimmed.audio_positions(300)  # 3 s: 150 positions, 25 of margin
+            200
+        """
+        if self.audio_context == "full":
+            return self.n_audio_ctx
+        wanted = -(-n_frames // FRAMES_PER_POSITION) + self.audio_context_margin
+        return min(self.n_audio_ctx, -(-max(wanted, 1) // AUDIO_BUCKET) * AUDIO_BUCKET)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The config as plain JSON values, `format_version` first.
+
+        Example:
+            >>> config == ModelConfig.from_dict(config.to_dict())
+            True
+        """
+        plain: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(self)))
+        return {"model_type": "baldwhisper", "format_version": FORMAT_VERSION} | plain
+
+    @classmethod
+    def from_dict(cls, raw: dict[str, Any]) -> ModelConfig:
+        """Builds a config from parsed JSON.
+
+        Args:
+            raw: what `to_dict` returns; every field of the class and nothing else.
+
+        Raises:
+            ValueError: another format or version, missing or unknown keys, bad values.
+        """
+        raw = dict(raw)
+        if raw.pop("model_type", None) != "baldwhisper":
+            raise ValueError(
+                "config: not a baldwhisper model; `baldwhisper-convert export` makes one "
+                "from any Whisper checkpoint"
+            )
+        version = raw.pop("format_version", None)
+        if version != FORMAT_VERSION:
+            raise ValueError(
+                f"config: format_version {version!r} cannot be read by this release, which "
+                f"reads {FORMAT_VERSION}; export the model again or upgrade baldwhisper-mlx"
+            )
+        _check_keys(cls, raw, "config")
+        _require(isinstance(raw["special_tokens"], dict), "special_tokens", raw["special_tokens"])
+        heads = raw["alignment_heads"]
+        ok = isinstance(heads, list) and all(isinstance(pair, list) for pair in heads)
+        _require(ok, "alignment_heads", heads)
+        raw["alignment_heads"] = tuple(tuple(pair) for pair in heads)
+        if raw["quantization"] is not None:
+            _require(isinstance(raw["quantization"], dict), "quantization", raw["quantization"])
+            _check_keys(Quantization, raw["quantization"], "config.quantization")
+            raw["quantization"] = Quantization(**raw["quantization"])
+        return cls(**raw)
+
+    @classmethod
+    def from_file(cls, path: str | Path) -> ModelConfig:
+        """Reads `config.json`.
+
+        Raises:
+            ValueError: not JSON, or not a config of this format; the message names the file.
+            FileNotFoundError: there is no such file.
+        """
+        try:
+            raw = json.loads(Path(path).read_text(encoding="utf-8"))
+        except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+            raise ValueError(f"{path}: not valid JSON ({error})") from None
+        if not isinstance(raw, dict):
+            raise ValueError(f"{path}: expected a JSON object, found {type(raw).__name__}")
+        try:
+            return cls.from_dict(raw)
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from None
+
+
+def _is_int(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _require(ok: bool, key: str, value: object) -> None:
+    if not ok:
+        raise ValueError(f"config: bad value for {key}: {value}")
+
+
+def _check_keys(cls: type, raw: dict[str, Any], what: str) -> None:
+    known = {field.name for field in dataclasses.fields(cls)}
+    missing, unknown = sorted(known - raw.keys()), sorted(raw.keys() - known)
+    if missing or unknown:
+        parts = [f"missing {', '.join(missing)}"] if missing else []
+        parts += [f"unknown {', '.join(map(repr, unknown))}"] if unknown else []
+        raise ValueError(f"{what}: {'; '.join(parts)}")

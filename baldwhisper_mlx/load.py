@@ -1,0 +1,143 @@
+"""From a folder or Hub id to a model that is ready to decode.
+
+Everything about a checkpoint is checked here, before its first use: config, file sizes, names
+and shapes of all tensors. Weights are read lazily and stay in one place; only a change of
+dtype makes a copy, tensor by tensor.
+"""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import cast
+
+import mlx.core as mx
+from mlx import nn
+from mlx.utils import tree_flatten
+
+from baldwhisper_mlx import blas
+from baldwhisper_mlx.config import (
+    CONFIG_FILE,
+    VOCABULARY_FILE,
+    WEIGHTS_FILE,
+    Dtype,
+    ModelConfig,
+)
+from baldwhisper_mlx.decode import Decoder
+from baldwhisper_mlx.model import Whisper
+from baldwhisper_mlx.model_files import check_files, find_model, read_tensor_header
+from baldwhisper_mlx.rules import Vocabulary
+from baldwhisper_mlx.tokenizer import Tokenizer, read_ranks
+
+CACHE_LIMIT = 512 * 2**20
+"""Bytes of freed buffers MLX may keep for reuse; without a cap they grow with every new shape."""
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A checkpoint in memory.
+
+    `decoder` holds the caches, which are reused from window to window and file to file.
+    """
+
+    model: Whisper
+    config: ModelConfig
+    tokenizer: Tokenizer
+    decoder: Decoder
+    path: Path
+
+
+def load_model(
+    path_or_hub_id: str | Path, *, revision: str | None = None, dtype: Dtype | None = None
+) -> LoadedModel:
+    """Loads an exported model.
+
+    Args:
+        path_or_hub_id: a folder, or a Hugging Face Hub id such as "owner/model". For an id the
+            local cache is tried first, without any network call.
+        revision: branch, tag or commit of a Hub id.
+        dtype: of the weights in memory; default the checkpoint's on a GPU and float32 on a
+            CPU, where MLX multiplies 16-bit numbers many times slower.
+
+    Raises:
+        ValueError: files missing, damaged or of another format; the message says which.
+        FileNotFoundError: no such folder, and not a Hub id either.
+    """
+    folder = find_model(path_or_hub_id, revision)
+    check_files(folder)
+    config = ModelConfig.from_file(folder / CONFIG_FILE)
+    tokenizer = Tokenizer(read_ranks(folder / VOCABULARY_FILE), config)
+    if mx.default_device().type == mx.DeviceType.cpu:
+        dtype = dtype or "float32"
+        if advice := blas.hint():
+            warnings.warn(advice, stacklevel=2)
+    mx.set_cache_limit(CACHE_LIMIT)
+    model = load_weights(folder / WEIGHTS_FILE, config, dtype)
+    vocabulary = Vocabulary(
+        n_vocab=config.n_vocab,
+        eot=tokenizer.eot,
+        sot=tokenizer.sot,
+        no_speech=tokenizer.no_speech,
+        no_timestamps=tokenizer.no_timestamps,
+        timestamp_begin=tokenizer.timestamp_begin,
+        suppress=tokenizer.suppressed_tokens,
+        suppress_first=tokenizer.blank_tokens,
+    )
+    return LoadedModel(model, config, tokenizer, Decoder(model, vocabulary), folder)
+
+
+def load_weights(path: Path, config: ModelConfig, dtype: str | None = None) -> Whisper:
+    """Builds the model a config describes and fills it from a safetensors file.
+
+    Args:
+        path: the file.
+        config: what the file must hold, no more and no less.
+        dtype: to convert floating-point tensors to; None keeps the file's.
+
+    Raises:
+        ValueError: a damaged file, or tensors missing, unexpected or of another shape.
+    """
+    read_tensor_header(path)  # MLX trusts the header, so a cut file must be found before
+    weights = cast(dict[str, mx.array], mx.load(str(path)))
+    model = Whisper(config)
+    if config.quantization is not None:
+        nn.quantize(
+            model,
+            group_size=config.quantization.group_size,
+            bits=config.quantization.bits,
+            class_predicate=lambda name, _: f"{name}.scales" in weights,
+        )
+    parameters = cast(list[tuple[str, mx.array]], tree_flatten(model.parameters()))
+    expected = {name: value.shape for name, value in parameters}
+    _check_tensors(path, expected, {name: value.shape for name, value in weights.items()})
+    target = getattr(mx, dtype) if dtype else None
+    for name in list(weights):
+        value = weights.pop(name)
+        if target is not None and mx.issubdtype(value.dtype, mx.floating):
+            value = value.astype(target)
+        model.load_weights([(name, value)], strict=False)
+        mx.eval(value)
+    model.eval()
+    return model
+
+
+def _check_tensors(
+    path: Path, expected: dict[str, tuple[int, ...]], found: dict[str, tuple[int, ...]]
+) -> None:
+    problems = {
+        "missing": sorted(expected.keys() - found.keys()),
+        "unexpected": sorted(found.keys() - expected.keys()),
+        "of another shape": [
+            f"{name} {list(found[name])} instead of {list(expected[name])}"
+            for name in sorted(expected.keys() & found.keys())
+            if found[name] != expected[name]
+        ],
+    }
+    parts = [
+        f"{what}: {', '.join(names[:5])}" + (f" and {len(names) - 5} more" if names[5:] else "")
+        for what, names in problems.items()
+        if names
+    ]
+    if parts:
+        raise ValueError(f"{path}: tensors {'; '.join(parts)}")

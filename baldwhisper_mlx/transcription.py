@@ -1,0 +1,216 @@
+"""Long-form transcription: 30 s windows, one after the other, by OpenAI's algorithm.
+
+Each window is encoded once; language detection and the repeated attempts at higher
+temperatures reuse it. The next window starts at the last timestamp, with the text so far as
+its prompt (Radford et al., arXiv 2212.04356, section 4.5).
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+import numpy.typing as npt
+
+from baldwhisper_mlx.audio import load_audio
+from baldwhisper_mlx.config import SAMPLE_RATE
+from baldwhisper_mlx.decode import DecodingResult
+from baldwhisper_mlx.features import N_FRAMES, LogMelSpectrogram
+from baldwhisper_mlx.load import LoadedModel, load_model
+from baldwhisper_mlx.rules import DecodingOptions
+from baldwhisper_mlx.segments import Segment, Transcript, make_segments, split_window
+
+TEMPERATURES = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
+
+
+@dataclass(frozen=True)
+class _Thresholds:
+    compression_ratio: float | None
+    logprob: float | None
+    no_speech: float | None
+
+    def is_silence(self, result: DecodingResult) -> bool:
+        if self.no_speech is None or result.no_speech_prob <= self.no_speech:
+            return False
+        return self.logprob is None or result.avg_logprob <= self.logprob
+
+    def is_failure(self, result: DecodingResult, ratio: float) -> bool:
+        repetitive = self.compression_ratio is not None and ratio > self.compression_ratio
+        unlikely = self.logprob is not None and result.avg_logprob < self.logprob
+        silent = self.no_speech is not None and result.no_speech_prob > self.no_speech
+        return (repetitive or unlikely) and not (silent and unlikely)
+
+
+def transcribe(
+    audio: str | Path | BinaryIO | npt.NDArray[np.float32],
+    model: LoadedModel | str | Path,
+    *,
+    language: str | None = None,
+    task: str = "transcribe",
+    initial_prompt: str | None = None,
+    temperature: float | Sequence[float] = TEMPERATURES,
+    condition_on_previous_text: bool = True,
+    without_timestamps: bool = False,
+    compression_ratio_threshold: float | None = 2.4,
+    logprob_threshold: float | None = -1.0,
+    no_speech_threshold: float | None = 0.6,
+    on_progress: Callable[[float, float], None] | None = None,
+) -> Transcript:
+    """Transcribes a recording of any length.
+
+    Args:
+        audio: a file, a binary stream, or mono samples (n,) at 16 kHz, full scale at 1.0.
+        model: from `load_model`, or what that takes; the last one so named stays in memory.
+        language: code or English name; None to detect it in the first 30 s.
+        task: "transcribe", or "translate" into English.
+        initial_prompt: text that precedes the recording, such as names it mentions.
+        temperature: of the sampling; of several, the next is tried when an output fails one of
+            the two thresholds below.
+        condition_on_previous_text: whether a window's prompt holds the text before it.
+        without_timestamps: one segment a window, whose text carries no timestamps.
+        compression_ratio_threshold: an output that zlib shrinks more than this repeats itself.
+        logprob_threshold: an output whose mean log-probability is below this is unlikely.
+        no_speech_threshold: an unlikely output is taken for silence, and skipped, if the
+            probability of no speech is above this.
+        on_progress: called with the seconds of audio done and in all, after every window.
+
+    Returns:
+        Text, segments with times in seconds, language, duration.
+
+    Raises:
+        FileNotFoundError, ValueError: see `load_audio` and `load_model`; also for a language
+            the model does not know, samples that are not a finite vector, and options out
+            of range.
+        FloatingPointError: the model produced NaN or infinite logits.
+    """
+    loaded = model if isinstance(model, LoadedModel) else _cached_model(model)
+    samples = _check_samples(audio) if isinstance(audio, np.ndarray) else load_audio(audio)
+    code = loaded.tokenizer.to_language(language) if language is not None else None
+    if isinstance(temperature, (int, float)):
+        temperature = (float(temperature),)
+    timestamps = not without_timestamps
+    attempts = [DecodingOptions(temperature=t, timestamps=timestamps) for t in temperature]
+    if not attempts:
+        raise ValueError("temperature: at least one is needed")
+    run = _Transcription(
+        loaded=loaded,
+        mel=LogMelSpectrogram(samples, loaded.config.n_mels),
+        attempts=attempts,
+        task=task,
+        thresholds=_Thresholds(compression_ratio_threshold, logprob_threshold, no_speech_threshold),
+        condition=condition_on_previous_text,
+        language=code,
+    )
+    return run(
+        initial_prompt, len(samples) / SAMPLE_RATE, on_progress or (lambda _done, _all: None)
+    )
+
+
+@dataclass
+class _Transcription:
+    """One recording on its way through the windows."""
+
+    loaded: LoadedModel
+    mel: LogMelSpectrogram
+    attempts: list[DecodingOptions]
+    task: str
+    thresholds: _Thresholds
+    condition: bool
+    language: str | None
+
+    def __call__(
+        self, prompt: str | None, duration: float, on_progress: Callable[[float, float], None]
+    ) -> Transcript:
+        tokenizer = self.loaded.tokenizer
+        history = tokenizer.encode(" " + prompt.strip()) if prompt else []
+        n_initial, prompt_from = len(history), 0
+        segments: list[Segment] = []
+        seek, n_frames = 0, self.mel.n_frames
+        while seek < n_frames:
+            size = min(N_FRAMES, n_frames - seek)
+            self._encode(seek, size)
+            result, ratio = self._decode(history[prompt_from:])
+            if self.thresholds.is_silence(result):
+                seek += size
+            else:
+                found, advance = self._segments(result, ratio, seek, size, len(segments))
+                segments += found
+                history += [token for segment in found for token in segment.tokens]
+                seek += advance
+                if not self.condition or result.temperature > 0.5:
+                    prompt_from = len(history)
+            on_progress(min(seek, n_frames) / n_frames * duration, duration)
+        text = tokenizer.decode(history[n_initial:])
+        return Transcript(text, tuple(segments), self.language or "en", duration)
+
+    def _encode(self, seek: int, size: int) -> None:
+        decoder = self.loaded.decoder
+        decoder.encode(self.mel.window(seek)[None], [size])
+        self.mel.prefetch(seek)
+        if self.language is None and self.loaded.tokenizer.is_multilingual:
+            languages = self.loaded.tokenizer.languages
+            probabilities = decoder.detect_language(list(languages.values()))
+            self.language = list(languages)[int(probabilities[0].argmax())]
+
+    def _decode(self, history: list[int]) -> tuple[DecodingResult, float]:
+        """Attempts at rising temperature until one passes; its output and compression ratio."""
+        tokenizer, n_text_ctx = self.loaded.tokenizer, self.loaded.config.n_text_ctx
+        previous = [tokenizer.sot_prev, *history[-(n_text_ctx // 2 - 1) :]] if history else []
+        for options in self.attempts:
+            sot = tokenizer.sot_sequence(
+                self.language or "en", self.task, timestamps=options.timestamps
+            )
+            result = self.loaded.decoder.decode([*previous, *sot], options)[0]
+            # A stray special token is no text, but as part of a loop it has to count.
+            ratio = compression_ratio(tokenizer.decode(result.tokens, special=True).strip())
+            if not self.thresholds.is_failure(result, ratio):
+                break
+        return result, ratio
+
+    def _segments(
+        self, result: DecodingResult, ratio: float, seek: int, size: int, n_before: int
+    ) -> tuple[tuple[Segment, ...], int]:
+        tokenizer = self.loaded.tokenizer
+        window = split_window(
+            result.tokens, timestamp_begin=tokenizer.timestamp_begin, seek=seek, segment_size=size
+        )
+        segments = make_segments(
+            window.pieces,
+            tokenizer.decode,
+            first_id=n_before,
+            seek=seek,
+            temperature=result.temperature,
+            avg_logprob=result.avg_logprob,
+            compression_ratio=ratio,
+            no_speech_prob=result.no_speech_prob,
+        )
+        return segments, window.advance
+
+
+def compression_ratio(text: str) -> float:
+    """UTF-8 bytes of the text over bytes of it compressed by zlib; 1 or so for ordinary text."""
+    data = text.encode()
+    return len(data) / len(zlib.compress(data))
+
+
+def _check_samples(samples: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    if samples.ndim != 1 or not np.issubdtype(samples.dtype, np.floating):
+        raise ValueError(
+            f"audio: expected mono samples (n,) of floats, full scale at 1.0, "
+            f"not {samples.dtype} {samples.shape}"
+        )
+    if not samples.size:
+        raise ValueError("audio: contains no audio (0 samples)")
+    if not np.isfinite(samples).all():
+        raise ValueError("audio: contains NaN or infinite samples")
+    return samples.astype(np.float32, copy=False)
+
+
+@lru_cache(maxsize=1)
+def _cached_model(path_or_hub_id: str | Path) -> LoadedModel:
+    return load_model(path_or_hub_id)
