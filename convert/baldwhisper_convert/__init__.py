@@ -1,0 +1,38 @@
+"""The compressor: any Whisper checkpoint in, a model folder for baldwhisper_mlx out.
+
+    >>> from baldwhisper_convert import export_mlx, read_checkpoint
+    >>> export_mlx(read_checkpoint("openai/whisper-base"), "models/whisper-base")
+
+Importing the package is cheap; torch loads with the first attribute that needs it.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from baldwhisper_convert.canonical import Dimensions
+    from baldwhisper_convert.checkpoint import Checkpoint, read_checkpoint
+    from baldwhisper_convert.export import export_mlx
+    from baldwhisper_convert.vocabulary import Vocabulary
+
+__all__ = ["Checkpoint", "Dimensions", "Vocabulary", "export_mlx", "read_checkpoint"]
+
+_HOME = {
+    "Checkpoint": "checkpoint",
+    "Dimensions": "canonical",
+    "Vocabulary": "vocabulary",
+    "export_mlx": "export",
+    "read_checkpoint": "checkpoint",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_HOME[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
