@@ -1,0 +1,50 @@
+"""The same random weights in torch and in the runtime, compared on the CPU.
+
+On the CPU, because these tests ask whether the same formula is computed, to 1e-4 and token for
+token, and not how a GPU rounds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict
+from typing import Any
+
+import mlx.core as mx
+import pytest
+
+from baldwhisper_convert.checkpoint import Checkpoint
+from baldwhisper_convert.export import export_mlx
+from baldwhisper_mlx.load import LoadedModel, load_model
+from tests import tiny
+
+
+@pytest.fixture(autouse=True, scope="package")
+def on_the_cpu() -> Iterator[None]:
+    device = mx.default_device()
+    mx.set_default_device(mx.cpu)
+    yield
+    mx.set_default_device(device)
+
+
+@pytest.fixture(scope="package")
+def checkpoint() -> Checkpoint:
+    return tiny.tiny_checkpoint()
+
+
+@pytest.fixture(scope="package")
+def loaded(
+    on_the_cpu: None, checkpoint: Checkpoint, tmp_path_factory: pytest.TempPathFactory
+) -> LoadedModel:
+    folder = tmp_path_factory.mktemp("parity") / "tiny"
+    return load_model(export_mlx(checkpoint, folder, dtype="float32"))
+
+
+@pytest.fixture(scope="package")
+def openai(checkpoint: Checkpoint) -> Any:
+    """openai-whisper's model with the same weights."""
+    from whisper.model import ModelDimensions, Whisper
+
+    model = Whisper(ModelDimensions(**asdict(checkpoint.dims)))
+    model.load_state_dict(checkpoint.state)
+    return model.eval()

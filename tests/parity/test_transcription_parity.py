@@ -1,0 +1,86 @@
+"""Whole recordings through both programs, with the same random weights.
+
+Random weights write nonsense, but they write it deterministically: windows, prompts, rules,
+fallbacks and segments all have to agree for the nonsense to be the same.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+import baldwhisper_mlx
+from baldwhisper_mlx.load import LoadedModel
+from tests.parity.test_features_parity import speechlike
+
+whisper_transcribe = pytest.importorskip("whisper.transcribe")
+whisper_tokenizer = pytest.importorskip("whisper.tokenizer")
+
+OPTIONS: dict[str, dict[str, Any]] = {
+    "plain": {},
+    "prompt": {"initial_prompt": "the quick brown fox"},
+    "unconditioned": {"condition_on_previous_text": False},
+    "text only": {"without_timestamps": True},
+    "translate": {"task": "translate", "language": "french"},
+    "silence skipped": {"no_speech_threshold": 0.0, "logprob_threshold": 0.0},
+}
+
+
+@pytest.fixture
+def same_vocabulary(monkeypatch: pytest.MonkeyPatch, loaded: LoadedModel) -> None:
+    """Makes openai-whisper use the tiny vocabulary."""
+    import tiktoken
+
+    ours = loaded.tokenizer
+    begin = ours.timestamp_begin
+    stamps = {f"<|{i * 0.02:.2f}|>": begin + i for i in range(1501)}
+    encoding = tiktoken.Encoding(
+        name="tiny",
+        pat_str=ours.encoding._pat_str,
+        mergeable_ranks=ours.encoding._mergeable_ranks,
+        special_tokens=ours.special_tokens | stamps,
+    )
+    monkeypatch.setattr(whisper_tokenizer, "get_encoding", lambda **_: encoding)
+    whisper_tokenizer.get_tokenizer.cache_clear()
+
+
+@pytest.fixture
+def multilingual(monkeypatch: pytest.MonkeyPatch, openai: Any) -> Any:
+    """openai-whisper tells by the vocabulary's size, which is not Whisper's here."""
+    monkeypatch.setattr(type(openai), "is_multilingual", property(lambda _: True))
+    monkeypatch.setattr(type(openai), "num_languages", property(lambda _: 99))
+    return openai
+
+
+@pytest.mark.usefixtures("same_vocabulary")
+@pytest.mark.parametrize("name", OPTIONS)
+def test_recording(loaded: LoadedModel, multilingual: Any, name: str) -> None:
+    options = {"language": "en"} | OPTIONS[name]
+    samples = speechlike(16_000 * 33, seed=4)
+    expected = whisper_transcribe.transcribe(
+        multilingual, samples, temperature=0.0, fp16=False, **options
+    )
+    ours = baldwhisper_mlx.transcribe(samples, loaded, temperature=0.0, **options).to_dict()
+    assert ours["text"] == expected["text"]
+    assert ours["language"] == whisper_tokenizer.TO_LANGUAGE_CODE.get(
+        expected["language"], expected["language"]
+    )
+    assert len(ours["segments"]) == len(expected["segments"])
+    for mine, theirs in zip(ours["segments"], expected["segments"], strict=True):
+        for key in ("id", "seek", "text", "tokens", "temperature"):
+            assert mine[key] == theirs[key], key
+        for key in ("start", "end", "avg_logprob", "compression_ratio", "no_speech_prob"):
+            assert mine[key] == pytest.approx(theirs[key], abs=2e-3), key
+    if name != "silence skipped":
+        assert expected["segments"]
+
+
+@pytest.mark.usefixtures("same_vocabulary")
+def test_language_detection(loaded: LoadedModel, multilingual: Any) -> None:
+    samples = speechlike(16_000 * 31, seed=5)
+    expected = whisper_transcribe.transcribe(multilingual, samples, temperature=0.0, fp16=False)
+    assert (
+        baldwhisper_mlx.transcribe(samples, loaded, temperature=0.0).language
+        == (expected["language"])
+    )

@@ -1,0 +1,80 @@
+"""The writers' output against openai-whisper's, byte for byte (JSON: value for value)."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from baldwhisper_mlx.segments import Segment, Transcript, Word
+from baldwhisper_mlx.writers import WRITERS
+
+utils = pytest.importorskip("whisper.utils")
+
+# no line break and no arrow but the plain one: there OpenAI's files do not read back
+line = st.text(st.characters(exclude_categories=["Cs", "Cc", "Zl", "Zp"]) | st.just("\t"))
+text = st.lists(line | st.sampled_from([" --> ", "é ü ", " 日本語", " a\tb "]), max_size=4).map(
+    "".join
+)
+text = text.filter(lambda t: "--->" not in t)
+time = st.floats(0, 200_000, allow_nan=False)
+
+
+@st.composite
+def transcripts(draw: st.DrawFn, words: bool = False) -> Transcript:
+    segments = []
+    for index in range(draw(st.integers(0, 4))):
+        start, end = sorted((draw(time), draw(time)))
+        cut = tuple(
+            Word(start + i / 100, start + (i + 1) / 100, f" w{i}", draw(st.floats(0, 1)))
+            for i in range(draw(st.integers(0, 3)))
+        )
+        segments.append(
+            Segment(
+                id=index,
+                seek=draw(st.integers(0, 10**6)),
+                start=start,
+                end=end,
+                text="".join(word.word for word in cut) if words else draw(text),
+                tokens=tuple(draw(st.lists(st.integers(0, 51864), max_size=4))),
+                temperature=draw(st.sampled_from([0.0, 0.2, 1.0])),
+                avg_logprob=draw(st.floats(-10, 0)),
+                compression_ratio=draw(st.floats(0, 10)),
+                no_speech_prob=draw(st.floats(0, 1)),
+                words=cut if words else None,
+            )
+        )
+    return Transcript("".join(s.text for s in segments), tuple(segments), "en", 30.0)
+
+
+def theirs(result: dict[str, Any], extension: str) -> str:
+    file = io.StringIO()
+    utils.get_writer(extension, ".").write_result(result, file=file)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize("extension", ["txt", "srt", "vtt", "tsv"])
+@pytest.mark.parametrize("words", [False, True])
+@settings(deadline=None)
+@given(data=st.data())
+def test_text_formats_equal_openai(extension: str, words: bool, data: st.DataObject) -> None:
+    transcript = data.draw(transcripts(words))
+    assert WRITERS[extension](transcript) == theirs(transcript.to_dict(), extension)
+
+
+@settings(deadline=None)
+@given(transcripts() | transcripts(words=True))
+def test_json_equals_openai(transcript: Transcript) -> None:
+    got = json.loads(WRITERS["json"](transcript))
+    assert got == json.loads(theirs(transcript.to_dict(), "json"))
+    assert list(got)[:3] == ["text", "segments", "language"]
+
+
+def test_every_format_of_openai_is_there(tmp_path: Path) -> None:
+    utils.get_writer("all", str(tmp_path))(Transcript("", (), "en", 0.0).to_dict(), "clip.wav")
+    assert {path.suffix[1:] for path in tmp_path.iterdir()} == set(WRITERS)
