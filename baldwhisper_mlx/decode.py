@@ -65,6 +65,12 @@ class Decoder:
         self.model.encode(mel, n_frames, self._cache)
         mx.async_eval([layer.cross_attn.state() for layer in self._cache])
 
+    def attend_to(self, audio: mx.array) -> None:
+        """The same with encoder states (B, T, d) that are there already."""
+        self._batch = audio.shape[0]
+        self.model.attend_to(audio, self._cache)
+        mx.async_eval([layer.cross_attn.state() for layer in self._cache])
+
     def detect_language(self, language_tokens: Sequence[int]) -> npt.NDArray[np.float32]:
         """Probabilities (B, number of languages) of the given language ids for each clip."""
         sot = mx.full((self._batch, 1), self.vocabulary.sot, mx.int32)

@@ -3,6 +3,7 @@
 The model maps log-mel to encoder states and tokens to logits. It knows nothing of decoding:
 who picks tokens, and by which rules, is decode.py's business. Dimensions in docstrings:
 B batch, T encoder positions, L tokens, d width, H heads, V vocabulary, r rank, K dense rows.
+Blocks work on (B * L, d), because a product of matrices takes fewer primitives than one of stacks.
 
 Architecture: Radford et al., "Robust Speech Recognition via Large-Scale Weak Supervision",
 arXiv 2212.04356. Factorization: Sy et al., "BaldWhisper", arXiv 2510.08599.
@@ -80,7 +81,7 @@ class FactorizedEmbedding(nn.Module):
 
 
 class SelfAttention(nn.Module):
-    """Multi-head attention of a sequence over itself, one product for Q, K and V."""
+    """Multi-head attention of sequences over themselves, one product for Q, K and V."""
 
     def __init__(self, width: int, n_head: int) -> None:
         super().__init__()
@@ -90,10 +91,14 @@ class SelfAttention(nn.Module):
         self.out = nn.Linear(width, width)
 
     def __call__(
-        self, x: mx.array, cache: KVCache | None = None, mask: mx.array | str | None = None
+        self,
+        x: mx.array,
+        batch: int,
+        cache: KVCache | None = None,
+        mask: mx.array | str | None = None,
     ) -> mx.array:
-        """x (B, L, d) -> (B, L, d); with a cache, also over the positions before x."""
-        q, k, v = mx.split(_heads(self.qkv(x), 3 * self.n_head), 3, axis=1)
+        """x (B * L, d) -> (B * L, d); with a cache, also over the positions before x."""
+        q, k, v = mx.split(_heads(self.qkv(x), batch, 3 * self.n_head), 3, axis=1)
         if cache is not None:
             k, v = cache.update(k, v)
         y = mx.fast.scaled_dot_product_attention(q, k, v, scale=self.scale, mask=mask)
@@ -113,14 +118,14 @@ class CrossAttention(nn.Module):
 
     def project(self, audio: mx.array, cache: KVCache) -> None:
         """Writes K and V of encoder states (B, T, d) into the cache, replacing what it held."""
-        k, v = mx.split(_heads(self.kv(audio), 2 * self.n_head), 2, axis=1)
+        k, v = mx.split(_heads(self.kv(audio), audio.shape[0], 2 * self.n_head), 2, axis=1)
         cache.reset()
         cache.update(k, v)
 
-    def __call__(self, x: mx.array, cache: KVCache, mask: mx.array | None) -> mx.array:
-        """x (B, L, d) -> (B, L, d)."""
+    def __call__(self, x: mx.array, batch: int, cache: KVCache, mask: mx.array | None) -> mx.array:
+        """x (B * L, d) -> (B * L, d)."""
         k, v = cache.state()
-        q = _heads(self.query(x), self.n_head)
+        q = _heads(self.query(x), batch, self.n_head)
         y = mx.fast.scaled_dot_product_attention(q, k, v, scale=self.scale, mask=mask)
         return self.out(_merge(y))
 
@@ -134,8 +139,9 @@ class EncoderBlock(nn.Module):
         self.mlp2 = nn.Linear(4 * width, width)
         self.mlp_ln = nn.LayerNorm(width)
 
-    def __call__(self, x: mx.array, mask: mx.array | None) -> mx.array:
-        x = x + self.attn(self.attn_ln(x), mask=mask)
+    def __call__(self, x: mx.array, batch: int, mask: mx.array | None) -> mx.array:
+        """x (B * T, d) -> (B * T, d)."""
+        x = x + self.attn(self.attn_ln(x), batch, mask=mask)
         return x + self.mlp2(nn.gelu(self.mlp1(self.mlp_ln(x))))
 
 
@@ -150,9 +156,10 @@ class DecoderBlock(nn.Module):
         self.mlp2 = nn.Linear(4 * width, width)
         self.mlp_ln = nn.LayerNorm(width)
 
-    def __call__(self, x: mx.array, cache: LayerCache, mask: str | None) -> mx.array:
-        x = x + self.attn(self.attn_ln(x), cache.self_attn, mask)
-        x = x + self.cross_attn(self.cross_attn_ln(x), cache.cross_attn, cache.audio_mask)
+    def __call__(self, x: mx.array, batch: int, cache: LayerCache, mask: str | None) -> mx.array:
+        """x (B * L, d) -> (B * L, d)."""
+        x = x + self.attn(self.attn_ln(x), batch, cache.self_attn, mask)
+        x = x + self.cross_attn(self.cross_attn_ln(x), batch, cache.cross_attn, cache.audio_mask)
         return x + self.mlp2(nn.gelu(self.mlp1(self.mlp_ln(x))))
 
 
@@ -175,9 +182,11 @@ class AudioEncoder(nn.Module):
         x = nn.gelu(self.conv1(mel.astype(self.conv1.weight.dtype)))
         x = nn.gelu(self.conv2(x))
         x = x + self.positional_embedding[: x.shape[1]]
+        shape = batch, length, width = x.shape
+        x = x.reshape(batch * length, width)
         for block in self.blocks:
-            x = block(x, mask)
-        return self.ln_post(x)
+            x = block(x, batch, mask)
+        return self.ln_post(x).reshape(shape)
 
 
 class TextDecoder(nn.Module):
@@ -203,13 +212,14 @@ class TextDecoder(nn.Module):
 
     def __call__(self, tokens: mx.array, cache: Sequence[LayerCache]) -> mx.array:
         """Runs tokens (B, L) that follow those in the cache; states (B, L, d)."""
-        length, offset = tokens.shape[1], cache[0].self_attn.offset
+        (batch, length), offset = tokens.shape, cache[0].self_attn.offset
         x = self.token_embedding(tokens)
         x = x + self.positional_embedding[offset : offset + length]
         mask = "causal" if length > 1 else None
+        x = x.reshape(batch * length, -1)
         for block, layer_cache in zip(self.blocks, cache, strict=True):
-            x = block(x, layer_cache, mask)
-        return self.ln(x)
+            x = block(x, batch, layer_cache, mask)
+        return self.ln(x).reshape(batch, length, -1)
 
 
 class Whisper(nn.Module):
@@ -247,6 +257,18 @@ class Whisper(nn.Module):
             audio = self.encoder(mel[:, : 2 * longest], mask)
         else:
             audio = self.encoder(mel)[:, :longest]
+        self.attend_to(audio, cache, mask)
+
+    def attend_to(
+        self, audio: mx.array, cache: Sequence[LayerCache], mask: mx.array | None = None
+    ) -> None:
+        """Leaves encoder states (B, T, d) in the cache, as `encode` does with clips.
+
+        Args:
+            audio: from `encoder`.
+            cache: from `make_cache`.
+            mask: (B, 1, 1, T) as in LayerCache.
+        """
         for block, layer_cache in zip(self.decoder.blocks, cache, strict=True):
             block.cross_attn.project(audio, layer_cache.cross_attn)
             layer_cache.audio_mask = mask
@@ -257,13 +279,18 @@ class Whisper(nn.Module):
         return self.decoder.token_embedding.as_linear(hidden).astype(mx.float32)
 
 
-def _heads(x: mx.array, n_head: int) -> mx.array:
-    """(B, L, n_head * width) -> (B, n_head, L, width)."""
-    batch, length, _ = x.shape
-    return x.reshape(batch, length, n_head, -1).transpose(0, 2, 1, 3)
+def _heads(x: mx.array, batch: int, n_head: int) -> mx.array:
+    """(B * L, n_head * width), or (B, L, ...), -> (B, n_head, L, width)."""
+    width = x.shape[-1] // n_head
+    length = x.size // (batch * n_head * width)
+    if length == 1:  # nothing to transpose, and the result stays contiguous
+        return x.reshape(batch, n_head, 1, width)
+    return x.reshape(batch, length, n_head, width).transpose(0, 2, 1, 3)
 
 
 def _merge(x: mx.array) -> mx.array:
-    """(B, H, L, width) -> (B, L, H * width)."""
-    batch, _, length, _ = x.shape
-    return x.transpose(0, 2, 1, 3).reshape(batch, length, -1)
+    """(B, H, L, width) -> (B * L, H * width)."""
+    batch, n_head, length, width = x.shape
+    if length > 1:
+        x = x.transpose(0, 2, 1, 3)
+    return x.reshape(batch * length, n_head * width)

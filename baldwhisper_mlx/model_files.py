@@ -14,6 +14,7 @@ from baldwhisper_mlx.config import CONFIG_FILE, VOCABULARY_FILE, WEIGHTS_FILE
 MODEL_FILES = (CONFIG_FILE, WEIGHTS_FILE, VOCABULARY_FILE)
 """What every model folder must have; the model card is for people."""
 
+_WEIGHTS_SUFFIXES = (".safetensors", ".npz", ".bin", ".pt", ".pth")
 _MAX_HEADER = 100 * 2**20
 
 
@@ -57,14 +58,23 @@ def find_model(path_or_hub_id: str | Path, revision: str | None = None) -> Path:
 
 
 def check_files(folder: Path) -> None:
-    """Makes sure that nothing a model needs is missing.
+    """Makes sure that a folder holds one model, whole: nothing missing, no second weights file.
 
     Raises:
-        ValueError: names the folder and the first file that is not there.
+        ValueError: names the folder and the file that is not there, or is one too many.
     """
     for name in MODEL_FILES:
         if not (folder / name).is_file():
             raise ValueError(f"{folder}: {name} is missing; `baldwhisper-convert export` makes it")
+    extra = [
+        path.name
+        for path in sorted(folder.iterdir())
+        if path.suffix in _WEIGHTS_SUFFIXES and path.name != WEIGHTS_FILE
+    ]
+    if extra:  # shards, or another model: ignoring them would hide that
+        raise ValueError(
+            f"{folder}: weights besides {WEIGHTS_FILE}: {', '.join(extra)}; move them elsewhere"
+        )
 
 
 def read_tensor_header(path: Path) -> dict[str, dict[str, Any]]:

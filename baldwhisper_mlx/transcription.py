@@ -90,21 +90,14 @@ def transcribe(
     """
     loaded = model if isinstance(model, LoadedModel) else _cached_model(model)
     samples = _check_samples(audio) if isinstance(audio, np.ndarray) else load_audio(audio)
-    code = loaded.tokenizer.to_language(language) if language is not None else None
-    if isinstance(temperature, (int, float)):
-        temperature = (float(temperature),)
-    timestamps = not without_timestamps
-    attempts = [DecodingOptions(temperature=t, timestamps=timestamps) for t in temperature]
-    if not attempts:
-        raise ValueError("temperature: at least one is needed")
     run = _Transcription(
         loaded=loaded,
         mel=LogMelSpectrogram(samples, loaded.config.n_mels),
-        attempts=attempts,
+        attempts=_attempts(temperature, timestamps=not without_timestamps),
         task=task,
         thresholds=_Thresholds(compression_ratio_threshold, logprob_threshold, no_speech_threshold),
         condition=condition_on_previous_text,
-        language=code,
+        language=None if language is None else loaded.tokenizer.to_language(language),
     )
     return run(
         initial_prompt, len(samples) / SAMPLE_RATE, on_progress or (lambda _done, _all: None)
@@ -196,6 +189,13 @@ def compression_ratio(text: str) -> float:
     """UTF-8 bytes of the text over bytes of it compressed by zlib; 1 or so for ordinary text."""
     data = text.encode()
     return len(data) / len(zlib.compress(data))
+
+
+def _attempts(temperature: float | Sequence[float], *, timestamps: bool) -> list[DecodingOptions]:
+    temperatures = [temperature] if isinstance(temperature, (int, float)) else temperature
+    if not len(temperatures):
+        raise ValueError("temperature: at least one is needed")
+    return [DecodingOptions(temperature=float(t), timestamps=timestamps) for t in temperatures]
 
 
 def _check_samples(samples: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:

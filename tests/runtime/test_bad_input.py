@@ -249,6 +249,15 @@ def test_a_file_of_the_model_is_missing(damaged: Path, name: str) -> None:
         load_model(damaged)
 
 
+@pytest.mark.parametrize("name", ["model-00002-of-00002.safetensors", "weights.npz"])
+def test_a_second_weights_file(damaged: Path, name: str) -> None:
+    shutil.copy(damaged / "model.safetensors", damaged / name)
+    with pytest.raises(ValueError, match=rf"damaged: weights besides model\.safetensors: {name}"):
+        load_model(damaged)
+    (damaged / name).rename(damaged / "notes.txt")
+    assert load_model(damaged).path == damaged
+
+
 @pytest.mark.parametrize("kept", [0.0, 0.001, 0.5, 0.999])
 def test_truncated_weights(damaged: Path, kept: float) -> None:
     path = damaged / "model.safetensors"

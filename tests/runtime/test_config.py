@@ -1,0 +1,90 @@
+"""The config is strict: what it does not know, or knows to be wrong, it refuses by name."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from baldwhisper_mlx.config import AUDIO_BUCKET, ModelConfig, Quantization
+from tests.runtime.conftest import tiny_config
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"embedding_rank": 8, "embedding_projections": "separate", "embedding_dense_rows": 5},
+        {"audio_context": "dynamic", "quantization": Quantization(bits=4, group_size=32)},
+        {"alignment_heads": ()},
+    ],
+)
+def test_round_trip_through_a_file(tmp_path: Path, changes: dict[str, Any]) -> None:
+    config, path = tiny_config(**changes), tmp_path / "config.json"
+    path.write_text(json.dumps(config.to_dict()))
+    assert ModelConfig.from_file(path) == config
+
+
+@pytest.mark.parametrize("key", sorted(tiny_config().to_dict()))
+def test_every_key_is_needed(key: str) -> None:
+    raw = tiny_config().to_dict()
+    del raw[key]
+    with pytest.raises(ValueError, match=r"not a baldwhisper model|format_version|missing"):
+        ModelConfig.from_dict(raw)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"surprise": 1}, "unknown 'surprise'"),
+        ({"format_version": 2}, "format_version 2"),
+        ({"model_type": "whisper"}, "export"),
+        ({"n_text_layer": 0}, "n_text_layer"),
+        ({"n_text_layer": True}, "n_text_layer"),
+        ({"n_text_layer": 2.0}, "n_text_layer"),
+        ({"n_text_head": 3}, "n_text_head"),
+        ({"n_audio_state": 64}, "n_audio_state"),
+        ({"n_vocab": 2000}, "timestamp_begin"),
+        ({"special_tokens": {}}, "special_tokens"),
+        ({"special_tokens": []}, "special_tokens"),
+        ({"is_multilingual": 1}, "is_multilingual"),
+        ({"alignment_heads": [[5, 0]]}, "alignment_heads"),
+        ({"alignment_heads": [[0]]}, "alignment_heads"),
+        ({"alignment_heads": 3}, "alignment_heads"),
+        ({"dtype": "int8"}, "dtype"),
+        ({"embedding_rank": 33}, "embedding_rank"),
+        ({"embedding_mean": True}, "embedding_rank is null"),
+        ({"embedding_rank": 4, "embedding_projections": "two"}, "embedding_projections"),
+        ({"embedding_rank": 4, "embedding_dense_rows": -1}, "embedding_dense_rows"),
+        ({"audio_context": "short"}, "audio_context"),
+        ({"audio_context_margin": -1}, "audio_context_margin"),
+        ({"quantization": {"bits": 4}}, "missing group_size"),
+        ({"quantization": {"bits": 7, "group_size": 64}}, "quantization.bits"),
+        ({"quantization": 4}, "quantization"),
+    ],
+)
+def test_bad_values_are_named(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        ModelConfig.from_dict(tiny_config().to_dict() | changes)
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"\xff\xfe", b"[" * 100_000])
+def test_a_file_that_is_no_config(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "config.json"
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=r"config\.json"):
+        ModelConfig.from_file(path)
+
+
+@given(n_frames=st.integers(0, 3000), margin=st.integers(0, 200))
+def test_audio_positions(n_frames: int, margin: int) -> None:
+    short = tiny_config(audio_context="dynamic", audio_context_margin=margin)
+    positions = short.audio_positions(n_frames)
+    assert min(1500, n_frames / 2 + margin) <= positions <= 1500
+    assert positions == 1500 or positions % AUDIO_BUCKET == 0
+    assert positions < n_frames / 2 + margin + AUDIO_BUCKET + 1
+    assert tiny_config().audio_positions(n_frames) == 1500
