@@ -8,6 +8,7 @@ a better library first is enough. On Apple nothing of this runs: MLX uses Metal 
 from __future__ import annotations
 
 import ctypes
+import os
 import sys
 from pathlib import Path
 
@@ -21,6 +22,8 @@ def preload() -> str | None:
         "mkl", "openblas", or None if neither was found or MLX had been imported before.
     """
     global _loaded
+    # MLX calls from a thread of its own, beside which idle OpenMP workers should sleep, not spin.
+    os.environ.setdefault("KMP_BLOCKTIME", "0")
     if _loaded is None and "mlx.core" not in sys.modules:
         for name, candidates in (("mkl", _mkl_candidates()), ("openblas", ["libopenblas.so.0"])):
             if any(_load(path) for path in candidates):

@@ -112,10 +112,16 @@ def load_weights(path: Path, config: ModelConfig, dtype: str | None = None) -> W
     expected = {name: value.shape for name, value in parameters}
     _check_tensors(path, expected, {name: value.shape for name, value in weights.items()})
     target = getattr(mx, dtype) if dtype else None
+    on_cpu = mx.default_device().type == mx.DeviceType.cpu
+    turn = on_cpu and config.quantization is None
     for name in list(weights):
         value = weights.pop(name)
         if target is not None and mx.issubdtype(value.dtype, mx.floating):
             value = value.astype(target)
+        if turn and value.ndim == 2 and not name.endswith("positional_embedding"):
+            # BLAS multiplies one row by a matrix twice as fast if that lies (in, out) in
+            # memory; the array keeps its shape, so nothing else knows (docs/log.md).
+            value = mx.contiguous(value.T).T
         model.load_weights([(name, value)], strict=False)
         mx.eval(value)
     model.eval()

@@ -88,15 +88,14 @@ class Tokenizer:
         Raises:
             ValueError: this model has no such language; the message lists those it has.
         """
+        # English-only vocabularies hold all languages; their models were taught none of them.
+        spoken = list(self.languages) if self.is_multilingual else ["en"]
         wanted = language.strip().lower()
-        if wanted in self.languages:
-            return wanted
         codes = {name: code for code, name in LANGUAGES.items()} | ALIASES
-        if codes.get(wanted) in self.languages:
-            return codes[wanted]
-        known = ", ".join(
-            f"{code} ({LANGUAGES[code]})" if code in LANGUAGES else code for code in self.languages
-        )
+        for code in (wanted, codes.get(wanted)):
+            if code in spoken:
+                return code
+        known = ", ".join(f"{c} ({LANGUAGES[c]})" if c in LANGUAGES else c for c in spoken)
         raise ValueError(f"unknown language {language!r}; this model knows {known}")
 
     def sot_sequence(self, language: str, task: str, *, timestamps: bool) -> list[int]:

@@ -209,6 +209,18 @@ def table(rounds: list[dict[str, Any]]) -> dict[str, Any]:
     return result
 
 
+def markdown(result: dict[str, Any]) -> str:
+    """The table for the README, from the contents of a result file."""
+    modes = list(result["table"])
+    lines = ["| decoder, float32 but for the last | " + " | ".join(modes) + " |"]
+    lines.append("|---" * (len(modes) + 1) + "|")
+    for name in CONTENDERS:
+        rows = [result["table"][mode][name] for mode in modes]
+        cells = [f"{row['tokens_per_second']} ({row['ours_is_faster_by']})" for row in rows]
+        lines.append(f"| {name} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
 @click.command()
 @click.option("--model", required=True, help="Exported model folder.")
 @click.option("--ct2", required=True, help="CTranslate2 folder of the same dimensions.")

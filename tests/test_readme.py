@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import importlib
+import json
 import re
 import shlex
 from pathlib import Path
@@ -11,6 +12,7 @@ from pathlib import Path
 import click
 import pytest
 
+from benchmarks import decode_speed
 from scripts import update_cli_docs
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -145,3 +147,10 @@ def test_file_tree_is_complete() -> None:
     ]
     present = {path.name for path in package_files if not path.name.startswith("_")}
     assert named == present
+
+
+def test_figures_are_those_of_the_result_files() -> None:
+    result = json.loads((ROOT / "benchmarks/results/decode_speed.json").read_text())
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert decode_speed.markdown(result) in readme
+    assert f"{result['primitives_per_step']['gpu']} primitives" in readme

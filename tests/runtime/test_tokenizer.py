@@ -40,6 +40,13 @@ def test_a_language_the_model_lacks(name: str) -> None:
         TOKENIZER.to_language(name)
 
 
+def test_an_english_only_model_knows_english() -> None:
+    english = Tokenizer(RANKS, tiny_config(is_multilingual=False))
+    assert english.to_language("English") == "en"
+    with pytest.raises(ValueError, match=r"this model knows en \(english\)$"):
+        english.to_language("fr")
+
+
 def test_an_added_language_works_without_a_name() -> None:
     base = tiny_config()
     special = base.special_tokens | {"<|bm|>": base.timestamp_begin}
