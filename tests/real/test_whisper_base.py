@@ -95,15 +95,19 @@ def test_a_factorization_of_the_teacher(loaded: LoadedModel, rank: int, dense_ro
         np.testing.assert_array_equal(logits.argmax(axis=-1), teacher)
 
 
-def test_logits_against_openai_whisper(loaded: LoadedModel) -> None:
+@pytest.fixture(scope="module")
+def openai() -> Any:
     from whisper.model import ModelDimensions, Whisper
 
     from baldwhisper_convert.checkpoint import read_checkpoint
 
     source = read_checkpoint(named("BALDWHISPER_TEACHER"))
-    openai = Whisper(ModelDimensions(**vars(source.dims)))
-    openai.load_state_dict(source.state)
-    openai.eval()
+    model = Whisper(ModelDimensions(**vars(source.dims)))
+    model.load_state_dict(source.state)
+    return model.eval()
+
+
+def test_logits_against_openai_whisper(loaded: LoadedModel, openai: Any) -> None:
     mel = np.array(LogMelSpectrogram(load_audio(SAMPLE), 80).window(0))
     tokens = [[50258, 50259, 50359, 50363, 440, 1702, 2068]]
     with torch.no_grad():
@@ -112,6 +116,26 @@ def test_logits_against_openai_whisper(loaded: LoadedModel) -> None:
     loaded.model.encode(mx.array(mel)[None], [3000], cache)
     ours = np.array(loaded.model.logits(loaded.model.decoder(mx.array(tokens), cache)))
     np.testing.assert_allclose(ours, expected, atol=2e-3)
+
+
+def test_a_long_recording_against_openai_whisper(loaded: LoadedModel, openai: Any) -> None:
+    """Windows, prompts and language detection, with pauses between sentences.
+
+    Greedy only: the fallback to sampling draws from another generator than torch's.
+    """
+    once = load_audio(SAMPLE)
+    samples = np.concatenate([np.pad(once[: 40_000 * n], (0, 9_000 * n)) for n in range(1, 6)] * 2)
+    expected = openai.transcribe(samples, fp16=False, temperature=0.0)
+    ours = baldwhisper_mlx.transcribe(samples, loaded, temperature=0.0).to_dict()
+    assert ours["language"] == expected["language"]
+    assert len({segment["seek"] for segment in ours["segments"]}) > 2
+    for mine, theirs in zip(ours["segments"], expected["segments"], strict=True):
+        assert (mine["seek"], mine["text"], mine["tokens"]) == (
+            theirs["seek"],
+            theirs["text"],
+            theirs["tokens"],
+        )
+        assert mine["end"] == pytest.approx(theirs["end"], abs=1e-6)
 
 
 def test_the_same_text_as_openai_whisper_on_a_folder_of_speech(tmp_path: Path) -> None:
