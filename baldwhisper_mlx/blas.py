@@ -22,9 +22,9 @@ def preload() -> str | None:
         "mkl", "openblas", or None if neither was found or MLX had been imported before.
     """
     global _loaded
-    # MLX calls from a thread of its own, beside which idle OpenMP workers should sleep, not spin.
-    os.environ.setdefault("KMP_BLOCKTIME", "0")
     if _loaded is None and "mlx.core" not in sys.modules:
+        # MLX calls from a thread of its own, beside which idle workers should sleep, not spin.
+        os.environ.setdefault("KMP_BLOCKTIME", "0")
         for name, candidates in (("mkl", _mkl_candidates()), ("openblas", ["libopenblas.so.0"])):
             if any(_load(path) for path in candidates):
                 _loaded = name
