@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+from baldwhisper_mlx.quantization import Quantization
+
 FORMAT_VERSION = 1
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
@@ -47,18 +49,6 @@ CONTROL_TOKENS = (
     "<|notimestamps|>",
 )
 """Special tokens every Whisper vocabulary has; the others in `special_tokens` are languages."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Quantization:
-    """Affine weight quantization as MLX does it: `bits` per weight, groups of `group_size`."""
-
-    bits: int
-    group_size: int
-
-    def __post_init__(self) -> None:
-        _require(self.bits in (2, 3, 4, 5, 6, 8), "quantization.bits", self.bits)
-        _require(self.group_size in (16, 32, 64, 128), "quantization.group_size", self.group_size)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -228,9 +218,7 @@ class ModelConfig:
         _require(ok, "alignment_heads", heads)
         raw["alignment_heads"] = tuple(tuple(pair) for pair in heads)
         if raw["quantization"] is not None:
-            _require(isinstance(raw["quantization"], dict), "quantization", raw["quantization"])
-            _check_keys(Quantization, raw["quantization"], "config.quantization")
-            raw["quantization"] = Quantization(**raw["quantization"])
+            raw["quantization"] = Quantization.from_dict(raw["quantization"])
         return cls(**raw)
 
     @classmethod

@@ -18,6 +18,7 @@ from baldwhisper_mlx.config import (
     ModelConfig,
 )
 from baldwhisper_mlx.model_files import check_files, read_tensor_header
+from baldwhisper_mlx.quantization import matrix_of, storage
 from baldwhisper_mlx.segments import TIME_PRECISION
 
 
@@ -33,8 +34,9 @@ def count_parameters(header: dict[str, dict[str, Any]], config: ModelConfig) -> 
         if name.endswith((".scales", ".biases", ".dense_ids")):
             continue  # bookkeeping of quantization and of the dense rows
         count = math.prod(tensor["shape"])
-        if config.quantization is not None and tensor["dtype"] == "U32":
-            count = count * 32 // config.quantization.bits
+        own = config.quantization.of(matrix_of(name)) if config.quantization else None
+        if own is not None and tensor["dtype"] == "U32":
+            count = count * 32 // own.bits
         total += count
     return total
 
@@ -56,10 +58,9 @@ def describe_model(folder: str | Path) -> dict[str, str]:
     check_files(folder)
     config = ModelConfig.from_file(folder / CONFIG_FILE)
     header = read_tensor_header(folder / WEIGHTS_FILE)
-    dtype: str = config.dtype
-    if config.quantization is not None:
-        bits, group = config.quantization.bits, config.quantization.group_size
-        dtype += f", weights quantized to {bits} bits in groups of {group}"
+    offsets = {name: entry["data_offsets"] for name, entry in header.items()}
+    sizes = {name: end - begin for name, (begin, end) in offsets.items()}
+    stored = storage(sizes, config.dtype, config.quantization)
     size = sum(path.stat().st_size for path in folder.iterdir() if path.is_file())
     languages = len(config.special_tokens.keys() - set(CONTROL_TOKENS))
     return {
@@ -79,7 +80,8 @@ def describe_model(folder: str | Path) -> dict[str, str]:
         "embedding": _describe_embedding(config),
         "context": _describe_context(config),
         "parameters": f"{count_parameters(header, config) / 1e6:.1f} M",
-        "dtype": dtype,
+        "dtype": config.dtype,
+        "weights": "; ".join(f"{part} {text}" for part, text in stored.items()),
         "size": f"{size / 1e6:.1f} MB on disk",
     }
 

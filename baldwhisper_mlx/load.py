@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import cast
 
 import mlx.core as mx
-from mlx import nn
 from mlx.utils import tree_flatten
 
 from baldwhisper_mlx import blas
+from baldwhisper_mlx.community import is_community, read_community
 from baldwhisper_mlx.config import (
     CONFIG_FILE,
     VOCABULARY_FILE,
@@ -27,6 +27,7 @@ from baldwhisper_mlx.config import (
 from baldwhisper_mlx.decode import Decoder
 from baldwhisper_mlx.model import Whisper
 from baldwhisper_mlx.model_files import check_files, find_model, read_tensor_header
+from baldwhisper_mlx.quantized import dequantize, quantize_model
 from baldwhisper_mlx.rules import Vocabulary
 from baldwhisper_mlx.tokenizer import Tokenizer, read_ranks
 
@@ -51,7 +52,7 @@ class LoadedModel:
 def load_model(
     path_or_hub_id: str | Path, *, revision: str | None = None, dtype: Dtype | None = None
 ) -> LoadedModel:
-    """Loads an exported model.
+    """Loads an exported model, or one of mlx-community's.
 
     Args:
         path_or_hub_id: a folder, or a Hugging Face Hub id such as "owner/model". For an id the
@@ -65,15 +66,21 @@ def load_model(
         FileNotFoundError: no such folder, and not a Hub id either.
     """
     folder = find_model(path_or_hub_id, revision)
-    check_files(folder)
-    config = ModelConfig.from_file(folder / CONFIG_FILE)
-    tokenizer = Tokenizer(read_ranks(folder / VOCABULARY_FILE), config)
+    if is_community(folder):
+        config, weights, ranks = read_community(folder)
+        source = folder
+    else:
+        check_files(folder)
+        config = ModelConfig.from_file(folder / CONFIG_FILE)
+        source = folder / WEIGHTS_FILE
+        weights, ranks = read_weights(source), read_ranks(folder / VOCABULARY_FILE)
+    tokenizer = Tokenizer(ranks, config)
     if mx.default_device().type == mx.DeviceType.cpu:
         dtype = dtype or "float32"
         if advice := blas.hint():
             warnings.warn(advice, stacklevel=2)
     mx.set_cache_limit(CACHE_LIMIT)
-    model = load_weights(folder / WEIGHTS_FILE, config, dtype)
+    model = build_model(weights, config, str(source), dtype)
     vocabulary = Vocabulary(
         n_vocab=config.n_vocab,
         eot=tokenizer.eot,
@@ -87,33 +94,52 @@ def load_model(
     return LoadedModel(model, config, tokenizer, Decoder(model, vocabulary), folder)
 
 
-def load_weights(path: Path, config: ModelConfig, dtype: str | None = None) -> Whisper:
-    """Builds the model a config describes and fills it from a safetensors file.
-
-    Args:
-        path: the file.
-        config: what the file must hold, no more and no less.
-        dtype: to convert floating-point tensors to; None keeps the file's.
+def read_weights(path: Path) -> dict[str, mx.array]:
+    """Reads a safetensors file, lazily.
 
     Raises:
-        ValueError: a damaged file, or tensors missing, unexpected or of another shape.
+        ValueError: a damaged file.
     """
     read_tensor_header(path)  # MLX trusts the header, so a cut file must be found before
-    weights = cast(dict[str, mx.array], mx.load(str(path)))
+    return cast(dict[str, mx.array], mx.load(str(path)))
+
+
+def build_model(
+    weights: dict[str, mx.array],
+    config: ModelConfig,
+    source: str,
+    dtype: str | None = None,
+    *,
+    keep_quantized: bool | None = None,
+) -> Whisper:
+    """Builds the model a config describes and fills it.
+
+    Args:
+        weights: tensors by name; emptied on the way, so that no tensor is in memory twice.
+        config: what `weights` must hold, no more and no less.
+        source: where they come from, for errors.
+        dtype: to convert floating-point tensors to; None keeps theirs.
+        keep_quantized: use quantized matrices as they are stored, instead of expanding them.
+            Default: on a GPU, where they are faster; not on a CPU, where MLX has no fast
+            product for them.
+
+    Raises:
+        ValueError: tensors missing, unexpected or of another shape.
+    """
     model = Whisper(config)
     if config.quantization is not None:
-        nn.quantize(
-            model,
-            group_size=config.quantization.group_size,
-            bits=config.quantization.bits,
-            class_predicate=lambda name, _: f"{name}.scales" in weights,
-        )
+        quantize_model(model, config.quantization)
     parameters = cast(list[tuple[str, mx.array]], tree_flatten(model.parameters()))
     expected = {name: value.shape for name, value in parameters}
-    _check_tensors(path, expected, {name: value.shape for name, value in weights.items()})
-    target = getattr(mx, dtype) if dtype else None
+    _check_tensors(source, expected, {name: value.shape for name, value in weights.items()})
     on_cpu = mx.default_device().type == mx.DeviceType.cpu
-    turn = on_cpu and config.quantization is None
+    keep = not on_cpu if keep_quantized is None else keep_quantized
+    if config.quantization is not None and not keep:
+        model = Whisper(config)
+        dequantize(weights, config.quantization)
+        dtype = dtype or config.dtype
+    target = getattr(mx, dtype) if dtype else None
+    turn = on_cpu and (config.quantization is None or not keep)
     for name in list(weights):
         value = weights.pop(name)
         if target is not None and mx.issubdtype(value.dtype, mx.floating):
@@ -129,7 +155,7 @@ def load_weights(path: Path, config: ModelConfig, dtype: str | None = None) -> W
 
 
 def _check_tensors(
-    path: Path, expected: dict[str, tuple[int, ...]], found: dict[str, tuple[int, ...]]
+    source: str, expected: dict[str, tuple[int, ...]], found: dict[str, tuple[int, ...]]
 ) -> None:
     problems = {
         "missing": sorted(expected.keys() - found.keys()),
@@ -146,4 +172,4 @@ def _check_tensors(
         if names
     ]
     if parts:
-        raise ValueError(f"{path}: tensors {'; '.join(parts)}")
+        raise ValueError(f"{source}: tensors {'; '.join(parts)}")

@@ -2,11 +2,11 @@
 
 The model maps log-mel to encoder states and tokens to logits. It knows nothing of decoding:
 who picks tokens, and by which rules, is decode.py's business. Dimensions in docstrings:
-B batch, T encoder positions, L tokens, d width, H heads, V vocabulary, r rank, K dense rows.
+B batch, T encoder positions, L tokens, d width, H heads, V vocabulary.
 Blocks work on (B * L, d), because a product of matrices takes fewer primitives than one of stacks.
 
 Architecture: Radford et al., "Robust Speech Recognition via Large-Scale Weak Supervision",
-arXiv 2212.04356. Factorization: Sy et al., "BaldWhisper", arXiv 2510.08599.
+arXiv 2212.04356. The factorized form of the embedding is in embedding.py.
 """
 
 from __future__ import annotations
@@ -18,66 +18,7 @@ from mlx import nn
 
 from baldwhisper_mlx.cache import KVCache, LayerCache
 from baldwhisper_mlx.config import ModelConfig
-
-
-class FactorizedEmbedding(nn.Module):
-    """A V x d embedding as E1 (V x r) times E2 (r x d), tied at both ends of the decoder.
-
-    Input: E1[t] @ E2 + mean. Output: (h @ O^T) @ E1^T + h . mean, with O = E2 unless the
-    output has a projection of its own. K frequent tokens may keep their full row, which
-    replaces the low-rank value at their ids on both ends. V x d is never materialized.
-    """
-
-    def __init__(
-        self,
-        n_vocab: int,
-        width: int,
-        rank: int,
-        *,
-        separate: bool = False,
-        mean: bool = False,
-        dense_rows: int = 0,
-    ) -> None:
-        super().__init__()
-        self.factors = mx.zeros((n_vocab, rank))
-        self.input_projection = mx.zeros((rank, width))
-        if separate:
-            self.output_projection = mx.zeros((rank, width))
-        if mean:
-            self.mean = mx.zeros((width,))
-        if dense_rows:
-            self.dense_rows = mx.zeros((dense_rows, width))
-            self.dense_ids = mx.zeros((dense_rows,), mx.int32)
-        self._row_of_token: mx.array | None = None
-
-    def __call__(self, tokens: mx.array) -> mx.array:
-        """Embeds token ids (B, L) as (B, L, d)."""
-        x = self.factors[tokens] @ self.input_projection
-        if "mean" in self:
-            x = x + self.mean
-        if "dense_rows" in self:
-            row = self._dense_row(tokens)
-            x = mx.where(row[..., None] < 0, x, self.dense_rows[mx.maximum(row, 0)])
-        return x
-
-    def as_linear(self, hidden: mx.array) -> mx.array:
-        """Logits (..., V) of decoder states (..., d)."""
-        projection = self.get("output_projection", self.input_projection)
-        logits = (hidden @ projection.T) @ self.factors.T
-        if "mean" in self:
-            logits = logits + (hidden @ self.mean)[..., None]
-        if "dense_rows" in self:
-            dense = hidden @ self.dense_rows.T
-            ids = mx.broadcast_to(self.dense_ids, dense.shape)
-            logits = mx.put_along_axis(logits, ids, dense, axis=-1)
-        return logits
-
-    def _dense_row(self, tokens: mx.array) -> mx.array:
-        if self._row_of_token is None:
-            table = mx.full((self.factors.shape[0],), -1, mx.int32)
-            table[self.dense_ids] = mx.arange(self.dense_ids.size, dtype=mx.int32)
-            self._row_of_token = table
-        return self._row_of_token[tokens]
+from baldwhisper_mlx.embedding import FactorizedEmbedding
 
 
 class SelfAttention(nn.Module):

@@ -14,6 +14,9 @@ from baldwhisper_mlx.config import CONFIG_FILE, VOCABULARY_FILE, WEIGHTS_FILE
 MODEL_FILES = (CONFIG_FILE, WEIGHTS_FILE, VOCABULARY_FILE)
 """What every model folder must have; the model card is for people."""
 
+COMMUNITY_FILES = ("weights.safetensors", "weights.npz")
+"""Weights of a model in mlx-whisper's format; see community.py."""
+
 _WEIGHTS_SUFFIXES = (".safetensors", ".npz", ".bin", ".pt", ".pth")
 _MAX_HEADER = 100 * 2**20
 
@@ -41,7 +44,7 @@ def find_model(path_or_hub_id: str | Path, revision: str | None = None) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
-    files = list(MODEL_FILES)
+    files = [*MODEL_FILES, *COMMUNITY_FILES]
     try:
         try:
             found = snapshot_download(

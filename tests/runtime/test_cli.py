@@ -379,7 +379,7 @@ def test_info_counts_parameters_as_the_model_does(tmp_path: Path) -> None:
     from mlx.utils import tree_flatten
 
     from baldwhisper_mlx.info import count_parameters, describe_model
-    from baldwhisper_mlx.load import load_weights
+    from baldwhisper_mlx.load import build_model, read_weights
     from baldwhisper_mlx.model_files import read_tensor_header
 
     config = tiny_config(
@@ -391,7 +391,8 @@ def test_info_counts_parameters_as_the_model_does(tmp_path: Path) -> None:
     )
     folder = write_model(tmp_path / "model", config)
     header = read_tensor_header(folder / "model.safetensors")
-    tensors = tree_flatten(load_weights(folder / "model.safetensors", config).parameters())
+    weights = read_weights(folder / "model.safetensors")
+    tensors = tree_flatten(build_model(weights, config, "model").parameters())
     expected = sum(a.size for _, a in tensors if mx.issubdtype(a.dtype, mx.floating))
     assert count_parameters(header, config) == expected
     found = describe_model(folder)

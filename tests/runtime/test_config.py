@@ -10,8 +10,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from baldwhisper_mlx.config import AUDIO_BUCKET, ModelConfig, Quantization
+from baldwhisper_mlx.config import AUDIO_BUCKET, ModelConfig
+from baldwhisper_mlx.quantization import BITS, Grouping, Quantization, matrix_of, storage
 from tests.runtime.conftest import tiny_config
+
+MIXED = Quantization(
+    bits=8,
+    group_size=64,
+    overrides={
+        "decoder.token_embedding": Grouping(bits=4, group_size=32),
+        "encoder.blocks.0.mlp1": None,
+    },
+)
 
 
 @pytest.mark.parametrize(
@@ -20,6 +30,7 @@ from tests.runtime.conftest import tiny_config
         {},
         {"embedding_rank": 8, "embedding_projections": "separate", "embedding_dense_rows": 5},
         {"audio_context": "dynamic", "quantization": Quantization(bits=4, group_size=32)},
+        {"quantization": MIXED},
         {"alignment_heads": ()},
     ],
 )
@@ -64,12 +75,64 @@ def test_every_key_is_needed(key: str) -> None:
         ({"audio_context_margin": -1}, "audio_context_margin"),
         ({"quantization": {"bits": 4}}, "missing group_size"),
         ({"quantization": {"bits": 7, "group_size": 64}}, "quantization.bits"),
+        ({"quantization": {"bits": 8.0, "group_size": 64}}, "quantization.bits"),
+        ({"quantization": {"bits": 8, "group_size": 16}}, "quantization.group_size"),
+        ({"quantization": {"bits": 8, "group_size": 64, "mode": "affine"}}, "unknown 'mode'"),
         ({"quantization": 4}, "quantization"),
+        ({"quantization": {"bits": 8, "group_size": 64, "overrides": 1}}, "quantization"),
+        ({"quantization": {"bits": 8, "group_size": 64, "overrides": {"a": 1}}}, "overrides"),
+        (
+            {"quantization": {"bits": 8, "group_size": 64, "overrides": {"a": {"bits": 4}}}},
+            r"overrides\['a'\]: missing group_size",
+        ),
     ],
 )
 def test_bad_values_are_named(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         ModelConfig.from_dict(tiny_config().to_dict() | changes)
+
+
+def test_a_quantization_without_overrides_still_reads() -> None:
+    raw = tiny_config().to_dict() | {"quantization": {"bits": 8, "group_size": 64}}
+    assert ModelConfig.from_dict(raw).quantization == Quantization(bits=8, group_size=64)
+
+
+def test_which_grouping_a_matrix_has() -> None:
+    assert MIXED.of("decoder.token_embedding") == Grouping(bits=4, group_size=32)
+    assert MIXED.of("encoder.blocks.0.mlp1") is None
+    assert MIXED.of("encoder.blocks.0.mlp2") == Grouping(bits=8, group_size=64)
+
+
+@given(bits=st.sampled_from(BITS), leaf=st.sampled_from(["weight", "scales", "biases"]))
+def test_tensors_belong_to_their_matrix(bits: int, leaf: str) -> None:
+    assert matrix_of(f"a.b.{leaf}") == "a.b"
+    assert matrix_of("decoder.positional_embedding") == "decoder.positional_embedding"
+    assert str(Grouping(bits=bits, group_size=32)) == f"{bits} bits in groups of 32"
+
+
+def test_storage_is_told_by_part_and_precision() -> None:
+    sizes = {
+        "encoder.conv1.weight": 300_000,
+        "encoder.blocks.0.mlp1.weight": 100,
+        "decoder.blocks.0.mlp1.weight": 2_000_000,
+        "decoder.blocks.0.mlp1.scales": 200_000,
+        "decoder.blocks.0.mlp1.biases": 200_000,
+        "decoder.blocks.0.mlp1.bias": 7,
+        "decoder.token_embedding.weight": 5_000_000,
+        "decoder.token_embedding.scales": 0,
+        "decoder.token_embedding.biases": 0,
+    }
+    assert storage(sizes, "float16", MIXED) == {
+        "encoder": "0.3 MB in float16",
+        "decoder": "2.4 MB in 8 bits in groups of 64, 7 bytes in float16",
+        "token embedding": "5.0 MB in 4 bits in groups of 32",
+    }
+    plain = {"encoder.conv1.weight": 10, "decoder.ln.weight": 20, "decoder.token_embedding.x": 30}
+    assert storage(plain, "float32", None) == {
+        "encoder": "10 bytes in float32",
+        "decoder": "20 bytes in float32",
+        "token embedding": "30 bytes in float32",
+    }
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b"\xff\xfe", b"[" * 100_000])

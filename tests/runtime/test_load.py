@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import mlx.core as mx
-import numpy as np
 import pytest
-from mlx import nn
 from mlx.utils import tree_flatten
 
 import baldwhisper_mlx
@@ -33,29 +30,6 @@ def test_dtypes(tmp_path: Path) -> None:
     assert default == (mx.float32 if on_cpu else mx.float16)
 
 
-def test_a_quantized_model_runs(tmp_path: Path) -> None:
-    """Affine quantization as mlx.nn does it; on a CPU its packed rows must stay as they are."""
-    folder = write_model(tmp_path / "model", tiny_config())
-    plain = load_model(folder, dtype="float32")
-    mel = mx.random.normal((1, 3000, 80), key=mx.random.key(0))
-
-    def logits(loaded: Any) -> Any:
-        cache = loaded.model.make_cache()
-        loaded.model.encode(mel, [3000], cache)
-        return np.array(loaded.model.logits(loaded.model.decoder(mx.array([[1, 2, 3]]), cache)))
-
-    expected = logits(plain)
-    nn.quantize(plain.model, group_size=32, bits=8)
-    mx.save_safetensors(
-        str(folder / "model.safetensors"), dict(tree_flatten(plain.model.parameters()))
-    )
-    raw = json.loads((folder / "config.json").read_text())
-    raw["quantization"] = {"bits": 8, "group_size": 32}
-    (folder / "config.json").write_text(json.dumps(raw))
-    ours = logits(load_model(folder))
-    assert 0 < np.abs(ours - expected).max() < 0.05 * np.abs(expected).max()
-
-
 def test_the_buffer_cache_is_capped(model_folder: Path) -> None:
     load_model(model_folder)
     assert mx.set_cache_limit(CACHE_LIMIT) == CACHE_LIMIT
@@ -68,7 +42,8 @@ def test_caches_are_reused_from_file_to_file(model_folder: Path) -> None:
     memory = mx.get_active_memory()
     for _ in range(3):
         baldwhisper_mlx.transcribe(tone(1), loaded, temperature=0.0)
-        assert mx.get_active_memory() <= memory + 4096
+        # one layer's keys and values alone would be more than a hundred thousand bytes
+        assert mx.get_active_memory() <= memory + 2**16
     assert [id(layer.self_attn) for layer in loaded.decoder._cache] == buffers
 
 

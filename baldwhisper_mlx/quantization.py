@@ -1,0 +1,134 @@
+"""What `config.json` may say about quantized weights: which matrices, and how coarsely.
+
+Standard library only, like the config it is a part of. The rule is one for writer and reader:
+every matrix is quantized in the same way unless `overrides` names it, so the config alone says
+what the file must hold.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+BITS = (2, 3, 4, 5, 6, 8)
+GROUP_SIZES = (32, 64, 128)
+LEAVES = (".weight", ".scales", ".biases")
+"""What a quantized matrix consists of: packed integers, and scale and zero of each group."""
+
+# The first prefix that fits holds, so the embedding is no part of the decoder.
+_PARTS = {
+    "encoder.": "encoder",
+    "decoder.token_embedding.": "token embedding",
+    "decoder.": "decoder",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Grouping:
+    """Affine quantization as MLX does it: w = scale * q + bias in groups along a row.
+
+    Raises:
+        ValueError: a value that MLX does not support.
+    """
+
+    bits: int
+    """Bits of each integer q."""
+    group_size: int
+    """Neighbours in a row that share scale and bias."""
+
+    def __post_init__(self) -> None:
+        for key, known in (("bits", BITS), ("group_size", GROUP_SIZES)):
+            value = getattr(self, key)
+            if type(value) is not int or value not in known:  # 8.0 and True are equal to ints
+                raise ValueError(f"config: bad value for quantization.{key}: {value}")
+
+    def __str__(self) -> str:
+        return f"{self.bits} bits in groups of {self.group_size}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Quantization(Grouping):
+    """How the matrices of a model are quantized."""
+
+    overrides: dict[str, Grouping | None] = dataclasses.field(default_factory=dict, hash=False)
+    """Path of a matrix to its own grouping, or to None if it stays floating point."""
+
+    def of(self, path: str) -> Grouping | None:
+        """Grouping of the matrix at `path`, such as "decoder.blocks.0.attn.out"; None: float."""
+        default = Grouping(bits=self.bits, group_size=self.group_size)
+        return self.overrides.get(path, default)
+
+    @classmethod
+    def from_dict(cls, raw: Any) -> Quantization:
+        """Builds it from parsed JSON; `overrides` may be missing.
+
+        Raises:
+            ValueError: missing or unknown keys, or bad values.
+        """
+        entries = raw.get("overrides", {}) if isinstance(raw, dict) else None
+        if not isinstance(entries, dict):
+            raise ValueError(f"config: bad value for quantization: {raw}")
+        plain = {key: value for key, value in raw.items() if key != "overrides"}
+        overrides = {
+            path: None if entry is None else _grouping(Grouping, entry, f"overrides[{path!r}]")
+            for path, entry in entries.items()
+        }
+        read: Quantization = _grouping(cls, plain, "quantization", overrides=overrides)
+        return read
+
+
+def matrix_of(name: str) -> str:
+    """Path of the matrix that a tensor of a quantized model belongs to.
+
+    Example:
+        >>> matrix_of("decoder.token_embedding.factors.scales")
+        'decoder.token_embedding.factors'
+    """
+    for leaf in LEAVES:
+        if name.endswith(leaf):
+            return name.removesuffix(leaf)
+    return name
+
+
+def storage(
+    sizes: Mapping[str, int], dtype: str, quantization: Quantization | None
+) -> dict[str, str]:
+    """Where a model's bytes are, and how finely its numbers are stored there.
+
+    Args:
+        sizes: name of each tensor to its bytes.
+        dtype: type of the tensors that are not quantized.
+        quantization: the model's.
+
+    Returns:
+        For each of "encoder", "decoder" and "token embedding" its sizes by precision, the
+        largest first, such as "20.1 MB in 8 bits in groups of 64, 1.2 MB in float16".
+    """
+    totals: dict[str, dict[str, int]] = {"encoder": {}, "decoder": {}, "token embedding": {}}
+    for name, size in sizes.items():
+        part = next(label for prefix, label in _PARTS.items() if name.startswith(prefix))
+        path = matrix_of(name)
+        own = quantization.of(path) if quantization and f"{path}.scales" in sizes else None
+        precision = dtype if own is None else str(own)
+        totals[part][precision] = totals[part].get(precision, 0) + size
+    return {
+        part: ", ".join(
+            f"{size / 1e6:.1f} MB in {precision}" if size >= 1e5 else f"{size} bytes in {precision}"
+            for precision, size in sorted(found.items(), key=lambda item: -item[1])
+        )
+        for part, found in totals.items()
+    }
+
+
+def _grouping(cls: Any, raw: Any, what: str, **more: Any) -> Any:
+    if not isinstance(raw, dict):
+        raise ValueError(f"config: bad value for {what}: {raw}")
+    known = {"bits", "group_size"}
+    missing, unknown = sorted(known - raw.keys()), sorted(map(str, raw.keys() - known))
+    if missing or unknown:
+        parts = [f"missing {', '.join(missing)}"] if missing else []
+        parts += [f"unknown {', '.join(map(repr, unknown))}"] if unknown else []
+        raise ValueError(f"config.{what}: {'; '.join(parts)}")
+    return cls(**raw, **more)
