@@ -97,6 +97,23 @@ def factorized_state(
     return state
 
 
+FORMS: dict[str, dict[str, Any] | None] = {
+    "dense": None,
+    "tied": {"mean": True, "dense_rows": 300},
+    "untied": {"separate": True, "mean": True, "dense_rows": 300},
+}
+"""Kinds of token embedding, as options of `factorized_state`."""
+
+
+def tiny_form(form: str, **fields: Any) -> Checkpoint:
+    """A checkpoint with one of `FORMS`; its positions are large, so that its text varies."""
+    options = FORMS[form]
+    dims = tiny_dims(n_audio_layer=1)
+    state = tiny_state(dims) if options is None else factorized_state(dims, 16, **options)
+    state["decoder.positional_embedding"] *= 10
+    return tiny_checkpoint(dims, state=state, **fields)
+
+
 def tiny_hf_model(dims: Dimensions | None = None, seed: int = 0) -> Any:
     """transformers' Whisper with random weights everywhere, biases and norms included."""
     from transformers import WhisperConfig, WhisperForConditionalGeneration

@@ -14,12 +14,13 @@ from typing import Any
 import torch
 
 from baldwhisper_convert.keymaps import FUSED, listed, match, match_any
-from baldwhisper_mlx.config import EmbeddingProjections
+from baldwhisper_mlx.config import Dtype, EmbeddingProjections
 
 State = dict[str, torch.Tensor]
 Heads = tuple[tuple[int, int], ...]
 
 EMBEDDING = "decoder.token_embedding"
+CONVOLUTIONS = ("encoder.conv1.weight", "encoder.conv2.weight")
 
 _FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
@@ -159,7 +160,8 @@ def check_state(state: State, shapes: dict[str, tuple[int, ...]], source: str) -
 
     Raises:
         ValueError: missing, unexpected or wrongly shaped tensors (all of them are named), one
-            that is not floating point (`dense_ids` excepted), or one with NaN or infinity.
+            that is not floating point, or one with NaN or infinity; `dense_ids` that are not
+            integers, not in the vocabulary or not distinct.
     """
     missing, unexpected = shapes.keys() - state.keys(), state.keys() - shapes.keys()
     wrong = [
@@ -174,11 +176,39 @@ def check_state(state: State, shapes: dict[str, tuple[int, ...]], source: str) -
         raise ValueError(f"{source}: {'; '.join(problems)}")
     for name, tensor in state.items():
         if name == f"{EMBEDDING}.dense_ids":
+            _check_ids(tensor, shapes[f"{EMBEDDING}.factors"][0], f"{source}: {name}")
             continue
         if tensor.dtype not in _FLOATS:
             raise ValueError(f"{source}: {name} holds {tensor.dtype}, expected floating point")
         if not bool(torch.isfinite(tensor).all()):
             raise ValueError(f"{source}: {name} contains NaN or infinity; the weights are damaged")
+
+
+def converted(tensor: torch.Tensor, dtype: Dtype, what: str) -> torch.Tensor:
+    """A contiguous tensor in another type.
+
+    Args:
+        tensor: floating point.
+        dtype: the type to store it in.
+        what: source and name of the tensor, for the error.
+
+    Raises:
+        ValueError: a finite value becomes infinite.
+    """
+    result = tensor.to(getattr(torch, dtype)).contiguous()
+    if not bool(torch.isfinite(result).all()):
+        raise ValueError(
+            f"{what} has values up to {float(tensor.abs().max()):g}, which overflow {dtype}; "
+            "export with --dtype float32 or bfloat16"
+        )
+    return result
+
+
+def _check_ids(ids: torch.Tensor, n_vocab: int, what: str) -> None:
+    if ids.dtype not in (torch.int32, torch.int64):
+        raise ValueError(f"{what} holds {ids.dtype}, expected integers")
+    if int(ids.min()) < 0 or int(ids.max()) >= n_vocab or ids.unique().numel() != ids.numel():
+        raise ValueError(f"{what} are not distinct token ids from 0 to {n_vocab - 1}")
 
 
 def split_fused(state: State, source: str) -> State:

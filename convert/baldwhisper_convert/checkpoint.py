@@ -20,9 +20,12 @@ from baldwhisper_convert.canonical import (
     check_state,
 )
 from baldwhisper_convert.formats import SIDECARS, read_weights
+from baldwhisper_convert.model_folder import is_model_folder, read_model_folder
 from baldwhisper_convert.tokenizer_files import TOKENIZER_PATTERNS, find_vocabulary
 from baldwhisper_convert.vocabulary import Vocabulary
 from baldwhisper_convert.weight_files import find_weights
+from baldwhisper_mlx.config import AudioContext, ModelConfig
+from baldwhisper_mlx.tokenizer import Tokenizer
 
 SMALLEST_MULTILINGUAL_VOCABULARY = 51865
 """English-only models have 51864 tokens; the rule is `Whisper.is_multilingual`'s of OpenAI."""
@@ -51,6 +54,10 @@ class Checkpoint:
     """Name of the source's format."""
     licence: str | None = None
     """Licence that the source's own model card states, if it has one."""
+    audio_context: AudioContext = "full"
+    """What the model was trained for; see `ModelConfig.audio_context`."""
+    audio_context_margin: int = ModelConfig.audio_context_margin
+    """Encoder positions after the end of the audio, unless "full"."""
 
     def __post_init__(self) -> None:
         shapes = canonical_shapes(self.dims, self.embedding)
@@ -79,6 +86,21 @@ class Checkpoint:
             return self.is_multilingual
         return self.dims.n_vocab >= SMALLEST_MULTILINGUAL_VOCABULARY
 
+    def tokenizer(self) -> Tokenizer:
+        """The runtime's tokenizer of this vocabulary.
+
+        Raises:
+            ValueError: dimensions that the runtime does not support.
+        """
+        config = ModelConfig(
+            **vars(self.dims),
+            special_tokens=dict(self.vocabulary.special_tokens),
+            is_multilingual=self.multilingual,
+            timestamp_begin=self.vocabulary.timestamp_begin,
+            alignment_heads=(),
+        )
+        return Tokenizer(self.vocabulary.ranks, config)
+
 
 def read_checkpoint(
     source: str | Path, *, revision: str | None = None, tokenizer: str | None = None
@@ -86,10 +108,10 @@ def read_checkpoint(
     """Reads a Whisper checkpoint.
 
     Args:
-        source: a Hugging Face, CTranslate2 or mlx-community folder, an OpenAI `.pt` file, or a
-            hub id. The local cache of the hub is asked first.
+        source: a Hugging Face, CTranslate2 or mlx-community folder, an OpenAI `.pt` file, a
+            folder that export made, or a hub id. The local cache of the hub is asked first.
         revision: branch, tag or commit, for a hub id.
-        tokenizer: path or hub id of the tokenizer, if the checkpoint carries none.
+        tokenizer: path or hub id of the tokenizer, instead of the checkpoint's own if any.
 
     Raises:
         FileNotFoundError: nothing there; or no weights, or no tokenizer.
@@ -107,18 +129,21 @@ def read_checkpoint(
         complete=_has_weights,
         choose=lambda files: list(find_weights(files, str(source)).patterns),
     )
-    weights = read_weights(path)
+    weights = read_model_folder(path) if is_model_folder(path) else read_weights(path)
     folder = path if path.is_dir() else None
+    vocabulary = weights.vocabulary if tokenizer is None else None
     return Checkpoint(
         dims=weights.dims,
         state=weights.state,
-        vocabulary=find_vocabulary(folder, weights.dims.n_vocab, tokenizer),
+        vocabulary=vocabulary or find_vocabulary(folder, weights.dims.n_vocab, tokenizer),
         alignment_heads=weights.alignment_heads,
         is_multilingual=weights.is_multilingual,
         # A folder of the hub's cache is named after its commit.
         source=str(source) if Path(source).expanduser().exists() else f"{source}@{path.name}",
         format=weights.format,
         licence=weights.licence,
+        audio_context=weights.audio_context,
+        audio_context_margin=weights.audio_context_margin,
     )
 
 

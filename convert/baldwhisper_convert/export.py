@@ -1,26 +1,31 @@
 """Writes a checkpoint as the folder the runtime reads, and proves that it runs.
 
-The folder is built under a temporary name beside its destination, loaded with the runtime
-and run once, and only then renamed: an interrupted or failing export leaves nothing behind,
-and an existing model is replaced only by one that works.
+The folder is built under a temporary name, loaded with the runtime and run once, and only
+then renamed (see destination.py).
 """
 
 from __future__ import annotations
 
-import contextlib
+import dataclasses
 import json
-import secrets
-import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import get_args
 
 import torch
 
-from baldwhisper_convert.canonical import EMBEDDING, State, default_alignment_heads, fuse
+from baldwhisper_convert.canonical import (
+    CONVOLUTIONS,
+    EMBEDDING,
+    State,
+    converted,
+    default_alignment_heads,
+    fuse,
+)
 from baldwhisper_convert.checkpoint import Checkpoint
+from baldwhisper_convert.destination import check_destination, replacing, save_tensors
 from baldwhisper_convert.keymaps import MLX_EXPORT, rename
 from baldwhisper_convert.model_card import MODEL_CARD_FILE, model_card
+from baldwhisper_convert.quantize import QuantizeOptions, quantized
 from baldwhisper_mlx.config import (
     CONFIG_FILE,
     CONTROL_TOKENS,
@@ -33,15 +38,14 @@ from baldwhisper_mlx.config import (
 
 START_OF_TRANSCRIPT = CONTROL_TOKENS[1]
 
-_CONVOLUTIONS = ("encoder.conv1.weight", "encoder.conv2.weight")
-
 
 def export_mlx(
     checkpoint: Checkpoint,
     destination: str | Path,
     *,
     dtype: Dtype = "float16",
-    audio_context: AudioContext = "full",
+    audio_context: AudioContext | None = None,
+    quantize: QuantizeOptions | None = None,
     force: bool = False,
 ) -> Path:
     """Exports a checkpoint to a folder that `baldwhisper_mlx.load_model` reads.
@@ -50,7 +54,8 @@ def export_mlx(
         checkpoint: the model, dense or with a factorized embedding.
         destination: folder to make; its parent is made too if it is missing.
         dtype: type the weights are stored in.
-        audio_context: what the model was trained for; see `ModelConfig.audio_context`.
+        audio_context: what the model was trained for, if not what the checkpoint says.
+        quantize: how to quantize the matrices; None stores them in `dtype`.
         force: replace an existing exported model (or empty folder).
 
     Returns:
@@ -59,7 +64,8 @@ def export_mlx(
     Raises:
         FileExistsError: `destination` exists and `force` is not set, or it is not something
             that this function would have made.
-        ValueError: a weight does not fit `dtype`, or the exported model fails its own run.
+        ValueError: a weight does not fit `dtype`, `quantize` names no matrix of the model, or
+            the exported model fails its own run.
 
     Example:
         >>> export_mlx(read_checkpoint("openai/whisper-base"), "models/base")  # doctest: +SKIP
@@ -67,36 +73,24 @@ def export_mlx(
     path = Path(destination).expanduser().resolve()
     check_destination(path, checkpoint.source, force=force)
     config = model_config(checkpoint, dtype=dtype, audio_context=audio_context)
-    tensors = mlx_tensors(checkpoint.state, dtype, checkpoint.source)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with _replacing(path) as partial:
+    # Quantized from what the source says, not from what is left of it in 16 bits.
+    stored = dtype if quantize is None else "float32"
+    tensors = mlx_tensors(checkpoint.state, stored, checkpoint.source)
+    if quantize is not None:
+        config = dataclasses.replace(config, quantization=quantize.plan(tensors))
+    if config.quantization is not None:
+        tensors = quantized(tensors, config.quantization, dtype, checkpoint.source)
+    with replacing(path) as partial:
         _write(partial, config, tensors, checkpoint, path.name)
         _prove(partial)
     return path
 
 
-def check_destination(path: Path, source: str, *, force: bool) -> None:
-    """Refuses a destination that is in use, before any work is done.
-
-    Raises:
-        FileExistsError: it exists and `force` is not set; or it is a file, holds something
-            else than an exported model, or holds the source.
-    """
-    path = path.expanduser().resolve()
-    if not path.exists():
-        return
-    if not force:
-        raise FileExistsError(f"{path}: exists already; --force replaces it")
-    # Replacing means deleting, so it is limited to what an export can have made.
-    if not path.is_dir() or (any(path.iterdir()) and not _is_exported(path)):
-        raise FileExistsError(f"{path}: not an exported model, so --force does not replace it")
-    origin = Path(source).expanduser()
-    if origin.exists() and origin.resolve().is_relative_to(path):
-        raise FileExistsError(f"{path}: contains the source {source}, which would be deleted")
-
-
 def model_config(
-    checkpoint: Checkpoint, *, dtype: Dtype = "float16", audio_context: AudioContext = "full"
+    checkpoint: Checkpoint,
+    *,
+    dtype: Dtype = "float16",
+    audio_context: AudioContext | None = None,
 ) -> ModelConfig:
     """The runtime's description of a checkpoint.
 
@@ -119,7 +113,8 @@ def model_config(
             embedding_projections=form.projections,
             embedding_mean=form.mean,
             embedding_dense_rows=form.dense_rows,
-            audio_context=audio_context,
+            audio_context=audio_context or checkpoint.audio_context,
+            audio_context_margin=checkpoint.audio_context_margin,
         )
     except ValueError as error:
         raise ValueError(f"{checkpoint.source}: {error}") from None
@@ -141,43 +136,30 @@ def mlx_tensors(state: State, dtype: Dtype, source: str) -> State:
     """
     if dtype not in get_args(Dtype):
         raise ValueError(f"dtype {dtype!r} is none of {', '.join(get_args(Dtype))}")
-    target = getattr(torch, dtype)
     fused = fuse(state)
     tensors: State = {}
     for name, new in rename(fused, MLX_EXPORT, source).items():
         if new is None:
             continue
         tensor = fused.pop(name)
-        if name in _CONVOLUTIONS:
+        if name in CONVOLUTIONS:
             tensor = tensor.permute(0, 2, 1)
-        converted = tensor.to(torch.int32 if name == f"{EMBEDDING}.dense_ids" else target)
-        if converted.is_floating_point() and not bool(torch.isfinite(converted).all()):
-            largest = float(tensor.abs().max())
-            raise ValueError(
-                f"{source}: {name} has values up to {largest:g}, which overflow {dtype}; "
-                "export with --dtype float32 or bfloat16"
-            )
-        tensors[new] = converted.contiguous()
+        if name == f"{EMBEDDING}.dense_ids":
+            tensors[new] = tensor.to(torch.int32).contiguous()
+        else:
+            tensors[new] = converted(tensor, dtype, f"{source}: {name}")
     return tensors
 
 
 def _write(
     folder: Path, config: ModelConfig, tensors: State, checkpoint: Checkpoint, name: str
 ) -> None:
-    from safetensors import SafetensorError
-    from safetensors.torch import save_file
-
     text = json.dumps(config.to_dict(), indent=2) + "\n"
     (folder / CONFIG_FILE).write_text(text, encoding="utf-8")
-    weights = folder / WEIGHTS_FILE
-    try:
-        save_file(tensors, weights, metadata={"format": "mlx"})
-    except SafetensorError as error:
-        raise OSError(f"{weights}: cannot be written ({error})") from None
-    # safetensors makes files that only their owner can read; a model folder gets shared.
-    weights.chmod((folder / CONFIG_FILE).stat().st_mode)
+    save_tensors(tensors, folder / WEIGHTS_FILE, "mlx")
     (folder / VOCABULARY_FILE).write_bytes(checkpoint.vocabulary.rank_file())
-    card = model_card(config, checkpoint, name)
+    sizes = {key: tensor.nbytes for key, tensor in tensors.items()}
+    card = model_card(config, checkpoint, name, sizes)
     (folder / MODEL_CARD_FILE).write_text(card, encoding="utf-8")
 
 
@@ -206,35 +188,3 @@ def _prove(folder: Path) -> None:
             f"the exported model's logits are not finite in {config.dtype}; export with "
             "--dtype float32 or bfloat16"
         )
-
-
-@contextlib.contextmanager
-def _replacing(path: Path) -> Iterator[Path]:
-    """A new folder beside `path` that takes its place on success and is gone on failure."""
-    # Not tempfile.mkdtemp: that makes folders only their owner can read.
-    tag = secrets.token_hex(4)
-    partial = path.with_name(f".{path.name}.{tag}.partial")
-    backup = path.with_name(f".{path.name}.{tag}.old")
-    partial.mkdir()
-    try:
-        yield partial
-        if path.exists():
-            path.rename(backup)
-        try:
-            partial.rename(path)
-        except BaseException:
-            if backup.exists():
-                backup.rename(path)
-            raise
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
-    if backup.exists():
-        shutil.rmtree(backup)
-
-
-def _is_exported(folder: Path) -> bool:
-    try:
-        config = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return False
-    return isinstance(config, dict) and config.get("model_type") == "baldwhisper"

@@ -17,7 +17,15 @@ import torch
 
 from baldwhisper_convert.canonical import Dimensions, Heads, State, sinusoids
 from baldwhisper_convert.ctranslate2 import read_ctranslate2
-from baldwhisper_convert.keymaps import HUGGING_FACE, MLX_COMMUNITY, OPENAI, listed, rename
+from baldwhisper_convert.keymaps import (
+    HF_DIMENSIONS,
+    HUGGING_FACE,
+    MLX_COMMUNITY,
+    OPENAI,
+    listed,
+    rename,
+)
+from baldwhisper_convert.vocabulary import Vocabulary
 from baldwhisper_convert.weight_files import (
     Tensors,
     as_tensors,
@@ -26,22 +34,11 @@ from baldwhisper_convert.weight_files import (
     load_torch_file,
     read_json,
 )
+from baldwhisper_mlx.config import AudioContext, ModelConfig
 
 SIDECARS = ("config.json", "generation_config.json", "README.md")
 """Files beside the weights that say how to read them."""
 
-_HF_DIMENSIONS = {
-    "n_mels": "num_mel_bins",
-    "n_audio_ctx": "max_source_positions",
-    "n_audio_state": "d_model",
-    "n_audio_head": "encoder_attention_heads",
-    "n_audio_layer": "encoder_layers",
-    "n_vocab": "vocab_size",
-    "n_text_ctx": "max_target_positions",
-    "n_text_state": "d_model",
-    "n_text_head": "decoder_attention_heads",
-    "n_text_layer": "decoder_layers",
-}
 _QUANTIZED = ("weight", "scales", "biases")
 _MLX_EXTRAS = ("model_type", "quantization", "quantization_config")
 
@@ -60,6 +57,10 @@ class Weights:
     is_multilingual: bool | None = None
     format: str
     licence: str | None = None
+    vocabulary: Vocabulary | None = None
+    """Only where the weights' own files define it whole; otherwise it is looked for."""
+    audio_context: AudioContext = "full"
+    audio_context_margin: int = ModelConfig.audio_context_margin
 
 
 def read_weights(path: Path) -> Weights:
@@ -95,7 +96,7 @@ def read_weights(path: Path) -> Weights:
         alignment_heads=_generation_heads(path, dims),
         is_multilingual=_is_multilingual(path),
         format=kind,
-        licence=_licence(path),
+        licence=stated_licence(path),
     )
 
 
@@ -126,7 +127,7 @@ def _ctranslate2(path: Path) -> Weights:
         state=state,
         alignment_heads=_heads(raw.get("alignment_heads"), dims, config),
         format="CTranslate2",
-        licence=_licence(path.parent),
+        licence=stated_licence(path.parent),
     )
 
 
@@ -163,7 +164,7 @@ def _mlx_community(path: Path, config: Any, tensors: Tensors, source: str) -> We
         state=state,
         alignment_heads=_generation_heads(path, dims) if found is None else found,
         format="mlx-community",
-        licence=_licence(path),
+        licence=stated_licence(path),
     )
 
 
@@ -197,6 +198,11 @@ def _dequantized(tensors: Tensors, config: Any, source: str) -> Tensors:
             plain[f"{name}.weight"] = torch.from_numpy(np.array(weight))
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
             raise ValueError(f"{source}: {name} cannot be dequantized ({error})") from None
+    warnings.warn(
+        f"{source}: quantized to {settings.get('bits')} bits; what that lost stays lost",
+        SourceWarning,
+        stacklevel=2,
+    )
     return plain
 
 
@@ -210,8 +216,6 @@ def _config(folder: Path) -> dict[str, Any]:
     if not isinstance(config, dict):
         raise ValueError(f"{folder / 'config.json'}: expected a JSON object")
     kind = config.get("model_type", "whisper")
-    if kind == "baldwhisper":
-        raise ValueError(f"{folder}: already an exported model; export its source instead")
     if kind != "whisper":
         raise ValueError(f"{folder / 'config.json'}: model_type is {kind!r}, expected 'whisper'")
     return config
@@ -223,12 +227,12 @@ def _dimensions(config: dict[str, Any], folder: Path) -> Dimensions:
     if "n_mels" in config:
         raw = {key: value for key, value in config.items() if key not in _MLX_EXTRAS}
         return Dimensions.from_mapping(raw, source)
-    missing = {key for key in _HF_DIMENSIONS.values() if key not in config}
+    missing = {key for key in HF_DIMENSIONS.values() if key not in config}
     if missing:
         raise ValueError(f"{source}: missing {listed(missing)}")
     if config.get("activation_function", "gelu") != "gelu" or config.get("scale_embedding"):
         raise ValueError(f"{source}: not a plain Whisper (activation_function, scale_embedding)")
-    raw = {field: config[key] for field, key in _HF_DIMENSIONS.items()}
+    raw = {field: config[key] for field, key in HF_DIMENSIONS.items()}
     return Dimensions.from_mapping(raw, source)
 
 
@@ -270,7 +274,7 @@ def _heads(raw: Any, dims: Dimensions, path: Path) -> Heads | None:
     return None
 
 
-def _licence(folder: Path) -> str | None:
+def stated_licence(folder: Path) -> str | None:
     """The `license:` of the front matter of the source's model card."""
     card = folder / "README.md"
     text = card.read_text(encoding="utf-8", errors="replace") if card.is_file() else ""

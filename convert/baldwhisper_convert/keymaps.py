@@ -35,6 +35,20 @@ HUGGING_FACE: dict[str, str | None] = {
 }
 """transformers' WhisperForConditionalGeneration, without the `model.` prefix."""
 
+HF_DIMENSIONS = {
+    "n_mels": "num_mel_bins",
+    "n_audio_ctx": "max_source_positions",
+    "n_audio_state": "d_model",
+    "n_audio_head": "encoder_attention_heads",
+    "n_audio_layer": "encoder_layers",
+    "n_vocab": "vocab_size",
+    "n_text_ctx": "max_target_positions",
+    "n_text_state": "d_model",
+    "n_text_head": "decoder_attention_heads",
+    "n_text_layer": "decoder_layers",
+}
+"""OpenAI's dimensions to the keys of transformers' WhisperConfig, which has one width."""
+
 OPENAI: dict[str, str | None] = {
     "encoder.conv1.{leaf}": "encoder.conv1.{leaf}",
     "encoder.conv2.{leaf}": "encoder.conv2.{leaf}",

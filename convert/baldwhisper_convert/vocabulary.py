@@ -185,22 +185,31 @@ def check_merges(ranks: dict[bytes, int], merges: Iterable[tuple[bytes, bytes]] 
     Raises:
         ValueError: tokens that differ; tiktoken would encode some text differently.
     """
-    # The empty token (id 50256 of OpenAI's multilingual vocabulary) occurs in no text.
-    wanted = sorted((i, token) for token, i in ranks.items() if len(token) > 1)
-    parts = [(token, _split(token, rank, ranks)) for rank, token in wanted]
-    broken = [repr(token) for token, found in parts if len(found) != 2]
-    if broken:
-        raise ValueError(f"tokens that no merge of lower ids makes: {listed(broken)}")
+    own = own_merges(ranks)
     if merges is None:
         return
     listed_merges = list(merges)
-    own = [(found[0], found[1]) for _, found in parts]
     if listed_merges != own:
         differing = [f"{a!r} + {b!r}" for a, b in set(own) ^ set(listed_merges)]
         raise ValueError(
             "merges are not in the order of token ids, so tiktoken would encode text "
             f"differently; {listed(differing) or 'only their order differs'}"
         )
+
+
+def own_merges(ranks: dict[bytes, int]) -> list[tuple[bytes, bytes]]:
+    """The merge list, best first, that a vocabulary of ranks stands for: a pair per long token.
+
+    Raises:
+        ValueError: tokens that no merge of two lower ones makes.
+    """
+    # The empty token (id 50256 of OpenAI's multilingual vocabulary) occurs in no text.
+    wanted = sorted((i, token) for token, i in ranks.items() if len(token) > 1)
+    parts = [(token, _split(token, rank, ranks)) for rank, token in wanted]
+    broken = [repr(token) for token, found in parts if len(found) != 2]
+    if broken:
+        raise ValueError(f"tokens that no merge of lower ids makes: {listed(broken)}")
+    return [(found[0], found[1]) for _, found in parts]
 
 
 def _split(token: bytes, limit: int, ranks: dict[bytes, int]) -> list[bytes]:

@@ -24,11 +24,6 @@ def test_another_model_type(hf_copy: Path) -> None:
     fails(hf_copy, r"config\.json: model_type is 'wav2vec2', expected 'whisper'")
 
 
-def test_an_exported_model(hf_copy: Path) -> None:
-    tiny.edit_json(hf_copy / "config.json", model_type="baldwhisper")
-    fails(hf_copy, "already an exported model")
-
-
 @pytest.mark.parametrize("key", ["d_model", "num_mel_bins", "decoder_attention_heads"])
 def test_incomplete_config(key: str, hf_copy: Path) -> None:
     tiny.edit_json(hf_copy / "config.json", **{key: None})

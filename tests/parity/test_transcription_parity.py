@@ -6,6 +6,7 @@ fallbacks and segments all have to agree for the nonsense to be the same.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -28,7 +29,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
 
 
 @pytest.fixture
-def same_vocabulary(monkeypatch: pytest.MonkeyPatch, loaded: LoadedModel) -> None:
+def same_vocabulary(monkeypatch: pytest.MonkeyPatch, loaded: LoadedModel) -> Iterator[None]:
     """Makes openai-whisper use the tiny vocabulary."""
     import tiktoken
 
@@ -42,6 +43,8 @@ def same_vocabulary(monkeypatch: pytest.MonkeyPatch, loaded: LoadedModel) -> Non
         special_tokens=ours.special_tokens | stamps,
     )
     monkeypatch.setattr(whisper_tokenizer, "get_encoding", lambda **_: encoding)
+    whisper_tokenizer.get_tokenizer.cache_clear()
+    yield
     whisper_tokenizer.get_tokenizer.cache_clear()
 
 

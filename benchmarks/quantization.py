@@ -1,0 +1,215 @@
+"""What quantization costs: size against KL, agreement and word errors on real speech.
+
+Every variant is exported from the same checkpoint and run by the runtime. KL and top-1 agreement
+are teacher-forced along the float32 model's own transcript of the first 30 s of a clip; words
+are those of whole transcripts. The output file is written after every variant, and a second run
+goes on from there.
+
+    python -m benchmarks.quantization CHECKPOINT --data AUDIOFOLDER --output results.json
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import tempfile
+from collections.abc import Iterator, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+from tqdm import tqdm
+
+import baldwhisper_mlx  # before anything imports MLX, for the BLAS
+from baldwhisper_convert.checkpoint import Checkpoint, read_checkpoint
+from baldwhisper_convert.export import export_mlx
+from baldwhisper_convert.quantize import QuantizeOptions
+from baldwhisper_mlx.audio import load_audio
+from baldwhisper_mlx.config import WEIGHTS_FILE
+from baldwhisper_mlx.features import LogMelSpectrogram
+from baldwhisper_mlx.load import LoadedModel
+from baldwhisper_mlx.rules import DecodingOptions
+from benchmarks.word_errors import errors, interval
+
+SAMPLES = 10_000
+
+
+def variants() -> dict[str, QuantizeOptions | None]:
+    """Name to options: all matrices, the embedding kept or finer, and the embedding alone."""
+    found: dict[str, QuantizeOptions | None] = {"float16": None}
+    for bits in (8, 6, 4):
+        for group in (64, 32):
+            found[f"{bits} bits, groups of {group}"] = QuantizeOptions(bits=bits, group_size=group)
+        found[f"{bits} bits, embedding float16"] = QuantizeOptions(bits=bits, embedding=None)
+        if bits < 8:  # the embedding is what few bits hurt most
+            options = QuantizeOptions(bits=bits, embedding=8)
+            found[f"{bits} bits, embedding 8 bits"] = options
+        found[f"float16, embedding {bits} bits"] = QuantizeOptions(
+            bits=bits, overrides=(("*", None), ("decoder.token_embedding*", bits))
+        )
+    return found
+
+
+def prompt_of(model: LoadedModel, language: str) -> list[int]:
+    return model.tokenizer.sot_sequence(language, "transcribe", timestamps=False)
+
+
+def log_probabilities(model: LoadedModel, samples: Any, tokens: Sequence[int], skip: int) -> Any:
+    """Of the next token (n, V) float32, after each prefix of `tokens` longer than `skip`."""
+    import mlx.core as mx
+
+    mel = LogMelSpectrogram(samples, model.config.n_mels)
+    cache = model.model.make_cache()
+    frames = min(mel.n_frames, 2 * model.config.n_audio_ctx)
+    model.model.encode(mel.window(0)[None], [frames], cache)
+    logits = model.model.logits(model.model.decoder(mx.array([list(tokens)]), cache))[0, skip:]
+    return np.array(logits - mx.logsumexp(logits, axis=-1, keepdims=True))
+
+
+class Reference:
+    """The float32 model's transcripts and probabilities, the latter in files."""
+
+    def __init__(
+        self, model: LoadedModel, clips: Sequence[Any], folder: Path, language: str
+    ) -> None:
+        self.folder = folder
+        prompt = prompt_of(model, language)
+        self.skip = len(prompt) - 1
+        self.tokens = []
+        for number, samples in enumerate(tqdm(clips, desc="float32", unit="clip")):
+            mel = LogMelSpectrogram(samples, model.config.n_mels)
+            frames = min(mel.n_frames, 2 * model.config.n_audio_ctx)
+            model.decoder.encode(mel.window(0)[None], [frames])
+            text = model.decoder.decode(prompt, DecodingOptions(timestamps=False))[0].tokens
+            self.tokens.append([*prompt, *text])
+            expected = log_probabilities(model, samples, self.tokens[-1], self.skip)
+            np.save(folder / f"{number}.npy", expected)
+
+    def compare(self, model: LoadedModel, clips: Sequence[Any]) -> dict[str, float]:
+        """Mean KL(float32 || model) in nats a token, and how often the best token is the same."""
+        kl, same = [], []
+        for number, (samples, tokens) in enumerate(zip(clips, self.tokens, strict=True)):
+            expected = np.load(self.folder / f"{number}.npy")
+            found = log_probabilities(model, samples, tokens, self.skip)
+            kl.append((np.exp(expected) * (expected - found)).sum(axis=-1))
+            same.append(expected.argmax(axis=-1) == found.argmax(axis=-1))
+        return {
+            "kl": float(np.concatenate(kl).mean()),
+            "top1": float(np.concatenate(same).mean()),
+            "tokens": int(sum(map(len, same))),
+        }
+
+
+def word_error_rate(
+    model: LoadedModel, rows: Sequence[dict[str, Any]], clips: Sequence[Any], language: str
+) -> dict[str, Any]:
+    """Rate and 95 % bootstrap interval; None without jiwer and whisper's normalizer."""
+    if not all(importlib.util.find_spec(name) for name in ("jiwer", "whisper")):
+        return {"wer": None, "wer_interval": None}
+    texts = {
+        row["file_name"]: baldwhisper_mlx.transcribe(
+            samples, model, language=language, temperature=0.0
+        ).text
+        for row, samples in zip(rows, clips, strict=True)
+    }
+    counts = errors(rows, texts)
+    draw = np.random.default_rng(0).integers(len(rows), size=(SAMPLES, len(rows)))
+    rates = counts[draw, 0].sum(1) / counts[draw, 1].sum(1)
+    wrong, words = (int(n) for n in counts.sum(0))
+    return {"wer": round(wrong / words, 4), "wer_interval": interval(rates)}
+
+
+def measure(
+    checkpoint: Checkpoint,
+    wanted: Sequence[str],
+    rows: Sequence[dict[str, Any]],
+    clips: Sequence[Any],
+    language: str,
+) -> Iterator[dict[str, Any]]:
+    """One result a variant, as they come."""
+    with tempfile.TemporaryDirectory() as name:
+        root = Path(name)
+        exact = export_mlx(checkpoint, root / "float32", dtype="float32")
+        model = baldwhisper_mlx.load_model(exact, dtype="float32")
+        reference = Reference(model, clips, root, language)
+        for variant in tqdm(wanted, unit="variant"):
+            options = variants()[variant]
+            folder = export_mlx(checkpoint, root / "variant", quantize=options, force=True)
+            model = baldwhisper_mlx.load_model(folder, dtype="float32")
+            megabytes = (folder / WEIGHTS_FILE).stat().st_size / 1e6
+            yield (
+                {"variant": variant, "megabytes": round(megabytes, 1)}
+                | reference.compare(model, clips)
+                | word_error_rate(model, rows, clips, language)
+            )
+
+
+def markdown(result: dict[str, Any]) -> str:
+    """The table of a result."""
+    lines = [
+        "| weights | MB | KL, nats per token | same best token | WER [95 %] |",
+        "|---|---|---|---|---|",
+    ]
+    for row in result["variants"]:
+        words = "-"
+        if row["wer"] is not None:
+            low, high = row["wer_interval"]
+            words = f"{100 * row['wer']:.2f} [{100 * low:.2f}, {100 * high:.2f}]"
+        lines.append(
+            f"| {row['variant']} | {row['megabytes']:.1f} | {row['kl']:.5f} | "
+            f"{100 * row['top1']:.2f} % | {words} |"
+        )
+    return "\n".join(lines)
+
+
+@click.command()
+@click.argument("checkpoint")
+@click.option("--data", required=True, type=click.Path(exists=True, path_type=Path))
+@click.option("--output", required=True, type=click.Path(path_type=Path))
+@click.option("--limit", type=int, help="Only the first N clips.")
+@click.option("--language", default="en", show_default=True)
+@click.option(
+    "--variant", "names", multiple=True, type=click.Choice(list(variants())), help="Only these."
+)
+def main(
+    checkpoint: str,
+    data: Path,
+    output: Path,
+    limit: int | None,
+    language: str,
+    names: tuple[str, ...],
+) -> None:
+    """Measure CHECKPOINT, quantized in many ways, on DATA (metadata.jsonl: file_name, text)."""
+    import mlx.core as mx
+
+    lines = (data / "metadata.jsonl").read_text(encoding="utf-8").splitlines()
+    rows = [json.loads(line) for line in lines][:limit]
+    result: dict[str, Any] = {
+        "checkpoint": Path(checkpoint).name,
+        "data": f"{data.parent.name}/{data.name}",
+        "clips": len(rows),
+        "language": language,
+        "normalizer": "whisper EnglishTextNormalizer",
+        "mlx": version("mlx"),
+        "device": str(mx.default_device()),
+        "variants": [],
+    }
+    if output.exists():
+        before = json.loads(output.read_text(encoding="utf-8"))
+        if any(before.get(key) != value for key, value in result.items() if key != "variants"):
+            raise click.ClickException(f"{output}: measured with other settings; move it away")
+        result = before
+    done = {row["variant"] for row in result["variants"]}
+    wanted = [name for name in names or variants() if name not in done]
+    if wanted:
+        clips = [load_audio(data / row["file_name"]) for row in rows]
+        for row in measure(read_checkpoint(checkpoint), wanted, rows, clips, language):
+            result["variants"].append(row)
+            output.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    click.echo(markdown(result))
+
+
+if __name__ == "__main__":
+    main()

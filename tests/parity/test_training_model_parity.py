@@ -1,0 +1,155 @@
+"""The training model against the runtime: what is trained is what will transcribe.
+
+Encoder states, logits of every form of the embedding, greedy decoding token for token, and the
+features and states that `prepare` stores.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import mlx.core as mx
+import numpy as np
+import pytest
+import soundfile
+import torch
+
+from baldwhisper_convert.checkpoint import Checkpoint, read_checkpoint
+from baldwhisper_convert.data import Utterance
+from baldwhisper_convert.decoding import decode_greedy
+from baldwhisper_convert.export import export_mlx
+from baldwhisper_convert.modeling import SelfCache, Whisper
+from baldwhisper_convert.prepare import PrepareSettings, prepare
+from baldwhisper_convert.prompts import Prompts
+from baldwhisper_convert.windows import WindowSettings
+from baldwhisper_mlx.audio import load_audio
+from baldwhisper_mlx.config import SAMPLE_RATE
+from baldwhisper_mlx.features import LogMelSpectrogram
+from baldwhisper_mlx.load import LoadedModel, load_model
+from baldwhisper_mlx.rules import DecodingOptions
+from tests.tiny import factorized_state, tiny_checkpoint, tiny_dims, tiny_state
+from tests.tiny_speech import sound
+
+FORMS: dict[str, dict[str, Any] | None] = {
+    "dense": None,
+    "shared": {},
+    "separate": {"separate": True},
+    "mean": {"mean": True},
+    "rows": {"dense_rows": 300},
+    "all": {"separate": True, "mean": True, "dense_rows": 300},
+}
+CONTEXT = 60
+DIMS = tiny_dims(n_audio_layer=1, n_text_layer=2, n_text_ctx=CONTEXT)
+TOKENS = [[410, 1, 99, 300, 7, 250, 1900], [410, 2, 0, 511, 8, 1000, 3]]
+
+
+class Twins(NamedTuple):
+    checkpoint: Checkpoint
+    ours: Whisper
+    loaded: LoadedModel
+
+
+@pytest.fixture(scope="module", params=FORMS)
+def twins(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Twins:
+    """One random model in both programs; the sizes of two of its parts make it write texts
+    that vary with the position, and end here and there."""
+    options = FORMS[request.param]
+    state = tiny_state(DIMS) if options is None else factorized_state(DIMS, 16, **options)
+    checkpoint = tiny_checkpoint(DIMS, state=state, alignment_heads=None)
+    state["decoder.positional_embedding"] *= 10
+    embedding = "weight" if options is None else "factors"
+    state[f"decoder.token_embedding.{embedding}"][Prompts.of(checkpoint).end] *= 3
+    folder = export_mlx(
+        checkpoint, tmp_path_factory.mktemp("twins") / request.param, dtype="float32"
+    )
+    # Read back from the folder, as every stage does.
+    ours = Whisper.from_checkpoint(read_checkpoint(folder))
+    return Twins(checkpoint, ours, load_model(folder))
+
+
+def randn(*shape: int, seed: int = 0) -> torch.Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+
+def test_a_stage_folder_keeps_every_weight(twins: Twins) -> None:
+    state = twins.ours.canonical_state()
+    assert state.keys() == twins.checkpoint.state.keys()
+    assert all(torch.equal(state[name], t) for name, t in twins.checkpoint.state.items())
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("twins", ["dense"], indirect=True)
+def test_encoder(twins: Twins) -> None:
+    mel = randn(2, 80, 3000)
+    theirs = np.array(twins.loaded.model.encoder(mx.array(mel.swapaxes(1, 2).numpy())))
+    np.testing.assert_allclose(twins.ours.encoder(mel).numpy(), theirs, atol=1e-4)
+
+
+@torch.no_grad()
+def test_logits_at_once_and_step_by_step(twins: Twins) -> None:
+    audio = randn(2, 40, 64)
+    model = twins.loaded.model
+    cache = model.make_cache()
+    model.attend_to(mx.array(audio.numpy()), cache)
+    theirs = np.array(model.logits(model.decoder(mx.array(TOKENS), cache)))
+    tokens = torch.tensor(TOKENS)
+    whole = twins.ours.logits(twins.ours.decoder(tokens, audio)).numpy()
+    np.testing.assert_allclose(whole, theirs, atol=1e-4, rtol=1e-4)
+    kv = twins.ours.decoder.project_audio(audio)
+    caches = [SelfCache() for _ in twins.ours.decoder.blocks]
+    steps = [
+        twins.ours.logits(twins.ours.decoder(tokens[:, i : i + 1], kv, cache=caches)).numpy()
+        for i in range(tokens.shape[1])
+    ]
+    np.testing.assert_allclose(np.concatenate(steps, axis=1), theirs, atol=1e-4, rtol=1e-4)
+
+
+def both_decode(
+    twins: Twins, audio: torch.Tensor, *, timestamps: bool, max_tokens: int | None
+) -> tuple[list[list[int]], list[list[int]]]:
+    """Greedy output of both programs for encoder states (B, T, d)."""
+    prompts = Prompts.of(twins.checkpoint)
+    ours = decode_greedy(
+        twins.ours, audio, None, prompts, timestamps=timestamps, max_tokens=max_tokens
+    )
+    twins.loaded.decoder.attend_to(mx.array(audio.numpy()))
+    results = twins.loaded.decoder.decode(
+        twins.loaded.tokenizer.sot_sequence("en", "transcribe", timestamps=timestamps),
+        DecodingOptions(timestamps=timestamps, max_tokens=max_tokens),
+    )
+    return ours, [result.tokens for result in results]
+
+
+@pytest.mark.parametrize("timestamps", [False, True])
+def test_greedy_decoding(twins: Twins, timestamps: bool) -> None:
+    """Batches whose rows end at different times, or are cut off by the limits."""
+    lengths = []
+    for seed, max_tokens in enumerate([9999, 40, None]):
+        audio = randn(6, 30, 64, seed=seed)
+        ours, theirs = both_decode(twins, audio, timestamps=timestamps, max_tokens=max_tokens)
+        assert ours == theirs
+        lengths.append({len(row) for row in ours})
+    assert any(len(one) > 1 for one in lengths)
+
+
+@pytest.mark.parametrize("twins", ["dense"], indirect=True)
+def test_prepared_features_are_the_runtimes(twins: Twins, tmp_path: Path) -> None:
+    """What a student trains on is what the runtime computes from the same file.
+
+    Of 30 s: what is shorter is filled with silence here, as transformers does, and with zeros
+    of log-mel by the runtime, as openai-whisper's `transcribe` does.
+    """
+    samples = sound(30.0)
+    samples[-800:] = 0  # the two differ in what they take to follow the last sample
+    soundfile.write(tmp_path / "a.wav", samples, SAMPLE_RATE)
+    utterance = Utterance("a", str(tmp_path / "a.wav"), "a fox")
+    mel = LogMelSpectrogram(load_audio(tmp_path / "a.wav"), 80).window(0)
+    states = np.array(twins.loaded.model.encoder(mel[None]))[0]
+    windows = WindowSettings(single=1, silence=0, pause=0, full=1)
+    expected = {"mel": np.array(mel).T, "states": states}
+    for features, theirs in expected.items():
+        settings = PrepareSettings(features=features, windows=windows)  # type: ignore[arg-type]
+        data = prepare(twins.checkpoint, [utterance], settings, tmp_path / features)
+        assert data.windows[0].positions == 1500
+        np.testing.assert_allclose(data.features(0).numpy(), theirs, atol=5e-3)
