@@ -1,0 +1,183 @@
+"""The stage that teaches a student: what it is compared with, and by how much.
+
+One objective for every student: merged, sheared, both. The teacher is frozen; the loop itself
+is training.py's.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from baldwhisper_convert.batches import IGNORED, Batch
+from baldwhisper_convert.losses import (
+    cross_entropy,
+    feature_distance,
+    kl_divergence,
+    relative_error,
+)
+from baldwhisper_convert.modeling import KeysAndValues, Whisper
+from baldwhisper_convert.training import Terms
+
+Groups = tuple[tuple[int, ...], ...]
+
+LEARNED_TEMPERATURE = (0.5, 4.0)
+"""Bounds of a temperature that is learned."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LossSettings:
+    """Weights of the loss terms; a term of weight 0 is not computed.
+
+    Raises:
+        ValueError: a negative weight, or no weight at all.
+    """
+
+    ce: float = 0.2
+    """lambda: cross-entropy with the labels."""
+    kl: float = 1.0
+    """gamma: KL(teacher || student) of the next token."""
+    embedding: float = 0.0
+    """D between the token embeddings of teacher and student."""
+    projection: float = 0.0
+    """D between the logits of teacher and student, each less its mean."""
+    hidden: float = 0.0
+    """Relative squared error of each student layer against the last teacher layer it stands
+    for."""
+    temperature: float = 1.0
+    """Of the KL term; the initial one if it is learned."""
+    learn_temperature: bool = False
+    """Whether the temperature is a parameter, as in the paper."""
+
+    def __post_init__(self) -> None:
+        weights = (self.ce, self.kl, self.embedding, self.projection, self.hidden)
+        if min(weights) < 0 or not any(weights):
+            raise ValueError("loss weights must not be negative, nor all 0")
+        low, high = LEARNED_TEMPERATURE if self.learn_temperature else (0.1, 10.0)
+        if not low <= self.temperature <= high:
+            raise ValueError(f"temperature must be {low:g} to {high:g}, not {self.temperature}")
+
+
+class Distillation(nn.Module):
+    """The objective of a student under a frozen teacher.
+
+    Args:
+        teacher: is frozen here.
+        groups: for each student layer, the teacher layers it stands for.
+        settings: weights of the terms.
+
+    Raises:
+        ValueError: a group names a layer that the teacher does not have.
+    """
+
+    def __init__(self, teacher: Whisper, groups: Groups, settings: LossSettings) -> None:
+        super().__init__()
+        if groups[-1][-1] >= teacher.dims.n_text_layer:
+            raise ValueError(
+                f"the student stands for teacher layers {groups}, but the teacher has "
+                f"{teacher.dims.n_text_layer}"
+            )
+        # In a list, the teacher's weights are not the objective's parameters.
+        self._teacher = [teacher.eval().requires_grad_(False)]
+        self.groups, self.settings = groups, settings
+        self.log_temperature = nn.Parameter(
+            torch.tensor(math.log(settings.temperature)), requires_grad=settings.learn_temperature
+        )
+
+    @property
+    def teacher(self) -> Whisper:
+        """The teacher."""
+        return self._teacher[0]
+
+    @property
+    def temperature(self) -> Tensor:
+        """Of the KL term, kept within `LEARNED_TEMPERATURE` if it is learned."""
+        if self.settings.learn_temperature:
+            # In place: a clamp in the graph has no gradient that would lead back from outside.
+            with torch.no_grad():
+                self.log_temperature.clamp_(*(math.log(bound) for bound in LEARNED_TEMPERATURE))
+        return self.log_temperature.exp()
+
+    def forward(self, student: Whisper, batch: Batch) -> Terms:
+        """Sums of every term over the batch's positions, and how many positions there are."""
+        settings, keep = self.settings, batch.mask
+        with torch.no_grad():
+            states, mask = batch.encode(self.teacher)
+            kv = self.teacher.decoder.project_audio(states)
+            taught = self.teacher.decoder(batch.tokens, kv, mask)
+            wanted = self.teacher.decoder.token_embedding.as_linear(taught.state[keep])
+        own_states = states
+        if batch.is_mel and not (self._same_encoder(student) and _is_frozen(student.encoder)):
+            own_states, _ = batch.encode(student)
+            kv = {}
+        elif not batch.is_mel and not self._same_encoder(student):
+            raise ValueError(
+                "the prepared data has the teacher's encoder states, but the student's encoder "
+                "is another; prepare log-mel"
+            )
+        output = student.decoder(batch.tokens, self._project(student, own_states, kv), mask)
+        logits = student.decoder.token_embedding.as_linear(output.state[keep])
+        terms: dict[str, Tensor] = {}
+        targets = batch.targets[keep]
+        labelled = targets != IGNORED
+        if settings.ce:
+            ce = cross_entropy(logits, targets.clamp(min=0))
+            terms["ce"] = settings.ce * (ce * labelled).sum()
+        if settings.kl:
+            terms["kl"] = settings.kl * kl_divergence(wanted, logits, self.temperature).sum()
+        if settings.embedding:
+            distance = feature_distance(taught.embedded[keep], output.embedded[keep])
+            terms["embedding"] = settings.embedding * distance.sum()
+        if settings.projection:
+            centred = [x - x.mean(-1, keepdim=True) for x in (wanted, logits)]
+            terms["projection"] = settings.projection * feature_distance(*centred).sum()
+        if settings.hidden:
+            errors = [
+                relative_error(own[keep], taught.layers[group[-1]][keep])
+                for own, group in zip(output.layers, self.groups, strict=True)
+            ]
+            terms["hidden"] = settings.hidden * torch.stack(errors).mean(0).sum()
+        return Terms(terms, int(keep.sum()), self._metrics(wanted, logits.detach()))
+
+    def _metrics(self, wanted: Tensor, logits: Tensor) -> dict[str, float]:
+        """Sums over the positions of what is not a loss: how often the first choice agrees."""
+        agree = (wanted.argmax(-1) == logits.argmax(-1)).sum()
+        return {"agreement": float(agree)}
+
+    def _same_encoder(self, student: Whisper) -> bool:
+        own, other = list(student.encoder.parameters()), list(self.teacher.encoder.parameters())
+        return len(own) == len(other) and all(map(torch.equal, own, other))
+
+    def _project(
+        self, student: Whisper, states: Tensor, kv: dict[int, KeysAndValues]
+    ) -> dict[int, KeysAndValues]:
+        """The student's keys and values of the audio; the teacher's where they are the same.
+
+        A frozen projection that was kept from the teacher need not be computed twice.
+        """
+        shared: dict[int, KeysAndValues] = {}
+        for layer in range(student.dims.n_text_layer):
+            twin = self._twin(student, layer) if kv else None
+            if twin is not None:
+                shared[layer] = kv[twin]
+        rest = [i for i in range(student.dims.n_text_layer) if i not in shared]
+        return shared | student.decoder.project_audio(states, rest)
+
+    def _twin(self, student: Whisper, layer: int) -> int | None:
+        own = student.decoder.blocks[layer].cross_attn
+        if not (_is_frozen(own.key) and _is_frozen(own.value)):  # type: ignore[union-attr, arg-type]
+            return None
+        parameters = [*own.key.parameters(), *own.value.parameters()]  # type: ignore[union-attr]
+        for i in self.groups[layer]:
+            other = self.teacher.decoder.blocks[i].cross_attn
+            theirs = [*other.key.parameters(), *other.value.parameters()]  # type: ignore[union-attr]
+            if all(torch.equal(a, b) for a, b in zip(parameters, theirs, strict=True)):
+                return i
+        return None
+
+
+def _is_frozen(module: nn.Module) -> bool:
+    return not any(parameter.requires_grad for parameter in module.parameters())

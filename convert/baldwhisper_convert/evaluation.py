@@ -1,0 +1,80 @@
+"""Development results while a student trains: distance to the teacher, and word errors."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+
+from baldwhisper_convert.batches import Mix, collate
+from baldwhisper_convert.decoding import decode_greedy, text_of
+from baldwhisper_convert.modeling import Whisper
+from baldwhisper_convert.prepared import SPEECH, Windows
+from baldwhisper_convert.prompts import Prompts
+from baldwhisper_convert.scoring import word_error_rate
+
+FIXED = Mix(timestamps=0.5, prompts=0.0)
+"""Half of the windows with timestamps, always the same ones."""
+
+
+class Evaluator:
+    """Scores a model on development windows.
+
+    Args:
+        data: the windows; their transcripts are the references.
+        prompts: special tokens.
+        objective: what training minimizes; its terms are reported too, if it is given.
+        batch_size: windows at once.
+        device: torch device.
+    """
+
+    def __init__(
+        self,
+        data: Windows,
+        prompts: Prompts,
+        objective: nn.Module | None = None,
+        *,
+        batch_size: int = 8,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        self.data, self.prompts, self.objective = data, prompts, objective
+        self.batch_size, self.device = batch_size, torch.device(device)
+
+    def __call__(self, model: Whisper) -> dict[str, float]:
+        """Mean loss terms, and `wer`, which is the score."""
+        order = sorted(range(len(self.data.windows)), key=lambda i: self.data.windows[i].positions)
+        parts = [order[i : i + self.batch_size] for i in range(0, len(order), self.batch_size)]
+        results = self.losses(model, parts) if self.objective else {}
+        wer = self.wer(model, parts)
+        return results | {"wer": wer, "score": wer}
+
+    @torch.no_grad()
+    def losses(self, model: Whisper, parts: Sequence[Sequence[int]]) -> dict[str, float]:
+        """Every loss term and metric, averaged over positions."""
+        sums: dict[str, float] = {}
+        positions = 0
+        for part in parts:
+            batch = collate(self.data, part, self.prompts, FIXED).to(self.device)
+            terms = self.objective(model, batch) if self.objective else None
+            if terms is not None:
+                positions += terms.positions
+                for name, value in (terms.losses | terms.metrics).items():
+                    sums[name] = sums.get(name, 0.0) + float(value)
+        return {name: value / max(1, positions) for name, value in sums.items()}
+
+    @torch.no_grad()
+    def wer(self, model: Whisper, parts: Sequence[Sequence[int]]) -> float:
+        """Word error rate of greedy decoding without timestamps."""
+        references: list[str] = []
+        hypotheses: list[str] = []
+        for part in parts:
+            spoken = [i for i in part if self.data.windows[i].kind == SPEECH]
+            if not spoken:
+                continue
+            batch = collate(self.data, spoken, self.prompts, FIXED).to(self.device)
+            states, mask = batch.encode(model)
+            rows = decode_greedy(model, states, mask, self.prompts, timestamps=False)
+            references += [self.data.windows[i].text for i in spoken]
+            hypotheses += text_of(rows, self.prompts)
+        return word_error_rate(references, hypotheses)
