@@ -1,0 +1,186 @@
+"""The stage that shears the vocabulary matrix: a dense token embedding becomes factorized.
+
+`init = "svd"` is the paper's start (Sy et al., arXiv 2510.08599), which knows nothing of how the
+matrix is used and throws almost everything away; `joint` weighs tokens by how often they are
+met and directions by what the decoder does with them, calibrated on some speech. What is left of
+the model is measured on other speech, each end alone and both.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+import torch
+from torch import Tensor
+
+from baldwhisper_convert.agreement import Agreement, Reference
+from baldwhisper_convert.batches import Batch
+from baldwhisper_convert.calibration import Calibration, calibrate
+from baldwhisper_convert.canonical import EMBEDDING
+from baldwhisper_convert.checkpoint import Checkpoint
+from baldwhisper_convert.factorization import (
+    Factors,
+    energy_kept,
+    joint_factors,
+    joint_metric,
+    separate,
+    svd_factors,
+    with_dense_rows,
+)
+from baldwhisper_convert.modeling import Whisper
+from baldwhisper_mlx.config import EmbeddingProjections
+
+Init = Literal["joint", "svd"]
+
+WEIGHT_EXPONENT = 0.25
+"""Rows are weighted by their tokens' frequency to this power (squared errors by its square)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FactorizeSettings:
+    """The form of the factorized embedding and how it starts.
+
+    Raises:
+        ValueError: a value out of range.
+    """
+
+    rank: int = 96
+    init: Init = "joint"
+    """`svd`, the paper's, or `joint`, calibrated for both ends."""
+    projections: EmbeddingProjections | None = None
+    """One projection for both ends, `shared`, or one each, `separate`; by default shared for
+    `svd` and separate for `joint`."""
+    mean: bool | None = None
+    """Whether the mean row is kept apart; by default for `joint` and not for `svd`."""
+    dense_rows: int = 0
+    """Tokens, the most frequent ones, that keep their rows."""
+    seed: int = 0
+    """Of the tokens sampled in calibration."""
+
+    def __post_init__(self) -> None:
+        if self.init not in get_args(Init):
+            raise ValueError(f"init must be one of {get_args(Init)}, not {self.init!r}")
+        if self.projections is not None and self.projections not in get_args(EmbeddingProjections):
+            raise ValueError(f"projections must be shared or separate, not {self.projections!r}")
+        if self.rank < 1 or self.dense_rows < 0:
+            raise ValueError("rank must be at least 1 and dense_rows not negative")
+
+
+def factorize(
+    checkpoint: Checkpoint,
+    settings: FactorizeSettings,
+    calibration: Sequence[Batch],
+    held_out: Sequence[Batch],
+    counts: Tensor | None = None,
+) -> tuple[Checkpoint, dict[str, Any]]:
+    """Factorizes the token embedding of a checkpoint.
+
+    Args:
+        checkpoint: with a dense embedding.
+        settings: form and start.
+        calibration: about a hundred clips of speech.
+        held_out: other clips, to measure on; nothing is measured if there are none.
+        counts: of each token (V,) in more text than that of the clips.
+
+    Returns:
+        The student, and metrics: `parameters_before` and `parameters_after`, `energy` and
+        `energy_weighted`, and for `output`, `input` and `both` ends `top1_*` and `kl_*`.
+
+    Raises:
+        ValueError: an embedding that is factorized already, or settings that do not fit it.
+    """
+    if checkpoint.embedding.rank is not None:
+        raise ValueError(f"{checkpoint.source}: the token embedding is factorized already")
+    if settings.dense_rows > checkpoint.dims.n_vocab:
+        raise ValueError(
+            f"{settings.dense_rows} dense rows, but a vocabulary of {checkpoint.dims.n_vocab}"
+        )
+    model = Whisper.from_checkpoint(checkpoint).requires_grad_(False)
+    model.decoder.token_embedding.requires_grad_(True)
+    statistics = calibrate(model, calibration, counts, seed=settings.seed)
+    embedding = checkpoint.state[f"{EMBEDDING}.weight"]
+    factors, energy = start(embedding, settings, statistics)
+    student = with_factors(checkpoint, factors)
+    metrics: dict[str, Any] = {
+        "parameters_before": count_parameters(checkpoint),
+        "parameters_after": count_parameters(student),
+        "calibration_positions": len(statistics.states),
+    }
+    return student, metrics | energy | (measure(model, student, held_out) if held_out else {})
+
+
+def start(
+    embedding: Tensor, settings: FactorizeSettings, statistics: Calibration
+) -> tuple[Factors, dict[str, float]]:
+    """The factorized embedding before any training, and the energy it keeps.
+
+    Args:
+        embedding: E (V, d).
+        settings: form and start.
+        statistics: how the model uses it.
+    """
+    dense = embedding.float()
+    frequent = statistics.frequencies.topk(settings.dense_rows).indices.sort().values
+    joint = settings.init == "joint"
+    weights = statistics.frequencies**WEIGHT_EXPONENT
+    mean = dense.mean(0) if (joint if settings.mean is None else settings.mean) else None
+    moment, identity = statistics.moment, torch.eye(dense.shape[1], dtype=torch.float64)
+    metric = joint_metric(dense, mean, weights, identity, moment)
+    if joint:
+        spent = weights.index_fill(0, frequent, 0.0)
+        factors = joint_factors(dense, settings.rank, weights=spent, metric=metric, mean=mean)
+    else:
+        factors = svd_factors(dense, settings.rank, mean=mean)
+    if (settings.projections or ("separate" if joint else "shared")) == "separate":
+        factors = separate(factors)
+    factors = with_dense_rows(factors, dense, frequent)
+    energy = {
+        "energy": energy_kept(dense, factors),
+        "energy_weighted": energy_kept(dense, factors, weights, metric),
+    }
+    return factors, energy
+
+
+def with_factors(checkpoint: Checkpoint, factors: Factors) -> Checkpoint:
+    """The checkpoint with a factorized embedding instead of its own."""
+    own = f"{EMBEDDING}."
+    state = {name: t for name, t in checkpoint.state.items() if not name.startswith(own)}
+    return dataclasses.replace(checkpoint, state=state | factors.state())
+
+
+def measure(model: Whisper, student: Checkpoint, batches: Sequence[Batch]) -> dict[str, Any]:
+    """Agreement with the dense model, of each end factorized alone and of both.
+
+    Args:
+        model: the dense one.
+        student: the same with a factorized embedding.
+        batches: speech that was not calibrated on.
+    """
+    reference = Reference(model, batches)
+    sheared = Whisper.from_checkpoint(student).requires_grad_(False)
+    found = {
+        "output": reference.compare(model, sheared.decoder.token_embedding),
+        "input": reference.compare(sheared, model.decoder.token_embedding),
+        "both": reference.compare(sheared),
+    }
+    metrics: dict[str, Any] = {"held_out_positions": reference.positions}
+    for end, agreement in found.items():
+        metrics |= {f"top1_{end}": agreement.top1, f"kl_{end}": agreement.kl}
+    return metrics
+
+
+def measurements_table(metrics: dict[str, Any]) -> str:
+    """The measurements of the ends as lines of text; empty if there are none."""
+    return "\n".join(
+        f"{end:<6} {Agreement(metrics[f'kl_{end}'], metrics[f'top1_{end}'])}"
+        for end in ("output", "input", "both")
+        if f"kl_{end}" in metrics
+    )
+
+
+def count_parameters(checkpoint: Checkpoint) -> int:
+    """Numbers in a checkpoint, ids apart."""
+    return sum(t.numel() for t in checkpoint.state.values() if t.is_floating_point())
