@@ -6,18 +6,35 @@ and wrong options answer at once.
 
 from __future__ import annotations
 
-import contextlib
-import signal
-import sys
-import warnings
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, get_args
+from typing import get_args
 
 import click
 
+from baldwhisper_convert.errors import one_line_errors
+from baldwhisper_convert.run_cli import prepare, run
+from baldwhisper_convert.stage_cli import distill, factorize, finetune, merge
 from baldwhisper_mlx._version import __version__
 from baldwhisper_mlx.config import AudioContext, Dtype
+from baldwhisper_mlx.quantization import BITS, GROUP_SIZES
+
+_BITS = [str(bits) for bits in reversed(BITS)]
+
+
+def _bits(text: str) -> int | None:
+    return None if text == "none" else int(text)
+
+
+def _parse_overrides(
+    context: click.Context, option: click.Parameter, values: tuple[str, ...]
+) -> tuple[tuple[str, int | None], ...]:
+    parsed = []
+    for value in values:
+        pattern, _, bits = value.rpartition("=")
+        if not pattern or bits not in (*_BITS, "none"):
+            raise click.BadParameter(f"{value!r} is not PATTERN=BITS, BITS of {_BITS} or none")
+        parsed.append((pattern, _bits(bits)))
+    return tuple(parsed)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -36,6 +53,16 @@ def main() -> None:
     show_default=True,
     help="Type the weights are stored in.",
 )
+@click.option(
+    "--format",
+    "kind",
+    type=click.Choice(["mlx", "hf"]),
+    default="mlx",
+    show_default=True,
+    help="A folder for baldwhisper-mlx, or a Hugging Face one for transformers and what "
+    "converts from it (faster-whisper, whisper.cpp); there a factorized embedding is multiplied "
+    "out.",
+)
 @click.option("--revision", help="Branch, tag or commit, if SRC is a hub id.")
 @click.option(
     "--tokenizer",
@@ -46,53 +73,94 @@ def main() -> None:
 @click.option(
     "--audio-context",
     type=click.Choice(get_args(AudioContext)),
-    default="full",
+    help="What the model was trained for, if SRC does not say; by default what it says, or full. "
+    "Anything but full makes other models less accurate.",
+)
+@click.option(
+    "--quantize",
+    type=click.Choice(_BITS),
+    help="Quantize the matrices to so many bits. Convolutions, positions, norms and biases stay.",
+)
+@click.option(
+    "--group-size",
+    type=click.Choice([str(size) for size in GROUP_SIZES]),
+    default="64",
     show_default=True,
-    help="What the model was trained for; anything but full makes others less accurate.",
+    help="Numbers that share a scale. Matrices whose rows it does not divide take a smaller one.",
+)
+@click.option(
+    "--quantize-embedding",
+    type=click.Choice([*_BITS, "none"]),
+    help="Bits of the token embedding, if not those of --quantize; none keeps it as it is.",
+)
+@click.option(
+    "--quantize-override",
+    "overrides",
+    metavar="PATTERN=BITS",
+    multiple=True,
+    callback=_parse_overrides,
+    help="Bits (or none) of the matrices whose path fits a pattern, such as "
+    "'decoder.blocks.0.*=8' or '*.mlp2=none'. The last that fits holds.",
 )
 def export(
     source: str,
     destination: Path,
     dtype: Dtype,
+    kind: str,
     revision: str | None,
     tokenizer: str | None,
     force: bool,
-    audio_context: AudioContext,
+    audio_context: AudioContext | None,
+    quantize: str | None,
+    group_size: str,
+    quantize_embedding: str | None,
+    overrides: tuple[tuple[str, int | None], ...],
 ) -> None:
     """Convert the checkpoint SRC to the model folder DST.
 
     SRC is a Hugging Face, CTranslate2 (faster-whisper) or mlx-community folder, an OpenAI .pt
-    file, or a hub id such as openai/whisper-base. DST is written whole or not at all.
+    file, a model folder, or a hub id such as openai/whisper-base. DST is written whole or not
+    at all.
     """
-    with _one_line_errors():
+    if kind == "hf" and (audio_context or quantize):
+        raise click.UsageError("--audio-context and --quantize are for --format mlx")
+    if quantize is None and (quantize_embedding or overrides):
+        raise click.UsageError("say with --quantize what the other matrices get")
+    with one_line_errors():
         from baldwhisper_convert.checkpoint import read_checkpoint
-        from baldwhisper_convert.export import check_destination, export_mlx
+        from baldwhisper_convert.destination import check_destination
+        from baldwhisper_convert.export import export_mlx
+        from baldwhisper_convert.export_hf import export_hf
+        from baldwhisper_convert.quantize import QuantizeOptions
 
         check_destination(destination, source, force=force)
         checkpoint = read_checkpoint(source, revision=revision, tokenizer=tokenizer)
-        path = export_mlx(
-            checkpoint, destination, dtype=dtype, audio_context=audio_context, force=force
-        )
+        if kind == "hf":
+            path = export_hf(checkpoint, destination, dtype=dtype, force=force)
+        else:
+            options = None
+            if quantize is not None:
+                options = QuantizeOptions(
+                    bits=int(quantize),
+                    group_size=int(group_size),
+                    embedding="same" if quantize_embedding is None else _bits(quantize_embedding),
+                    overrides=overrides,
+                )
+            path = export_mlx(
+                checkpoint,
+                destination,
+                dtype=dtype,
+                audio_context=audio_context,
+                quantize=options,
+                force=force,
+            )
         size = sum(file.stat().st_size for file in path.iterdir())
-        click.echo(f"{path}: {checkpoint.format} checkpoint as {dtype}, {size / 1e6:.1f} MB")
+        stored = dtype + (f" and {quantize} bits" if quantize else "")
+        click.echo(f"{path}: {checkpoint.format} checkpoint as {stored}, {size / 1e6:.1f} MB")
 
 
-@contextlib.contextmanager
-def _one_line_errors() -> Iterator[None]:
-    """Expected errors and the sources' warnings as one line each; anything else is a bug
-    and keeps its traceback. SIGTERM unwinds like Ctrl-C, so that nothing half is left."""
-    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
-    with warnings.catch_warnings():
-        warnings.showwarning = _show_warning
-        try:
-            yield
-        except (ValueError, OSError) as error:
-            raise click.ClickException(" ".join(str(error).split())) from None
-
-
-def _show_warning(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:
-    if category.__name__ == "SourceWarning":
-        click.echo(f"Warning: {message}", err=True)
+for command in (prepare, finetune, merge, factorize, distill, run):
+    main.add_command(command)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,105 @@
+"""The commands `prepare` and `run`; `cli.py` adds them to `baldwhisper-convert`."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+
+import click
+
+from baldwhisper_convert.cli_options import FOLDER, changes_option
+from baldwhisper_convert.errors import one_line_errors
+
+
+@click.command()
+@click.argument("source", metavar="SRC")
+@click.argument("destination", metavar="DST", type=FOLDER)
+@click.option("--data", multiple=True, required=True, metavar="FOLDER_LIST_OR_HUB_ID",
+              help="Labelled speech; repeatable.")  # fmt: skip
+@click.option("--split", default="train", show_default=True)
+@click.option("--text-column", default="text", show_default=True)
+@click.option("--audio-column", default="audio", show_default=True)
+@click.option("--streaming", is_flag=True, help="Read a hub dataset without downloading it whole.")
+@click.option("--skip-bad", is_flag=True, help="Leave out what cannot be used, and count it.")
+@click.option("--device", default="cpu", show_default=True, help="Torch device.")
+@changes_option
+def prepare(
+    source: str,
+    destination: Path,
+    data: Sequence[str],
+    split: str,
+    text_column: str,
+    audio_column: str,
+    streaming: bool,
+    skip_bad: bool,
+    device: str,
+    changes: Sequence[str],
+) -> None:
+    """Make windows, labels and encoder states of speech, with the teacher SRC, in DST.
+
+    Settings (--set): labels=text|teacher, features=states|mel, passes, max_wer, language, seed,
+    windows.*, augmentation.*. An interrupted run goes on where it stopped.
+    """
+    with one_line_errors():
+        from baldwhisper_convert import data as reading
+        from baldwhisper_convert.checkpoint import read_checkpoint
+        from baldwhisper_convert.prepare import PrepareSettings
+        from baldwhisper_convert.prepare import prepare as run
+        from baldwhisper_convert.recipe import override
+
+        settings = override(PrepareSettings(), changes)
+        bad = reading.BadRows(allowed=skip_bad)
+        utterances = [
+            utterance
+            for item in data
+            for utterance in reading.read_utterances(
+                item, split=split, text_column=text_column, audio_column=audio_column,
+                streaming=streaming, bad=bad,
+            )
+        ]  # fmt: skip
+        found = run(
+            read_checkpoint(source), utterances, settings, destination, bad=bad, device=device
+        )
+        hours = sum(window.duration for window in found.windows) / 3600
+        report = found.settings["report"]
+        click.echo(
+            f"{destination}: {len(found)} windows, {hours:.2f} h; bad utterances: "
+            f"{report['bad']}; windows whose labels were too far off: {report['dropped']}"
+        )
+
+
+@click.command()
+@click.argument("recipe", type=click.Path(path_type=Path))
+@click.option("--output", type=FOLDER, default=Path("runs"), show_default=True)
+@click.option("--data", multiple=True, metavar="NAME=SOURCE",
+              help="Another source for the recipe's data of that name; repeatable.")  # fmt: skip
+@click.option("--teacher", help="Another teacher than the recipe's.")
+@click.option("--skip-bad", is_flag=True, help="Leave out what cannot be used, and count it.")
+@click.option("--force", is_flag=True, help="Replace stage folders made with other settings.")
+def run(
+    recipe: Path,
+    output: Path,
+    data: Sequence[str],
+    teacher: str | None,
+    skip_bad: bool,
+    force: bool,
+) -> None:
+    """Run all stages of RECIPE in order, skipping those that are done."""
+    with one_line_errors():
+        from baldwhisper_convert.pipeline import Pipeline
+        from baldwhisper_convert.recipe import read_recipe
+
+        sources = {}
+        for item in data:
+            name, equals, source = item.partition("=")
+            if not equals:
+                raise click.UsageError(f"--data {item}: expected NAME=SOURCE")
+            sources[name] = source
+        plan = read_recipe(recipe)
+        if teacher:
+            plan = dataclasses.replace(plan, teacher=teacher)
+        pipeline = Pipeline(
+            plan, output, sources=sources, skip_bad=skip_bad, force=force, say=click.echo
+        )
+        click.echo(f"{pipeline.run()}: finished")

@@ -1,0 +1,194 @@
+"""The stages as commands; `cli.py` adds them to `baldwhisper-convert`.
+
+Options are those one changes often; `--set KEY=VALUE` reaches every setting of a recipe's
+section by the same name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from baldwhisper_convert.cli_options import (
+    FOLDER,
+    changes_option,
+    data_option,
+    dev_option,
+    force_option,
+)
+from baldwhisper_convert.errors import one_line_errors
+
+if TYPE_CHECKING:
+    from baldwhisper_convert.recipe import StageRecipe
+
+
+@click.command()
+@click.argument("source", metavar="SRC")
+@click.argument("destination", metavar="DST", type=FOLDER)
+@data_option("Prepared labelled speech; repeatable.")
+@dev_option
+@changes_option
+@force_option
+def finetune(
+    source: str,
+    destination: Path,
+    data: Sequence[str],
+    dev: str | None,
+    changes: Sequence[str],
+    force: bool,
+) -> None:
+    """Train the model SRC on labelled speech; writes the stage folder DST.
+
+    Settings (--set): training.*
+    """
+    with one_line_errors():
+        from baldwhisper_convert.recipe import StageRecipe, finetuning
+
+        stage = StageRecipe(stage="finetune", training=finetuning(), data=tuple(data))
+        _run(stage, changes, source, destination, force, dev)
+
+
+@click.command()
+@click.argument("source", metavar="SRC")
+@click.argument("destination", metavar="DST", type=FOLDER)
+@click.option("--method", default="merge", show_default=True,
+              help="merge, upper, lower, even, random, keep or search.")  # fmt: skip
+@click.option("--alpha", default=0.1, show_default=True, help="Weight of the lower layer.")
+@click.option("--beta", default=1.0, show_default=True, help="Weight of the upper layer.")
+@click.option("--keep", help="Layers to keep, such as 0,1,4,5; implies --method keep.")
+@click.option("--layers", default=0, help="Layers that even, random and search keep; half if 0.")
+@data_option("Prepared speech to measure the choices on.", required=False)
+@changes_option
+@force_option
+def merge(
+    source: str,
+    destination: Path,
+    method: str,
+    alpha: float,
+    beta: float,
+    keep: str | None,
+    layers: int,
+    data: Sequence[str],
+    changes: Sequence[str],
+    force: bool,
+) -> None:
+    """Make a decoder of fewer layers of the model SRC; writes the stage folder DST.
+
+    Given speech, prints how similar the layers are and how each choice starts. Settings (--set):
+    merge.*, speech.
+    """
+    with one_line_errors():
+        from baldwhisper_convert.merge import MergeSettings, choices_table
+        from baldwhisper_convert.recipe import StageRecipe, build
+
+        kept = [int(layer) for layer in keep.split(",")] if keep else []
+        raw = {"method": "keep" if kept else method, "alpha": alpha, "beta": beta}
+        settings = build(MergeSettings, raw | {"layers": layers, "keep": kept}, "options")
+        stage = StageRecipe(stage="merge", merge=settings, data=tuple(data))
+        metrics = _run(stage, changes, source, destination, force)
+        if metrics.get("choices"):
+            click.echo(choices_table(metrics))
+
+
+@click.command()
+@click.argument("source", metavar="SRC")
+@click.argument("destination", metavar="DST", type=FOLDER)
+@click.option("--rank", default=96, show_default=True)
+@click.option("--init", default="joint", show_default=True, help="joint or svd (the paper's).")
+@click.option("--dense-rows", default=0, show_default=True, help="Frequent tokens kept.")
+@data_option("Prepared speech to calibrate on.")
+@dev_option
+@changes_option
+@force_option
+def factorize(
+    source: str,
+    destination: Path,
+    rank: int,
+    init: str,
+    dense_rows: int,
+    data: Sequence[str],
+    dev: str | None,
+    changes: Sequence[str],
+    force: bool,
+) -> None:
+    """Factorize the token embedding of the model SRC; writes the stage folder DST.
+
+    Settings (--set): factorize.*, speech.
+    """
+    with one_line_errors():
+        from baldwhisper_convert.factorize import FactorizeSettings
+        from baldwhisper_convert.recipe import StageRecipe, build
+
+        raw = {"rank": rank, "init": init, "dense_rows": dense_rows}
+        settings = build(FactorizeSettings, raw, "options")
+        stage = StageRecipe(stage="factorize", factorize=settings, data=tuple(data))
+        _run(stage, changes, source, destination, force, dev)
+
+
+@click.command()
+@click.argument("source", metavar="STUDENT")
+@click.argument("destination", metavar="DST", type=FOLDER)
+@click.option("--teacher", required=True, metavar="MODEL", help="What the student learns from.")
+@data_option("Prepared speech; repeatable.")
+@dev_option
+@changes_option
+@force_option
+def distill(
+    source: str,
+    destination: Path,
+    teacher: str,
+    data: Sequence[str],
+    dev: str | None,
+    changes: Sequence[str],
+    force: bool,
+) -> None:
+    """Train STUDENT against its teacher; writes the stage folder DST.
+
+    Settings (--set): training.*, loss.*. An interrupted run goes on where it stopped; start it
+    with `accelerate launch -m baldwhisper_convert.cli distill ...` for several processes.
+    """
+    with one_line_errors():
+        from baldwhisper_convert.distill import LossSettings
+        from baldwhisper_convert.optimizing import TrainingSettings
+        from baldwhisper_convert.recipe import StageRecipe
+
+        stage = StageRecipe(
+            stage="distill", training=TrainingSettings(), loss=LossSettings(), data=tuple(data)
+        )
+        _run(stage, changes, source, destination, force, dev, teacher)
+
+
+def _run(
+    stage: StageRecipe,
+    changes: Sequence[str],
+    source: str,
+    destination: Path,
+    force: bool,
+    dev: str | None = None,
+    teacher: str | None = None,
+) -> dict[str, Any]:
+    """Reads the model and its data, does the stage, saves its folder; the metrics."""
+    from baldwhisper_convert import stage_runs
+    from baldwhisper_convert.checkpoint import read_checkpoint
+    from baldwhisper_convert.destination import check_destination
+    from baldwhisper_convert.recipe import override
+    from baldwhisper_convert.stages import teacher_layers
+
+    stage = override(stage, changes)
+    check_destination(destination, source, force=force)
+    checkpoint = read_checkpoint(source)
+    groups = teacher_layers(Path(source), checkpoint.dims.n_text_layer)
+    _, metrics = stage_runs.perform(
+        stage,
+        stage_runs.Model(checkpoint=checkpoint, groups=groups),
+        destination,
+        destination.with_name(f"{destination.name}.runs"),
+        teacher=read_checkpoint(teacher) if teacher else None,
+        speech=stage_runs.open_speech(stage.data) if stage.data else None,
+        dev=stage_runs.open_speech([dev]) if dev else None,
+    )
+    click.echo(f"{destination}: {stage_runs.describe(metrics) or 'done'}")
+    return metrics
