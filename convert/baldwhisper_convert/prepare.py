@@ -43,6 +43,7 @@ from baldwhisper_convert.windows import (
     plan_windows,
     silence,
 )
+from baldwhisper_mlx.audio import Samples
 from baldwhisper_mlx.config import SAMPLE_RATE
 
 Labels = Literal["text", "teacher"]
@@ -189,10 +190,7 @@ class _Maker:
         sounds = [sound for item in planned if (sound := self._sound(item, utterances))]
         if not sounds:
             return
-        features = self.extractor(
-            [sound.samples for sound in sounds], sampling_rate=SAMPLE_RATE, return_tensors="pt"
-        )
-        mel: torch.Tensor = features["input_features"].to(self.device)
+        mel = log_mel([sound.samples for sound in sounds], self.extractor).to(self.device)
         is_mel = self.settings.features == MEL
         with torch.no_grad():
             needed = not is_mel or self.settings.labels == "teacher"
@@ -241,9 +239,30 @@ class _Maker:
         return whole if sound.planned.window.full else min(whole, wanted)
 
 
+def log_mel(sounds: Sequence[Samples], extractor: Any) -> torch.Tensor:
+    """Log-mel (B, n_mels, 3000) as the runtime computes it.
+
+    After the last whole frame of the audio come zeros of log-mel, as in openai-whisper's
+    `transcribe`; transformers' extractor alone would put silence there, and mirror the sound at
+    the end of 30 s.
+
+    Args:
+        sounds: samples at 16 kHz, at most 30 s each.
+        extractor: transformers' WhisperFeatureExtractor.
+    """
+    n_frames = round(WINDOW_SECONDS * SAMPLE_RATE) // extractor.hop_length
+    longer = (n_frames + 4) * extractor.hop_length
+    padded = [np.pad(samples, (0, longer - len(samples))) for samples in sounds]
+    features = extractor(padded, sampling_rate=SAMPLE_RATE, truncation=False, return_tensors="pt")
+    mel: torch.Tensor = features["input_features"][:, :, :n_frames]
+    for row, samples in zip(mel, sounds, strict=True):
+        row[:, len(samples) // extractor.hop_length :] = 0.0
+    return mel
+
+
 def _key(checkpoint: Checkpoint, utterances: Sequence[Utterance], settings: PrepareSettings) -> str:
     """What the prepared data depends on, as 16 hexadecimal digits."""
-    digest = hashlib.sha256()
+    digest = hashlib.sha256(b"log-mel 2")
     if settings.features == STATES or settings.labels == "teacher":
         digest.update(fingerprint(checkpoint).encode())
     digest.update(json.dumps(_plain(settings), sort_keys=True).encode())
