@@ -105,6 +105,15 @@ FORMS: dict[str, dict[str, Any] | None] = {
 """Kinds of token embedding, as options of `factorized_state`."""
 
 
+EMBEDDINGS = FORMS | {
+    "shared": {},
+    "separate": {"separate": True},
+    "mean": {"mean": True},
+    "rows": {"dense_rows": 300},
+}
+"""All the kinds, each part of a factorized embedding also by itself."""
+
+
 def tiny_form(form: str, **fields: Any) -> Checkpoint:
     """A checkpoint with one of `FORMS`; its positions are large, so that its text varies."""
     options = FORMS[form]

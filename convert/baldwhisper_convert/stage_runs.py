@@ -152,6 +152,8 @@ def perform(
     Raises:
         ValueError: the stage needs data or a teacher that is not given.
     """
+    from accelerate import PartialState
+
     manifest = plan_manifest(stage, model, teacher, speech, dev)
     work = runs / f"{stage.stage}-{_short_hash(manifest)}"
     work.mkdir(parents=True, exist_ok=True)
@@ -171,7 +173,10 @@ def perform(
         training, loss = stage.training or TrainingSettings(), stage.loss or LossSettings()
         result, metrics = run_distill(model, teacher, training, loss, speech, dev, work)
     reports = [work / LOG_FILE, work / CURVES_FILE, *sorted(work.glob("layer_*"))]
-    save_stage(result, folder, dataclasses.replace(manifest, metrics=metrics), reports)
+    processes = PartialState()
+    if processes.is_main_process:
+        save_stage(result, folder, dataclasses.replace(manifest, metrics=metrics), reports)
+    processes.wait_for_everyone()
     return result, metrics
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from baldwhisper_convert.augment import (
@@ -36,6 +36,7 @@ def test_level_of_known_signals() -> None:
     assert rms_dbfs(np.zeros(10, np.float32)) == -math.inf
 
 
+@example([1e-45], -20.0)
 @given(
     st.lists(st.floats(-1, 1, width=32), min_size=1, max_size=50),
     st.floats(-80, 0),

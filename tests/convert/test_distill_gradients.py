@@ -119,6 +119,12 @@ def test_a_trainable_encoder_gets_gradients(
     learn(objective, student, batch_of(mel_data, range(4)))
     names = {name for name, _ in student.named_parameters()}
     assert grown(student) == names
+    # Also through keys and values whose own weights are frozen.
+    student.zero_grad()
+    freeze_cross_attention(student)
+    student.encoder.requires_grad_()
+    learn(objective, student, batch_of(mel_data, range(4)))
+    assert grown(student) == {n for n, p in student.named_parameters() if p.requires_grad} < names
 
 
 def test_a_frozen_encoder_gets_none_and_is_run_once(
@@ -147,7 +153,8 @@ def test_a_frozen_encoder_of_its_own_is_used(
     student.encoder.ln_post.weight.data += 0.5
     batch, objective = batch_of(mel_data, range(4)), Distillation(teacher, GROUPS, ALL)
     trained = objective(student, batch)
-    student.encoder.requires_grad_(False)
+    freeze_cross_attention(student)
+    assert not any(p.requires_grad for p in student.encoder.parameters())
     frozen = objective(student, batch)
     for name, value in frozen.losses.items():
         torch.testing.assert_close(value, trained.losses[name])

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import socket
 import subprocess
 import sys
@@ -84,22 +83,22 @@ def twofold(tmp_path_factory: pytest.TempPathFactory, data: Prepared) -> Path:
     command = [sys.executable, "-m", "torch.distributed.run", *launch.split()]
     paths = os.pathsep.join([str(ROOT), str(ROOT / "convert")])
     settings = {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "1"}
-    with subprocess.Popen(
-        [*command, str(script), str(folder), str(data.folder)],
-        env=os.environ | settings | {"PYTHONPATH": paths},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,
-    ) as process:
+    log = folder / "output.log"
+    with log.open("w") as output:
+        process = subprocess.Popen(
+            [*command, str(script), str(folder), str(data.folder)],
+            env=os.environ | settings | {"PYTHONPATH": paths},
+            stdout=output,
+            stderr=output,
+        )
         try:
-            output, _ = process.communicate(timeout=TIMEOUT)
-        except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
-            output, _ = process.communicate()
-            pytest.fail(f"not done after {TIMEOUT} s:\n{output}")
-    assert process.returncode == 0, output
-    assert output.count("processes: 2") == 2
+            process.wait(TIMEOUT)
+        finally:
+            # On SIGTERM torchrun ends its workers, which are in sessions of their own.
+            process.terminate()
+            process.wait(60)
+    assert process.returncode == 0, log.read_text()
+    assert log.read_text().count("processes: 2") == 2
     return folder
 
 

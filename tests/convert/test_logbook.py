@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import sys
 from pathlib import Path
@@ -23,7 +22,7 @@ def installed(monkeypatch: pytest.MonkeyPatch) -> set[str]:
     names: set[str] = set()
 
     def find_spec(name: str) -> Any:
-        return importlib.util.find_spec(name) if name in names else None
+        return object() if name in names else None
 
     fake = SimpleNamespace(util=SimpleNamespace(find_spec=find_spec))
     monkeypatch.setattr(logbook, "importlib", fake)

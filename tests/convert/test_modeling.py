@@ -10,26 +10,18 @@ import torch
 
 from baldwhisper_convert.checkpoint import Checkpoint
 from baldwhisper_convert.modeling import SelfCache, Whisper, length_mask
-from tests.tiny import factorized_state, tiny_checkpoint, tiny_dims, tiny_state
+from tests.tiny import EMBEDDINGS, factorized_state, tiny_checkpoint, tiny_dims, tiny_state
 
-FORMS: dict[str, dict[str, Any] | None] = {
-    "dense": None,
-    "shared": {},
-    "separate": {"separate": True},
-    "mean": {"mean": True},
-    "rows": {"dense_rows": 300},
-    "all": {"separate": True, "mean": True, "dense_rows": 300},
-}
 DIMS = tiny_dims(n_audio_layer=1, n_text_layer=2)
 
 
 def checkpoint_of(form: str) -> Checkpoint:
-    options = FORMS[form]
+    options = EMBEDDINGS[form]
     state = tiny_state(DIMS) if options is None else factorized_state(DIMS, 8, **options)
     return tiny_checkpoint(DIMS, state=state, alignment_heads=None)
 
 
-@pytest.fixture(scope="module", params=FORMS)
+@pytest.fixture(scope="module", params=EMBEDDINGS)
 def model(request: pytest.FixtureRequest) -> Whisper:
     return Whisper.from_checkpoint(checkpoint_of(request.param))
 
@@ -67,7 +59,7 @@ def test_transformers(hf_model: Any, reference: Checkpoint) -> None:
     torch.testing.assert_close(output.embedded + positions, hidden[0], atol=1e-4, rtol=1e-4)
 
 
-@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("form", EMBEDDINGS)
 def test_round_trip_of_the_canonical_state(form: str) -> None:
     checkpoint = checkpoint_of(form)
     model = Whisper.from_checkpoint(checkpoint)

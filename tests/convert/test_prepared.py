@@ -224,5 +224,13 @@ def test_choice_needs_parts_that_are_alike(parts: list[Prepared], tmp_path: Path
     with pytest.raises(ValueError, match="no prepared data"):
         Choice(nothing)
     mel = Prepared(write(tmp_path / "mel", [item(0, 2, kind=MEL)], MEL))
-    with pytest.raises(ValueError, match="different features"):
-        Choice([(parts[0], 1.0), (mel, 1.0)])
+    french = tmp_path / "french"
+    with PreparedWriter(french, key="f", features=STATES, width=WIDTH) as writer:
+        writer.add(*item(0, 2))
+        writer.finish(settings={"language": "fr"})
+    for other in (mel, Prepared(french)):
+        with pytest.raises(ValueError, match="different features or languages"):
+            Choice([(parts[0], 1.0), (other, 1.0)])
+    nothing_in_it = Prepared(write(tmp_path / "empty", []))
+    with pytest.raises(ValueError, match="empty: no windows"):
+        Choice([(parts[0], 1.0), (nothing_in_it, 1.0)])

@@ -7,7 +7,7 @@ features and states that `prepare` stores.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import mlx.core as mx
 import numpy as np
@@ -28,17 +28,9 @@ from baldwhisper_mlx.config import SAMPLE_RATE
 from baldwhisper_mlx.features import LogMelSpectrogram
 from baldwhisper_mlx.load import LoadedModel, load_model
 from baldwhisper_mlx.rules import DecodingOptions
-from tests.tiny import factorized_state, tiny_checkpoint, tiny_dims, tiny_state
+from tests.tiny import EMBEDDINGS, factorized_state, tiny_checkpoint, tiny_dims, tiny_state
 from tests.tiny_speech import sound
 
-FORMS: dict[str, dict[str, Any] | None] = {
-    "dense": None,
-    "shared": {},
-    "separate": {"separate": True},
-    "mean": {"mean": True},
-    "rows": {"dense_rows": 300},
-    "all": {"separate": True, "mean": True, "dense_rows": 300},
-}
 CONTEXT = 60
 DIMS = tiny_dims(n_audio_layer=1, n_text_layer=2, n_text_ctx=CONTEXT)
 TOKENS = [[410, 1, 99, 300, 7, 250, 1900], [410, 2, 0, 511, 8, 1000, 3]]
@@ -50,11 +42,11 @@ class Twins(NamedTuple):
     loaded: LoadedModel
 
 
-@pytest.fixture(scope="module", params=FORMS)
+@pytest.fixture(scope="module", params=EMBEDDINGS)
 def twins(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Twins:
     """One random model in both programs; the sizes of two of its parts make it write texts
     that vary with the position, and end here and there."""
-    options = FORMS[request.param]
+    options = EMBEDDINGS[request.param]
     state = tiny_state(DIMS) if options is None else factorized_state(DIMS, 16, **options)
     checkpoint = tiny_checkpoint(DIMS, state=state, alignment_heads=None)
     state["decoder.positional_embedding"] *= 10
