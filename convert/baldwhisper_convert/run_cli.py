@@ -65,7 +65,7 @@ def prepare(
         report = found.settings["report"]
         click.echo(
             f"{destination}: {len(found)} windows, {hours:.2f} h; bad utterances: "
-            f"{report['bad']}; windows whose labels were too far off: {report['dropped']}"
+            f"{report['bad']}; windows left out: {report['dropped']}"
         )
 
 
