@@ -190,13 +190,17 @@ class _Maker:
         sounds = [sound for item in planned if (sound := self._sound(item, utterances))]
         if not sounds:
             return
-        mel = log_mel([sound.samples for sound in sounds], self.extractor).to(self.device)
+        samples = [sound.samples for sound in sounds]
+        mel = log_mel(samples, self.extractor).to(self.device)
         is_mel = self.settings.features == MEL
         with torch.no_grad():
-            needed = not is_mel or self.settings.labels == "teacher"
-            states = torch.cat([self.model.encoder(row[None]) for row in mel]) if needed else mel
+            states = mel if is_mel else self._encode(mel)
+            heard = states
+            if self.settings.labels == "teacher":
+                # In a single window, zeros after a clip make the teacher end early.
+                heard = self._encode(log_mel(samples, self.extractor, silence=True))
         for row, (sound, tokens) in enumerate(
-            zip(sounds, self.labels.label(sounds, states), strict=True)
+            zip(sounds, self.labels.label(sounds, heard), strict=True)
         ):
             if tokens is None:
                 continue
@@ -212,6 +216,9 @@ class _Maker:
                 number=sound.planned.number,
             )
             yield window, mel[row, :, : 2 * kept] if is_mel else states[row, :kept]
+
+    def _encode(self, mel: torch.Tensor) -> torch.Tensor:
+        return torch.cat([self.model.encoder(row[None].to(self.device)) for row in mel])
 
     def _sound(self, planned: Planned, utterances: Sequence[Utterance]) -> Sound | None:
         """The audio of a window; None if an utterance cannot be decoded."""
@@ -239,7 +246,7 @@ class _Maker:
         return whole if sound.planned.window.full else min(whole, wanted)
 
 
-def log_mel(sounds: Sequence[Samples], extractor: Any) -> torch.Tensor:
+def log_mel(sounds: Sequence[Samples], extractor: Any, *, silence: bool = False) -> torch.Tensor:
     """Log-mel (B, n_mels, 3000) as the runtime computes it.
 
     After the last whole frame of the audio come zeros of log-mel, as in openai-whisper's
@@ -249,6 +256,7 @@ def log_mel(sounds: Sequence[Samples], extractor: Any) -> torch.Tensor:
     Args:
         sounds: samples at 16 kHz, at most 30 s each.
         extractor: transformers' WhisperFeatureExtractor.
+        silence: fill 30 s with silence instead of zeros of log-mel.
     """
     n_frames = round(WINDOW_SECONDS * SAMPLE_RATE) // extractor.hop_length
     longer = (n_frames + 4) * extractor.hop_length
@@ -256,13 +264,14 @@ def log_mel(sounds: Sequence[Samples], extractor: Any) -> torch.Tensor:
     features = extractor(padded, sampling_rate=SAMPLE_RATE, truncation=False, return_tensors="pt")
     mel: torch.Tensor = features["input_features"][:, :, :n_frames]
     for row, samples in zip(mel, sounds, strict=True):
-        row[:, len(samples) // extractor.hop_length :] = 0.0
+        if not silence:
+            row[:, len(samples) // extractor.hop_length :] = 0.0
     return mel
 
 
 def _key(checkpoint: Checkpoint, utterances: Sequence[Utterance], settings: PrepareSettings) -> str:
     """What the prepared data depends on, as 16 hexadecimal digits."""
-    digest = hashlib.sha256(b"log-mel 2")
+    digest = hashlib.sha256(b"log-mel 3")
     if settings.features == STATES or settings.labels == "teacher":
         digest.update(fingerprint(checkpoint).encode())
     digest.update(json.dumps(_plain(settings), sort_keys=True).encode())

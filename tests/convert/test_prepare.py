@@ -19,7 +19,7 @@ from baldwhisper_convert.augment import Augmentation
 from baldwhisper_convert.checkpoint import Checkpoint
 from baldwhisper_convert.data import BadRows, Utterance, read_utterances
 from baldwhisper_convert.modeling import Whisper
-from baldwhisper_convert.prepare import PrepareSettings
+from baldwhisper_convert.prepare import PrepareSettings, log_mel
 from baldwhisper_convert.prepared import (
     FEATURES_FILE,
     SILENCE,
@@ -368,3 +368,17 @@ def test_the_language_must_be_known(
     with pytest.raises(ValueError, match="unknown language 'klingon'"):
         run(teacher, speech[:1], tmp_path / "data", language="klingon")
     assert run(teacher, speech[:1], tmp_path / "fr", language="French").language == "fr"
+
+
+def test_log_mel_ends_in_zeros_or_in_silence() -> None:
+    from transformers import WhisperFeatureExtractor
+
+    extractor = WhisperFeatureExtractor()
+    samples = (0.1 * np.random.default_rng(0).standard_normal(16_000)).astype(np.float32)
+    zeros, silent = (log_mel([samples], extractor, silence=s)[0] for s in (False, True))
+    plain = extractor(samples, sampling_rate=16_000, return_tensors="pt")["input_features"][0]
+    assert zeros.shape == silent.shape == plain.shape == (80, 3000)
+    torch.testing.assert_close(silent, plain, atol=1e-3, rtol=0)
+    assert torch.equal(zeros[:, :100], silent[:, :100])
+    assert not zeros[:, 100:].any()
+    assert (silent[:, 110:] < -0.1).all()
