@@ -196,7 +196,8 @@ class _Maker:
         with torch.no_grad():
             states = mel if is_mel else self._encode(mel)
             heard = states
-            if self.settings.labels == "teacher":
+            listens = any(sound.planned.number_of_pass == 0 for sound in sounds)
+            if self.settings.labels == "teacher" and listens:
                 # In a single window, zeros after a clip make the teacher end early.
                 heard = self._encode(log_mel(samples, self.extractor, silence=True))
         for row, (sound, tokens) in enumerate(
