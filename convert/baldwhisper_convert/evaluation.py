@@ -43,11 +43,15 @@ class Evaluator:
 
     def __call__(self, model: Whisper) -> dict[str, float]:
         """Mean loss terms, and `wer`, which is the score."""
-        order = sorted(range(len(self.data.windows)), key=lambda i: self.data.windows[i].positions)
-        parts = [order[i : i + self.batch_size] for i in range(0, len(order), self.batch_size)]
+        parts = self.parts()
         results = self.losses(model, parts) if self.objective else {}
         wer = self.wer(model, parts)
         return results | {"wer": wer, "score": wer}
+
+    def parts(self) -> list[list[int]]:
+        """All windows, in batches of like length."""
+        order = sorted(range(len(self.data.windows)), key=lambda i: self.data.windows[i].positions)
+        return [order[i : i + self.batch_size] for i in range(0, len(order), self.batch_size)]
 
     @torch.no_grad()
     def losses(self, model: Whisper, parts: Sequence[Sequence[int]]) -> dict[str, float]:
@@ -63,11 +67,15 @@ class Evaluator:
                     sums[name] = sums.get(name, 0.0) + float(value)
         return {name: value / max(1, positions) for name, value in sums.items()}
 
-    @torch.no_grad()
     def wer(self, model: Whisper, parts: Sequence[Sequence[int]]) -> float:
         """Word error rate of greedy decoding without timestamps."""
-        references: list[str] = []
-        hypotheses: list[str] = []
+        heard = self.hear(model, parts)
+        return word_error_rate([self.data.windows[i].text for i in heard], list(heard.values()))
+
+    @torch.no_grad()
+    def hear(self, model: Whisper, parts: Sequence[Sequence[int]]) -> dict[int, str]:
+        """Text of each window of speech, decoded greedily without timestamps, by its number."""
+        texts: dict[int, str] = {}
         for part in parts:
             spoken = [i for i in part if self.data.windows[i].kind == SPEECH]
             if not spoken:
@@ -75,6 +83,5 @@ class Evaluator:
             batch = collate(self.data, spoken, self.prompts, FIXED).to(self.device)
             states, mask = batch.encode(model)
             rows = decode_greedy(model, states, mask, self.prompts, timestamps=False)
-            references += [self.data.windows[i].text for i in spoken]
-            hypotheses += text_of(rows, self.prompts)
-        return word_error_rate(references, hypotheses)
+            texts |= dict(zip(spoken, text_of(rows, self.prompts), strict=True))
+        return texts

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from baldwhisper_convert.batches import Batch, Mix, collate
+from baldwhisper_convert.calibration import count_tokens
 from baldwhisper_convert.checkpoint import Checkpoint
 from baldwhisper_convert.distill import Distillation, Groups, LossSettings
 from baldwhisper_convert.evaluation import Evaluator
@@ -94,13 +95,15 @@ def run_factorize(
     prompts = Prompts.of(model.checkpoint, speech.windows.language)
     count = min(count or CALIBRATION_WINDOWS, len(speech.windows.windows))
     if dev:
-        calibration = sample(speech.windows, prompts, count)
+        calibration = sample(speech.windows, prompts, count, timestamps=0.5)
         held_out = sample(dev.windows, prompts, HELD_OUT_WINDOWS)
     else:
-        batches = sample(speech.windows, prompts, count + HELD_OUT_WINDOWS)
+        batches = sample(speech.windows, prompts, count + HELD_OUT_WINDOWS, timestamps=0.5)
         cut = max(1, len(batches) - HELD_OUT_WINDOWS // _BATCH)
         calibration, held_out = batches[:cut], batches[cut:] or batches[-1:]
-    student, metrics = factorize(model.checkpoint, settings, calibration, held_out)
+    # All the text there is, because a hundred windows do not know which tokens are frequent.
+    counts = count_tokens((w.tokens for w in speech.windows.windows), model.checkpoint.dims.n_vocab)
+    student, metrics = factorize(model.checkpoint, settings, calibration, held_out, counts)
     return Model(checkpoint=student, groups=model.groups), metrics
 
 
@@ -231,12 +234,21 @@ def save_stage(
     return path
 
 
-def sample(windows: Windows, prompts: Prompts, count: int) -> list[Batch]:
-    """Batches of about `count` windows of speech, spread evenly over the data."""
+def sample(
+    windows: Windows, prompts: Prompts, count: int, *, timestamps: float = 0.0
+) -> list[Batch]:
+    """Batches of about `count` windows of speech, spread evenly over the data.
+
+    Args:
+        windows: the data.
+        prompts: special tokens.
+        count: of windows.
+        timestamps: share of the windows whose tokens have timestamps.
+    """
     spoken = [i for i, window in enumerate(windows.windows) if window.kind == SPEECH]
     count = min(count, len(spoken))
     chosen = [spoken[i * len(spoken) // count] for i in range(count)]
-    mix = Mix(timestamps=0.0, prompts=0.0)
+    mix = Mix(timestamps=timestamps, prompts=0.0)
     return [collate(windows, chosen[i : i + _BATCH], prompts, mix) for i in range(0, count, _BATCH)]
 
 

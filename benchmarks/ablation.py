@@ -1,0 +1,300 @@
+"""What each choice of the method buys: short trainings that differ in one thing.
+
+Every variant starts from the same teacher, is trained for the same number of steps on the same
+prepared speech and judged on the same development windows: KL and top-1 agreement with the
+teacher along the labels, and word errors of greedy decoding, with 95 % bootstrap intervals from
+the same samples of the windows for all, so that differences are paired. Every finished variant is
+kept, and an interrupted run goes on.
+
+    python -m benchmarks.ablation TEACHER --real DIR --synthetic DIR --dev DIR \\
+        --output runs/ablation --results benchmarks/results/ablation.json
+
+The folders are those that `baldwhisper-convert prepare` or `run` wrote with this teacher.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+
+from baldwhisper_convert.calibration import Calibration, calibrate, count_tokens
+from baldwhisper_convert.canonical import EMBEDDING
+from baldwhisper_convert.checkpoint import Checkpoint, read_checkpoint
+from baldwhisper_convert.distill import Distillation, LossSettings
+from baldwhisper_convert.evaluation import Evaluator
+from baldwhisper_convert.factorize import (
+    FactorizeSettings,
+    count_parameters,
+    start,
+    with_factors,
+)
+from baldwhisper_convert.merge import MergeSettings
+from baldwhisper_convert.modeling import Whisper
+from baldwhisper_convert.optimizing import TrainingSettings
+from baldwhisper_convert.prepared import Choice, Prepared, Windows
+from baldwhisper_convert.prompts import Prompts
+from baldwhisper_convert.scoring import words_wrong
+from baldwhisper_convert.stage_runs import (
+    CALIBRATION_WINDOWS,
+    Model,
+    Speech,
+    run_distill,
+    run_merge,
+    sample,
+)
+from benchmarks.word_errors import interval
+
+SAMPLES = 10_000
+
+FROZEN = ("encoder.*", "*.cross_attn.key.*", "*.cross_attn.value.*")
+VOCABULARY = ("decoder.token_embedding.factors", "decoder.token_embedding.dense_rows")
+
+
+KEPT = MergeSettings(method="keep", keep=(0, 1, 4, 5))
+SHORT = FactorizeSettings()  # rank 96, joint, separate projections, no dense rows
+HYBRID = replace(SHORT, dense_rows=4000)
+LOSS = LossSettings(ce=0.1, kl=1.0, hidden=1.0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Variant:
+    """One way to compress; the defaults are what the others are held against."""
+
+    layers: MergeSettings = KEPT
+    embedding: FactorizeSettings | None = HYBRID
+    loss: LossSettings = LOSS
+    real: float = 1.0
+    """Share of the recordings, by their sources."""
+    synthetic: float = 0.0
+    freeze: tuple[str, ...] = FROZEN
+    learning_rate: float = 3e-4
+    longer: int = 1
+    """Times the usual number of steps."""
+
+
+PLAIN = Variant()
+
+VARIANTS: dict[str, Variant] = {
+    "4 layers kept (0, 1, 4, 5)": PLAIN,
+    "3 layers kept (0, 3, 5)": Variant(layers=MergeSettings(method="keep", keep=(0, 3, 5))),
+    "3 layers, evenly spaced": Variant(layers=MergeSettings(method="even")),
+    "3 layers, pairs merged, alpha 0.1": Variant(layers=MergeSettings(alpha=0.1)),
+    "3 layers, pairs merged, alpha 0.5": Variant(layers=MergeSettings(alpha=0.5)),
+    "dense embedding": Variant(embedding=None),
+    "svd, one projection, K = 0": Variant(embedding=replace(SHORT, init="svd")),
+    "joint, one projection, K = 0": Variant(embedding=replace(SHORT, projections="shared")),
+    "joint, K = 0": Variant(embedding=SHORT),
+    "joint, K = 1000": Variant(embedding=replace(SHORT, dense_rows=1000)),
+    "CE": Variant(loss=LossSettings(ce=1.0, kl=0.0)),
+    "CE + KL": Variant(loss=LossSettings(ce=0.1, kl=1.0)),
+    "CE + KL + feature": Variant(loss=LossSettings(ce=0.1, kl=1.0, embedding=0.1, projection=0.1)),
+    "synthetic speech too": Variant(synthetic=1.0),
+    "vocabulary frozen": Variant(freeze=(*FROZEN, *VOCABULARY)),
+    "cross-attention projections too": Variant(freeze=FROZEN[:1]),
+    "learning rate 1e-4": Variant(learning_rate=1e-4),
+    "25 % of the recordings, 3x as long": Variant(real=0.25, longer=3),
+    "50 % of the recordings, 3x as long": Variant(real=0.5, longer=3),
+    "the recordings, 3x as long": Variant(longer=3),
+    "and 25 % of the synthetic speech, 3x as long": Variant(synthetic=0.25, longer=3),
+    "and the synthetic speech, 3x as long": Variant(synthetic=1.0, longer=3),
+}
+
+
+class Portion(Prepared):
+    """Prepared data of some of its sources.
+
+    Args:
+        folder: of the data.
+        share: of the sources, drawn at random, above 0. All passes of a source go together.
+    """
+
+    def __init__(self, folder: Path, share: float) -> None:
+        super().__init__(folder)
+        sources = sorted({window.source for window in self.windows})
+        count = max(1, round(share * len(sources)))
+        chosen = set(random.Random(0).sample(sources, count))
+        self.windows = [window for window in self.windows if window.source in chosen]
+
+
+def calibration(teacher: Checkpoint, folders: Sequence[Path]) -> Calibration:
+    """Statistics of a teacher over prepared speech, as the stage `factorize` takes them."""
+    data = Choice([(Prepared(folder), 1.0) for folder in folders])
+    batches = sample(data, Prompts.of(teacher, data.language), CALIBRATION_WINDOWS, timestamps=0.5)
+    counts = count_tokens((window.tokens for window in data.windows), teacher.dims.n_vocab)
+    model = Whisper.from_checkpoint(teacher).requires_grad_(False)
+    model.decoder.token_embedding.requires_grad_(True)
+    return calibrate(model, batches, counts)
+
+
+class Workshop:
+    """Makes the variants' students; what several have in common is made once.
+
+    Args:
+        teacher: of all.
+        real: folder of prepared recordings.
+        synthetic: folder of prepared synthetic speech.
+        dev: development windows.
+        folder: where trainings keep their checkpoints.
+        steps: of each training.
+        batch_size: windows a step.
+    """
+
+    def __init__(
+        self,
+        teacher: Checkpoint,
+        real: Path,
+        synthetic: Path,
+        dev: Windows,
+        folder: Path,
+        steps: int,
+        batch_size: int = 4,
+    ) -> None:
+        layers = tuple((layer,) for layer in range(teacher.dims.n_text_layer))
+        self.source = Model(checkpoint=teacher, groups=layers)
+        self.real, self.synthetic, self.dev = real, synthetic, dev
+        self.folder, self.steps, self.batch_size = folder, steps, batch_size
+        self.sheared = cache(self._sheared)
+        self.statistics = cache(self._statistics)
+
+    def speech(self, variant: Variant) -> Speech:
+        """What a variant is trained on."""
+        parts = [(self.real, variant.real), (self.synthetic, variant.synthetic)]
+        data = [(Portion(folder, share), 1.0) for folder, share in parts if share]
+        return Speech(windows=Choice(data), fingerprints={})
+
+    def _statistics(self) -> Calibration:
+        return calibration(self.source.checkpoint, [self.real, self.synthetic])
+
+    def _sheared(self, settings: FactorizeSettings) -> Model:
+        checkpoint = self.source.checkpoint
+        embedding = checkpoint.state[f"{EMBEDDING}.weight"]
+        factors, _ = start(embedding, settings, self.statistics())
+        return replace(self.source, checkpoint=with_factors(checkpoint, factors))
+
+    def student(self, variant: Variant) -> Model:
+        """A variant before training."""
+        model = self.sheared(variant.embedding) if variant.embedding else self.source
+        return run_merge(model, variant.layers, None, self.folder)[0]
+
+    def run(self, name: str, variant: Variant) -> dict[str, Any]:
+        """Trains a variant and measures it."""
+        speech, student = self.speech(variant), self.student(variant)
+        per_epoch = len(speech.windows.windows) // self.batch_size
+        steps = self.steps * variant.longer
+        training = TrainingSettings(
+            epochs=steps / per_epoch,
+            batch_size=self.batch_size,
+            learning_rate=variant.learning_rate,
+            freeze=variant.freeze,
+            checkpoint_minutes=3.0,
+        )
+        before = self.measure(student, words=False)
+        folder = self.folder / "".join(c if c.isalnum() else "-" for c in name)
+        trained, metrics = run_distill(
+            student, self.source.checkpoint, training, variant.loss, speech, None, folder
+        )
+        return {
+            "parameters": count_parameters(trained.checkpoint),
+            "windows": len(speech.windows.windows),
+            "steps": metrics["steps"],
+            "seconds": metrics["seconds"],
+            "kl_before": before["kl"],
+            "settings": dataclasses.asdict(variant),
+        } | self.measure(trained, words=True)
+
+    def measure(self, model: Model, *, words: bool) -> dict[str, Any]:
+        """KL and agreement on the development windows; word errors of each, if wanted."""
+        teacher = Whisper.from_checkpoint(self.source.checkpoint)
+        objective = Distillation(teacher, model.groups, LossSettings(ce=0.0, kl=1.0))
+        prompts = Prompts.of(self.source.checkpoint, self.dev.language)
+        evaluator = Evaluator(self.dev, prompts, objective)
+        student = Whisper.from_checkpoint(model.checkpoint).eval().requires_grad_(False)
+        parts = evaluator.parts()
+        found = evaluator.losses(student, parts)
+        result: dict[str, Any] = {"kl": found["kl"], "top1": found["agreement"]}
+        if words:
+            heard = evaluator.hear(student, parts)
+            windows = self.dev.windows
+            errors = {i: words_wrong(windows[i].text, heard[i]) for i in sorted(heard)}
+            result["word_errors"] = list(errors.values())
+        return result
+
+
+def report(found: dict[str, dict[str, Any]], plain: str) -> dict[str, dict[str, Any]]:
+    """Word error rates with intervals, and of the differences from the plain variant.
+
+    Args:
+        found: of each variant; `word_errors` holds errors and words of each window.
+        plain: name of the variant that others are held against.
+    """
+    counts = {name: np.array(row["word_errors"]) for name, row in found.items()}
+    size = len(counts[plain])
+    draw = np.random.default_rng(0).integers(size, size=(SAMPLES, size))
+    rates = {name: c[draw, 0].sum(1) / c[draw, 1].sum(1) for name, c in counts.items()}
+    rows = {}
+    for name, row in found.items():
+        wrong, words = (int(n) for n in counts[name].sum(0))
+        rows[name] = {k: v for k, v in row.items() if k not in ("word_errors", "settings")} | {
+            "wer": round(wrong / words, 4),
+            "wer_interval": interval(rates[name]),
+            "difference_interval": interval(rates[name] - rates[plain]),
+        }
+    return rows
+
+
+@click.command()
+@click.argument("teacher")
+@click.option("--real", required=True, type=click.Path(exists=True, path_type=Path))
+@click.option("--synthetic", required=True, type=click.Path(exists=True, path_type=Path))
+@click.option("--dev", required=True, type=click.Path(exists=True, path_type=Path))
+@click.option("--output", required=True, type=click.Path(path_type=Path), help="For checkpoints.")
+@click.option("--results", required=True, type=click.Path(path_type=Path))
+@click.option("--steps", default=150, show_default=True)
+@click.option("--only", multiple=True, help="Variants whose name has this in it.")
+def main(
+    teacher: str,
+    real: Path,
+    synthetic: Path,
+    dev: Path,
+    output: Path,
+    results: Path,
+    steps: int,
+    only: Sequence[str],
+) -> None:
+    """Train and measure the variants that are not measured yet."""
+    output.mkdir(parents=True, exist_ok=True)
+    workshop = Workshop(read_checkpoint(teacher), real, synthetic, Prepared(dev), output, steps)
+    kept = output / f"variants-{steps}.json"
+    found: dict[str, Any] = json.loads(kept.read_text("utf-8")) if kept.is_file() else {}
+    plain = next(iter(VARIANTS))
+    for name, variant in VARIANTS.items():
+        if name not in found and (not only or any(part in name for part in only)):
+            found[name] = workshop.run(name, variant)
+            kept.write_text(json.dumps(found), encoding="utf-8")
+            errors = np.array(found[name]["word_errors"]).sum(0)
+            click.echo(
+                f"{name}: KL {found[name]['kl_before']:.3f} -> {found[name]['kl']:.3f}, "
+                f"top-1 {found[name]['top1']:.3f}, WER {100 * errors[0] / errors[1]:.2f} %"
+            )
+    if plain in found:
+        summary = {
+            "data": Path(dev).name,
+            "windows": len(workshop.dev.windows),
+            "steps": steps,
+            "plain": plain,
+            "variants": report(found, plain),
+        }
+        results.write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
