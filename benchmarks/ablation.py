@@ -204,6 +204,9 @@ class Workshop:
         )
         return {
             "parameters": count_parameters(trained.checkpoint),
+            "real": variant.real,
+            "synthetic": variant.synthetic,
+            "longer": variant.longer,
             "windows": len(speech.windows.windows),
             "steps": metrics["steps"],
             "seconds": metrics["seconds"],

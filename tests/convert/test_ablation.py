@@ -6,15 +6,17 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from click.testing import CliRunner
+from matplotlib import image
 
 from baldwhisper_convert.distill import LossSettings
 from baldwhisper_convert.export import export_mlx
 from baldwhisper_convert.factorize import FactorizeSettings
 from baldwhisper_convert.merge import MergeSettings
 from baldwhisper_convert.prepared import Prepared
-from benchmarks import ablation
+from benchmarks import ablation, training_plots
 from tests.tiny_prepared import teacher_checkpoint, tiny_prepared
 
 PAIRS = MergeSettings(groups=(1, 2))
@@ -108,3 +110,32 @@ def test_every_variant_differs_from_the_plain_one() -> None:
     variants = list(ablation.VARIANTS.values())
     assert len(set(map(repr, variants))) == len(variants)
     assert ablation.PLAIN.loss == LossSettings(ce=0.1, kl=1.0, hidden=1.0)
+
+
+def test_the_plots_show_what_differs_in_speech_alone(tmp_path: Path) -> None:
+    def row(real: float, synthetic: float, longer: int, wer: float) -> dict[str, Any]:
+        interval = [wer - 0.01, wer + 0.01]
+        shares = {"real": real, "synthetic": synthetic, "longer": longer}
+        return shares | {"wer": wer, "wer_interval": interval}
+
+    variants = {
+        "plain": row(1.0, 0.0, 1, 0.5),
+        "whole": row(1.0, 0.0, 3, 0.2),
+        "quarter": row(0.25, 0.0, 3, 0.3),
+        "more": row(1.0, 1.0, 3, 0.1),
+    }
+    real = [(share, round(rates[0])) for share, rates in training_plots.points(variants, "real")]
+    assert real == [(0.25, 30), (1.0, 20)]
+    more = training_plots.points(variants, "synthetic")
+    assert [(share, round(rates[0])) for share, rates in more] == [(0.0, 20), (1.0, 10)]
+
+    (tmp_path / "ablation.json").write_text(json.dumps({"variants": variants}))
+    steps = [{"step": i, "seconds": 60 * i, "dev": {"wer": 1 / i}} for i in range(1, 5)]
+    (tmp_path / "log.jsonl").write_text("".join(json.dumps(step) + "\n" for step in steps))
+    arguments = ["--log", str(tmp_path / "log.jsonl"), "--output", str(tmp_path / "plots")]
+    arguments += ["--ablation", str(tmp_path / "ablation.json")]
+    done = CliRunner().invoke(training_plots.main, arguments)
+    assert done.exit_code == 0, done.output
+    for name in (training_plots.TIME_FILE, training_plots.DATA_FILE):
+        pixels = image.imread(tmp_path / "plots" / name)
+        assert len(np.unique(pixels.reshape(-1, pixels.shape[-1]), axis=0)) > 50
