@@ -1,0 +1,52 @@
+"""What single stages take from the data they are given."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from baldwhisper_convert.factorize import FactorizeSettings
+from baldwhisper_convert.prepared import SPEECH, Prepared
+from baldwhisper_convert.prompts import Prompts
+from baldwhisper_convert.stage_runs import Model, open_speech, run_factorize, sample
+from tests.tiny_prepared import teacher_checkpoint, tiny_prepared
+
+RARE = 7  # a byte token that no window has by itself
+
+
+def edit_windows(folder: Path, change: Any) -> None:
+    path = folder / "windows.jsonl"
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    path.write_text("".join(json.dumps(change(row)) + "\n" for row in rows))
+
+
+def test_factorize_counts_the_tokens_of_windows_it_does_not_calibrate_on(tmp_path: Path) -> None:
+    def repeat(row: dict[str, Any]) -> dict[str, Any]:
+        first = row["number"] == 0
+        return row | {"tokens": row["tokens"] if first else [RARE] * 40}
+
+    tiny_prepared(tmp_path / "speech", 12, silence=0)
+    edit_windows(tmp_path / "speech", repeat)
+    speech = open_speech([str(tmp_path / "speech")])
+    model = Model(checkpoint=teacher_checkpoint(), groups=((0,), (1,), (2,)))
+    settings = FactorizeSettings(rank=8, dense_rows=1)
+    (student, metrics) = run_factorize(model, settings, speech, speech, count=1)
+    assert metrics["calibration_positions"] < 40
+    assert student.checkpoint.state["decoder.token_embedding.dense_ids"].tolist() == [RARE]
+
+
+def test_samples_are_spread_and_have_timestamps_only_if_asked(tmp_path: Path) -> None:
+    data = tiny_prepared(tmp_path / "speech", 40)
+    spoken = sum(window.kind == SPEECH for window in Prepared(tmp_path / "speech").windows)
+    prompts = Prompts.of(teacher_checkpoint(), data.language)
+    begin = prompts.tokenizer.timestamp_begin
+
+    def with_times(share: float) -> int:
+        batches = sample(data, prompts, 100, timestamps=share)
+        assert sum(len(batch.tokens) for batch in batches) == spoken
+        return sum(bool((row >= begin).any()) for batch in batches for row in batch.tokens)
+
+    assert with_times(0.0) == 0
+    assert 0 < with_times(0.5) < spoken
+    assert with_times(1.0) == spoken
