@@ -55,8 +55,10 @@ from benchmarks.word_errors import interval
 
 SAMPLES = 10_000
 
-FROZEN = ("encoder.*", "*.cross_attn.key.*", "*.cross_attn.value.*")
-VOCABULARY = ("decoder.token_embedding.factors", "decoder.token_embedding.dense_rows")
+ENCODER = ("encoder.*",)
+PROJECTIONS = (*ENCODER, "*.cross_attn.key.*", "*.cross_attn.value.*")
+VOCABULARY = ("decoder.token_embedding.[fdw]*",)  # factors and dense rows, or the dense weight
+FROZEN = (*PROJECTIONS, *VOCABULARY)
 
 
 KEPT = MergeSettings(method="keep", keep=(0, 1, 4, 5))
@@ -98,9 +100,11 @@ VARIANTS: dict[str, Variant] = {
     "CE + KL": Variant(loss=LossSettings(ce=0.1, kl=1.0)),
     "CE + KL + feature": Variant(loss=LossSettings(ce=0.1, kl=1.0, embedding=0.1, projection=0.1)),
     "synthetic speech too": Variant(synthetic=1.0),
-    "vocabulary frozen": Variant(freeze=(*FROZEN, *VOCABULARY)),
-    "cross-attention projections too": Variant(freeze=FROZEN[:1]),
+    "vocabulary trained": Variant(freeze=PROJECTIONS),
+    "projections of the audio trained": Variant(freeze=(*ENCODER, *VOCABULARY)),
+    "layers 0 and 1 frozen": Variant(freeze=(*FROZEN, "decoder.blocks.[01].*")),
     "learning rate 1e-4": Variant(learning_rate=1e-4),
+    "learning rate 1e-3": Variant(learning_rate=1e-3),
     "25 % of the recordings, 3x as long": Variant(real=0.25, longer=3),
     "50 % of the recordings, 3x as long": Variant(real=0.5, longer=3),
     "the recordings, 3x as long": Variant(longer=3),
