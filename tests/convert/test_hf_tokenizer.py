@@ -32,7 +32,8 @@ def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Any:
     return WhisperTokenizerFast.from_pretrained(folder, local_files_only=True)
 
 
-@given(text=st.text(max_size=60))
+# Hypothesis also tries strings of our source, and transformers reads "<|en|>" in a text as a token.
+@given(text=st.text(max_size=60).filter(lambda text: "<|" not in text))
 @example(text="Hello, world! It's 12 o'clock\n\n  and  \u3042\u3044 \U0001f600")
 @settings(max_examples=200, deadline=None)
 def test_encodes_like_ours(text: str, tokenizer: Any) -> None:
