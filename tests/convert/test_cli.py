@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -110,16 +109,6 @@ def test_help_loads_nothing_heavy() -> None:
         [sys.executable, "-c", code], env=environment(), capture_output=True, text=True, check=True
     )
     assert run.stdout.endswith("[]\n")
-
-
-def test_help_answers_at_once() -> None:
-    seconds = []
-    for _ in range(3):
-        start = time.perf_counter()
-        subprocess.run(command("--help"), env=environment(), capture_output=True, check=True)
-        seconds.append(time.perf_counter() - start)
-    # The best of three, because this measures the command and not the machine's other work.
-    assert min(seconds) < 0.3
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
