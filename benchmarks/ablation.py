@@ -33,6 +33,7 @@ from baldwhisper_convert.distill import Distillation, LossSettings
 from baldwhisper_convert.evaluation import Evaluator
 from baldwhisper_convert.factorize import (
     FactorizeSettings,
+    calibratable,
     count_parameters,
     start,
     with_factors,
@@ -51,9 +52,7 @@ from baldwhisper_convert.stage_runs import (
     run_merge,
     sample,
 )
-from benchmarks.word_errors import interval
-
-SAMPLES = 10_000
+from benchmarks.word_errors import bootstrap, interval
 
 ENCODER = ("encoder.*",)
 PROJECTIONS = (*ENCODER, "*.cross_attn.key.*", "*.cross_attn.value.*")
@@ -134,9 +133,7 @@ def calibration(teacher: Checkpoint, folders: Sequence[Path]) -> Calibration:
     data = Choice([(Prepared(folder), 1.0) for folder in folders])
     batches = sample(data, Prompts.of(teacher, data.language), CALIBRATION_WINDOWS, timestamps=0.5)
     counts = count_tokens((window.tokens for window in data.windows), teacher.dims.n_vocab)
-    model = Whisper.from_checkpoint(teacher).requires_grad_(False)
-    model.decoder.token_embedding.requires_grad_(True)
-    return calibrate(model, batches, counts)
+    return calibrate(calibratable(teacher), batches, counts)
 
 
 class Workshop:
@@ -244,9 +241,7 @@ def report(found: dict[str, dict[str, Any]], plain: str) -> dict[str, dict[str, 
         plain: name of the variant that others are held against.
     """
     counts = {name: np.array(row["word_errors"]) for name, row in found.items()}
-    size = len(counts[plain])
-    draw = np.random.default_rng(0).integers(size, size=(SAMPLES, size))
-    rates = {name: c[draw, 0].sum(1) / c[draw, 1].sum(1) for name, c in counts.items()}
+    rates = bootstrap(counts)
     rows = {}
     for name, row in found.items():
         wrong, words = (int(n) for n in counts[name].sum(0))

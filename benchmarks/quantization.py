@@ -31,9 +31,7 @@ from baldwhisper_mlx.config import WEIGHTS_FILE
 from baldwhisper_mlx.features import LogMelSpectrogram
 from baldwhisper_mlx.load import LoadedModel
 from baldwhisper_mlx.rules import DecodingOptions
-from benchmarks.word_errors import errors, interval
-
-SAMPLES = 10_000
+from benchmarks.word_errors import bootstrap, errors, interval
 
 
 def variants() -> dict[str, QuantizeOptions | None]:
@@ -115,9 +113,8 @@ def word_error_rate(
         for row, samples in zip(rows, clips, strict=True)
     }
     counts = errors(rows, texts)
-    draw = np.random.default_rng(0).integers(len(rows), size=(SAMPLES, len(rows)))
-    rates = counts[draw, 0].sum(1) / counts[draw, 1].sum(1)
     wrong, words = (int(n) for n in counts.sum(0))
+    rates = bootstrap({"model": counts})["model"]
     return {"wer": round(wrong / words, 4), "wer_interval": interval(rates)}
 
 

@@ -74,6 +74,17 @@ def errors(clips: Sequence[dict[str, Any]], texts: dict[str, str]) -> np.ndarray
     return np.array(counts)
 
 
+def bootstrap(counts: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Word error rates of `SAMPLES` draws of the clips, the same draws for every model.
+
+    Args:
+        counts: of each model, word errors and reference words of every clip (N, 2).
+    """
+    size = len(next(iter(counts.values())))
+    draw = np.random.default_rng(0).integers(size, size=(SAMPLES, size))
+    return {name: c[draw, 0].sum(1) / c[draw, 1].sum(1) for name, c in counts.items()}
+
+
 def interval(values: np.ndarray) -> list[float]:
     """The middle 95 % of bootstrap values."""
     return [round(float(v), 4) for v in np.percentile(values, [2.5, 97.5])]
@@ -88,8 +99,7 @@ def report(
         name: errors(clips, {r["file_name"]: r["text"] for r in rows if r["model"] == name})
         for name in names
     }
-    draw = np.random.default_rng(0).integers(len(clips), size=(SAMPLES, len(clips)))
-    rates = {name: c[draw, 0].sum(1) / c[draw, 1].sum(1) for name, c in counts.items()}
+    rates = bootstrap(counts)
     result: dict[str, Any] = {}
     for name in names:
         wrong, words = (int(v) for v in counts[name].sum(0))

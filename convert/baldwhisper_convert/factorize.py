@@ -98,8 +98,7 @@ def factorize(
         raise ValueError(
             f"{settings.dense_rows} dense rows, but a vocabulary of {checkpoint.dims.n_vocab}"
         )
-    model = Whisper.from_checkpoint(checkpoint).requires_grad_(False)
-    model.decoder.token_embedding.requires_grad_(True)
+    model = calibratable(checkpoint)
     statistics = calibrate(model, calibration, counts, seed=settings.seed)
     embedding = checkpoint.state[f"{EMBEDDING}.weight"]
     factors, energy = start(embedding, settings, statistics)
@@ -110,6 +109,13 @@ def factorize(
         "calibration_positions": len(statistics.states),
     }
     return student, metrics | energy | (measure(model, student, held_out) if held_out else {})
+
+
+def calibratable(checkpoint: Checkpoint) -> Whisper:
+    """The model as `calibrate` wants it: only its token embedding requires gradients."""
+    model = Whisper.from_checkpoint(checkpoint).requires_grad_(False)
+    model.decoder.token_embedding.requires_grad_(True)
+    return model
 
 
 def start(
