@@ -1,5 +1,5 @@
 # Everything on a fresh machine with Python 3.10 or newer and a network:
-#   make demo   speech to text: weights, export, transcript of examples/sample.wav
+#   make demo   speech to text: transcript of examples/sample.wav by the bundled model
 #   make test   ruff, mypy and the offline tests
 # Each makes its own .venv first; a second run finds it there. Works with GNU make 3.81 and 4.
 
@@ -16,8 +16,8 @@ DATA ?=
 
 .PHONY: demo test test-real lint clean
 
-demo: $(VENV)/.demo $(MODEL)/config.json
-	$(BIN)/baldwhisper transcribe examples/sample.wav --model $(MODEL)
+demo: $(VENV)/.demo
+	$(BIN)/baldwhisper transcribe examples/sample.wav
 
 test: lint
 	$(BIN)/python -m pytest
@@ -35,29 +35,31 @@ clean:
 	rm -rf $(VENV) .cache build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-# torch has a step of its own: with the pinned version installed first, nothing that depends on
-# it can bring another build. The marker of the `mkl` extra keeps it to Linux on x86-64.
-$(VENV)/.torch: constraints.txt
+# The marker of the `mkl` extra keeps it to Linux on x86-64.
+$(VENV)/.demo: constraints.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { \
 		echo "baldwhisper-mlx needs Python 3.10 or newer, but $(PYTHON) is" \
 			"$$($(PYTHON) --version 2>&1 || echo missing);" \
 			"name another one: make PYTHON=python3.12 ..." >&2; exit 1; }
 	$(PYTHON) -m venv $(VENV)
-	$(INSTALL) torch
+	$(INSTALL) --editable '.[mkl]'
 	@touch $@
 
-$(VENV)/.demo: $(VENV)/.torch pyproject.toml
+# torch has a step of its own: with the pinned version installed first, nothing that depends on
+# it can bring another build.
+$(VENV)/.convert: $(VENV)/.demo
+	$(INSTALL) torch
 	$(INSTALL) --editable '.[convert,mkl]'
 	@touch $@
 
-$(VENV)/.test: $(VENV)/.demo tests/parity/requirements.txt
+$(VENV)/.test: $(VENV)/.convert tests/parity/requirements.txt
 	$(INSTALL) --editable '.[convert,mkl,test,dev]'
 	$(INSTALL) --no-deps --requirement tests/parity/requirements.txt
 	@touch $@
 
-$(TEACHER)/model.bin: | $(VENV)/.torch
+$(TEACHER)/model.bin: | $(VENV)/.convert
 	$(BIN)/python scripts/get_teacher.py --output $(TEACHER)
 
 # export writes to a temporary name and renames, so a config.json means a whole model
-$(MODEL)/config.json: | $(VENV)/.demo $(TEACHER)/model.bin
+$(MODEL)/config.json: | $(VENV)/.convert $(TEACHER)/model.bin
 	$(BIN)/baldwhisper-convert export $(TEACHER) $(MODEL) --dtype float16

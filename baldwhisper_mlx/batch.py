@@ -36,7 +36,7 @@ class _Stdin(io.BytesIO):
 
 def transcribe_files(
     files: Sequence[str],
-    model_name: str,
+    model_name: str | None,
     revision: str | None,
     *,
     writer: Writer,
@@ -48,7 +48,7 @@ def transcribe_files(
 
     Args:
         files: audio paths, or `-` for standard input.
-        model_name: folder or Hub id.
+        model_name: folder or Hub id; None for the bundled model.
         revision: of a Hub model.
         writer: makes what goes to standard output, if `plan` is None.
         plan: from `plan_outputs`: per file, format to path; None for standard output.
@@ -98,7 +98,7 @@ def _is_readable(name: str) -> bool:
     return False
 
 
-def _load(model_name: str, revision: str | None, options: dict[str, Any]) -> Any:
+def _load(model_name: str | None, revision: str | None, options: dict[str, Any]) -> Any:
     from baldwhisper_mlx.load import load_model
 
     try:
