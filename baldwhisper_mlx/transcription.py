@@ -90,9 +90,39 @@ def transcribe(
         FloatingPointError: the model produced NaN or infinite logits.
     """
     loaded = model if isinstance(model, LoadedModel) else _cached_model(model)
-    samples = _check_samples(audio) if isinstance(audio, np.ndarray) else load_audio(audio)
-    run = _Transcription(
+    run = prepare(
+        audio if isinstance(audio, np.ndarray) else load_audio(audio),
+        loaded,
+        language=language,
+        task=task,
+        temperature=temperature,
+        condition_on_previous_text=condition_on_previous_text,
+        without_timestamps=without_timestamps,
+        compression_ratio_threshold=compression_ratio_threshold,
+        logprob_threshold=logprob_threshold,
+        no_speech_threshold=no_speech_threshold,
+    )
+    return run(initial_prompt, on_progress or (lambda _done, _all: None))
+
+
+def prepare(
+    samples: npt.NDArray[np.float32],
+    loaded: LoadedModel,
+    *,
+    language: str | None = None,
+    task: str = "transcribe",
+    temperature: float | Sequence[float] = TEMPERATURES,
+    condition_on_previous_text: bool = True,
+    without_timestamps: bool = False,
+    compression_ratio_threshold: float | None = 2.4,
+    logprob_threshold: float | None = -1.0,
+    no_speech_threshold: float | None = 0.6,
+) -> Transcription:
+    """A transcription that is ready to run; see `transcribe` for arguments and errors."""
+    samples = _check_samples(samples)
+    return Transcription(
         loaded=loaded,
+        duration=len(samples) / SAMPLE_RATE,
         mel=LogMelSpectrogram(samples, loaded.config.n_mels),
         attempts=_attempts(temperature, timestamps=not without_timestamps),
         task=task,
@@ -100,26 +130,27 @@ def transcribe(
         condition=condition_on_previous_text,
         language=None if language is None else loaded.tokenizer.to_language(language),
     )
-    return run(
-        initial_prompt, len(samples) / SAMPLE_RATE, on_progress or (lambda _done, _all: None)
-    )
 
 
 @dataclass
-class _Transcription:
-    """One recording on its way through the windows."""
+class Transcription:
+    """One recording on its way through the windows; from `prepare`."""
 
     loaded: LoadedModel
+    duration: float
     mel: LogMelSpectrogram
     attempts: list[DecodingOptions]
     task: str
     thresholds: _Thresholds
     condition: bool
     language: str | None
+    first: DecodingResult | None = None
+    """Of the first attempt at the first window, if it was decoded with other recordings'."""
 
     def __call__(
-        self, prompt: str | None, duration: float, on_progress: Callable[[float, float], None]
+        self, prompt: str | None, on_progress: Callable[[float, float], None]
     ) -> Transcript:
+        """Runs through all windows; `prompt` is the text before the recording, if any."""
         tokenizer = self.loaded.tokenizer
         history = tokenizer.encode(" " + prompt.strip()) if prompt else []
         n_initial, prompt_from = len(history), 0
@@ -127,8 +158,9 @@ class _Transcription:
         seek, n_frames = 0, self.mel.n_frames
         while seek < n_frames:
             size = min(N_FRAMES, n_frames - seek)
-            self._encode(seek, size)
-            result, ratio = self._decode(history[prompt_from:])
+            if self.first is None:
+                self._encode(seek, size)
+            result, ratio = self._decode(history[prompt_from:], seek, size)
             if self.thresholds.is_silence(result):
                 seek += size
             else:
@@ -138,32 +170,37 @@ class _Transcription:
                 seek += advance
                 if not self.condition or result.temperature > 0.5:
                     prompt_from = len(history)
-            on_progress(min(seek, n_frames) / n_frames * duration, duration)
+            on_progress(min(seek, n_frames) / n_frames * self.duration, self.duration)
         text = tokenizer.decode(history[n_initial:])
-        return Transcript(text, tuple(segments), self.language or "en", duration)
+        return Transcript(text, tuple(segments), self.language or "en", self.duration)
 
     def _encode(self, seek: int, size: int) -> None:
         decoder = self.loaded.decoder
         decoder.encode(self.mel.window(seek)[None], [size])
         self.mel.prefetch(seek)
         if self.language is None and self.loaded.tokenizer.is_multilingual:
-            languages = self.loaded.tokenizer.languages
-            probabilities = decoder.detect_language(list(languages.values()))
-            self.language = list(languages)[int(probabilities[0].argmax())]
+            (self.language,) = detect_languages(self.loaded)
 
-    def _decode(self, history: list[int]) -> tuple[DecodingResult, float]:
+    def sot_sequence(self) -> list[int]:
+        """What the prompt ends with, in the language that was given or detected."""
+        return self.loaded.tokenizer.sot_sequence(
+            self.language or "en", self.task, timestamps=self.attempts[0].timestamps
+        )
+
+    def _decode(self, history: list[int], seek: int, size: int) -> tuple[DecodingResult, float]:
         """Attempts at rising temperature until one passes; its output and compression ratio."""
         tokenizer, n_text_ctx = self.loaded.tokenizer, self.loaded.config.n_text_ctx
         previous = [tokenizer.sot_prev, *history[-(n_text_ctx // 2 - 1) :]] if history else []
         for options in self.attempts:
-            sot = tokenizer.sot_sequence(
-                self.language or "en", self.task, timestamps=options.timestamps
-            )
-            result = self.loaded.decoder.decode([*previous, *sot], options)[0]
+            shared, self.first = self.first, None
+            prompt = [*previous, *self.sot_sequence()]
+            result = shared or self.loaded.decoder.decode(prompt, options)[0]
             # A stray special token is no text, but as part of a loop it has to count.
             ratio = compression_ratio(tokenizer.decode(result.tokens, special=True).strip())
             if not self.thresholds.is_failure(result, ratio):
                 break
+            if shared and options is not self.attempts[-1]:
+                self._encode(seek, size)  # the decoder holds what the batch left there
         return result, ratio
 
     def _segments(
@@ -184,6 +221,13 @@ class _Transcription:
             no_speech_prob=result.no_speech_prob,
         )
         return segments, window.advance
+
+
+def detect_languages(loaded: LoadedModel) -> list[str]:
+    """The most probable language of each encoded clip."""
+    languages = loaded.tokenizer.languages
+    probabilities = loaded.decoder.detect_language(list(languages.values()))
+    return [list(languages)[index] for index in probabilities.argmax(axis=1)]
 
 
 def compression_ratio(text: str) -> float:

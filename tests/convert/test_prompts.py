@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from baldwhisper_convert.prompts import Prompts
 from baldwhisper_mlx.decode import DecodingResult
 from baldwhisper_mlx.rules import DecodingOptions
-from baldwhisper_mlx.transcription import _Thresholds, _Transcription
+from baldwhisper_mlx.transcription import Transcription, _Thresholds
 from tests.tiny_speech import tiny_prompts, tiny_teacher
 
 PROMPTS = tiny_prompts("French")
@@ -33,8 +33,9 @@ def runtime_prompt(prompts: Prompts, previous: list[int], *, timestamps: bool) -
         config=SimpleNamespace(n_text_ctx=prompts.n_text_ctx),
         decoder=SimpleNamespace(decode=decode),
     )
-    run = _Transcription(
+    run = Transcription(
         loaded=loaded,
+        duration=0.0,
         mel=None,  # type: ignore[arg-type]
         attempts=[DecodingOptions(timestamps=timestamps)],
         task="transcribe",
@@ -42,7 +43,7 @@ def runtime_prompt(prompts: Prompts, previous: list[int], *, timestamps: bool) -
         condition=True,
         language=prompts.language,
     )
-    run._decode(previous)
+    run._decode(previous, 0, 0)
     return seen[0]
 
 
