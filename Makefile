@@ -53,7 +53,7 @@ $(VENV)/.convert: $(VENV)/.demo
 	@touch $@
 
 $(VENV)/.test: $(VENV)/.convert tests/parity/requirements.txt
-	$(INSTALL) --editable '.[convert,mkl,test,dev]'
+	$(INSTALL) --editable '.[convert,evaluate,mkl,test,dev]'
 	$(INSTALL) --no-deps --requirement tests/parity/requirements.txt
 	@touch $@
 

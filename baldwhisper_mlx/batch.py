@@ -64,7 +64,7 @@ def transcribe_files(
     failed = [name for name in files if not _is_readable(name)]
     if len(failed) == len(files):
         return failed  # before a model is loaded, or fetched, for nothing
-    model = _load(model_name, revision, options)
+    model = open_model(model_name, revision, options["language"])
     printed = 0
     for index, name in enumerate(files):
         if name in failed:
@@ -98,7 +98,17 @@ def _is_readable(name: str) -> bool:
     return False
 
 
-def _load(model_name: str | None, revision: str | None, options: dict[str, Any]) -> Any:
+def open_model(model_name: str | None, revision: str | None, language: str | None) -> Any:
+    """Loads a model for a command; warnings go to standard error.
+
+    Args:
+        model_name: folder or Hub id; None for the bundled model.
+        revision: of a Hub model.
+        language: that the model has to know, if any.
+
+    Raises:
+        click.ClickException: the model cannot be loaded or does not know the language.
+    """
     from baldwhisper_mlx.load import load_model
 
     try:
@@ -106,8 +116,8 @@ def _load(model_name: str | None, revision: str | None, options: dict[str, Any])
             model = load_model(model_name, revision=revision)
         for warning in caught:  # without Python's line about the place in the code
             click.echo(f"warning: {warning.message}", err=True)
-        if options["language"] is not None:  # once, rather than for every file
-            model.tokenizer.to_language(options["language"])
+        if language is not None:  # once, rather than for every file
+            model.tokenizer.to_language(language)
     except (OSError, ValueError) as error:
         raise click.ClickException(str(error)) from None
     return model

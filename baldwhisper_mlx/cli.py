@@ -15,6 +15,7 @@ from typing import Any
 import click
 
 from baldwhisper_mlx import __version__
+from baldwhisper_mlx.evaluation.command import evaluate
 from baldwhisper_mlx.outputs import STDIN, plan_outputs, prepare_folder
 from baldwhisper_mlx.writers import WRITERS
 
@@ -45,6 +46,9 @@ def main() -> None:
 @click.version_option(__version__, prog_name="baldwhisper")
 def cli() -> None:
     """Speech recognition with Whisper and BaldWhisper models on MLX."""
+
+
+cli.add_command(evaluate)
 
 
 def _finite(ctx: click.Context, param: click.Parameter, value: float | None) -> float | None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ _LISTS = (*_DELIMITERS, ".json", ".jsonl")
 
 def read_rows(
     source: str, *, split: str = "train", audio_column: str = "audio", streaming: bool = False
-) -> tuple[Iterable[Row], Path | None]:
+) -> tuple[Sequence[Row], Path | None]:
     """Finds labelled speech; nothing is decoded.
 
     Args:
@@ -36,8 +36,9 @@ def read_rows(
         streaming: read a hub dataset without downloading it first.
 
     Returns:
-        Rows, which can be gone through more than once, in the order of the source; and the
-        folder that paths in them are relative to, None for a hub dataset.
+        Rows in the order of the source, which can be gone through more than once (streamed ones
+        have no length); and the folder that paths in them are relative to, None for a hub
+        dataset.
 
     Raises:
         FileNotFoundError: no such folder, file or dataset.

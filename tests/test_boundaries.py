@@ -36,6 +36,25 @@ RUNTIME_ARROWS: dict[str, set[str]] = {
     "config": {"quantization"},
     "decode": {"cache", "config", "model", "rules"},
     "embedding": set(),
+    "evaluation": set(),
+    "evaluation.alignment": {"evaluation.scoring"},
+    "evaluation.bootstrap": set(),
+    "evaluation.dataset": {"audio", "labelled"},
+    "evaluation.hypotheses": {"model_files"},
+    "evaluation.normalizers": set(),
+    "evaluation.report": {
+        "evaluation.bootstrap",
+        "evaluation.hypotheses",
+        "evaluation.scoring",
+        "evaluation.utterances",
+    },
+    "evaluation.scoring": {"evaluation.normalizers"},
+    "evaluation.table": {"evaluation.alignment", "evaluation.utterances"},
+    "evaluation.utterances": {
+        "evaluation.hypotheses",
+        "evaluation.normalizers",
+        "evaluation.scoring",
+    },
     "features": {"config"},
     "integrity": set(),
     "labelled": {"audio"},
@@ -48,7 +67,9 @@ RUNTIME_ARROWS: dict[str, set[str]] = {
     "tokenizer": {"config", "languages"},
     "writers": {"segments"},
 }
-COMMAND_LINE = {"baldwhisper_mlx.cli", "baldwhisper_mlx.batch", "baldwhisper_mlx.outputs"}
+COMMAND_LINE = {
+    f"baldwhisper_mlx.{name}" for name in ("cli", "batch", "outputs", "evaluation.command")
+}
 
 # Stages are found by name as they arrive. Recipes know their settings, and only what brings them
 # together knows their order.

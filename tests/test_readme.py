@@ -130,7 +130,7 @@ def test_command_line_page_is_current() -> None:
     assert page == update_cli_docs.render(), "run scripts/update_cli_docs.py"
 
 
-@pytest.mark.parametrize("page", [*PAGES, "docs/format.md", "docs/cli.md"])
+@pytest.mark.parametrize("page", [*PAGES, "docs/format.md", "docs/cli.md", "docs/evaluation.md"])
 def test_links_to_files_resolve(page: str) -> None:
     path = ROOT / page
     for target in re.findall(r"\]\(([^)#]+)\)", path.read_text(encoding="utf-8")):
@@ -142,8 +142,8 @@ def test_file_tree_is_complete() -> None:
     (tree,) = blocks((ROOT / "README.md").read_text(encoding="utf-8"), "")
     named = set(re.findall(r"[\w.]+\.py", tree))
     package_files = [
-        *(ROOT / "baldwhisper_mlx").glob("*.py"),
-        *(ROOT / "convert/baldwhisper_convert").glob("*.py"),
+        *(ROOT / "baldwhisper_mlx").rglob("*.py"),
+        *(ROOT / "convert/baldwhisper_convert").rglob("*.py"),
     ]
     present = {path.name for path in package_files if not path.name.startswith("_")}
     assert named == present

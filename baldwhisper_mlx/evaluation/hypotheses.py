@@ -1,0 +1,137 @@
+"""What models heard, in a file that grows line by line: a killed evaluation goes on from there.
+
+The file is JSON lines of two kinds. A run is a model and the options it listened with, and comes
+before what it heard; a hypothesis names its run and the digest of its audio. So nothing is ever
+taken from another model, from other options or from a file that has changed since. Normalizers
+are no part of it: the same hypotheses can be scored in several ways.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from baldwhisper_mlx.model_files import COMMUNITY_FILES, MODEL_FILES
+
+_CHUNK = 2**20
+
+
+def fingerprint(folder: Path) -> str:
+    """What identifies a model, wherever it lies: the start of a SHA-256 of its files.
+
+    Args:
+        folder: of the model; its config, weights and vocabulary count, its card does not.
+    """
+    digest = hashlib.sha256()
+    for name in sorted({*MODEL_FILES, *COMMUNITY_FILES}):
+        path = folder / name
+        if path.is_file():
+            digest.update(f"{name} {path.stat().st_size}\n".encode())
+            with path.open("rb") as file:
+                while block := file.read(_CHUNK):
+                    digest.update(block)
+    return digest.hexdigest()[:16]
+
+
+@dataclass(frozen=True)
+class Run:
+    """A model and how it listened."""
+
+    model: str
+    """Its name, for people."""
+    fingerprint: str
+    options: dict[str, Any]
+    """Everything that may change a transcript or the time it takes, as JSON values."""
+
+    @property
+    def key(self) -> str:
+        """Of fingerprint and options; the name does not matter."""
+        text = json.dumps([self.fingerprint, self.options], sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+@dataclass(frozen=True)
+class Hypothesis:
+    """What a model heard in one clip."""
+
+    audio: str
+    """Digest of the clip's audio."""
+    file: str
+    """Its name, for people."""
+    text: str
+    language: str
+    duration: float
+    """Seconds of audio."""
+    seconds: float
+    """It took, decoding of the file included; a share of the batch's, if there was one."""
+
+
+@dataclass(frozen=True)
+class Heard:
+    """A clip, without its audio, and what was heard in it."""
+
+    file: str
+    reference: str
+    speaker: str | None
+    hypothesis: Hypothesis | None
+    """None if the audio could not be read."""
+    reason: str = ""
+    """Why it could not."""
+
+
+class Hypotheses:
+    """The file, or a store in memory that ends with the process.
+
+    Args:
+        path: of the file; it need not exist. None for memory only.
+
+    Raises:
+        ValueError: the file is damaged, not merely cut off in its last line.
+        OSError: it cannot be read or written.
+    """
+
+    def __init__(self, path: Path | None) -> None:
+        self.path = path
+        self._runs: dict[str, dict[str, Hypothesis]] = {}
+        if path is not None and path.is_file():
+            self._read(path)
+
+    def _read(self, path: Path) -> None:
+        content = path.read_bytes()
+        whole = content.rfind(b"\n") + 1
+        for number, line in enumerate(content[:whole].splitlines(), start=1):
+            try:
+                row = json.loads(line)
+                key = row.pop("run")
+                if "options" in row:
+                    self._runs.setdefault(key, {})
+                else:
+                    heard = Hypothesis(**row)
+                    self._runs[key][heard.audio] = heard
+            except (ValueError, KeyError, TypeError, AttributeError) as error:
+                raise ValueError(
+                    f"{path}, line {number}: not of an evaluation, or damaged ({error!r}); "
+                    "move the file away"
+                ) from None
+        if whole < len(content):  # a process was killed while it wrote
+            with path.open("r+b") as file:
+                file.truncate(whole)
+
+    def of(self, run: Run) -> dict[str, Hypothesis]:
+        """What a run heard so far, by the digest of the audio."""
+        return self._runs.get(run.key, {})
+
+    def add(self, run: Run, heard: list[Hypothesis]) -> None:
+        """Keeps hypotheses; once this returns, they outlive the process."""
+        rows: list[dict[str, Any]] = [{"run": run.key} | asdict(one) for one in heard]
+        if run.key not in self._runs:
+            rows.insert(0, {"run": run.key} | asdict(run))
+            self._runs[run.key] = {}
+        self._runs[run.key].update((one.audio, one) for one in heard)
+        if self.path is not None:
+            text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+            with self.path.open("ab") as file:
+                file.write(text.encode("utf-8"))

@@ -1,0 +1,102 @@
+"""Utterances, judged as every model heard them: what reports count and utterances.jsonl holds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from baldwhisper_mlx.evaluation.hypotheses import Heard, Hypothesis
+from baldwhisper_mlx.evaluation.normalizers import Normalizer
+from baldwhisper_mlx.evaluation.scoring import Edits, Score, score
+
+MODEL, BASELINE = "model", "baseline"
+"""The two roles; retention is the baseline's errors over the model's."""
+
+
+@dataclass(frozen=True)
+class Judged:
+    """What one model made of one utterance."""
+
+    hypothesis: Hypothesis
+    score: Score
+
+
+@dataclass(frozen=True)
+class Utterance:
+    """One utterance, as every model heard it."""
+
+    file: str
+    reference: str
+    speaker: str | None
+    by: dict[str, Judged]
+    """By role."""
+
+    @property
+    def duration(self) -> float:
+        """Seconds of audio."""
+        return self.by[MODEL].hypothesis.duration
+
+    def to_dict(self) -> dict[str, Any]:
+        """As a line of utterances.jsonl."""
+        row: dict[str, Any] = {
+            "file": self.file,
+            "speaker": self.speaker,
+            "duration": self.duration,
+            "reference": self.reference,
+            "normalized_reference": self.by[MODEL].score.reference,
+        }
+        for role, judged in self.by.items():
+            found = judged.score
+            row[role] = {
+                "hypothesis": judged.hypothesis.text,
+                "normalized_hypothesis": found.hypothesis,
+                "words": edits_dict(found.words),
+                "characters": edits_dict(found.characters),
+                "is_empty": found.is_empty,
+                "is_loop": found.is_loop,
+                "seconds": judged.hypothesis.seconds,
+                "alignment": [
+                    [pair.kind, pair.reference, pair.hypothesis] for pair in found.alignment
+                ],
+            }
+        return row
+
+
+def judge(
+    heard: Mapping[str, Sequence[Heard]], normalize: Normalizer
+) -> tuple[list[Utterance], list[dict[str, str]]]:
+    """Scores what models heard in the same clips.
+
+    Args:
+        heard: of each role, a row for each clip, in the same order.
+        normalize: from `load_normalizer`.
+
+    Returns:
+        The utterances that all models heard; and `file` and `reason` of the others.
+    """
+    utterances, skipped = [], []
+    for together in zip(*heard.values(), strict=True):
+        first = together[0]
+        by = {
+            role: Judged(one.hypothesis, score(one.reference, one.hypothesis.text, normalize))
+            for role, one in zip(heard, together, strict=True)
+            if one.hypothesis is not None
+        }
+        if len(by) == len(heard):
+            utterances.append(Utterance(first.file, first.reference, first.speaker, by))
+        else:
+            reason = next(one.reason for one in together if one.hypothesis is None)
+            skipped.append({"file": first.file, "reason": reason})
+    return utterances, skipped
+
+
+def worst(utterances: Sequence[Utterance], count: int) -> list[Utterance]:
+    """The utterances in which the model got most words wrong, most first; none without errors."""
+    wrong = [one for one in utterances if one.by[MODEL].score.words.errors]
+    return sorted(wrong, key=lambda one: -one.by[MODEL].score.words.errors)[:count]
+
+
+def edits_dict(edits: Edits) -> dict[str, int]:
+    """As reports give them: errors, length of the reference, and the kinds of edits."""
+    return {"errors": edits.errors, "total": edits.total} | asdict(edits)
