@@ -52,7 +52,8 @@ from baldwhisper_convert.stage_runs import (
     run_merge,
     sample,
 )
-from benchmarks.word_errors import bootstrap, interval
+from baldwhisper_mlx.evaluation.bootstrap import Bootstrap, difference, error_rate
+from benchmarks.word_errors import interval
 
 ENCODER = ("encoder.*",)
 PROJECTIONS = (*ENCODER, "*.cross_attn.key.*", "*.cross_attn.value.*")
@@ -241,14 +242,15 @@ def report(found: dict[str, dict[str, Any]], plain: str) -> dict[str, dict[str, 
         plain: name of the variant that others are held against.
     """
     counts = {name: np.array(row["word_errors"]) for name, row in found.items()}
-    rates = bootstrap(counts)
+    drawn = Bootstrap(np.column_stack([counts[plain][:, 1], *(c[:, 0] for c in counts.values())]))
+    base = 1 + list(found).index(plain)
     rows = {}
-    for name, row in found.items():
-        wrong, words = (int(n) for n in counts[name].sum(0))
+    for column, (name, row) in enumerate(found.items(), start=1):
+        rate = drawn.estimate(error_rate, column, 0)
         rows[name] = {k: v for k, v in row.items() if k not in ("word_errors", "settings")} | {
-            "wer": round(wrong / words, 4),
-            "wer_interval": interval(rates[name]),
-            "difference_interval": interval(rates[name] - rates[plain]),
+            "wer": rate.to_dict(4)["value"],
+            "wer_interval": interval(rate),
+            "difference_interval": interval(drawn.estimate(difference, base, column, 0)),
         }
     return rows
 

@@ -28,10 +28,11 @@ from baldwhisper_convert.export import export_mlx
 from baldwhisper_convert.quantize import QuantizeOptions
 from baldwhisper_mlx.audio import load_audio
 from baldwhisper_mlx.config import WEIGHTS_FILE
+from baldwhisper_mlx.evaluation.bootstrap import Bootstrap, error_rate
 from baldwhisper_mlx.features import LogMelSpectrogram
 from baldwhisper_mlx.load import LoadedModel
 from baldwhisper_mlx.rules import DecodingOptions
-from benchmarks.word_errors import bootstrap, errors, interval
+from benchmarks.word_errors import errors, interval
 
 
 def variants() -> dict[str, QuantizeOptions | None]:
@@ -103,8 +104,8 @@ class Reference:
 def word_error_rate(
     model: LoadedModel, rows: Sequence[dict[str, Any]], clips: Sequence[Any], language: str
 ) -> dict[str, Any]:
-    """Rate and 95 % bootstrap interval; None without jiwer and whisper's normalizer."""
-    if not all(importlib.util.find_spec(name) for name in ("jiwer", "whisper")):
+    """Rate and 95 % bootstrap interval; None without jiwer and whisper-normalizer."""
+    if not all(importlib.util.find_spec(name) for name in ("jiwer", "whisper_normalizer")):
         return {"wer": None, "wer_interval": None}
     texts = {
         row["file_name"]: baldwhisper_mlx.transcribe(
@@ -112,10 +113,8 @@ def word_error_rate(
         ).text
         for row, samples in zip(rows, clips, strict=True)
     }
-    counts = errors(rows, texts)
-    wrong, words = (int(n) for n in counts.sum(0))
-    rates = bootstrap({"model": counts})["model"]
-    return {"wer": round(wrong / words, 4), "wer_interval": interval(rates)}
+    rate = Bootstrap(errors(rows, texts)).estimate(error_rate, 0, 1)
+    return {"wer": rate.to_dict(4)["value"], "wer_interval": interval(rate)}
 
 
 def measure(

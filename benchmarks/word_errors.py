@@ -1,9 +1,8 @@
 """Word error rates of exported models on a folder of speech, through the shipped runtime.
 
 Greedy, whole files, default options but for the temperature; whisper's English normalizer. Every
-utterance goes to a JSONL file as it comes, and a second run goes on from there. Intervals are
-from 10,000 bootstrap samples of the utterances, the same ones for every model, so that ratios
-are paired.
+utterance goes to a JSONL file as it comes, and a second run goes on from there. Errors and
+intervals are those of `baldwhisper evaluate`, for any number of models, all paired.
 
     python benchmarks/word_errors.py --data FOLDER --model teacher=DIR --model student=DIR \
         --baseline teacher --work words.jsonl --out benchmarks/results/word_errors.json
@@ -22,8 +21,10 @@ import numpy as np
 from tqdm import tqdm
 
 import baldwhisper_mlx
-
-SAMPLES = 10_000
+from baldwhisper_mlx.evaluation import bootstrap
+from baldwhisper_mlx.evaluation.bootstrap import Bootstrap, Estimate
+from baldwhisper_mlx.evaluation.normalizers import load_normalizer
+from baldwhisper_mlx.evaluation.scoring import score
 
 
 def listen(
@@ -61,33 +62,15 @@ def read_rows(work: Path) -> list[dict[str, Any]]:
 
 def errors(clips: Sequence[dict[str, Any]], texts: dict[str, str]) -> np.ndarray:
     """Word errors and reference words of every clip, (N, 2)."""
-    import jiwer
-    from whisper.normalizers import EnglishTextNormalizer
-
-    normalize = EnglishTextNormalizer()
-    counts = []
-    for clip in clips:
-        wanted, found = normalize(clip["text"]), normalize(texts[clip["file_name"]])
-        result = jiwer.process_words(wanted, found)
-        wrong = result.substitutions + result.deletions + result.insertions
-        counts.append((wrong, len(wanted.split())))
-    return np.array(counts)
+    normalize = load_normalizer("whisper-english")
+    scores = [score(clip["text"], texts[clip["file_name"]], normalize).words for clip in clips]
+    return np.array([(one.errors, one.total) for one in scores])
 
 
-def bootstrap(counts: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Word error rates of `SAMPLES` draws of the clips, the same draws for every model.
-
-    Args:
-        counts: of each model, word errors and reference words of every clip (N, 2).
-    """
-    size = len(next(iter(counts.values())))
-    draw = np.random.default_rng(0).integers(size, size=(SAMPLES, size))
-    return {name: c[draw, 0].sum(1) / c[draw, 1].sum(1) for name, c in counts.items()}
-
-
-def interval(values: np.ndarray) -> list[float]:
-    """The middle 95 % of bootstrap values."""
-    return [round(float(v), 4) for v in np.percentile(values, [2.5, 97.5])]
+def interval(estimate: Estimate) -> list[Any]:
+    """The bounds of an estimate, rounded."""
+    found: list[Any] = estimate.to_dict(4)["interval"]
+    return found
 
 
 def report(
@@ -99,21 +82,26 @@ def report(
         name: errors(clips, {r["file_name"]: r["text"] for r in rows if r["model"] == name})
         for name in names
     }
-    rates = bootstrap(counts)
+    drawn = Bootstrap(
+        np.column_stack([counts[baseline][:, 1], *(c[:, 0] for c in counts.values())])
+    )
+    base = 1 + names.index(baseline)
     result: dict[str, Any] = {}
-    for name in names:
-        wrong, words = (int(v) for v in counts[name].sum(0))
+    for column, name in enumerate(names, start=1):
+        pair = (base, column)
+        rate = drawn.estimate(bootstrap.error_rate, column, 0)
+        ratio = drawn.estimate(bootstrap.retention, *pair)
+        accuracy = drawn.estimate(bootstrap.accuracy_ratio, *pair, 0)
         mine = [row for row in rows if row["model"] == name]
-        wer, base = wrong / words, counts[baseline].sum(0)[0] / counts[baseline].sum(0)[1]
         result[name] = {
-            "wer": round(wer, 4),
-            "wer_interval": interval(rates[name]),
-            "wer_ratio": round(float(base / wer), 4) if wer else None,
-            "wer_ratio_interval": interval(rates[baseline] / rates[name]),
-            "accuracy_ratio": round(float((1 - wer) / (1 - base)), 4),
-            "accuracy_ratio_interval": interval((1 - rates[name]) / (1 - rates[baseline])),
-            "word_errors": wrong,
-            "words": words,
+            "wer": rate.to_dict(4)["value"],
+            "wer_interval": interval(rate),
+            "wer_ratio": ratio.to_dict(4)["value"],
+            "wer_ratio_interval": interval(ratio),
+            "accuracy_ratio": accuracy.to_dict(4)["value"],
+            "accuracy_ratio_interval": interval(accuracy),
+            "word_errors": int(drawn.totals[column]),
+            "words": int(drawn.totals[0]),
             "rtf": round(sum(r["seconds"] for r in mine) / sum(r["duration"] for r in mine), 4),
         }
     return result
