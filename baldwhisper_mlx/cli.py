@@ -15,6 +15,7 @@ from typing import Any
 import click
 
 from baldwhisper_mlx import __version__
+from baldwhisper_mlx.bench.command import bench
 from baldwhisper_mlx.evaluation.command import evaluate
 from baldwhisper_mlx.outputs import STDIN, plan_outputs, prepare_folder
 from baldwhisper_mlx.writers import WRITERS
@@ -160,6 +161,9 @@ def info(model: str | None, revision: str | None) -> None:
     width = max(map(len, lines))
     for label, text in lines.items():
         click.echo(f"{label:<{width}}  {text}")
+
+
+cli.add_command(bench)
 
 
 def _check_usage(files: tuple[str, ...], output_format: str, output_dir: Path | None) -> None:

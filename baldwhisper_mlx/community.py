@@ -98,7 +98,7 @@ def read_community(folder: Path) -> tuple[ModelConfig, dict[str, mx.array], dict
         raise ValueError(f"{folder}: not read as an mlx-whisper model ({error})") from None
     positions = "encoder.positional_embedding"
     if positions not in weights:  # mlx-whisper computes them when it builds the model
-        table = _sinusoids(config.n_audio_ctx, config.n_audio_state)
+        table = sinusoids(config.n_audio_ctx, config.n_audio_state)
         weights[positions] = table.astype(getattr(mx, config.dtype))
     return config, weights, ranks
 
@@ -178,7 +178,7 @@ def _ranks(folder: Path, n_vocab: int) -> dict[bytes, int]:
     )
 
 
-def _sinusoids(length: int, channels: int) -> mx.array:
+def sinusoids(length: int, channels: int) -> mx.array:
     """OpenAI's `whisper.model.sinusoids`: sine then cosine, timescales 1 to 10000."""
     scale = mx.exp(-mx.log(mx.array(10000.0)) * mx.arange(channels // 2) / (channels // 2 - 1))
     angles = mx.arange(length)[:, None] * scale[None]

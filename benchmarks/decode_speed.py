@@ -146,45 +146,11 @@ def measure(contender: str, model: str, ct2: str, batch: int, timestamps: bool) 
 
 
 def count_primitives(model: str) -> dict[str, int]:
-    """Primitives in the graph of one decode step with timestamp rules, batch 1.
+    """Primitives of a decode step: on a CPU, on a GPU, and those of them that are the rules."""
+    from baldwhisper_mlx.bench.primitives import count_step
 
-    While it builds a graph for a CPU, MLX expands fused attention and layer norm into their
-    parts; "gpu" counts each of them as the one primitive that a GPU runs.
-    """
-    import mlx.core as mx
-
-    from baldwhisper_mlx.rules import DecodingOptions, LogitRules
-
-    loaded = baldwhisper_mlx.load_model(model, dtype="float32")
-    config, cache = loaded.config, loaded.model.make_cache()
-    loaded.model.attend_to(mx.array(features(1, config)), cache)
-    rules, key = LogitRules(loaded.decoder.vocabulary, DecodingOptions()), mx.random.key(0)
-
-    def logits(token: mx.array) -> mx.array:
-        return loaded.model.logits(loaded.model.decoder(token, cache))[:, 0]
-
-    state = rules.first(logits(mx.array([[1]])), key)
-    mx.eval(state, [(layer.self_attn._keys, layer.self_attn._values) for layer in cache])
-    mx.eval([layer.cross_attn.state() for layer in cache])
-    step = logits(state.token)
-    total, model_only = _nodes(rules._next(step, state, key)), _nodes(step)
-    one, row, vector = mx.zeros((1, 1, 1, 64)), mx.zeros((1, 64)), mx.zeros(64)
-    mx.eval(one, row, vector)
-    attention = _nodes(mx.fast.scaled_dot_product_attention(one, one, one, scale=1.0))
-    norm = _nodes(mx.fast.layer_norm(row, vector, vector, 1e-5))
-    layers = config.n_text_layer
-    expanded = 2 * layers * (attention - 1) + (3 * layers + 1) * (norm - 1)
-    return {"cpu": total, "gpu": total - expanded, "rules": total - model_only}
-
-
-def _nodes(output: Any) -> int:
-    import io
-
-    import mlx.core as mx
-
-    text = io.StringIO()
-    mx.export_to_dot(text, *(output if isinstance(output, tuple) else [output]))
-    return text.getvalue().count("shape=rectangle")
+    found = count_step(baldwhisper_mlx.load_model(model, dtype="float32"))
+    return {"cpu": found["graph"], "gpu": found["fused"], "rules": found["rules"]}
 
 
 def table(rounds: list[dict[str, Any]]) -> dict[str, Any]:

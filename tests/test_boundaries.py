@@ -30,6 +30,15 @@ STANDARD_LIBRARY_ONLY = ("_version", "config", "languages", "quantization")
 RUNTIME_ARROWS: dict[str, set[str]] = {
     "_version": set(),
     "audio": {"config", "integrity"},
+    "bench.cases": set(),
+    "bench.ceilings": set(),
+    "bench.children": {"bench.machine"},
+    "bench.clips": {"audio", "config"},
+    "bench.costs": {"config", "model"},
+    "bench.results": set(),
+    "bench.table": set(),
+    "bench.timing": set(),
+    "bench.plot": set(),
     "blas": set(),
     "cache": set(),
     "community": {"config", "languages", "model_files", "quantization", "tokenizer"},
@@ -68,7 +77,8 @@ RUNTIME_ARROWS: dict[str, set[str]] = {
     "writers": {"segments"},
 }
 COMMAND_LINE = {
-    f"baldwhisper_mlx.{name}" for name in ("cli", "batch", "outputs", "evaluation.command")
+    f"baldwhisper_mlx.{name}"
+    for name in ("cli", "batch", "outputs", "bench.command", "evaluation.command")
 }
 
 # Stages are found by name as they arrive. Recipes know their settings, and only what brings them

@@ -1,0 +1,193 @@
+"""What a case asks of a runtime, and how this one does it.
+
+A runtime has a method for each action. It makes everything ready and returns a task; only the
+task is timed. A task ends when its result is on the host, not when it has been asked for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import mlx.core as mx
+
+from baldwhisper_mlx import __version__
+from baldwhisper_mlx.audio import load_audio
+from baldwhisper_mlx.bench import ceilings, costs, primitives
+from baldwhisper_mlx.config import FRAMES_PER_POSITION, ModelConfig
+from baldwhisper_mlx.decode import CHECK_EVERY
+from baldwhisper_mlx.features import N_FRAMES, LogMelSpectrogram
+from baldwhisper_mlx.load import load_model
+from baldwhisper_mlx.rules import DecodingOptions
+from baldwhisper_mlx.transcription import TEMPERATURES, transcribe
+
+Task = Callable[[], dict[str, Any]]
+"""Does the work once; returns counts: `tokens`, and of a transcription `windows`, `fallbacks`."""
+
+
+class Runtime(Protocol):
+    """The actions of a contender."""
+
+    def describe(self) -> dict[str, Any]:
+        """Facts about the model as it lies in memory."""
+
+    def decode(self, *, batch: int, tokens: int, timestamps: bool) -> Task:
+        """Forced tokens for each of `batch` clips of random encoder states, prompt included."""
+
+    def encode(self, *, seconds: float) -> Task:
+        """Log-mel of one clip to the keys and values that decoding attends to."""
+
+    def first_token(self, *, audio: str, language: str | None) -> Task:
+        """An audio file to the first token of its transcript."""
+
+    def transcribe(self, *, audio: str, language: str | None, temperature: float | None) -> Task:
+        """An audio file to its transcript; `temperature` None for the default schedule."""
+
+
+class Ours:
+    """A model in baldwhisper-mlx.
+
+    Args:
+        model: its folder.
+    """
+
+    def __init__(self, model: str) -> None:
+        self.loaded = load_model(model)
+
+    def describe(self) -> dict[str, Any]:
+        """Sizes, dtype, primitives per step; and the parts of the ceilings that are the model's."""
+        loaded, config = self.loaded, self.loaded.config
+        return {
+            "runtime": f"baldwhisper-mlx {__version__}",
+            "parameters": costs.count_floats(loaded.model),
+            "memory_dtype": _dtype_name(loaded.model.decoder.ln.weight.dtype),
+            "weight_bytes": costs.weight_bytes(loaded.model),
+            "encode_flops": costs.encode_flops(config, config.n_audio_ctx),
+            "primitives": primitives.count_step(loaded),
+            "syncs_per_token": 1 / CHECK_EVERY,
+        }
+
+    def step_bytes(self, *, batch: int, tokens: int, timestamps: bool) -> float:
+        """Bytes that a step of `decode` with these arguments must read."""
+        prompt = len(self._prompt(timestamps))
+        return costs.step_bytes(self.loaded.model, batch=batch, prompt=prompt, tokens=tokens)
+
+    def encoder_flops(self, *, seconds: float) -> int:
+        """Operations of `encode` with these arguments."""
+        positions = self.loaded.config.audio_positions(_frames(seconds))
+        # What is not "dynamic" encodes 30 s and cuts afterwards.
+        if self.loaded.config.audio_context != "dynamic":
+            positions = self.loaded.config.n_audio_ctx
+        return costs.encode_flops(self.loaded.config, positions)
+
+    def ceilings(self, *, stream_bytes: int) -> dict[str, float]:
+        """Measured bytes per second, and operations per second at this encoder's shapes."""
+        config = self.loaded.config
+        dtype = self.loaded.model.decoder.ln.weight.dtype
+        return {
+            "bytes_per_second": ceilings.bandwidth(stream_bytes),
+            "flops_per_second": ceilings.product_rate(
+                config.n_audio_state, config.n_audio_ctx, dtype
+            ),
+        }
+
+    def decode(self, *, batch: int, tokens: int, timestamps: bool) -> Task:
+        """See `Runtime`."""
+        decoder, prompt = self.loaded.decoder, self._prompt(timestamps)
+        states = random_states(batch, self.loaded.config, self.loaded.model.decoder.ln.weight.dtype)
+        options = DecodingOptions(timestamps=timestamps, forced_length=tokens)
+        mx.eval(states)
+
+        def task() -> dict[str, Any]:
+            decoder.attend_to(states)  # timed, because mlx-whisper does it in its first step
+            results = decoder.decode(prompt, options)
+            return {"tokens": sum(len(result.tokens) for result in results)}
+
+        return task
+
+    def encode(self, *, seconds: float) -> Task:
+        """See `Runtime`."""
+        model = self.loaded.model
+        cache = model.make_cache()
+        mel, n_frames = random_mel(self.loaded.config.n_mels), _frames(seconds)
+        mx.eval(mel)
+
+        def task() -> dict[str, Any]:
+            model.encode(mel, [n_frames], cache)
+            mx.eval([layer.cross_attn.state() for layer in cache])
+            return {}
+
+        return task
+
+    def first_token(self, *, audio: str, language: str | None) -> Task:
+        """See `Runtime`."""
+        loaded = self.loaded
+        tokenizer, decoder = loaded.tokenizer, loaded.decoder
+
+        def task() -> dict[str, Any]:
+            mel = LogMelSpectrogram(load_audio(audio), loaded.config.n_mels)
+            decoder.encode(mel.window(0)[None], [min(mel.n_frames, N_FRAMES)])
+            code = language or "en"
+            if language is None and tokenizer.is_multilingual:
+                found = decoder.detect_language(list(tokenizer.languages.values()))
+                code = list(tokenizer.languages)[int(found[0].argmax())]
+            prompt = tokenizer.sot_sequence(code, "transcribe", timestamps=True)
+            decoder.decode(prompt, DecodingOptions(max_tokens=1))
+            return {"tokens": 1}
+
+        return task
+
+    def transcribe(self, *, audio: str, language: str | None, temperature: float | None) -> Task:
+        """See `Runtime`."""
+        schedule = TEMPERATURES if temperature is None else (temperature,)
+
+        def task() -> dict[str, Any]:
+            result = transcribe(audio, self.loaded, language=language, temperature=schedule)
+            segments = [(s.seek, s.temperature, len(s.tokens)) for s in result.segments]
+            return count_segments(segments) | {"text": result.text.strip()}
+
+        return task
+
+    def _prompt(self, timestamps: bool) -> list[int]:
+        tokenizer = self.loaded.tokenizer
+        language = next(iter(tokenizer.languages), "en")
+        return tokenizer.sot_sequence(language, "transcribe", timestamps=timestamps)
+
+
+def random_states(batch: int, config: ModelConfig, dtype: mx.Dtype) -> mx.array:
+    """Encoder states (batch, n_audio_ctx, d) of unit variance: forced tokens do not depend on
+    what is in them, only on how many there are."""
+    shape = (batch, config.n_audio_ctx, config.n_audio_state)
+    return mx.random.normal(shape, key=mx.random.key(0)).astype(dtype)
+
+
+def random_mel(n_mels: int) -> mx.array:
+    """Features (1, 3000, n_mels) of 30 s, within the range that log-mel has."""
+    return mx.random.uniform(-1, 1, (1, N_FRAMES, n_mels), key=mx.random.key(0))
+
+
+def count_segments(segments: list[tuple[int, float, int]]) -> dict[str, Any]:
+    """Counts of a transcription.
+
+    Args:
+        segments: seek, temperature and number of tokens of each.
+
+    Returns:
+        `tokens`; `windows` that gave segments; `fallbacks`, the attempts beyond each first one.
+    """
+    windows = {seek: temperature for seek, temperature, _ in segments}
+    return {
+        "tokens": sum(tokens for _, _, tokens in segments),
+        "windows": len(windows),
+        "fallbacks": sum(
+            TEMPERATURES.index(t) if t in TEMPERATURES else 0 for t in windows.values()
+        ),
+    }
+
+
+def _frames(seconds: float) -> int:
+    return min(N_FRAMES, round(seconds * 50) * FRAMES_PER_POSITION)
+
+
+def _dtype_name(dtype: mx.Dtype) -> str:
+    return str(dtype).removeprefix("mlx.core.")

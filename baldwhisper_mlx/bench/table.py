@@ -1,0 +1,174 @@
+"""A result as text: who was measured on what, and a table for each comparison.
+
+One table says what compression gains, another what the runtime gains. No row has both, because
+their product depends on what one compares with. Standard library only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+_COUNTED = ("tokens", "windows", "fallbacks")
+
+
+def render(result: dict[str, Any]) -> str:
+    """The whole report of a result, without a final newline."""
+    parts = [header(result), contenders(result)]
+    compared = result["comparisons"]
+    for name, comparison in compared.items():
+        parts.append(f"{comparison['title']}\n{comparison_table(result, name)}")
+    if not compared:
+        parts.append(plain_table(result))
+    parts.append(f"Against what the machine can do, and memory\n{detail_table(result)}")
+    return "\n\n".join(parts)
+
+
+def header(result: dict[str, Any]) -> str:
+    """Machine, versions, load, ceilings and the command line."""
+    machine = result["machine"]
+    threads = "".join(f", {key}={value}" for key, value in machine["threads"].items())
+    lines = {
+        "device": f"{machine['device']}, {machine['chip']}, {machine['cores']} cores, "
+        f"{machine['memory_gb']} GiB{threads}",
+        "system": f"{machine['os']}, Python {machine['python']}, MLX {machine['mlx']}"
+        + (f" with {machine['blas']}" if machine["blas"] else ""),
+        "load": f"{_numbers(machine['load_before'])} before, "
+        f"{_numbers(machine['load_after'])} after (1, 5, 15 minutes)",
+    }
+    for name, found in result["ceilings"].items():
+        lines[f"ceilings, {name}"] = (
+            f"{found['bytes_per_second'] / 1e9:.1f} GB/s read, "
+            f"{found['flops_per_second'] / 1e9:.0f} GFLOP/s in the encoder's products"
+        )
+    lines["command"] = result["command"]
+    width = max(map(len, lines))
+    return "\n".join(f"{label:<{width}}  {text}" for label, text in lines.items())
+
+
+def contenders(result: dict[str, Any]) -> str:
+    """A table of the models: size, dtype, primitives and bytes of a step."""
+    rows = [
+        ["", "model", "runtime", "parameters", "on disk", "stored", "in memory", "primitives/step"]
+    ]
+    for name, facts in result["contenders"].items():
+        count = facts.get("primitives")
+        parameters = facts.get("parameters")
+        stored = "quantized" if facts["quantization"] else facts["stored_dtype"] or "-"
+        rows.append(
+            [
+                name,
+                facts["model"],
+                facts["runtime"],
+                f"{parameters / 1e6:.1f} M" if parameters else "-",
+                f"{facts['disk_bytes'] / 1e6:.1f} MB",
+                stored,
+                facts["memory_dtype"],
+                f"{count['fused']} ({count['graph']} on this device)" if count else "-",
+            ]
+        )
+    notes = [
+        f"{name}: {facts['quantization']}"
+        for name, facts in result["contenders"].items()
+        if facts["quantization"]
+    ]
+    return "\n".join([grid(rows, left=3), *notes])
+
+
+def comparison_table(result: dict[str, Any], name: str) -> str:
+    """Medians and quartiles of two contenders, and the speed-up round by round."""
+    fast, slow = result["comparisons"][name]["fast"], result["comparisons"][name]["slow"]
+    rows = [["", fast, slow, "speed-up"]]
+    for case in result["cases"]:
+        values = [value_text(case, contender) for contender in (fast, slow)]
+        rows.append([case["name"], *values, f"{spread(case['speed_ups'][name], 2)} x"])
+    return grid(rows)
+
+
+def plain_table(result: dict[str, Any]) -> str:
+    """The same where nothing is compared."""
+    names = list(result["contenders"])
+    rows = [["", *names]]
+    rows += [
+        [case["name"], *(value_text(case, name) for name in names)] for case in result["cases"]
+    ]
+    return grid(rows)
+
+
+def detail_table(result: dict[str, Any]) -> str:
+    """Ceilings reached, memory, and what transcriptions were made of."""
+    rows = [["", "", "ceiling", "reached", "MLX MB", "process MB", *_COUNTED]]
+    for case in result["cases"]:
+        for name, found in case["results"].items():
+            ceiling = found["ceiling"]
+            fraction = found["fraction"]
+            rows.append(
+                [
+                    case["name"],
+                    name,
+                    "-" if ceiling is None else f"{ceiling:.3g} {case['unit']}",
+                    "-" if fraction is None else f"{100 * fraction:.0f} %",
+                    _megabytes(found["peak_mlx_bytes"]),
+                    _megabytes(found["peak_process_bytes"]),
+                    *("-" if found[key] is None else str(found[key]) for key in _COUNTED),
+                ]
+            )
+    return grid(rows, left=2)
+
+
+def value_text(case: dict[str, Any], contender: str) -> str:
+    """What a contender reached in a case; for audio also the real-time factor."""
+    value = case["results"][contender]["value"]
+    text = f"{spread(value)} {case['unit']}"
+    # the first token does not depend on how much audio follows
+    if case["unit"] == "s" and not case["label"].endswith("first token"):
+        text += f", RTF {value['median'] / case['amount']:.3f}"
+    return text
+
+
+def spread(found: dict[str, float], digits: int | None = None) -> str:
+    """Median and quartiles, such as `45.3 [44.1, 46.0]`.
+
+    Args:
+        found: from `quartiles`.
+        digits: after the point; by default three significant ones.
+    """
+
+    def number(value: float) -> str:
+        return significant(value) if digits is None else f"{value:.{digits}f}"
+
+    return f"{number(found['median'])} [{number(found['q1'])}, {number(found['q3'])}]"
+
+
+def significant(value: float) -> str:
+    """A number with three significant digits and no exponent.
+
+    Example:
+        >>> significant(0.04567), significant(123.4), significant(12345.6)
+        ('0.0457', '123', '12346')
+    """
+    if value == 0:
+        return "0"
+    text = f"{value:.3g}"
+    return f"{value:.0f}" if "e" in text and abs(value) >= 1 else text
+
+
+def grid(rows: Sequence[Sequence[str]], left: int = 1) -> str:
+    """Columns wide enough for their contents; the first `left` of them flush left."""
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    lines = []
+    for row in rows:
+        cells = [
+            cell.ljust(width) if i < left else cell.rjust(width)
+            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ]
+        lines.append("  ".join(cells).rstrip())
+    return "\n".join(lines)
+
+
+def _numbers(values: Sequence[float]) -> str:
+    return " ".join(f"{value:.2f}" for value in values)
+
+
+def _megabytes(value: float | None) -> str:
+    return "-" if value is None else f"{value / 1e6:.0f}"
