@@ -1,6 +1,7 @@
 # Everything on a fresh machine with Python 3.10 or newer and a network:
 #   make demo   speech to text: transcript of examples/sample.wav by the bundled model
 #   make test   ruff, mypy and the offline tests
+#   make bench DATA=path/to/speech   speed, memory and errors of all models and other programs
 # Each makes its own .venv first; a second run finds it there. Works with GNU make 3.81 and 4.
 
 PYTHON ?= python3
@@ -13,8 +14,10 @@ MODEL := .cache/models/whisper-base
 
 # A folder of speech with transcripts for `make test-real DATA=...`; see CONTRIBUTING.md.
 DATA ?=
+# A model folder for `make bench`; the bundled model if there is none.
+STUDENT ?=
 
-.PHONY: demo test test-real lint clean
+.PHONY: demo test test-real bench lint clean
 
 demo: $(VENV)/.demo
 	$(BIN)/baldwhisper transcribe examples/sample.wav
@@ -25,6 +28,10 @@ test: lint
 test-real: $(VENV)/.test $(MODEL)/config.json
 	BALDWHISPER_TEACHER=$(TEACHER) BALDWHISPER_MODEL=$(MODEL) BALDWHISPER_DATA="$(DATA)" \
 		$(BIN)/python -m pytest -m real
+
+bench: $(VENV)/.bench $(MODEL)/config.json
+	$(BIN)/python -m benchmarks.run_all --checkpoint $(TEACHER) --teacher $(MODEL) \
+		--data "$(DATA)" $(if $(STUDENT),--student "$(STUDENT)")
 
 lint: $(VENV)/.test
 	$(BIN)/ruff check .
@@ -55,6 +62,11 @@ $(VENV)/.convert: $(VENV)/.demo
 $(VENV)/.test: $(VENV)/.convert tests/parity/requirements.txt
 	$(INSTALL) --editable '.[convert,evaluate,mkl,test,dev]'
 	$(INSTALL) --no-deps --requirement tests/parity/requirements.txt
+	@touch $@
+
+# openai-whisper and mlx-whisper are there from the tests, without dependencies that they do not use
+$(VENV)/.bench: $(VENV)/.test
+	$(INSTALL) faster-whisper pywhispercpp
 	@touch $@
 
 $(TEACHER)/model.bin: | $(VENV)/.convert

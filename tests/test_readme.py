@@ -16,7 +16,7 @@ from benchmarks import decode_speed
 from scripts import update_cli_docs
 
 ROOT = Path(__file__).resolve().parent.parent
-PAGES = ("README.md", "CONTRIBUTING.md", "examples/README.md")
+PAGES = ("README.md", "CONTRIBUTING.md", "examples/README.md", "docs/benchmarks.md")
 PROGRAMS = update_cli_docs.groups()
 
 
@@ -130,7 +130,14 @@ def test_command_line_page_is_current() -> None:
     assert page == update_cli_docs.render(), "run scripts/update_cli_docs.py"
 
 
-@pytest.mark.parametrize("page", [*PAGES, "docs/format.md", "docs/cli.md", "docs/evaluation.md"])
+@pytest.mark.parametrize(
+    "page",
+    [
+        *PAGES,
+        "benchmarks/RESULTS.md",
+        *(f"docs/{name}.md" for name in ("cli", "evaluation", "format", "profile")),
+    ],
+)
 def test_links_to_files_resolve(page: str) -> None:
     path = ROOT / page
     for target in re.findall(r"\]\(([^)#]+)\)", path.read_text(encoding="utf-8")):

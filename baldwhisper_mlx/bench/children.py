@@ -8,24 +8,34 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
-
-from baldwhisper_mlx.bench.machine import peak_process_bytes
 
 _TAIL_LINES = 5
 
 
-def python_command(module: str, function: str = "main") -> list[str]:
-    """A command that calls a function of a module in a new interpreter with our import path."""
-    code = f"import sys; sys.path[:] = {sys.path!r}; from {module} import {function}; {function}()"
-    return [sys.executable, "-c", code]
+def python_command(
+    module: str, function: str = "main", *, peak_file: str | None = None
+) -> list[str]:
+    """A command that calls a function of a module in a new interpreter with our import path.
+
+    Args:
+        module: name of the module.
+        function: without arguments; it may read `sys.argv`.
+        peak_file: where the process leaves its peak memory when it ends; None for nowhere.
+    """
+    lines = [f"import sys; sys.path[:] = {sys.path!r}"]
+    if peak_file is not None:
+        lines += ["import atexit; from baldwhisper_mlx.bench.memory import save_peak"]
+        lines += [f"atexit.register(save_peak, {peak_file!r})"]
+    lines += [f"from {module} import {function}; {function}()"]
+    return [sys.executable, "-c", "\n".join(lines)]
 
 
 class Child:
@@ -98,8 +108,15 @@ class Child:
         self.close()
 
 
-def run_to_first_line(command: Sequence[str]) -> dict[str, Any]:
+def run_to_first_line(
+    module: str, function: str = "main", arguments: Sequence[str] = ()
+) -> dict[str, Any]:
     """Starts a program and times it from outside until its first line is there.
+
+    Args:
+        module: see `python_command`.
+        function: see `python_command`.
+        arguments: of the command line.
 
     Returns:
         `seconds` to that line, the `text` it wrote, and `peak_process_bytes` of the process.
@@ -107,24 +124,29 @@ def run_to_first_line(command: Sequence[str]) -> dict[str, Any]:
     Raises:
         RuntimeError: it failed; the message has its last words.
     """
-    with tempfile.TemporaryFile() as errors:
+    with tempfile.TemporaryDirectory() as folder, tempfile.TemporaryFile() as errors:
+        peak = Path(folder, "peak")
+        command = [*python_command(module, function, peak_file=str(peak)), *arguments]
         began = time.perf_counter()
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors)
-        assert process.stdout is not None
-        with process.stdout:
-            text = process.stdout.readline()
-            seconds = time.perf_counter() - began
-            text += process.stdout.read()
-        # not process.wait(), because only this gives the memory of this one child
-        _, status, usage = os.wait4(process.pid, 0)
-        process.returncode = os.waitstatus_to_exitcode(status)
+        try:
+            assert process.stdout is not None
+            with process.stdout:
+                text = process.stdout.readline()
+                seconds = time.perf_counter() - began
+                text += process.stdout.read()
+        except BaseException:
+            process.kill()
+            raise
+        finally:
+            process.wait()
         if process.returncode != 0:
-            raise RuntimeError(f"{command[0]}: {_tail(errors)}")
-    return {
-        "seconds": seconds,
-        "text": text.decode(errors="replace").strip(),
-        "peak_process_bytes": peak_process_bytes(usage),
-    }
+            raise RuntimeError(f"{module}: {_tail(errors)}")
+        return {
+            "seconds": seconds,
+            "text": text.decode(errors="replace").strip(),
+            "peak_process_bytes": int(peak.read_text(encoding="ascii")),
+        }
 
 
 def _tail(errors: IO[bytes]) -> str:

@@ -15,6 +15,41 @@ import soundfile
 from baldwhisper_mlx.audio import Samples, load_audio
 from baldwhisper_mlx.config import SAMPLE_RATE
 
+SUFFIXES = (".flac", ".m4a", ".mp3", ".mp4", ".ogg", ".opus", ".wav", ".webm")
+"""What counts as a recording in a folder."""
+
+
+def read_recordings(names: Sequence[str], count: int, seconds: float) -> list[Samples]:
+    """Decodes as many recordings as are needed.
+
+    Args:
+        names: files; a folder stands for the recordings in it, by name.
+        count: enough, if their length is enough too.
+        seconds: enough in all, if there are enough of them.
+
+    Returns:
+        Mono samples at 16 kHz of each; all of them where that is not enough.
+
+    Raises:
+        FileNotFoundError, ValueError: see `load_audio`; also for a folder without recordings.
+    """
+    files = []
+    for name in names:
+        folder = Path(name)
+        if not folder.is_dir():
+            files.append(name)
+            continue
+        found = sorted(str(p) for p in folder.iterdir() if p.suffix.lower() in SUFFIXES)
+        if not found:
+            raise ValueError(f"{name}: no recordings in this folder ({', '.join(SUFFIXES)})")
+        files += found
+    recordings: list[Samples] = []
+    for file in files:
+        if len(recordings) >= count and sum(map(len, recordings)) >= seconds * SAMPLE_RATE:
+            break
+        recordings.append(load_audio(file))
+    return recordings
+
 
 def take(recordings: Sequence[Samples], start: int, seconds: float) -> Samples:
     """Exactly so many seconds: recording `start`, then those after it, round and round.
@@ -47,7 +82,7 @@ def write_clips(
     """Writes 16-bit wav files of every length, one for each round that can differ.
 
     Args:
-        files: recordings.
+        files: recordings, or folders of them.
         lengths: in seconds.
         rounds: of the benchmark; there are as many clips of a length, or one per recording.
         folder: where they go.
@@ -56,9 +91,9 @@ def write_clips(
         Paths by length.
 
     Raises:
-        FileNotFoundError, ValueError: see `load_audio`.
+        FileNotFoundError, ValueError: see `read_recordings`.
     """
-    recordings = [load_audio(name) for name in files]
+    recordings = read_recordings(files, rounds, max(lengths, default=0.0))
     found: dict[float, list[str]] = {}
     for seconds in lengths:
         found[seconds] = []

@@ -109,10 +109,11 @@ def bench(
 ) -> None:
     """Measure how fast a student is, against its teacher and what the machine can do.
 
-    AUDIO is speech for the protocols clip and cold. The protocols: paper, 256 forced tokens for
-    each of 10 clips; decode, the same at several batch sizes with timestamps; encode, features to
-    encoder states; clip, an audio file to its first token and final text; cold, the start of
-    a program to its text. Contenders take turns; medians, and quartiles in brackets.
+    AUDIO is speech for the protocols clip and cold: files, or folders of them. The protocols:
+    paper, 256 forced tokens for each of 10 clips; decode, the same at several batch sizes with
+    timestamps; encode, features to encoder states; clip, an audio file to its first token and
+    final text; cold, the start of a program to its text. Contenders take turns; medians, and
+    quartiles in brackets.
     """
     if peer and not teacher:
         raise click.UsageError("--peer runs the teacher: give --teacher")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import platform
 import re
-import resource
 import subprocess
 import sys
 from importlib.metadata import version
@@ -86,13 +85,3 @@ def system() -> str:
 def load_average() -> list[float]:
     """Mean number of processes that wanted to run, over 1, 5 and 15 minutes."""
     return [round(value, 2) for value in os.getloadavg()]
-
-
-def peak_process_bytes(usage: resource.struct_rusage | None = None) -> int:
-    """The most memory that this process has held at once.
-
-    Args:
-        usage: of another process, as `os.wait4` gives it.
-    """
-    usage = usage or resource.getrusage(resource.RUSAGE_SELF)
-    return usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024)

@@ -103,6 +103,7 @@ def scatter(
         axes.barh(places, list(values.values()), height=0.5, color=_BAR)
         axes.set_yticks(places, list(values), fontsize=8)
         axes.invert_yaxis()
+        axes.tick_params(labelsize=8)
         axes.set_xlabel(label, fontsize=8)
         return
     axes.scatter([values[name] for name in named], [errors[name] for name in named], color=_BAR)
@@ -117,6 +118,7 @@ def scatter(
     # from zero, with room for a name to the right of the last point
     axes.set_xlim(0, 1.3 * max(values[name] for name in named))
     axes.set_ylim(0, 1.2 * max(errors[name] for name in named))
+    axes.tick_params(labelsize=8)
     axes.set_xlabel(label, fontsize=8)
     axes.set_ylabel("word error rate in %", fontsize=8)
     axes.grid(alpha=0.3)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from baldwhisper_mlx.bench.cases import Case, Settings
-from baldwhisper_mlx.bench.children import Child, python_command, run_to_first_line
+from baldwhisper_mlx.bench.children import Child, run_to_first_line
 from baldwhisper_mlx.bench.facts import stored_facts
 from baldwhisper_mlx.bench.machine import load_average
 from baldwhisper_mlx.bench.results import SCHEMA
@@ -164,30 +164,31 @@ def measure_case(
 def _runner(contender: Contender, case: Case) -> Iterator[Callable[[dict[str, Any]], Any]]:
     """What runs a round of a case, given its arguments."""
     if case.action == "cold":
-        yield lambda arguments: run_to_first_line(_cold_command(contender, **arguments))
+        yield lambda arguments: run_to_first_line(*_cold_program(contender, **arguments))
         return
     with Child(contender.kind, str(contender.folder)) as child:
         yield lambda arguments: child.ask(case.action, **arguments)
 
 
-def _cold_command(
+def _cold_program(
     contender: Contender, audio: str, language: str | None, temperature: float | None
-) -> list[str]:
-    """What a user types to see the text of a file."""
+) -> tuple[str, str, list[str]]:
+    """What a user runs to see the text of a file: module, function and arguments."""
+    folder = str(contender.folder)
     if contender.kind == "baldwhisper-mlx":
-        command = python_command("baldwhisper_mlx.cli")
-        command += ["transcribe", "--model", str(contender.folder), audio]
-        command += ["--language", language] if language else []
-        return command + (["--temperature", str(temperature)] if temperature is not None else [])
-    command = python_command("baldwhisper_mlx.bench.mlx_whisper", "print_text")
-    return [*command, str(contender.folder), audio, language or "", str(temperature)]
+        options = ["--language", language] if language else []
+        options += [] if temperature is None else ["--temperature", str(temperature)]
+        return "baldwhisper_mlx.cli", "main", ["transcribe", "--model", folder, audio, *options]
+    arguments = [folder, audio, language or "", str(temperature)]
+    return "baldwhisper_mlx.bench.mlx_whisper", "print_text", arguments
 
 
 def _bound(case: Case, child: Child, ceilings: dict[str, float]) -> float | None:
     """Seconds that a round takes if bytes or operations are all it costs."""
     if case.action == "decode":
+        tokens: int = case.arguments["tokens"]
         step: float = child.ask("step_bytes", **case.arguments)
-        return case.arguments["tokens"] * step / ceilings["bytes_per_second"]
+        return tokens * step / ceilings["bytes_per_second"]
     if case.action == "encode":
         flops: float = child.ask("encoder_flops", **case.arguments)
         return flops / ceilings["flops_per_second"]

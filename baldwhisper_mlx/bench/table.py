@@ -9,18 +9,29 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+Rows = list[list[str]]
+"""A table; the first row is its heading."""
+
+DETAILS = "Against what the machine can do, and memory"
+
 _COUNTED = ("tokens", "windows", "fallbacks")
 
 
 def render(result: dict[str, Any]) -> str:
     """The whole report of a result, without a final newline."""
-    parts = [header(result), contenders(result)]
+    quantized = [
+        f"{name}: {facts['quantization']}"
+        for name, facts in result["contenders"].items()
+        if facts["quantization"]
+    ]
+    models = "\n".join([grid(contender_rows(result), left=3), *quantized])
+    parts = [header(result), models]
     compared = result["comparisons"]
     for name, comparison in compared.items():
-        parts.append(f"{comparison['title']}\n{comparison_table(result, name)}")
+        parts.append(f"{comparison['title']}\n{grid(comparison_rows(result, name))}")
     if not compared:
-        parts.append(plain_table(result))
-    parts.append(f"Against what the machine can do, and memory\n{detail_table(result)}")
+        parts.append(grid(plain_rows(result)))
+    parts.append(f"{DETAILS}\n{grid(detail_rows(result), left=2)}")
     return "\n\n".join(parts)
 
 
@@ -46,8 +57,8 @@ def header(result: dict[str, Any]) -> str:
     return "\n".join(f"{label:<{width}}  {text}" for label, text in lines.items())
 
 
-def contenders(result: dict[str, Any]) -> str:
-    """A table of the models: size, dtype, primitives and bytes of a step."""
+def contender_rows(result: dict[str, Any]) -> Rows:
+    """The models: size, dtype, primitives of a step."""
     rows = [
         ["", "model", "runtime", "parameters", "on disk", "stored", "in memory", "primitives/step"]
     ]
@@ -67,35 +78,30 @@ def contenders(result: dict[str, Any]) -> str:
                 f"{count['fused']} ({count['graph']} on this device)" if count else "-",
             ]
         )
-    notes = [
-        f"{name}: {facts['quantization']}"
-        for name, facts in result["contenders"].items()
-        if facts["quantization"]
-    ]
-    return "\n".join([grid(rows, left=3), *notes])
+    return rows
 
 
-def comparison_table(result: dict[str, Any], name: str) -> str:
+def comparison_rows(result: dict[str, Any], name: str) -> Rows:
     """Medians and quartiles of two contenders, and the speed-up round by round."""
     fast, slow = result["comparisons"][name]["fast"], result["comparisons"][name]["slow"]
     rows = [["", fast, slow, "speed-up"]]
     for case in result["cases"]:
         values = [value_text(case, contender) for contender in (fast, slow)]
         rows.append([case["name"], *values, f"{spread(case['speed_ups'][name], 2)} x"])
-    return grid(rows)
+    return rows
 
 
-def plain_table(result: dict[str, Any]) -> str:
+def plain_rows(result: dict[str, Any]) -> Rows:
     """The same where nothing is compared."""
     names = list(result["contenders"])
     rows = [["", *names]]
     rows += [
         [case["name"], *(value_text(case, name) for name in names)] for case in result["cases"]
     ]
-    return grid(rows)
+    return rows
 
 
-def detail_table(result: dict[str, Any]) -> str:
+def detail_rows(result: dict[str, Any]) -> Rows:
     """Ceilings reached, memory, and what transcriptions were made of."""
     rows = [["", "", "ceiling", "reached", "MLX MB", "process MB", *_COUNTED]]
     for case in result["cases"]:
@@ -113,7 +119,7 @@ def detail_table(result: dict[str, Any]) -> str:
                     *("-" if found[key] is None else str(found[key]) for key in _COUNTED),
                 ]
             )
-    return grid(rows, left=2)
+    return rows
 
 
 def value_text(case: dict[str, Any], contender: str) -> str:

@@ -13,7 +13,8 @@ import sys
 import time
 from typing import Any, TextIO
 
-from baldwhisper_mlx.bench.machine import describe_machine, peak_process_bytes
+from baldwhisper_mlx.bench.machine import describe_machine
+from baldwhisper_mlx.bench.memory import peak_process_bytes
 
 TIMED = ("decode", "encode", "first_token", "transcribe")
 """Actions of a runtime that make a task; all others answer by themselves."""

@@ -14,7 +14,7 @@ import soundfile
 from click.testing import CliRunner, Result
 
 from baldwhisper_mlx.bench import plot, results, run, table, worker
-from baldwhisper_mlx.bench.children import Child, python_command, run_to_first_line
+from baldwhisper_mlx.bench.children import Child, run_to_first_line
 from baldwhisper_mlx.cli import cli
 
 from .conftest import RATE, tiny_config, tone, write_model
@@ -160,7 +160,7 @@ def test_a_plot_without_error_rates_or_teacher(measured: tuple[Result, dict[str,
     sizes, speeds = plot.draw(alone).axes
     assert len(sizes.patches) == len(speeds.patches) == 1
     assert "What" not in table.render(alone)
-    assert "paper, batch 10" in table.plain_table(alone)
+    assert "paper, batch 10" in table.grid(table.plain_rows(alone))
 
 
 def test_another_runtime_has_a_panel_and_a_table_of_its_own(
@@ -177,7 +177,9 @@ def test_another_runtime_has_a_panel_and_a_table_of_its_own(
     assert left.get_xlabel() == "times as fast as the teacher"
     assert right.get_xlabel() == f"times as fast as the {run.PEER}"
     assert [t.get_text() for t in sizes.get_yticklabels()] == ["student", "teacher"]
-    first, second = (table.comparison_table(found, name) for name in ("compression", "runtime"))
+    first, second = (
+        table.grid(table.comparison_rows(found, name)) for name in ("compression", "runtime")
+    )
     assert run.PEER not in first
     assert "student" not in second
 
@@ -248,10 +250,18 @@ def test_a_child_says_why_it_cannot(tmp_path: Path) -> None:
         Child("mlx-whisper", str(tmp_path / "gone"))
 
 
-def test_a_program_is_timed_to_its_first_line() -> None:
-    code = "import time; print('text', flush=True); time.sleep(0.5); print('more')"
-    found = run_to_first_line([sys.executable, "-c", code])
+def test_a_program_is_timed_to_its_first_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    code = "import sys, time\ndef main():\n    print(sys.argv[1], flush=True)\n"
+    (tmp_path / "slow_to_end.py").write_text(f"{code}    time.sleep(0.1); print('more')\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    held = bytearray(400_000_000)  # what the parent holds is not the child's
+    held[::4096] = b"1" * len(held[::4096])
+    found = run_to_first_line("slow_to_end", arguments=["text"])
     assert found["text"].split() == ["text", "more"]
     assert found["peak_process_bytes"] > 1_000_000
+    if sys.platform == "linux":  # which is where getrusage would say so
+        assert found["peak_process_bytes"] < len(held)
     with pytest.raises(RuntimeError, match="no_such_module"):
-        run_to_first_line(python_command("no_such_module"))
+        run_to_first_line("no_such_module")

@@ -11,14 +11,15 @@ from typing import Any
 import mlx.core as mx
 import numpy as np
 import pytest
+import soundfile
 from hypothesis import given
 from hypothesis import strategies as st
 from mlx.utils import tree_flatten
 
 from baldwhisper_mlx.audio import load_audio
-from baldwhisper_mlx.bench import ceilings, costs, machine, primitives, results, timing
+from baldwhisper_mlx.bench import ceilings, costs, machine, memory, primitives, results, timing
 from baldwhisper_mlx.bench.cases import BATCHES, PROTOCOLS, Settings, make_cases
-from baldwhisper_mlx.bench.clips import take, write_clips
+from baldwhisper_mlx.bench.clips import read_recordings, take, write_clips
 from baldwhisper_mlx.bench.facts import stored_facts
 from baldwhisper_mlx.bench.runtimes import count_segments
 from baldwhisper_mlx.load import load_model
@@ -127,6 +128,23 @@ def test_clips_are_the_recordings_round_and_round(
     np.testing.assert_array_equal(found, expected)
 
 
+def test_a_folder_is_the_recordings_in_it(tmp_path: Path) -> None:
+    for name, seconds in (("b.wav", 0.2), ("a.WAV", 0.1), ("c.flac", 0.3)):
+        soundfile.write(tmp_path / name, tone(seconds), RATE)
+    (tmp_path / "metadata.jsonl").write_text("")
+    (tmp_path / "empty").mkdir()
+
+    def lengths(count: int, seconds: float) -> list[float]:
+        found = read_recordings([str(tmp_path)], count, seconds)
+        return [len(samples) / RATE for samples in found]
+
+    assert lengths(1, 0) == [0.1]
+    assert lengths(1, 0.25) == [0.1, 0.2]
+    assert lengths(3, 0) == lengths(9, 9) == [0.1, 0.2, 0.3]
+    with pytest.raises(ValueError, match="no recordings in this folder"):
+        read_recordings([str(tmp_path / "empty")], 1, 1)
+
+
 def test_clips_in_files(tmp_path: Path, wav: Path) -> None:
     clips = write_clips([str(wav), str(wav)], [0.5, 2.5], 3, tmp_path)
     assert {seconds: len(paths) for seconds, paths in clips.items()} == {0.5: 2, 2.5: 2}
@@ -203,7 +221,7 @@ def test_the_machine_is_described() -> None:
     json.dumps(found)
     assert found["device"] == mx.default_device().type.name
     assert machine.slug("Apple M1 Pro") == "apple-m1-pro"
-    assert machine.peak_process_bytes() > 10_000_000
+    assert memory.peak_process_bytes() > 10_000_000
     assert len(load) == 3
 
 

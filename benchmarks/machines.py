@@ -1,0 +1,52 @@
+"""What the benchmark scripts share: the machine they ran on, models by name, files written whole.
+
+The machine is described in a process of its own, so that a script which only waits for others
+does not load MLX.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import click
+
+from baldwhisper_mlx.bench.children import python_command
+
+
+def describe() -> dict[str, Any]:
+    """See `baldwhisper_mlx.bench.machine.describe_machine`."""
+    command = python_command("benchmarks.machines", "tell")
+    run = subprocess.run(command, check=True, capture_output=True, text=True)
+    found: dict[str, Any] = json.loads(run.stdout.splitlines()[-1])
+    return found
+
+
+def tell() -> None:
+    """Prints what `describe` returns."""
+    from baldwhisper_mlx.bench.machine import describe_machine
+
+    print(json.dumps(describe_machine()))
+
+
+def named_model(item: str) -> tuple[str, Path]:
+    """Name and folder of a model given as NAME=DIR.
+
+    Raises:
+        click.UsageError: it is not, or there is no such folder.
+    """
+    name, _, folder = item.partition("=")
+    if not name or not folder or not Path(folder).is_dir():
+        raise click.UsageError(f"{item}: it is NAME=DIR, of a model folder")
+    return name, Path(folder)
+
+
+def write_json(path: Path, content: dict[str, Any]) -> None:
+    """Writes a result file, whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.part")
+    temporary.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    os.replace(temporary, path)

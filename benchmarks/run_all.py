@@ -1,0 +1,129 @@
+"""Everything that is measured on a machine, one after the other, and the pages made from it.
+
+    python -m benchmarks.run_all --checkpoint CKPT --teacher DIR --student DIR --data AUDIOFOLDER
+
+Each result is a file named by the chip. What is there already is not measured again, and an
+interrupted run goes on with the same command. `make bench` runs this.
+"""
+
+from __future__ import annotations
+
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+
+from baldwhisper_mlx.bench.machine import chip, slug
+from baldwhisper_mlx.model_files import BUNDLED, MODEL_FILES
+
+RESULTS = Path("benchmarks/results")
+_BALDWHISPER = "from baldwhisper_mlx.cli import main; main()"
+QUICK = {
+    "bench": "--rounds 1 --tokens 8 --batch 1 --seconds 1 --seconds 10",
+    "peers": "--limit 1",
+    "scaling": "--length 10 --length 40 --batch 1 --batch 2 --tokens 8",
+    "profile": "--repeats 1",
+}
+"""Options to see whether all of it works, in a minute or two; the figures mean nothing."""
+
+
+def commands(
+    checkpoint: str,
+    teacher: Path,
+    students: dict[str, Path],
+    data: Path,
+    results: Path,
+    *,
+    language: str,
+    quick: bool,
+) -> Iterator[tuple[str, Path, list[str]]]:
+    """Kind, result file and command of each measurement.
+
+    Args:
+        checkpoint: the teacher's weights in any format, for the other programs.
+        teacher: the teacher, exported.
+        students: name to folder; the one called `student` is compared with the teacher.
+        data: folder of recordings with a metadata.jsonl.
+        results: folder for the result files.
+        language: of the recordings.
+        quick: only to see whether it works.
+    """
+    models = students | {"teacher": teacher}
+    named = [f"{name}={folder}" for name, folder in models.items()]
+    speak = ["--language", language]
+
+    def command(kind: str, program: list[str], *arguments: str) -> tuple[str, Path, list[str]]:
+        path = results / f"{kind}-{slug(chip())}.json"
+        where = ["--json" if kind == "bench" else "--output", str(path)]
+        more = QUICK[kind].split() if quick else []
+        return kind, path, [sys.executable, *program, *arguments, *where, *more]
+
+    pair = ["--teacher", str(teacher), "--peer", "mlx-whisper"]
+    if students["student"] != BUNDLED:  # the default, whose path is nobody's business
+        pair += ["--student", str(students["student"])]
+    yield command("bench", ["-c", _BALDWHISPER], "bench", str(data), *pair, *speak)
+    ours = [word for name, folder in students.items() for word in ("--ours", f"{name}={folder}")]
+    peers = ["--data", str(data), *ours, *speak]
+    yield command("peers", ["-m", "benchmarks.peers"], checkpoint, *peers)
+    repeated = [word for name in named for word in ("--model", name)]
+    yield command("scaling", ["-m", "benchmarks.scaling"], str(data), *repeated, *speak)
+    yield command("profile", ["-m", "benchmarks.profile_model"], *named)
+
+
+def read_students(items: tuple[str, ...]) -> dict[str, Path]:
+    """Students by name; the model that comes with the package, if it is there, if none is named.
+
+    Raises:
+        click.UsageError: not NAME=DIR of a model folder, or none called `student`.
+    """
+    if not items and all((BUNDLED / name).is_file() for name in MODEL_FILES):
+        return {"student": BUNDLED}
+    found = {}
+    for item in items:
+        name, _, folder = item.rpartition("=")
+        found[name or "student"] = Path(folder)
+        if not Path(folder, MODEL_FILES[0]).is_file():
+            raise click.UsageError(f"--student {item}: it is DIR or NAME=DIR, of a model folder")
+    if "student" not in found:
+        raise click.UsageError("name the model to compare with the teacher: --student DIR")
+    return found
+
+
+@click.command()
+@click.option("--checkpoint", required=True, help="The teacher in any format export reads.")
+@click.option("--teacher", required=True, type=click.Path(exists=True, path_type=Path))
+@click.option("--student", "students", multiple=True, metavar="[NAME=]DIR", help="Repeatable.")
+@click.option("--data", required=True, type=click.Path(exists=True, path_type=Path))
+@click.option("--results", type=click.Path(path_type=Path), help=f"Default: {RESULTS}.")
+@click.option("--language", default="en", show_default=True)
+@click.option("--quick", is_flag=True, help="See whether it works; writes to .cache/quick.")
+def main(
+    checkpoint: str,
+    teacher: Path,
+    students: tuple[str, ...],
+    data: Path,
+    results: Path | None,
+    language: str,
+    quick: bool,
+) -> None:
+    """Measure all there is, and write the pages and plots."""
+    results = results or (Path(".cache/quick") if quick else RESULTS)
+    results.mkdir(parents=True, exist_ok=True)
+    found = read_students(students)
+    plan = commands(checkpoint, teacher, found, data, results, language=language, quick=quick)
+    for kind, path, command in plan:
+        if path.exists() and kind in ("bench", "profile"):
+            click.echo(f"{path}: there already", err=True)
+            continue  # the others look into their files, and measure what is missing
+        click.echo(f"$ {shlex.join(command)}", err=True)
+        if subprocess.run(command, check=False).returncode:
+            raise click.ClickException(f"{kind} failed; the same command goes on from there")
+    if results == RESULTS:
+        subprocess.run([sys.executable, "-m", "benchmarks.report"], check=True)
+
+
+if __name__ == "__main__":
+    main()
