@@ -28,7 +28,7 @@ import numpy as np
 from baldwhisper_mlx import __version__
 from baldwhisper_mlx.audio import load_audio
 from baldwhisper_mlx.bench.children import python_command
-from baldwhisper_mlx.bench.machine import chip, cores, load_average, slug
+from baldwhisper_mlx.bench.machine import chip, fast_cores, load_average, slug
 from baldwhisper_mlx.bench.results import NUMBER, OPTIONAL_NUMBER, QUARTILES
 from baldwhisper_mlx.bench.timing import quartiles
 from baldwhisper_mlx.config import CONFIG_FILE, SAMPLE_RATE, VOCABULARY_FILE, ModelConfig
@@ -237,7 +237,7 @@ def plan(ours: Sequence[str], only: Sequence[str]) -> dict[str, Path | None]:
 @click.option("--ours", multiple=True, metavar="NAME=DIR", help="Another model of ours.")
 @click.option("--only", multiple=True, metavar="NAME", help="Only this one; repeatable.")
 @click.option("--limit", type=int, help="Only the first N clips.")
-@click.option("--threads", type=int, default=cores(), show_default=True)
+@click.option("--threads", type=int, default=fast_cores(), show_default=True)
 @click.option("--language", default="en", show_default=True)
 @click.option("--work", type=click.Path(path_type=Path), default=".cache/peers", show_default=True)
 @click.option(

@@ -44,9 +44,7 @@ def describe_machine() -> dict[str, Any]:
 def chip() -> str:
     """The processor's own name, such as "Apple M1"; the architecture where it has none."""
     if sys.platform == "darwin":
-        command = ["sysctl", "-n", "machdep.cpu.brand_string"]
-        run = subprocess.run(command, capture_output=True, text=True, check=False)
-        return run.stdout.strip() or platform.machine()
+        return _sysctl("machdep.cpu.brand_string") or platform.machine()
     try:
         found = re.search(r"^model name\s*:\s*(.+)$", Path("/proc/cpuinfo").read_text(), re.M)
     except OSError:
@@ -71,6 +69,16 @@ def cores() -> int:
     return os.cpu_count() or 1
 
 
+def fast_cores() -> int:
+    """Cores worth a thread: on Apple silicon the performance cores, which waiting for the
+    efficiency cores would only slow down; elsewhere all."""
+    if sys.platform == "darwin":
+        found = _sysctl("hw.perflevel0.logicalcpu")
+        if found.isdigit():
+            return int(found)
+    return cores()
+
+
 def system() -> str:
     """Name and version of the operating system."""
     if sys.platform == "darwin":
@@ -85,3 +93,10 @@ def system() -> str:
 def load_average() -> list[float]:
     """Mean number of processes that wanted to run, over 1, 5 and 15 minutes."""
     return [round(value, 2) for value in os.getloadavg()]
+
+
+def _sysctl(name: str) -> str:
+    """What macOS says about the machine; empty if it does not know the name."""
+    command = ["sysctl", "-n", name]
+    run = subprocess.run(command, capture_output=True, text=True, check=False)
+    return run.stdout.strip()

@@ -17,7 +17,7 @@ import mlx.core as mx
 
 from baldwhisper_mlx.audio import load_audio
 from baldwhisper_mlx.bench.runtimes import Task, count_segments, random_mel, random_states
-from baldwhisper_mlx.community import is_community, sinusoids
+from baldwhisper_mlx.community import is_community, read_community, sinusoids
 from baldwhisper_mlx.config import CONFIG_FILE, WEIGHTS_FILE, ModelConfig
 from baldwhisper_mlx.features import N_FRAMES
 from baldwhisper_mlx.load import read_weights
@@ -35,33 +35,45 @@ def installed_version() -> str | None:
         return None
 
 
+def best_dtype() -> mx.Dtype:
+    """What mlx-whisper runs fastest in: its default on a GPU, float32 on a CPU, as we do."""
+    gpu = mx.default_device().type == mx.DeviceType.gpu
+    return mx.float16 if gpu else mx.float32
+
+
 def write_folder(source: Path, target: Path) -> Path:
-    """Makes a model readable for mlx-whisper.
+    """Makes a model readable for mlx-whisper, in the dtype it runs fastest in.
+
+    mlx-whisper keeps weights in the type they are stored in and converts them at every use.
 
     Args:
-        source: an exported model, dense and unquantized; one of mlx-community's is returned as
-            it is.
+        source: an exported model or one of mlx-community's, dense and unquantized.
         target: the folder to make.
+
+    Returns:
+        `target`.
 
     Raises:
         ValueError: a model that mlx-whisper has no form for; the message says why.
     """
+    # A community folder is read like ours, so that both are written alike.
     if is_community(source):
-        return source
-    config = ModelConfig.from_file(source / CONFIG_FILE)
+        config, weights, _ = read_community(source)
+    else:
+        config = ModelConfig.from_file(source / CONFIG_FILE)
+        weights = read_weights(source / WEIGHTS_FILE)
     if config.embedding_rank is not None or config.quantization is not None:
         raise ValueError(
             f"{source}: mlx-whisper needs a dense embedding and weights that are not quantized; "
             "compare the teacher as it was exported"
         )
-    weights = read_weights(source / WEIGHTS_FILE)
     positions = weights.pop(_POSITIONS)
     if not mx.allclose(positions, sinusoids(*positions.shape), atol=1e-2).item():
         raise ValueError(f"{source}: trained encoder positions, which mlx-whisper cannot read")
     target.mkdir(parents=True, exist_ok=True)
     split: dict[str, mx.array] = {}
     for name, value in weights.items():
-        split |= _split(name, value)
+        split |= _split(name, value.astype(best_dtype()))
     mx.save_safetensors(str(target / "weights.safetensors"), split)
     # OpenAI's ten dimensions, which ModelConfig has first; positions have no weight here.
     raw = config.to_dict()
@@ -98,8 +110,8 @@ class MlxWhisper:
         module = importlib.import_module("mlx_whisper.transcribe")
 
         self.folder = model
-        self.fp16 = mx.default_device().type == mx.DeviceType.gpu
-        self.dtype = mx.float16 if self.fp16 else mx.float32
+        self.dtype = best_dtype()
+        self.fp16 = self.dtype == mx.float16
         self.module: Any = module
         self.model: Any = module.ModelHolder.get_model(model, self.dtype)
 

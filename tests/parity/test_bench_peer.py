@@ -52,19 +52,29 @@ def theirs(folder: Path) -> Path:
     return peer.write_folder(folder, folder.parent / "theirs")
 
 
-def test_no_weight_is_lost_on_the_way(folder: Path, theirs: Path) -> None:
-    (theirs / "vocabulary.tiktoken").write_bytes(OPENAI_VOCABULARY.read_bytes())
-    config, found, _ = read_community(theirs)
+def test_no_weight_is_lost_on_the_way(folder: Path, theirs: Path, tmp_path: Path) -> None:
     expected = dict(mx.load(str(folder / "model.safetensors")))
-    assert found.keys() == expected.keys()
-    for name, value in expected.items():
-        if name.endswith(("qkv.bias", "kv.bias")):  # Whisper's keys have no bias to keep
-            width = config.n_text_state
-            start = width if ".qkv." in name else 0
-            value = mx.array(value)
-            value[start : start + width] = 0
-        np.testing.assert_allclose(np.array(found[name]), np.array(value), atol=2e-3)
-    assert peer.write_folder(theirs, folder / "never") == theirs
+    # ours to theirs, and theirs, in half precision as it is published, to theirs
+    stored = dict(mx.load(str(theirs / "weights.safetensors")))
+    assert {value.dtype for value in stored.values()} == {mx.float32}  # of the CPU
+    published = tmp_path / "published"
+    published.mkdir()
+    half = {name: value.astype(mx.float16) for name, value in stored.items()}
+    mx.save_safetensors(str(published / "weights.safetensors"), half)
+    (published / "config.json").write_bytes((theirs / "config.json").read_bytes())
+    (published / "vocabulary.tiktoken").write_bytes(OPENAI_VOCABULARY.read_bytes())
+    for made in (theirs, peer.write_folder(published, tmp_path / "again")):
+        (made / "vocabulary.tiktoken").write_bytes(OPENAI_VOCABULARY.read_bytes())
+        config, found, _ = read_community(made)
+        assert found.keys() == expected.keys()
+        assert {value.dtype for value in found.values()} == {mx.float32}
+        for name, value in expected.items():
+            if name.endswith(("qkv.bias", "kv.bias")):  # Whisper's keys have no bias to keep
+                width = config.n_text_state
+                start = width if ".qkv." in name else 0
+                value = mx.array(value)
+                value[start : start + width] = 0
+            np.testing.assert_allclose(np.array(found[name]), np.array(value), atol=2e-3)
 
 
 def test_what_mlx_whisper_cannot_read_is_refused(folder: Path, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import platform
 import subprocess
 import sys
 from pathlib import Path
@@ -225,15 +226,25 @@ def test_the_machine_is_described() -> None:
     assert len(load) == 3
 
 
-@pytest.mark.parametrize("found", ["Apple M1\n", ""])
-def test_the_chip_of_a_mac(monkeypatch: pytest.MonkeyPatch, found: str) -> None:
+@pytest.mark.parametrize(
+    ("says", "chip", "cores"),
+    [
+        ({"machdep.cpu.brand_string": "Apple M1", "hw.perflevel0.logicalcpu": "4"}, "Apple M1", 4),
+        ({}, platform.machine(), machine.cores()),
+    ],
+)
+def test_a_mac_tells_its_chip_and_fast_cores(
+    monkeypatch: pytest.MonkeyPatch, says: dict[str, str], chip: str, cores: int
+) -> None:
     def run(command: list[str], **_: Any) -> Any:
-        assert command == ["sysctl", "-n", "machdep.cpu.brand_string"]
-        return subprocess.CompletedProcess(command, 0, stdout=found)
+        assert command[:2] == ["sysctl", "-n"]
+        return subprocess.CompletedProcess(command, 0, stdout=says.get(command[2], "") + "\n")
 
     monkeypatch.setattr(sys, "platform", "darwin")
+    monkeypatch.setattr(machine, "cores", lambda: cores)
     monkeypatch.setattr(subprocess, "run", run)
-    assert machine.chip() == (found.strip() or machine.platform.machine())
+    assert machine.chip() == chip
+    assert machine.fast_cores() == cores
 
 
 def test_facts_of_files(model_folder: Path, tmp_path: Path) -> None:
