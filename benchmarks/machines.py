@@ -8,20 +8,17 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 from pathlib import Path
 from typing import Any
 
 import click
 
-from baldwhisper_mlx.bench.children import python_command
+from baldwhisper_mlx.bench.children import call
 
 
 def describe() -> dict[str, Any]:
     """See `baldwhisper_mlx.bench.machine.describe_machine`."""
-    command = python_command("benchmarks.machines", "tell")
-    run = subprocess.run(command, check=True, capture_output=True, text=True)
-    found: dict[str, Any] = json.loads(run.stdout.splitlines()[-1])
+    found: dict[str, Any] = json.loads(call("benchmarks.machines", "tell").splitlines()[-1])
     return found
 
 

@@ -8,7 +8,6 @@ of its own, so that the one which measures stays small.
 from __future__ import annotations
 
 import os
-import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import asdict
@@ -16,7 +15,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from baldwhisper_mlx.bench.children import python_command
+from baldwhisper_mlx.bench.children import call
 
 if TYPE_CHECKING:
     from baldwhisper_convert.checkpoint import Checkpoint
@@ -51,11 +50,7 @@ class Forms:
         """
         found = self.work / form
         if not found.exists():
-            command = python_command("benchmarks.peer_models")
-            command += [self.source, form, str(self.work)]
-            run = subprocess.run(command, capture_output=True, text=True, check=False)
-            if run.returncode != 0:
-                raise RuntimeError((run.stderr.strip().splitlines() or ["no reason given"])[-1])
+            call("benchmarks.peer_models", arguments=[self.source, form, str(self.work)])
         return found
 
     def make(self, form: str) -> None:

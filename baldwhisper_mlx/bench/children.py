@@ -38,6 +38,28 @@ def python_command(
     return [sys.executable, "-c", "\n".join(lines)]
 
 
+def call(module: str, function: str = "main", arguments: Sequence[str] = (), text: str = "") -> str:
+    """Runs a function in a process of its own, so that what it loads does not stay with us.
+
+    Args:
+        module: see `python_command`.
+        function: see `python_command`.
+        arguments: of the command line.
+        text: its standard input.
+
+    Returns:
+        Its standard output.
+
+    Raises:
+        RuntimeError: it failed; the message is the last line it wrote.
+    """
+    command = [*python_command(module, function), *arguments]
+    run = subprocess.run(command, input=text, capture_output=True, text=True, check=False)
+    if run.returncode != 0:
+        raise RuntimeError((run.stderr.strip().splitlines() or [f"{module} failed"])[-1])
+    return run.stdout
+
+
 class Child:
     """A worker with one model loaded; a context manager that ends it.
 

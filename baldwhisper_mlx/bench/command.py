@@ -53,7 +53,13 @@ _PEERS = ("mlx-whisper",)
     multiple=True,
     help="Only this one; repeatable. By default all, those that need AUDIO if there is some.",
 )
-@click.option("--rounds", type=click.IntRange(min=1), default=5, show_default=True)
+@click.option(
+    "--rounds",
+    type=click.IntRange(min=1),
+    default=5,
+    show_default=True,
+    help="How often each contender has its turn; three times at most for clips over a minute.",
+)
 @click.option(
     "--tokens",
     type=click.IntRange(min=1),
@@ -231,11 +237,15 @@ def _contenders(
         label = _label(teacher, folder)
         found.append(Contender(name=TEACHER, kind=ours, folder=folder, model=label))
         if peer is not None:
-            from baldwhisper_mlx.bench.mlx_whisper import installed_version, write_folder
+            from importlib.util import find_spec
 
-            if installed_version() is None:
-                raise ValueError('mlx-whisper is missing: pip install "baldwhisper-mlx[bench]"')
-            folder = write_folder(folder, work / "mlx-whisper")
+            from baldwhisper_mlx.bench.children import call
+
+            if find_spec("mlx_whisper") is None:
+                raise ValueError(f'{peer} is missing: pip install "baldwhisper-mlx[bench]"')
+            theirs = work / peer
+            call("baldwhisper_mlx.bench.mlx_whisper", "convert", [str(folder), str(theirs)])
+            folder = theirs
             found.append(Contender(name=PEER, kind=peer, folder=folder, model=label))
     return found
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import sys
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -25,14 +25,6 @@ from baldwhisper_mlx.transcription import TEMPERATURES
 
 _PARTS = {"qkv": ("query", "key", "value"), "kv": ("key", "value")}
 _POSITIONS = "encoder.positional_embedding"
-
-
-def installed_version() -> str | None:
-    """Version of mlx-whisper; None if it is not installed."""
-    try:
-        return version("mlx-whisper")
-    except PackageNotFoundError:
-        return None
 
 
 def best_dtype() -> mx.Dtype:
@@ -118,7 +110,7 @@ class MlxWhisper:
     def describe(self) -> dict[str, Any]:
         """Version and dtype."""
         return {
-            "runtime": f"mlx-whisper {installed_version()}",
+            "runtime": f"mlx-whisper {version('mlx-whisper')}",
             "memory_dtype": "float16" if self.fp16 else "float32",
         }
 
@@ -197,6 +189,12 @@ class MlxWhisper:
         multilingual = self.model.is_multilingual
         eot: int = get_tokenizer(multilingual, num_languages=self.model.num_languages).eot
         return eot
+
+
+def convert() -> None:
+    """`write_folder` as a program; its arguments: source, target."""
+    source, target = sys.argv[1:]
+    write_folder(Path(source), Path(target))
 
 
 def print_text() -> None:

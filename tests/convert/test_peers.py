@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import struct
+import subprocess
 import sys
 from importlib.metadata import PackageNotFoundError
 from pathlib import Path
@@ -171,6 +172,16 @@ def test_a_program_that_dies_is_a_failure(data: Path, tmp_path: Path) -> None:
     clips = peers.Clips(data, 1, tmp_path)
     with pytest.raises(RuntimeError, match="gone"):
         peers.run_program("ours", tmp_path / "gone", clips, 1, "en")
+
+
+def test_the_process_that_waits_stays_small() -> None:
+    code = (
+        f"import sys; sys.path[:] = {sys.path!r}\n"
+        "from benchmarks import peers, scaling\n"
+        "sys.exit(str({'mlx.core', 'torch', 'whisper'} & sys.modules.keys() or ''))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.stderr.strip() == ""
 
 
 def test_what_a_program_says(model: Path, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from dataclasses import asdict
 from pathlib import Path
 
@@ -11,10 +12,12 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from click.testing import CliRunner
 
 from baldwhisper_mlx.bench import costs
 from baldwhisper_mlx.bench import mlx_whisper as peer
 from baldwhisper_mlx.bench.runtimes import Ours
+from baldwhisper_mlx.cli import cli
 from baldwhisper_mlx.community import read_community, sinusoids
 from baldwhisper_mlx.config import SAMPLE_RATE
 from baldwhisper_mlx.languages import LANGUAGES
@@ -113,12 +116,16 @@ def test_the_peer_as_a_program(
     assert capsys.readouterr().out.endswith("\n")
 
 
-def test_a_missing_peer_is_said_to_be_missing(monkeypatch: pytest.MonkeyPatch) -> None:
-    from click.testing import CliRunner
+def test_a_peer_that_cannot_be_is_said_to_be_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    factorized = str(write_model(tmp_path / "factorized", tiny_config(embedding_rank=8)))
+    command = ["bench", "--student", factorized, "--teacher", factorized, "--peer", "mlx-whisper"]
+    result = CliRunner().invoke(cli, [*command, "-p", "paper"])
+    assert result.exit_code == 1
+    assert "mlx-whisper needs a dense embedding" in result.stderr
 
-    from baldwhisper_mlx.cli import cli
-
-    monkeypatch.setattr(peer, "installed_version", lambda: None)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     command = ["bench", "--student", ".", "--teacher", ".", "--peer", "mlx-whisper", "-p", "paper"]
     result = CliRunner().invoke(cli, command)
     assert result.exit_code == 1
