@@ -19,6 +19,7 @@ from mlx import nn
 from baldwhisper_mlx.cache import KVCache, LayerCache
 from baldwhisper_mlx.config import ModelConfig
 from baldwhisper_mlx.embedding import FactorizedEmbedding
+from baldwhisper_mlx.functions import attention, gelu
 
 
 class SelfAttention(nn.Module):
@@ -42,7 +43,7 @@ class SelfAttention(nn.Module):
         q, k, v = mx.split(_heads(self.qkv(x), batch, 3 * self.n_head), 3, axis=1)
         if cache is not None:
             k, v = cache.update(k, v)
-        y = mx.fast.scaled_dot_product_attention(q, k, v, scale=self.scale, mask=mask)
+        y = attention(q, k, v, scale=self.scale, mask=mask)
         return self.out(_merge(y))
 
 
@@ -67,7 +68,7 @@ class CrossAttention(nn.Module):
         """x (B * L, d) -> (B * L, d)."""
         k, v = cache.state()
         q = _heads(self.query(x), batch, self.n_head)
-        y = mx.fast.scaled_dot_product_attention(q, k, v, scale=self.scale, mask=mask)
+        y = attention(q, k, v, scale=self.scale, mask=mask)
         return self.out(_merge(y))
 
 
@@ -83,7 +84,7 @@ class EncoderBlock(nn.Module):
     def __call__(self, x: mx.array, batch: int, mask: mx.array | None) -> mx.array:
         """x (B * T, d) -> (B * T, d)."""
         x = x + self.attn(self.attn_ln(x), batch, mask=mask)
-        return x + self.mlp2(nn.gelu(self.mlp1(self.mlp_ln(x))))
+        return x + self.mlp2(gelu(self.mlp1(self.mlp_ln(x))))
 
 
 class DecoderBlock(nn.Module):
@@ -101,7 +102,7 @@ class DecoderBlock(nn.Module):
         """x (B * L, d) -> (B * L, d)."""
         x = x + self.attn(self.attn_ln(x), batch, cache.self_attn, mask)
         x = x + self.cross_attn(self.cross_attn_ln(x), batch, cache.cross_attn, cache.audio_mask)
-        return x + self.mlp2(nn.gelu(self.mlp1(self.mlp_ln(x))))
+        return x + self.mlp2(gelu(self.mlp1(self.mlp_ln(x))))
 
 
 class AudioEncoder(nn.Module):
@@ -120,8 +121,8 @@ class AudioEncoder(nn.Module):
 
     def __call__(self, mel: mx.array, mask: mx.array | None = None) -> mx.array:
         """Encodes log-mel (B, 2T, n_mels) as (B, T, d); mask (B, 1, 1, T) as in LayerCache."""
-        x = nn.gelu(self.conv1(mel.astype(self.conv1.weight.dtype)))
-        x = nn.gelu(self.conv2(x))
+        x = gelu(self.conv1(mel.astype(self.conv1.weight.dtype)))
+        x = gelu(self.conv2(x))
         x = x + self.positional_embedding[: x.shape[1]]
         shape = batch, length, width = x.shape
         x = x.reshape(batch * length, width)

@@ -16,6 +16,8 @@ from typing import NamedTuple
 import mlx.core as mx
 import numpy as np
 
+from baldwhisper_mlx.functions import logsumexp
+
 
 @dataclass(frozen=True, kw_only=True)
 class Vocabulary:
@@ -177,7 +179,7 @@ class LogitRules:
         else:
             token = mx.argmax(masked, axis=-1, keepdims=True)
             score = mx.max(masked, axis=-1, keepdims=True)
-        return token, score - mx.logsumexp(masked, axis=-1, keepdims=True)
+        return token, score - logsumexp(masked)
 
     def _pick_by_mass(self, masked: mx.array, key: mx.array) -> tuple[mx.array, mx.array]:
         """The same, with a timestamp forced where their joint probability beats any text token.
@@ -187,9 +189,9 @@ class LogitRules:
         begin = self.vocabulary.timestamp_begin
         text, stamps = masked[:, :begin], masked[:, begin:]
         text_score = mx.max(text, axis=-1, keepdims=True)
-        stamp_mass = mx.logsumexp(stamps, axis=-1, keepdims=True)
+        stamp_mass = logsumexp(stamps)
         stamp = stamp_mass > text_score
-        mass = mx.logaddexp(mx.logsumexp(text, axis=-1, keepdims=True), stamp_mass)
+        mass = mx.logaddexp(logsumexp(text), stamp_mass)
         mass = mx.where(stamp, stamp_mass, mass)
         if self.options.temperature:
             allowed = mx.where(stamp & (self._ids < begin), -mx.inf, masked)

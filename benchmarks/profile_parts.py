@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import mlx.core as mx
-from mlx import nn
 
+from baldwhisper_mlx import functions
 from baldwhisper_mlx import model as layers
 from baldwhisper_mlx.bench.runtimes import random_states
 from baldwhisper_mlx.rules import DecodingOptions, LogitRules
@@ -46,16 +46,16 @@ def encoder_parts(model: Any, mel: Any) -> Iterator[Part]:
     mx.eval(mel, first, second, x, y, hidden, fused, q, k, v, scores)
     n = range(len(blocks))
     yield Part("convolutions", "product", lambda: [encoder.conv1(mel), encoder.conv2(first)])
-    yield Part("gelu after them", "gelu", lambda: [nn.gelu(first), nn.gelu(second)])
+    yield Part("gelu after them", "gelu", lambda: [functions.gelu(first), functions.gelu(second)])
     yield Part("layer norms", "norm", lambda: [_norms(blocks, x), encoder.ln_post(x)])
     yield Part("query, key, value", "product", lambda: [b.attn.qkv(x) for b in blocks])
     yield Part("attention", "attention", lambda: [_attend(fused, heads, scale) for _ in n])
     yield Part("scores", "product", lambda: [(q * scale) @ k.swapaxes(-1, -2) for _ in n], True)
-    yield Part("softmax", "softmax", lambda: [mx.softmax(scores, axis=-1) for _ in n], True)
+    yield Part("softmax", "softmax", lambda: [_softmax(scores) for _ in n], True)
     yield Part("weighted values", "product", lambda: [scores @ v for _ in n], True)
     yield Part("attention output", "product", lambda: [b.attn.out(x) for b in blocks])
     yield Part("mlp, first matrix", "product", lambda: [b.mlp1(x) for b in blocks])
-    yield Part("gelu", "gelu", lambda: [nn.gelu(hidden) for _ in n])
+    yield Part("gelu", "gelu", lambda: [functions.gelu(hidden) for _ in n])
     yield Part("mlp, second matrix", "product", lambda: [b.mlp2(hidden) for b in blocks])
     yield Part("residuals", "other", lambda: [x + y for _ in range(2 * len(blocks))])
     states = x.reshape(1, -1, width)
@@ -84,12 +84,12 @@ def step_parts(loaded: Any, batch: int, position: int) -> Iterator[Part]:
         for layer in cache:
             layer.self_attn.offset = position
             keys, values = layer.self_attn.update(k, v)
-            results.append(mx.fast.scaled_dot_product_attention(q, keys, values, scale=scale))
+            results.append(functions.attention(q, keys, values, scale=scale))
         return results
 
     def attend_to_audio() -> list[Any]:
         states = [layer.cross_attn.state() for layer in cache]
-        return [mx.fast.scaled_dot_product_attention(q, *kv, scale=scale) for kv in states]
+        return [functions.attention(q, *kv, scale=scale) for kv in states]
 
     def norms() -> list[Any]:
         return [_norms(blocks, x), [b.cross_attn_ln(x) for b in blocks], decoder.ln(x)]
@@ -103,7 +103,7 @@ def step_parts(loaded: Any, batch: int, position: int) -> Iterator[Part]:
     yield Part("attention to the audio", "attention", attend_to_audio)
     yield Part("its output ", "product", lambda: [b.cross_attn.out(x) for b in blocks])
     yield Part("mlp, first matrix", "product", lambda: [b.mlp1(x) for b in blocks])
-    yield Part("gelu", "gelu", lambda: [nn.gelu(hidden) for _ in blocks])
+    yield Part("gelu", "gelu", lambda: [functions.gelu(hidden) for _ in blocks])
     yield Part("mlp, second matrix", "product", lambda: [b.mlp2(hidden) for b in blocks])
     yield Part("residuals", "other", lambda: [x + y for _ in range(3 * len(blocks))])
     yield Part("vocabulary", "product", lambda: model.logits(x[:, None]))
@@ -123,7 +123,14 @@ def filled_cache(loaded: Any, batch: int, position: int) -> Any:
 def _attend(fused: Any, n_head: int, scale: float) -> Any:
     """Attention from the product of one layer to the input of its output matrix."""
     q, k, v = mx.split(layers._heads(fused, 1, 3 * n_head), 3, axis=1)
-    return layers._merge(mx.fast.scaled_dot_product_attention(q, k, v, scale=scale))
+    return layers._merge(functions.attention(q, k, v, scale=scale))
+
+
+def _softmax(scores: Any) -> Any:
+    if functions.stands_in(scores):
+        functions.softmax_in_place(scores)
+        return scores
+    return mx.softmax(scores, axis=-1)
 
 
 def _norms(blocks: Any, x: Any) -> list[Any]:

@@ -12,6 +12,7 @@ from typing import Any
 
 import mlx.core as mx
 
+from baldwhisper_mlx.functions import mlx_only
 from baldwhisper_mlx.load import LoadedModel
 from baldwhisper_mlx.rules import DecodingOptions, LogitRules
 
@@ -54,9 +55,10 @@ def count_step(loaded: LoadedModel) -> dict[str, Any]:
     parts; `fused` counts each of them as the one primitive that a GPU runs.
 
     Returns:
-        `graph` (on this device), `fused`, and `rules`: how many of them choose the token.
+        `graph` (on this device, by MLX's own functions), `fused`, and `rules`: how many of them choose the token.
     """
-    step, state = step_graph(loaded)
+    with mlx_only():
+        step, state = step_graph(loaded)
     total, model_only = histogram(state).total(), histogram([step]).total()
     one, row, vector = mx.zeros((1, 1, 1, 64)), mx.zeros((1, 64)), mx.zeros(64)
     mx.eval(one, row, vector)

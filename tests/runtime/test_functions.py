@@ -1,0 +1,129 @@
+"""The stand-ins for MLX's functions on a Linux CPU, against MLX's own and double precision."""
+
+from __future__ import annotations
+
+import sys
+
+import mlx.core as mx
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from baldwhisper_mlx import functions
+from baldwhisper_mlx.functions import attention, gelu, logsumexp, mlx_only
+
+ON_LINUX_CPU = sys.platform == "linux" and mx.default_device().type == mx.DeviceType.cpu
+pytestmark = pytest.mark.skipif(not ON_LINUX_CPU, reason="elsewhere these are MLX's own")
+
+
+def normal(*shape: int, seed: int = 0, spread: float = 1.0) -> mx.array:
+    return spread * mx.random.normal(shape, key=mx.random.key(seed))
+
+
+def test_exp_is_exact_to_one_part_in_ten_thousand() -> None:
+    x = np.linspace(-10, 0, 10_001, dtype=np.float32)
+    found = np.array(functions._exp(mx.array(x) * functions._SCALE))
+    wanted = np.exp(x.astype(np.float64))
+    assert np.abs(found / wanted - 1).max() < 3e-3
+    assert np.abs(found - wanted).max() < 5e-5
+
+
+@pytest.mark.parametrize("x", [-80.0, -100.0, -1e30, -np.inf])
+def test_exp_of_the_lowest_is_tiny_but_normal(x: float) -> None:
+    found = functions._exp(mx.array([x]) * functions._SCALE).item()
+    assert np.finfo(np.float32).tiny < found < 1e-30
+
+
+def test_nan_is_not_hidden() -> None:
+    x = np.zeros((1, functions.SMALL), np.float32)
+    x[0, 7] = np.nan
+    assert np.isnan(logsumexp(mx.array(x)).item())
+    big = mx.full((1, 8, 400, 64), np.nan)
+    assert np.isnan(np.array(attention(big, big, big, scale=1.0))).all()
+    assert np.isnan(np.array(gelu(mx.full((functions.BIG,), np.nan)))).all()
+
+
+@pytest.mark.parametrize("spread", [0.1, 1.0, 4.0])
+@pytest.mark.parametrize("queries", [1, 3])
+def test_attention_of_a_few_tokens_to_long_audio(queries: int, spread: float) -> None:
+    q = normal(2, 8, queries, 64, spread=spread)
+    k, v = normal(2, 8, 1500, 64, seed=1, spread=spread), normal(2, 8, 1500, 64, seed=2)
+    with mlx_only():
+        wanted = np.array(attention(q, k, v, scale=0.125))
+    found = np.array(attention(q, k, v, scale=0.125))
+    assert not np.array_equal(found, wanted)  # it is another way of computing
+    assert np.abs(found - wanted).max() < 5e-4
+
+
+def test_attention_looks_only_where_the_mask_lets_it() -> None:
+    q, k, v = normal(2, 8, 1, 64), normal(2, 8, 1500, 64, seed=1), normal(2, 8, 1500, 64, seed=2)
+    mask = (mx.arange(1500) < mx.array([[900], [1500]]))[:, None, None]
+    found = attention(q, k, v, scale=0.125, mask=mask)
+    alone = attention(q[:1], k[:1, :, :900], v[:1, :, :900], scale=0.125)
+    assert mx.allclose(found[:1], alone, atol=1e-4)
+    with mlx_only():
+        assert mx.allclose(found, attention(q, k, v, scale=0.125, mask=mask), atol=5e-4)
+
+
+@pytest.mark.parametrize("spread", [0.1, 3.0])
+def test_attention_of_audio_to_itself(spread: float) -> None:
+    q, k, v = (normal(2, 4, 300, 64, seed=seed, spread=spread) for seed in range(3))
+    before = np.array(q), np.array(k), np.array(v)
+    with mlx_only():
+        wanted = attention(q, k, v, scale=0.125)
+        mx.eval(wanted)
+    assert functions.BIG <= 4 * 300 * 300 * 2
+    assert mx.allclose(attention(q, k, v, scale=0.125), wanted, atol=1e-5)
+    for kept, array in zip(before, (q, k, v), strict=True):
+        assert np.array_equal(kept, np.array(array))
+
+
+def test_causal_attention_is_left_to_mlx() -> None:
+    q = normal(1, 8, 300, 64)
+    with mlx_only():
+        wanted = attention(q, q, q, scale=0.125, mask="causal")
+    assert mx.array_equal(attention(q, q, q, scale=0.125, mask="causal"), wanted)
+
+
+def test_gelu_is_exact_to_a_millionth() -> None:
+    from math import erf
+
+    x = np.linspace(-12, 12, functions.BIG, dtype=np.float32)
+    found = np.array(gelu(mx.array(x)))
+    some = slice(None, None, 97)
+    wanted = [a * (1 + erf(a / 2**0.5)) / 2 for a in x[some].astype(np.float64)]
+    assert np.abs(found[some] - wanted).max() < 2e-6
+
+
+def test_gelu_keeps_shape_and_argument() -> None:
+    x = normal(3, functions.BIG // 512, 512)
+    y = gelu(x.swapaxes(0, 1))  # not contiguous
+    with mlx_only():
+        assert mx.allclose(y, gelu(x).swapaxes(0, 1), atol=2e-6)
+    assert mx.array_equal(x, normal(3, functions.BIG // 512, 512))
+
+
+@given(st.integers(0, 2**32 - 1), st.floats(0.01, 30), st.integers(0, 2100))
+def test_logsumexp_of_logits(seed: int, spread: float, masked: int) -> None:
+    rng = np.random.default_rng(seed)
+    x = (spread * rng.standard_normal((2, 2500))).astype(np.float32)
+    x[:, rng.permutation(2500)[:masked]] = -np.inf
+    wanted = np.log(np.exp(x.astype(np.float64) - x.max(1, keepdims=True)).sum(1, keepdims=True))
+    found = np.array(logsumexp(mx.array(x))) - x.max(1, keepdims=True)
+    assert np.abs(found - wanted).max() < 1e-3
+
+
+def test_logsumexp_of_nothing_is_less_than_anything() -> None:
+    found = logsumexp(mx.full((1, functions.SMALL), -mx.inf)).item()
+    assert found < -1e29
+    assert np.isfinite(found)
+
+
+def test_only_float32_is_stood_in_for() -> None:
+    x = normal(1, 8, 300, 64).astype(mx.float16)
+    with mlx_only():
+        wanted = attention(x, x, x, scale=0.125)
+    assert mx.array_equal(attention(x, x, x, scale=0.125), wanted)
+    y = normal(functions.BIG).astype(mx.float16)
+    assert gelu(y).dtype == mx.float16
