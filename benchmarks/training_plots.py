@@ -26,12 +26,14 @@ def plot_time(log: Path, picture: Path) -> None:
     Raises:
         click.ClickException: no development results in the log.
     """
-    looks = [row for row in read_log(log) if "dev" in row]
+    rows = read_log(log)
+    seconds = {row["step"]: row["seconds"] for row in rows if "seconds" in row}
+    looks = [row for row in rows if "dev" in row and row["step"] in seconds]
     if not looks:
         raise click.ClickException(f"{log}: no development results")
     figure = Figure(figsize=(5, 3.5), layout="constrained")
     axes = figure.subplots()
-    hours = [row["seconds"] / 3600 for row in looks]
+    hours = [seconds[row["step"]] / 3600 for row in looks]
     axes.plot(hours, [100 * row["dev"]["wer"] for row in looks], "o-", ms=4)
     axes.set(xlabel="hours of training", ylabel="WER in %", ylim=(0, None), title=log.stem)
     axes.grid(alpha=0.3)

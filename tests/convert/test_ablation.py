@@ -130,7 +130,8 @@ def test_the_plots_show_what_differs_in_speech_alone(tmp_path: Path) -> None:
     assert [(share, round(rates[0])) for share, rates in more] == [(0.0, 20), (1.0, 10)]
 
     (tmp_path / "ablation.json").write_text(json.dumps({"variants": variants}))
-    steps = [{"step": i, "seconds": 60 * i, "dev": {"wer": 1 / i}} for i in range(1, 5)]
+    steps: list[dict[str, Any]] = [{"step": i, "seconds": 60 * i} for i in range(1, 5)]
+    steps += [{"step": i, "dev": {"wer": 1 / i}} for i in (2, 4)]
     (tmp_path / "log.jsonl").write_text("".join(json.dumps(step) + "\n" for step in steps))
     arguments = ["--log", str(tmp_path / "log.jsonl"), "--output", str(tmp_path / "plots")]
     arguments += ["--ablation", str(tmp_path / "ablation.json")]
