@@ -55,7 +55,8 @@ def count_step(loaded: LoadedModel) -> dict[str, Any]:
     parts; `fused` counts each of them as the one primitive that a GPU runs.
 
     Returns:
-        `graph` (on this device, by MLX's own functions), `fused`, and `rules`: how many of them choose the token.
+        `graph` (on this device, by MLX's own functions), `fused`, and `rules`: how many of them
+        choose the token.
     """
     with mlx_only():
         step, state = step_graph(loaded)

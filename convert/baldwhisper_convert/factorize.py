@@ -93,7 +93,10 @@ def factorize(
         ValueError: an embedding that is factorized already, or settings that do not fit it.
     """
     if checkpoint.embedding.rank is not None:
-        raise ValueError(f"{checkpoint.source}: the token embedding is factorized already")
+        raise ValueError(
+            f"{checkpoint.source}: the token embedding is factorized already; name the teacher to "
+            "start again from its embedding"
+        )
     if settings.dense_rows > checkpoint.dims.n_vocab:
         raise ValueError(
             f"{settings.dense_rows} dense rows, but a vocabulary of {checkpoint.dims.n_vocab}"
@@ -116,6 +119,23 @@ def calibratable(checkpoint: Checkpoint) -> Whisper:
     model = Whisper.from_checkpoint(checkpoint).requires_grad_(False)
     model.decoder.token_embedding.requires_grad_(True)
     return model
+
+
+def with_embedding_of(student: Checkpoint, teacher: Checkpoint) -> Checkpoint:
+    """A student with the dense token embedding of its teacher again, to be factorized anew.
+
+    Training leaves dense rows close to the teacher's or, frozen, at them, so that a student can
+    have more of them later.
+
+    Raises:
+        ValueError: the teacher's embedding is factorized too, or of another shape.
+    """
+    name = f"{EMBEDDING}.weight"
+    if teacher.embedding.rank is not None:
+        raise ValueError(f"{teacher.source}: the teacher's token embedding is factorized too")
+    own = f"{EMBEDDING}."
+    state = {key: t for key, t in student.state.items() if not key.startswith(own)}
+    return dataclasses.replace(student, state=state | {name: teacher.state[name]})
 
 
 def start(

@@ -99,6 +99,9 @@ def merge(
 @click.option("--rank", default=96, show_default=True)
 @click.option("--init", default="joint", show_default=True, help="joint or svd (the paper's).")
 @click.option("--dense-rows", default=0, show_default=True, help="Frequent tokens kept.")
+@click.option(
+    "--teacher", metavar="MODEL", help="Whose embedding to start from, if SRC has factors."
+)
 @data_option("Prepared speech to calibrate on.")
 @dev_option
 @changes_option
@@ -109,6 +112,7 @@ def factorize(
     rank: int,
     init: str,
     dense_rows: int,
+    teacher: str | None,
     data: Sequence[str],
     dev: str | None,
     changes: Sequence[str],
@@ -125,7 +129,7 @@ def factorize(
         raw = {"rank": rank, "init": init, "dense_rows": dense_rows}
         settings = build(FactorizeSettings, raw, "options")
         stage = StageRecipe(stage="factorize", factorize=settings, data=tuple(data))
-        _run(stage, changes, source, destination, force, dev)
+        _run(stage, changes, source, destination, force, dev, teacher)
 
 
 @click.command()

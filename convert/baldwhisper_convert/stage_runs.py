@@ -22,7 +22,7 @@ from baldwhisper_convert.checkpoint import Checkpoint
 from baldwhisper_convert.distill import Distillation, Groups, LossSettings
 from baldwhisper_convert.evaluation import Evaluator
 from baldwhisper_convert.export import export_mlx
-from baldwhisper_convert.factorize import FactorizeSettings, factorize
+from baldwhisper_convert.factorize import FactorizeSettings, factorize, with_embedding_of
 from baldwhisper_convert.finetune import Transcription
 from baldwhisper_convert.logbook import CURVES_FILE, LOG_FILE
 from baldwhisper_convert.merge import MergeSettings, merge
@@ -81,17 +81,26 @@ def run_merge(
 
 
 def run_factorize(
-    model: Model, settings: FactorizeSettings, speech: Speech, dev: Speech | None, count: int = 0
+    model: Model,
+    settings: FactorizeSettings,
+    speech: Speech,
+    dev: Speech | None,
+    count: int = 0,
+    teacher: Checkpoint | None = None,
 ) -> tuple[Model, dict[str, Any]]:
     """Factorizes the token embedding.
 
     Args:
-        model: with a dense embedding.
+        model: with a dense embedding, or a factorized one that is given up for the teacher's.
         settings: rank and form.
         speech: to calibrate on.
         dev: to measure on; other windows of `speech` if None.
         count: windows to calibrate on; 0 for `CALIBRATION_WINDOWS`.
+        teacher: whose embedding to start from, if the model's is factorized.
     """
+    checkpoint = model.checkpoint
+    if teacher and checkpoint.embedding.rank is not None:
+        checkpoint = with_embedding_of(checkpoint, teacher)
     prompts = Prompts.of(model.checkpoint, speech.windows.language)
     count = min(count or CALIBRATION_WINDOWS, len(speech.windows.windows))
     if dev:
@@ -102,8 +111,8 @@ def run_factorize(
         cut = max(1, len(batches) - HELD_OUT_WINDOWS // _BATCH)
         calibration, held_out = batches[:cut], batches[cut:] or batches[-1:]
     # All the text there is, because a hundred windows do not know which tokens are frequent.
-    counts = count_tokens((w.tokens for w in speech.windows.windows), model.checkpoint.dims.n_vocab)
-    student, metrics = factorize(model.checkpoint, settings, calibration, held_out, counts)
+    counts = count_tokens((w.tokens for w in speech.windows.windows), checkpoint.dims.n_vocab)
+    student, metrics = factorize(checkpoint, settings, calibration, held_out, counts)
     return Model(checkpoint=student, groups=model.groups), metrics
 
 
@@ -145,7 +154,7 @@ def perform(
         model: what to do it to.
         folder: stage folder; replaced if it is an exported model.
         runs: where training keeps its checkpoints, in a folder named after the settings.
-        teacher: for `distill`.
+        teacher: for `distill`, and to factorize a factorized student again.
         speech: prepared data.
         dev: prepared development data.
 
@@ -167,7 +176,7 @@ def perform(
         raise ValueError(f"the stage {stage.stage} needs data")
     elif stage.stage == "factorize":
         form = stage.factorize or FactorizeSettings()
-        result, metrics = run_factorize(model, form, speech, dev, stage.speech)
+        result, metrics = run_factorize(model, form, speech, dev, stage.speech, teacher)
     elif stage.stage == "finetune":
         result, metrics = run_finetune(model, stage.training or finetuning(), speech, dev, work)
     elif teacher is None:
@@ -191,10 +200,12 @@ def plan_manifest(
     dev: Speech | None,
 ) -> Manifest:
     """What the manifest of a stage will say, but for its results; arguments as in `perform`."""
+    again = stage.stage == "factorize" and model.checkpoint.embedding.rank is not None
+    taught = stage.stage == "distill" or again
     return Manifest(
         stage=stage.stage,
         parent=fingerprint(model.checkpoint),
-        teacher=fingerprint(teacher) if teacher and stage.stage == "distill" else None,
+        teacher=fingerprint(teacher) if teacher and taught else None,
         settings=stage.settings,
         data=(speech.fingerprints if speech else {}) | (dev.fingerprints if dev else {}),
         seed=stage.training.seed if stage.training else 0,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import mlx.core as mx
@@ -13,7 +14,12 @@ from baldwhisper_convert.calibration import calibrate
 from baldwhisper_convert.canonical import EMBEDDING
 from baldwhisper_convert.checkpoint import Checkpoint
 from baldwhisper_convert.export import export_mlx
-from baldwhisper_convert.factorize import FactorizeSettings, factorize, measurements_table
+from baldwhisper_convert.factorize import (
+    FactorizeSettings,
+    factorize,
+    measurements_table,
+    with_embedding_of,
+)
 from baldwhisper_convert.modeling import Whisper
 from baldwhisper_mlx.load import load_model
 from tests.tiny import tiny_checkpoint
@@ -140,6 +146,19 @@ def test_the_runtime_runs_it(parent: Checkpoint, tmp_path: Path) -> None:
             (embedding.as_linear(mx.array(state.numpy())), ours.as_linear(state)),
         ):
             np.testing.assert_allclose(np.array(found), expected.numpy(), rtol=1e-4, atol=1e-4)
+
+
+def test_a_student_is_factorized_again_from_its_teachers_embedding(parent: Checkpoint) -> None:
+    student, _ = shear(parent, rank=4, dense_rows=2)
+    name = "decoder.ln.weight"
+    trained = replace(student, state=student.state | {name: student.state[name] + 1})
+    again, _ = shear(with_embedding_of(trained, parent), rank=4, dense_rows=9)
+    rows, ids = (again.state[f"{EMBEDDING}.dense_{part}"] for part in ("rows", "ids"))
+    assert torch.equal(rows, parent.state[f"{EMBEDDING}.weight"][ids])
+    assert len(ids) == 9
+    assert torch.equal(again.state[name], trained.state[name])
+    with pytest.raises(ValueError, match="factorized too"):
+        with_embedding_of(trained, student)
 
 
 def test_what_cannot_be_factorized(parent: Checkpoint) -> None:

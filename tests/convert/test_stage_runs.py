@@ -6,10 +6,19 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from baldwhisper_convert.factorize import FactorizeSettings
 from baldwhisper_convert.prepared import SPEECH, Prepared
 from baldwhisper_convert.prompts import Prompts
-from baldwhisper_convert.stage_runs import Model, open_speech, run_factorize, sample
+from baldwhisper_convert.recipe import StageRecipe
+from baldwhisper_convert.stage_runs import (
+    Model,
+    open_speech,
+    plan_manifest,
+    run_factorize,
+    sample,
+)
 from tests.tiny_prepared import teacher_checkpoint, tiny_prepared
 
 RARE = 7  # a byte token that no window has by itself
@@ -34,6 +43,23 @@ def test_factorize_counts_the_tokens_of_windows_it_does_not_calibrate_on(tmp_pat
     (student, metrics) = run_factorize(model, settings, speech, speech, count=1)
     assert metrics["calibration_positions"] < 40
     assert student.checkpoint.state["decoder.token_embedding.dense_ids"].tolist() == [RARE]
+
+
+def test_a_factorized_student_is_factorized_again_only_with_a_teacher(tmp_path: Path) -> None:
+    tiny_prepared(tmp_path / "speech", 12, silence=0)
+    speech = open_speech([str(tmp_path / "speech")])
+    teacher, groups = teacher_checkpoint(), ((0,), (1,), (2,))
+    few, more = (FactorizeSettings(rank=8, dense_rows=rows) for rows in (1, 5))
+    student, _ = run_factorize(Model(checkpoint=teacher, groups=groups), few, speech, speech)
+    with pytest.raises(ValueError, match="name the teacher"):
+        run_factorize(student, more, speech, speech)
+    again, _ = run_factorize(student, more, speech, speech, teacher=teacher)
+    assert again.checkpoint.embedding.dense_rows == 5
+
+    stage = StageRecipe(stage="factorize", factorize=more, data=("speech",))
+    for model, taught in ((student, True), (Model(checkpoint=teacher, groups=groups), False)):
+        manifest = plan_manifest(stage, model, teacher, speech, None)
+        assert (manifest.teacher is not None) == taught
 
 
 def test_samples_are_spread_and_have_timestamps_only_if_asked(tmp_path: Path) -> None:
