@@ -29,8 +29,8 @@ REPORT_FILE = "report.json"
 @click.option(
     "-m",
     "--model",
-    help="Model folder, or id on the Hugging Face Hub. By default the English model that comes "
-    "with the package.",
+    required=True,
+    help="Model folder, or id on the Hugging Face Hub.",
 )
 @click.option(
     "--baseline",
@@ -98,7 +98,7 @@ REPORT_FILE = "report.json"
               help="Show the N utterances with most word errors, word under word.")  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
 def evaluate(
-    model: str | None,
+    model: str,
     baseline: str | None,
     output: Path | None,
     force: bool,
@@ -132,7 +132,7 @@ def evaluate(
 
 
 def _evaluate(
-    models: dict[str, str | None],
+    models: dict[str, str],
     output: Path | None,
     force: bool,
     skip_bad: bool,
@@ -200,7 +200,7 @@ def _open_folder(output: Path, settings: dict[str, Any], force: bool) -> Path:
 
 
 def _listen(
-    name: str | None,
+    name: str,
     fingerprint: str,
     speech: Any,
     options: dict[str, Any],
@@ -213,12 +213,11 @@ def _listen(
 
     listening = Listening(**{field.name: options[field.name] for field in fields(Listening)})
     loaded = open_model(name, None, options["language"])
-    label = name or "bundled model"
-    run = listening.run(loaded, label, fingerprint)
+    run = listening.run(loaded, name, fingerprint)
     before = len(known.of(run))
     if before:
-        click.echo(f"{label}: {before} clips were heard before", err=True)
-    with _progress_bar(label, len(speech)) as on_clip:
+        click.echo(f"{name}: {before} clips were heard before", err=True)
+    with _progress_bar(name, len(speech)) as on_clip:
         heard = listen(loaded, speech, listening, run, known, skip_bad=skip_bad, on_clip=on_clip)
     return run, heard
 
