@@ -2,23 +2,17 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
-import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from baldwhisper_mlx.audio import load_audio
-from baldwhisper_mlx.bench.children import call
 from baldwhisper_mlx.bench.timing import quartiles
 from baldwhisper_mlx.config import CONFIG_FILE, SAMPLE_RATE, VOCABULARY_FILE, ModelConfig
 from baldwhisper_mlx.tokenizer import Tokenizer, read_ranks
-from benchmarks.word_errors import errors, interval
-
-SAMPLES = 10_000
+from benchmarks.word_errors import rate_of
 
 
 class Clips:
@@ -55,6 +49,7 @@ def summary(found: dict[str, Any], clips: Clips, tokenizer: Tokenizer) -> dict[s
     what a program tried and dropped do not count.
     """
     seconds, audio = sum(found["times"]), sum(clips.seconds)
+    names = [row["file_name"] for row in clips.rows]
     tokens = sum(len(tokenizer.encode(text)) for text in found["texts"])
     return {
         "settings": found["settings"],
@@ -66,28 +61,4 @@ def summary(found: dict[str, Any], clips: Clips, tokenizer: Tokenizer) -> dict[s
         "tokens": tokens,
         "tokens_per_second": round(tokens / seconds, 2),
         "peak_process_bytes": found["peak_process_bytes"],
-    } | _scored(clips.rows, found["texts"])
-
-
-def _scored(rows: Sequence[dict[str, Any]], texts: Sequence[str]) -> dict[str, Any]:
-    """`word_error_rate`, apart from us: whisper's normalizer brings torch."""
-    answer = call("benchmarks.peer_figures", "score", text=json.dumps([rows, texts]))
-    scored: dict[str, Any] = json.loads(answer.splitlines()[-1])
-    return scored
-
-
-def score() -> None:
-    """`word_error_rate` of what is on standard input, as JSON."""
-    print(json.dumps(word_error_rate(*json.load(sys.stdin))))
-
-
-def word_error_rate(rows: Sequence[dict[str, Any]], texts: Sequence[str]) -> dict[str, Any]:
-    """Rate and 95 % bootstrap interval; None without jiwer and whisper's normalizer."""
-    if not all(importlib.util.find_spec(name) for name in ("jiwer", "whisper")):
-        return {"wer": None, "wer_interval": None}
-    named = {row["file_name"]: text for row, text in zip(rows, texts, strict=True)}
-    counts = errors(rows, named)
-    draw = np.random.default_rng(0).integers(len(rows), size=(SAMPLES, len(rows)))
-    rates = counts[draw, 0].sum(1) / counts[draw, 1].sum(1)
-    wrong, words = (int(n) for n in counts.sum(0))
-    return {"wer": round(wrong / words, 4), "wer_interval": interval(rates)}
+    } | rate_of(clips.rows, dict(zip(names, found["texts"], strict=True)))

@@ -10,7 +10,6 @@ goes on from there.
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -28,11 +27,10 @@ from baldwhisper_convert.export import export_mlx
 from baldwhisper_convert.quantize import QuantizeOptions
 from baldwhisper_mlx.audio import load_audio
 from baldwhisper_mlx.config import WEIGHTS_FILE
-from baldwhisper_mlx.evaluation.bootstrap import Bootstrap, error_rate
 from baldwhisper_mlx.features import LogMelSpectrogram
 from baldwhisper_mlx.load import LoadedModel
 from baldwhisper_mlx.rules import DecodingOptions
-from benchmarks.word_errors import errors, interval
+from benchmarks.word_errors import rate_of
 
 
 def variants() -> dict[str, QuantizeOptions | None]:
@@ -101,20 +99,16 @@ class Reference:
         }
 
 
-def word_error_rate(
+def transcripts(
     model: LoadedModel, rows: Sequence[dict[str, Any]], clips: Sequence[Any], language: str
-) -> dict[str, Any]:
-    """Rate and 95 % bootstrap interval; None without jiwer and whisper-normalizer."""
-    if not all(importlib.util.find_spec(name) for name in ("jiwer", "whisper_normalizer")):
-        return {"wer": None, "wer_interval": None}
-    texts = {
+) -> dict[str, str]:
+    """Greedy transcripts of whole clips, by file name."""
+    return {
         row["file_name"]: baldwhisper_mlx.transcribe(
             samples, model, language=language, temperature=0.0
         ).text
         for row, samples in zip(rows, clips, strict=True)
     }
-    rate = Bootstrap(errors(rows, texts)).estimate(error_rate, 0, 1)
-    return {"wer": rate.to_dict(4)["value"], "wer_interval": interval(rate)}
 
 
 def measure(
@@ -138,7 +132,7 @@ def measure(
             yield (
                 {"variant": variant, "megabytes": round(megabytes, 1)}
                 | reference.compare(model, clips)
-                | word_error_rate(model, rows, clips, language)
+                | rate_of(rows, transcripts(model, rows, clips, language))
             )
 
 

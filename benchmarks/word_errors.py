@@ -10,6 +10,7 @@ intervals are those of `baldwhisper evaluate`, for any number of models, all pai
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import time
 from collections.abc import Sequence
@@ -71,6 +72,14 @@ def interval(estimate: Estimate) -> list[Any]:
     """The bounds of an estimate, rounded."""
     found: list[Any] = estimate.to_dict(4)["interval"]
     return found
+
+
+def rate_of(clips: Sequence[dict[str, Any]], texts: dict[str, str]) -> dict[str, Any]:
+    """`wer` of transcripts by file name, and `wer_interval`; None without the extra `evaluate`."""
+    if not all(importlib.util.find_spec(name) for name in ("jiwer", "whisper_normalizer")):
+        return {"wer": None, "wer_interval": None}
+    rate = Bootstrap(errors(clips, texts)).estimate(bootstrap.error_rate, 0, 1)
+    return {"wer": rate.to_dict(4)["value"], "wer_interval": interval(rate)}
 
 
 def report(
