@@ -21,8 +21,8 @@ from mlx import nn
 
 BIG = 2**18
 """Numbers from which on it pays to wait for a matrix and let NumPy work on it."""
-SMALL = 2**11
-"""Numbers below which MLX's own functions are as fast."""
+SMALL = 2**15
+"""Numbers below which MLX's own functions are as fast as a dozen primitives."""
 
 _CHUNK = 2**16  # numbers NumPy works on at a time; they stay in a core's cache
 _SQUARINGS = 8

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 
 import mlx.core as mx
 import numpy as np
@@ -15,6 +16,14 @@ from baldwhisper_mlx.functions import attention, gelu, logsumexp, mlx_only
 
 ON_LINUX_CPU = sys.platform == "linux" and mx.default_device().type == mx.DeviceType.cpu
 pytestmark = pytest.mark.skipif(not ON_LINUX_CPU, reason="elsewhere these are MLX's own")
+
+
+@pytest.fixture(autouse=True, scope="module")
+def small() -> Iterator[None]:
+    """Lets arrays of some thousand numbers be computed the other way."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(functions, "SMALL", 2**11)
+        yield
 
 
 def normal(*shape: int, seed: int = 0, spread: float = 1.0) -> mx.array:
