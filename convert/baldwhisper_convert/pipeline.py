@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 from baldwhisper_convert.checkpoint import Checkpoint, read_checkpoint
 from baldwhisper_convert.data import BadRows, read_utterances
@@ -17,6 +18,7 @@ from baldwhisper_convert.prepared import Choice, Prepared
 from baldwhisper_convert.recipe import Recipe, StageRecipe, parts
 from baldwhisper_convert.stage_runs import Model, Speech, describe, perform, plan_manifest
 from baldwhisper_convert.stages import fingerprint, read_manifest, teacher_layers
+from baldwhisper_convert.texts import text_fingerprint
 
 Say = Callable[[str], None]
 
@@ -28,12 +30,13 @@ class Pipeline:
         recipe: what to do.
         output: prepared data, runs and stage folders go there.
         sources: other sources for the recipe's data, by name.
+        texts: other files for the recipe's texts, by name.
         skip_bad: go on without utterances that cannot be used.
         force: replace stage folders made with other settings.
         say: where progress is told.
 
     Raises:
-        ValueError: a source for data that the recipe does not have.
+        ValueError: a source for data, or a file for a text, that the recipe does not have.
     """
 
     def __init__(
@@ -42,18 +45,15 @@ class Pipeline:
         output: Path,
         *,
         sources: Mapping[str, str] | None = None,
+        texts: Mapping[str, str] | None = None,
         skip_bad: bool = False,
         force: bool = False,
         say: Say = print,
     ) -> None:
-        unknown = sorted((sources or {}).keys() - recipe.data.keys())
-        if unknown:
-            raise ValueError(
-                f"the recipe has no data called {', '.join(unknown)}; "
-                f"it has {', '.join(recipe.data) or 'none'}"
-            )
         self.recipe, self.output = recipe, output
-        self.sources, self.skip_bad = dict(sources or {}), skip_bad
+        self.sources = _known(sources, recipe.data, "data")
+        self.texts = _known(texts, recipe.texts, "text")
+        self.skip_bad = skip_bad
         self.force, self.say = force, say
 
     def run(self) -> Path:
@@ -80,7 +80,7 @@ class Pipeline:
         return folder
 
     def _stage(self, stage: StageRecipe, folder: Path, model: Model, teacher: Checkpoint) -> Model:
-        speech = self._speech(stage.data, teacher)
+        speech = self._speech(stage.data, teacher, stage.texts)
         dev = self._speech((stage.dev,), teacher) if stage.dev else None
         found = read_manifest(folder) if folder.is_dir() else None
         if found and found.same_work(plan_manifest(stage, model, teacher, speech, dev)):
@@ -99,7 +99,9 @@ class Pipeline:
         self.say(f"{folder}: {describe(metrics)}")
         return result
 
-    def _speech(self, names: tuple[str, ...], teacher: Checkpoint) -> Speech | None:
+    def _speech(
+        self, names: tuple[str, ...], teacher: Checkpoint, texts: tuple[str, ...] = ()
+    ) -> Speech | None:
         """Data of a stage, prepared if it is not yet; None if the stage names none."""
         if not names:
             return None
@@ -108,7 +110,11 @@ class Pipeline:
             name: data.fingerprint
             for (name, _), (data, _) in zip(parts(names), prepared, strict=True)
         }
-        return Speech(windows=Choice(prepared), fingerprints=fingerprints)
+        files = {name: Path(self.texts.get(name, self.recipe.texts[name])) for name in texts}
+        fingerprints |= {name: text_fingerprint(path) for name, path in files.items()}
+        return Speech(
+            windows=Choice(prepared), fingerprints=fingerprints, texts=tuple(files.values())
+        )
 
     def _prepared(self, name: str, teacher: Checkpoint) -> Prepared:
         data = self.recipe.data[name]
@@ -127,3 +133,14 @@ class Pipeline:
         suffix = f"-{fingerprint(teacher)[:8]}" if by_teacher else ""
         folder = self.output / "prepared" / f"{name}{suffix}"
         return prepare(teacher, utterances, data.settings, folder, bad=bad)
+
+
+def _known(given: Mapping[str, str] | None, own: Mapping[str, Any], kind: str) -> dict[str, str]:
+    """What was given for names that the recipe has."""
+    unknown = sorted((given or {}).keys() - own.keys())
+    if unknown:
+        raise ValueError(
+            f"the recipe has no {kind} called {', '.join(unknown)}; "
+            f"it has {', '.join(own) or 'none'}"
+        )
+    return dict(given or {})

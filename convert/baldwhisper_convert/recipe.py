@@ -72,6 +72,9 @@ class StageRecipe:
     """Names of the data it uses; `name:0.5` uses half of the windows."""
     dev: str = ""
     """Name of the development data: early stopping, or held-out measurements."""
+    texts: tuple[str, ...] = ()
+    """Names of the texts whose tokens `factorize` counts with those of the labels: which tokens
+    are frequent takes more text than the labels of tens of hours."""
     speech: int = 0
     """Windows of the data that `merge` and `factorize` look at; 0 for 24 and 120."""
     merge: MergeSettings | None = None
@@ -91,6 +94,8 @@ class StageRecipe:
                 raise ValueError(f"the stage {self.stage} does not use the section {section}")
         if self.stage != "merge" and not self.data:
             raise ValueError(f"the stage {self.stage} needs data")
+        if self.texts and self.stage != "factorize":
+            raise ValueError(f"the stage {self.stage} does not use texts")
         parts(self.data)
 
     @property
@@ -107,7 +112,8 @@ class StageRecipe:
             sections["training"] = self.training or TrainingSettings()
             sections["loss"] = self.loss or LossSettings()
         plain = {name: dataclasses.asdict(section) for name, section in sections.items()}
-        return plain | {"speech": self.speech, "data": list(self.data), "dev": self.dev}
+        named = {"data": list(self.data), "texts": list(self.texts), "dev": self.dev}
+        return plain | {"speech": self.speech} | named
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,7 +121,7 @@ class Recipe:
     """A whole run.
 
     Raises:
-        ValueError: no stages, or a stage that names data the recipe does not have.
+        ValueError: no stages, or a stage that names data or texts the recipe does not have.
     """
 
     teacher: str
@@ -123,6 +129,8 @@ class Recipe:
     revision: str | None = None
     tokenizer: str | None = None
     data: dict[str, DataRecipe] = field(default_factory=dict)
+    texts: dict[str, str] = field(default_factory=dict)
+    """Text files by name, plain or JSONL with "text"; `run --text NAME=FILE` gives another one."""
     stages: tuple[StageRecipe, ...]
 
     def __post_init__(self) -> None:
@@ -133,6 +141,9 @@ class Recipe:
             for name in names:
                 if name not in self.data:
                     raise ValueError(f"stage {number} uses the data {name!r}, which is not there")
+            for name in stage.texts:
+                if name not in self.texts:
+                    raise ValueError(f"stage {number} uses the text {name!r}, which is not there")
 
 
 def finetuning() -> TrainingSettings:

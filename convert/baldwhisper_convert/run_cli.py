@@ -74,6 +74,8 @@ def prepare(
 @click.option("--output", type=FOLDER, default=Path("runs"), show_default=True)
 @click.option("--data", multiple=True, metavar="NAME=SOURCE",
               help="Another source for the recipe's data of that name; repeatable.")  # fmt: skip
+@click.option("--text", multiple=True, metavar="NAME=FILE",
+              help="Another file for the recipe's text of that name; repeatable.")  # fmt: skip
 @click.option("--teacher", help="Another teacher than the recipe's.")
 @click.option("--skip-bad", is_flag=True, help="Leave out what cannot be used, and count it.")
 @click.option("--force", is_flag=True, help="Replace stage folders made with other settings.")
@@ -81,6 +83,7 @@ def run(
     recipe: Path,
     output: Path,
     data: Sequence[str],
+    text: Sequence[str],
     teacher: str | None,
     skip_bad: bool,
     force: bool,
@@ -90,16 +93,27 @@ def run(
         from baldwhisper_convert.pipeline import Pipeline
         from baldwhisper_convert.recipe import read_recipe
 
-        sources = {}
-        for item in data:
-            name, equals, source = item.partition("=")
-            if not equals:
-                raise click.UsageError(f"--data {item}: expected NAME=SOURCE")
-            sources[name] = source
         plan = read_recipe(recipe)
         if teacher:
             plan = dataclasses.replace(plan, teacher=teacher)
         pipeline = Pipeline(
-            plan, output, sources=sources, skip_bad=skip_bad, force=force, say=click.echo
+            plan,
+            output,
+            sources=_pairs("--data", data),
+            texts=_pairs("--text", text),
+            skip_bad=skip_bad,
+            force=force,
+            say=click.echo,
         )
         click.echo(f"{pipeline.run()}: finished")
+
+
+def _pairs(option: str, items: Sequence[str]) -> dict[str, str]:
+    """NAME=VALUE options as a dict."""
+    pairs = {}
+    for item in items:
+        name, equals, value = item.partition("=")
+        if not equals:
+            raise click.UsageError(f"{option} {item}: expected NAME=VALUE")
+        pairs[name] = value
+    return pairs

@@ -102,6 +102,8 @@ def merge(
 @click.option(
     "--teacher", metavar="MODEL", help="Whose embedding to start from, if SRC has factors."
 )
+@click.option("--text", "texts", multiple=True, metavar="FILE", type=FOLDER,
+              help="Text whose tokens count too, plain or JSONL; repeatable.")  # fmt: skip
 @data_option("Prepared speech to calibrate on.")
 @dev_option
 @changes_option
@@ -113,6 +115,7 @@ def factorize(
     init: str,
     dense_rows: int,
     teacher: str | None,
+    texts: Sequence[Path],
     data: Sequence[str],
     dev: str | None,
     changes: Sequence[str],
@@ -128,7 +131,12 @@ def factorize(
 
         raw = {"rank": rank, "init": init, "dense_rows": dense_rows}
         settings = build(FactorizeSettings, raw, "options")
-        stage = StageRecipe(stage="factorize", factorize=settings, data=tuple(data))
+        stage = StageRecipe(
+            stage="factorize",
+            factorize=settings,
+            data=tuple(data),
+            texts=tuple(str(path) for path in texts),
+        )
         _run(stage, changes, source, destination, force, dev, teacher)
 
 
@@ -191,7 +199,9 @@ def _run(
         destination,
         destination.with_name(f"{destination.name}.runs"),
         teacher=read_checkpoint(teacher) if teacher else None,
-        speech=stage_runs.open_speech(stage.data) if stage.data else None,
+        speech=stage_runs.open_speech(stage.data, [Path(text) for text in stage.texts])
+        if stage.data
+        else None,
         dev=stage_runs.open_speech([dev]) if dev else None,
     )
     click.echo(f"{destination}: {stage_runs.describe(metrics) or 'done'}")

@@ -32,6 +32,7 @@ from baldwhisper_convert.prepared import SPEECH, Choice, Prepared, Windows
 from baldwhisper_convert.prompts import Prompts
 from baldwhisper_convert.recipe import StageRecipe, finetuning, parts
 from baldwhisper_convert.stages import Manifest, fingerprint, write_manifest
+from baldwhisper_convert.texts import count_text, text_fingerprint
 from baldwhisper_convert.training import new_accelerator, train
 
 MERGE_WINDOWS, CALIBRATION_WINDOWS, HELD_OUT_WINDOWS = 24, 120, 24
@@ -46,7 +47,9 @@ class Speech:
 
     windows: Windows
     fingerprints: dict[str, str]
-    """Name to `Prepared.fingerprint`, for the manifest."""
+    """Name to `Prepared.fingerprint`, or `text_fingerprint`, for the manifest."""
+    texts: tuple[Path, ...] = ()
+    """Text files whose tokens `factorize` counts with those of the labels."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,7 +114,10 @@ def run_factorize(
         cut = max(1, len(batches) - HELD_OUT_WINDOWS // _BATCH)
         calibration, held_out = batches[:cut], batches[cut:] or batches[-1:]
     # All the text there is, because a hundred windows do not know which tokens are frequent.
-    counts = count_tokens((w.tokens for w in speech.windows.windows), checkpoint.dims.n_vocab)
+    n_vocab = checkpoint.dims.n_vocab
+    counts = count_tokens((w.tokens for w in speech.windows.windows), n_vocab)
+    for text in speech.texts:
+        counts += count_text(text, prompts.tokenizer, n_vocab)
     student, metrics = factorize(checkpoint, settings, calibration, held_out, counts)
     return Model(checkpoint=student, groups=model.groups), metrics
 
@@ -212,17 +218,19 @@ def plan_manifest(
     )
 
 
-def open_speech(data: Sequence[str]) -> Speech:
-    """Prepared folders, each with an optional `:share`, as one set of data.
+def open_speech(data: Sequence[str], texts: Sequence[Path] = ()) -> Speech:
+    """Prepared folders, each with an optional `:share`, as one set of data, and text beside it.
 
     Raises:
-        FileNotFoundError: a folder is missing.
+        FileNotFoundError: a folder or a text is missing.
         ValueError: one that is unfinished, or folders that do not go together.
     """
     opened = [(Path(name), Prepared(name), share) for name, share in parts(data)]
     return Speech(
         windows=Choice([(prepared, share) for _, prepared, share in opened]),
-        fingerprints={path.name: prepared.fingerprint for path, prepared, _ in opened},
+        fingerprints={path.name: prepared.fingerprint for path, prepared, _ in opened}
+        | {path.name: text_fingerprint(path) for path in texts},
+        texts=tuple(texts),
     )
 
 

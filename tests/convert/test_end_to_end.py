@@ -37,6 +37,9 @@ source = "nowhere"
 single = 1.0
 silence = 0.0
 
+[texts]
+words = "nowhere.txt"
+
 [[stages]]
 stage = "finetune"
 data = ["labelled"]
@@ -65,6 +68,7 @@ hidden = 1.0
 [[stages]]
 stage = "factorize"
 data = ["speech"]
+texts = ["words"]
 dev = "dev"
 [stages.factorize]
 rank = 16
@@ -110,7 +114,8 @@ def arguments(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     given = ["run", str(recipe), "--output", str(folder / "out")]
     for name in ("labelled", "speech", "dev"):
         given += ["--data", f"{name}={clips}"]
-    return given
+    (folder / "words.txt").write_text("the tones and their numbers\n")
+    return [*given, "--text", f"words={folder / 'words.txt'}"]
 
 
 @pytest.fixture(scope="module")
@@ -180,6 +185,7 @@ def test_the_exported_student_transcribes(finished: Path, tmp_path: Path) -> Non
 
 
 def test_unknown_data_is_refused(arguments: list[str]) -> None:
-    result = CliRunner().invoke(main, [*arguments, "--data", "other=x"])
-    assert result.exit_code == 1
-    assert "no data called other" in result.output
+    for kind in ("data", "text"):
+        result = CliRunner().invoke(main, [*arguments, f"--{kind}", "other=x"])
+        assert result.exit_code == 1
+        assert f"no {kind} called other" in result.output

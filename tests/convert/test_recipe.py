@@ -84,6 +84,17 @@ def test_a_stage_refuses_sections_of_others() -> None:
         StageRecipe(stage="merge", loss=LossSettings())
 
 
+def test_texts_belong_to_factorize_and_to_the_recipe(tmp_path: Path) -> None:
+    stage = '[[stages]]\nstage = "factorize"\ndata = ["train"]\ntexts = ["books"]\n'
+    text = WHOLE + stage
+    with pytest.raises(ValueError, match="uses the text 'books'"):
+        read_recipe(write(tmp_path, text))
+    named = text.replace("[data.train]", '[texts]\nbooks = "books.txt"\n[data.train]')
+    assert read_recipe(write(tmp_path, named)).stages[1].texts == ("books",)
+    with pytest.raises(ValueError, match="does not use texts"):
+        StageRecipe(stage="merge", texts=("books",))
+
+
 def test_missing_file(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         read_recipe(tmp_path / "none.toml")

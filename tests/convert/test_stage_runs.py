@@ -19,6 +19,7 @@ from baldwhisper_convert.stage_runs import (
     run_factorize,
     sample,
 )
+from baldwhisper_convert.texts import read_lines, text_fingerprint
 from tests.tiny_prepared import teacher_checkpoint, tiny_prepared
 
 RARE = 7  # a byte token that no window has by itself
@@ -43,6 +44,47 @@ def test_factorize_counts_the_tokens_of_windows_it_does_not_calibrate_on(tmp_pat
     (student, metrics) = run_factorize(model, settings, speech, speech, count=1)
     assert metrics["calibration_positions"] < 40
     assert student.checkpoint.state["decoder.token_embedding.dense_ids"].tolist() == [RARE]
+
+
+def test_factorize_counts_the_tokens_of_texts(tmp_path: Path) -> None:
+    tiny_prepared(tmp_path / "speech", 12, silence=0)
+    text = tmp_path / "text.jsonl"
+    text.write_text(json.dumps({"text": "z" * 2000}) + "\n", "utf-8")
+    model = Model(checkpoint=teacher_checkpoint(), groups=((0,), (1,), (2,)))
+    settings = FactorizeSettings(rank=8, dense_rows=1)
+    kept = []
+    for texts in ((), (text,)):
+        speech = open_speech([str(tmp_path / "speech")], texts)
+        student, _ = run_factorize(model, settings, speech, speech, count=1)
+        kept += student.checkpoint.state["decoder.token_embedding.dense_ids"].tolist()
+    prompts = Prompts.of(teacher_checkpoint(), speech.windows.language)
+    assert kept[1] in prompts.tokenizer.encode("zzzz")
+    assert kept[0] not in prompts.tokenizer.encode("zzzz")
+    assert speech.fingerprints["text.jsonl"] == text_fingerprint(text)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("a.jsonl", b'{"text": "x"}\n{"txt": "y"}\n', 'line 2 has no "text"'),
+        ("a.jsonl", b'{"text": 3}\n', 'line 1 has no "text"'),
+        ("a.jsonl", b"[1]\n", 'line 1 has no "text"'),
+        ("a.jsonl", b"{\n", 'line 1 has no "text"'),
+        ("a.txt", b"\xff\xfe\n", "not UTF-8"),
+    ],
+)
+def test_bad_texts_are_refused(tmp_path: Path, name: str, content: bytes, message: str) -> None:
+    path = tmp_path / name
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=message):
+        list(read_lines(path))
+
+
+def test_texts_are_lines_without_the_empty_ones(tmp_path: Path) -> None:
+    plain, rows = tmp_path / "a.txt", tmp_path / "a.jsonl"
+    plain.write_text("one \n\n two\n", "utf-8")
+    rows.write_text('{"text": "one "}\n\n{"text": " two", "source": "x"}\n', "utf-8")
+    assert list(read_lines(plain)) == list(read_lines(rows)) == ["one", "two"]
 
 
 def test_a_factorized_student_is_factorized_again_only_with_a_teacher(tmp_path: Path) -> None:
