@@ -20,6 +20,7 @@ from baldwhisper_convert.losses import (
     relative_error,
 )
 from baldwhisper_convert.modeling import KeysAndValues, Whisper
+from baldwhisper_convert.next_token import next_token_terms
 from baldwhisper_convert.training import Terms
 
 Groups = tuple[tuple[int, ...], ...]
@@ -123,11 +124,11 @@ class Distillation(nn.Module):
         terms: dict[str, Tensor] = {}
         targets = batch.targets[keep]
         labelled = targets != IGNORED
+        ce, kl, agree = self._next_token(wanted, logits, targets.clamp(min=0))
         if settings.ce:
-            ce = cross_entropy(logits, targets.clamp(min=0))
             terms["ce"] = settings.ce * (ce * labelled).sum()
         if settings.kl:
-            terms["kl"] = settings.kl * kl_divergence(wanted, logits, self.temperature).sum()
+            terms["kl"] = settings.kl * kl.sum()
         if settings.embedding:
             distance = feature_distance(taught.embedded[keep], output.embedded[keep])
             terms["embedding"] = settings.embedding * distance.sum()
@@ -140,12 +141,17 @@ class Distillation(nn.Module):
                 for own, group in zip(output.layers, self.groups, strict=True)
             ]
             terms["hidden"] = settings.hidden * torch.stack(errors).mean(0).sum()
-        return Terms(terms, int(keep.sum()), self._metrics(wanted, logits.detach()))
+        return Terms(terms, int(keep.sum()), {"agreement": float(agree.sum())})
 
-    def _metrics(self, wanted: Tensor, logits: Tensor) -> dict[str, float]:
-        """Sums over the positions of what is not a loss: how often the first choice agrees."""
-        agree = (wanted.argmax(-1) == logits.argmax(-1)).sum()
-        return {"agreement": float(agree)}
+    def _next_token(
+        self, wanted: Tensor, logits: Tensor, targets: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Cross-entropy, KL, and whether the first choice agrees, at every position."""
+        temperature = self.temperature
+        if not temperature.requires_grad:
+            return next_token_terms(wanted, logits, targets, temperature.item())
+        ce, kl = cross_entropy(logits, targets), kl_divergence(wanted, logits, temperature)
+        return ce, kl, wanted.argmax(-1) == logits.argmax(-1)
 
     def _same_encoder(self, student: Whisper) -> bool:
         own, other = list(student.encoder.parameters()), list(self.teacher.encoder.parameters())

@@ -68,9 +68,10 @@ class TokenEmbedding(nn.Module):
         separate = self.form.projections == "separate"
         projection = self.get_parameter("output_projection") if separate else self.input_projection
         logits = F.linear(F.linear(state, projection), self.factors)
+        # In place, because a copy of all logits costs as much as their product.
         if self.form.mean:
-            logits = logits + (state @ self.get_parameter("mean"))[..., None]
+            logits += (state @ self.get_parameter("mean"))[..., None]
         if self.form.dense_rows:
             dense = F.linear(state, self.get_parameter("dense_rows"))
-            logits = logits.index_copy(-1, self.dense_ids, dense)
+            logits.index_copy_(-1, self.dense_ids, dense)
         return logits

@@ -1,0 +1,100 @@
+"""Cross-entropy and KL of the next token in one pass over the vocabulary.
+
+With a vocabulary of 50,000 the loss terms move more memory than the layers: written with
+`log_softmax`, each of them reads and writes the (N, V) logits a dozen times. Here a few rows at
+a time go through while they are in the processor's cache, forward, and once more backward. The
+plain formulas in losses.py are its naive twins. N positions, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+_NUMBERS_AT_ONCE = 1 << 20
+"""Of a matrix: 4 MB of float32."""
+
+
+def next_token_terms(
+    teacher: Tensor, student: Tensor, targets: Tensor, temperature: float = 1.0
+) -> tuple[Tensor, Tensor, Tensor]:
+    """What `cross_entropy` and `kl_divergence` give, and whether the likeliest tokens agree.
+
+    Args:
+        teacher: logits (N, V), without gradient.
+        student: logits (N, V). The gradient can be taken once, and not differentiated again.
+        targets: ids (N,) for the cross-entropy.
+        temperature: of the KL term.
+
+    Returns:
+        Cross-entropy (N,), KL(teacher || student) times the temperature's square (N,), both
+        float32, and agreement (N,) bool.
+
+    Example:
+        >>> logits = torch.zeros(1, 4)
+        >>> ce, kl, agree = next_token_terms(logits, logits, torch.tensor([2]))
+        >>> ce.exp().round(decimals=4), kl, agree
+        (tensor([4.]), tensor([0.]), tensor([True]))
+    """
+    ce, kl, agree = _NextToken.apply(teacher, student, targets, temperature)
+    return ce, kl, agree
+
+
+def _softmax(logits: Tensor, out: Tensor) -> tuple[Tensor, Tensor]:
+    """Writes the softmax of rows to `out`; the logarithm of its denominator, and the largest."""
+    torch.softmax(logits, -1, out=out)
+    largest, index = logits.max(-1, keepdim=True)
+    # The largest probability is at least 1 / V, so its logarithm is safe.
+    return largest - out.gather(-1, index).log(), index
+
+
+class _NextToken(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, teacher: Tensor, student: Tensor, targets: Tensor, temperature: float
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        rows = max(1, _NUMBERS_AT_ONCE // student.shape[1])
+        p, q = (torch.empty(student.shape, device=student.device) for _ in range(2))
+        softened = q if temperature == 1 else torch.empty_like(q)
+        ce, kl, agree = [], [], []
+        for start in range(0, max(1, len(student)), rows):
+            part = slice(start, start + rows)
+            own, target = student[part].float(), targets[part, None]
+            total, chosen = _softmax(own, q[part])
+            ce.append(total - own.gather(-1, target))
+            wanted = teacher[part].float()
+            if temperature != 1:
+                wanted, own = wanted / temperature, own / temperature
+                total, _ = _softmax(own, softened[part])
+            taught, likeliest = _softmax(wanted, p[part])
+            ratio = torch.sub(wanted, own).sub_(taught - total)
+            kl.append(torch.linalg.vecdot(p[part], ratio) * temperature**2)
+            agree.append(chosen == likeliest)
+        ctx.probabilities = p, q, softened
+        ctx.temperature, ctx.dtype = temperature, student.dtype
+        ctx.save_for_backward(targets)
+        agreement = torch.cat(agree)[:, 0]
+        ctx.mark_non_differentiable(agreement)
+        return torch.cat(ce)[:, 0], torch.cat(kl), agreement
+
+    @staticmethod
+    @once_differentiable
+    def backward(
+        ctx: Any, of_ce: Tensor, of_kl: Tensor, _: Tensor
+    ) -> tuple[None, Tensor, None, None]:
+        (targets,) = ctx.saved_tensors
+        if not ctx.probabilities:
+            raise RuntimeError("the gradient of next_token_terms can be taken once")
+        p, q, softened = ctx.probabilities
+        ctx.probabilities = ()  # overwritten from here on
+        kl_rate = of_kl[:, None] * ctx.temperature
+        if softened is q:
+            gradient = q.mul_(of_ce[:, None] + kl_rate)
+        else:
+            gradient = q.mul_(of_ce[:, None]).addcmul_(softened, kl_rate)
+        gradient.addcmul_(p, kl_rate, value=-1)
+        gradient.scatter_add_(-1, targets[:, None], -of_ce[:, None])
+        return None, gradient.to(ctx.dtype), None, None
