@@ -2,7 +2,7 @@
 
 Teacher-forced on development windows: KL to the teacher in nats a token, and how often the
 likeliest token is the teacher's. The embedding is calibrated as the stage `factorize` does it; of
-the layers, every choice of three and of four is tried, and merged pairs.
+the layers, every choice of three, of four and of five is tried, and merged pairs.
 
     python -m benchmarks.compression_start TEACHER --real DIR --synthetic DIR --dev DIR \\
         --results benchmarks/results/compression_start.json
@@ -58,9 +58,9 @@ def forms() -> Iterator[FactorizeSettings]:
 
 
 def plans(n_layers: int) -> list[LayerPlan]:
-    """Merged pairs, and every choice of half of the layers and of two thirds."""
+    """Merged pairs, and every choice of half of the layers, of two thirds, and of all but one."""
     merged = [MergeSettings(alpha=alpha).plan(n_layers) for alpha in ALPHAS]
-    counts = sorted({-(-n_layers // 2), -(-2 * n_layers // 3)})
+    counts = sorted({-(-n_layers // 2), -(-2 * n_layers // 3), n_layers - 1})
     return merged + [plan for count in counts for plan in all_choices(n_layers, count)]
 
 
