@@ -94,6 +94,7 @@ VARIANTS: dict[str, Variant] = {
     "dense embedding": Variant(embedding=None),
     "svd, one projection, K = 0": Variant(embedding=replace(SHORT, init="svd")),
     "joint, one projection, K = 0": Variant(embedding=replace(SHORT, projections="shared")),
+    "joint without focus, K = 0": Variant(embedding=replace(SHORT, focus=0.0)),
     "joint, K = 0": Variant(embedding=SHORT),
     "joint, K = 1000": Variant(embedding=replace(SHORT, dense_rows=1000)),
     "CE": Variant(loss=LossSettings(ce=1.0, kl=0.0)),

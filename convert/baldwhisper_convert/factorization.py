@@ -15,6 +15,9 @@ from torch import Tensor
 
 from baldwhisper_convert.canonical import EMBEDDING, State
 
+RIDGE = 0.03
+"""Of the regression of states on rows, as a share of the mean square of its inputs."""
+
 
 @dataclass(frozen=True)
 class Factors:
@@ -97,7 +100,7 @@ def joint_factors(
             f"a rank of {rank} does not fit an embedding of width {embedding.shape[1]}; "
             f"give 1 to {embedding.shape[1]}"
         )
-    centred = embedding.double() if mean is None else embedding.double() - mean.double()
+    centred = _centred(embedding, mean)
     values, vectors = torch.linalg.eigh(metric.double())
     root = (vectors * values.sqrt()) @ vectors.T
     inverse = (vectors / values.sqrt()) @ vectors.T
@@ -125,7 +128,7 @@ def joint_metric(
         The sum of the metrics, each divided by the energy sum_t w_t^2 e_t^T G e_t of the whole
         embedding, and a thousandth of the identity's share for what none of them knows.
     """
-    centred = embedding.double() if mean is None else embedding.double() - mean.double()
+    centred = _centred(embedding, mean)
     weighted = centred * weights.double()[:, None]
     moment = weighted.T @ weighted
     identity = torch.eye(len(moment), dtype=torch.float64)
@@ -133,6 +136,75 @@ def joint_metric(
     for metric in metrics:
         total = total + metric.double() / (metric.double() * moment).sum()
     return total
+
+
+def expected_states(embedding: Tensor, states: Tensor, chosen: Tensor) -> Tensor:
+    """The final state from which the decoder would write each token (V, d), float64.
+
+    Most tokens are written nowhere in some hours of speech. But the state a token is written
+    from is close to a linear function of its row, which ridge regression learns from those that
+    are.
+
+    Args:
+        embedding: E (V, d).
+        states: final states (N, d).
+        chosen: the likeliest token of each (N,).
+    """
+    rows, known = embedding.double(), states.double()
+    inputs = rows[chosen]
+    middle, mean = inputs.mean(0), known.mean(0)
+    inputs = inputs - middle
+    moment = inputs.T @ inputs
+    ridge = RIDGE * moment.trace() / len(moment)
+    identity = torch.eye(len(moment), dtype=moment.dtype)
+    slope = torch.linalg.solve(moment + ridge * identity, inputs.T @ (known - mean))
+    found: Tensor = (rows - middle) @ slope + mean
+    return found
+
+
+def focused(
+    factors: Factors, embedding: Tensor, own: Tensor, *, metric: Tensor, weight: float
+) -> Factors:
+    """Moves each row of E1 so that its token's logit is right where the token is to be written.
+
+    The closed forms above weigh all states alike, and a token's own are few of them: its logit
+    is right where it does not matter, and far too low where it does. Here row t minimizes
+    e^T G e + weight (e . s_t)^2, e being its error and s_t its own state; E2 stays.
+
+    Args:
+        factors: with one projection, or two that are the same.
+        embedding: E (V, d).
+        own: `expected_states` (V, d).
+        metric: G (d, d).
+        weight: in the metric's unit; 0 changes nothing that `joint_factors` made.
+    """
+    basis, metric = factors.input_projection.double(), metric.double()
+    rows = (
+        embedding.double() if factors.mean is None else embedding.double() - factors.mean.double()
+    )
+    inverse = torch.linalg.inv(basis @ metric @ basis.T)
+    found = rows @ metric @ basis.T @ inverse
+    seen = own.double() @ basis.T
+    missing = (rows * own.double()).sum(1) - (found * seen).sum(1)
+    direction = seen @ inverse
+    step = weight * missing / (1 + weight * (seen * direction).sum(1))
+    return dataclasses.replace(factors, factors=found + step[:, None] * direction)
+
+
+def refitted_input(factors: Factors, embedding: Tensor, weights: Tensor) -> Factors:
+    """The same factors with the input projection that is best for their E1.
+
+    Args:
+        factors: with an output projection of its own.
+        embedding: E (V, d).
+        weights: w (V,); rows of weight 0 do not count.
+    """
+    rows = (
+        embedding.double() if factors.mean is None else embedding.double() - factors.mean.double()
+    )
+    scaled = factors.factors.double() * weights.double()[:, None]
+    solved = torch.linalg.lstsq(scaled, rows * weights.double()[:, None]).solution
+    return dataclasses.replace(factors, input_projection=solved)
 
 
 def with_dense_rows(factors: Factors, embedding: Tensor, ids: Tensor) -> Factors:
@@ -147,6 +219,11 @@ def with_dense_rows(factors: Factors, embedding: Tensor, ids: Tensor) -> Factors
 def separate(factors: Factors) -> Factors:
     """The same factors, with an output projection of its own to be trained apart."""
     return dataclasses.replace(factors, output_projection=factors.input_projection.clone())
+
+
+def _centred(embedding: Tensor, mean: Tensor | None) -> Tensor:
+    """The rows without their mean, if there is one, float64."""
+    return embedding.double() if mean is None else embedding.double() - mean.double()
 
 
 def energy_kept(

@@ -39,7 +39,7 @@ class TrainingSettings:
     clip: float = 1.0
     """Largest norm of the gradient."""
     dropout: float = 0.0
-    """Of the decoder's residual branches."""
+    """Of the decoder's residual branches; a trained Whisper is lost at 0.05 (docs/log.md)."""
     ema: float = 0.0
     """Decay of the average of the weights; 0 for none. The average is what is kept."""
     freeze: tuple[str, ...] = ("encoder.*",)

@@ -11,8 +11,11 @@ from torch import Tensor
 from baldwhisper_convert.factorization import (
     Factors,
     energy_kept,
+    expected_states,
+    focused,
     joint_factors,
     joint_metric,
+    refitted_input,
     separate,
     svd_factors,
     with_dense_rows,
@@ -154,3 +157,68 @@ def test_energy_of_nothing_and_of_all() -> None:
 def test_ranks_that_do_not_fit(rank: int) -> None:
     with pytest.raises(ValueError, match="give 1 to 10"):
         svd_factors(torch.zeros(20, 10), rank)
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(0, 2**20), st.integers(1, 9), st.floats(0, 100))
+def test_focused_rows_are_those_of_least_squares(seed: int, rank: int, weight: float) -> None:
+    """Its twin minimizes e^T G e + weight (e . s)^2 row by row."""
+    embedding, weights, metric = random_problem(seed)
+    own = torch.randn(embedding.shape, generator=torch.Generator().manual_seed(seed)).double()
+    mean = embedding.mean(0)
+    start = joint_factors(embedding, rank, weights=weights, metric=metric, mean=mean)
+    found = focused(start, embedding, own, metric=metric, weight=weight)
+    values, vectors = torch.linalg.eigh(metric)
+    root = vectors * values.sqrt()
+    for row in (0, 7):
+        seen = torch.cat([root, weight**0.5 * own[row][:, None]], 1)
+        twin = torch.linalg.lstsq(
+            (start.input_projection @ seen).T, ((embedding[row] - mean) @ seen)[:, None]
+        ).solution[:, 0]
+        torch.testing.assert_close(found.factors[row], twin, rtol=1e-5, atol=1e-5)
+    if weight == 0:
+        torch.testing.assert_close(found.factors, start.factors, rtol=1e-5, atol=1e-6)
+
+
+def test_a_large_focus_makes_the_own_logits_right() -> None:
+    embedding, weights, metric = random_problem(3)
+    own = embedding + 0.1
+    start = joint_factors(embedding, 4, weights=weights, metric=metric, mean=None)
+    found = focused(start, embedding, own, metric=metric, weight=1e6)
+    torch.testing.assert_close(
+        (found.rows() * own).sum(1), (embedding * own).sum(1), rtol=1e-3, atol=1e-3
+    )
+    assert not torch.allclose((start.rows() * own).sum(1), (embedding * own).sum(1), rtol=0.1)
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(0, 2**20))
+def test_states_that_are_linear_in_the_rows_are_found(seed: int) -> None:
+    embedding, _, matrix = random_problem(seed, vocab=60)
+    chosen = torch.arange(0, 60, 2).repeat(200)  # half of the tokens are never written
+    states = embedding @ matrix + 2.0
+    found = expected_states(embedding, states[chosen], chosen)
+    size = (states - states.mean(0)).norm()
+    assert float((found - states).norm()) < 0.15 * float(size)
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(0, 2**20), st.integers(1, 9))
+def test_a_refitted_input_loses_no_more(seed: int, rank: int) -> None:
+    embedding, weights, metric = random_problem(seed)
+    weights[:5] = 0.0
+    own = torch.randn(embedding.shape, generator=torch.Generator().manual_seed(seed)).double()
+    start = joint_factors(embedding, rank, weights=weights, metric=metric, mean=None)
+    moved = separate(focused(start, embedding, own, metric=metric, weight=1.0))
+    found = refitted_input(moved, embedding, weights)
+    identity = torch.eye(10, dtype=torch.float64)
+    assert (
+        loss(embedding, found, weights, identity)
+        <= loss(embedding, moved, weights, identity) + 1e-9
+    )
+    torch.testing.assert_close(found.rows(output=True), moved.rows(output=True))
+    # The gradient of the weighted squares is zero.
+    error = (embedding - found.rows()) * weights[:, None] ** 2
+    torch.testing.assert_close(
+        found.factors.T @ error, torch.zeros(rank, 10).double(), atol=1e-6, rtol=0
+    )

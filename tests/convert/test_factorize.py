@@ -134,6 +134,14 @@ def test_the_same_seed_gives_the_same_student(parent: Checkpoint, init: str) -> 
     assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
 
 
+def test_focus_brings_the_output_closer(parent: Checkpoint) -> None:
+    """And the input stays the best there is for the shared factors."""
+    found = [shear(parent, rank=8, focus=focus)[1] for focus in (0.0, 0.3)]
+    assert found[1]["kl_output"] < found[0]["kl_output"]
+    shared, _ = shear(parent, rank=8, focus=0.3, projections="shared")
+    assert shared.embedding.projections == "shared"
+
+
 def test_the_runtime_runs_it(parent: Checkpoint, tmp_path: Path) -> None:
     student, _ = shear(parent, rank=8, dense_rows=20)
     export_mlx(student, tmp_path / "student", dtype="float32")
@@ -180,6 +188,8 @@ def test_what_cannot_be_factorized(parent: Checkpoint) -> None:
         {"init": "random"},
         {"projections": "both"},
         {"dense_rows": -1},
+        {"focus": -0.1},
+        {"focus": 0.5, "init": "svd"},
     ],
 )
 def test_bad_settings(fields: dict[str, object]) -> None:
