@@ -66,7 +66,9 @@ class FactorizeSettings:
     """Tokens, the most frequent ones, that keep their rows."""
     focus: float | None = None
     """Weight of a token's logit where the token is to be written, as a share of all other places;
-    by default 0.3 for `joint` and 0 for `svd`."""
+    by default 0.3 for `joint` without dense rows, else 0: beside dense rows it makes tokens
+    likely that have none, but not enough to be written where they should be, and now and then
+    elsewhere."""
     seed: int = 0
     """Of the tokens sampled in calibration."""
 
@@ -85,7 +87,7 @@ class FactorizeSettings:
         """`focus`, or its default."""
         if self.focus is not None:
             return self.focus
-        return FOCUS if self.init == "joint" else 0.0
+        return FOCUS if self.init == "joint" and not self.dense_rows else 0.0
 
 
 def factorize(

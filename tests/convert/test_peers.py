@@ -280,8 +280,16 @@ def test_everything_runs_with_options_that_exist(model: Path, data: Path, tmp_pa
             assert any("8 bits=" in word for word in command)
 
 
-def test_students_are_named_or_the_only_one(model: Path) -> None:
+def test_the_bundled_model_is_the_student_by_default(
+    model: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(run_all, "BUNDLED", model)
+    assert run_all.read_students(()) == {"student": model}
+    students = run_all.read_students(())
+    plan = run_all.commands("c", data, students, data, tmp_path, language="en", quick=False)
+    assert "--student" not in next(plan)[2]
     assert run_all.read_students((str(model), f"small={model}")).keys() == {"student", "small"}
+    monkeypatch.setattr(run_all, "BUNDLED", tmp_path)
     for wrong in ((), (f"other={model}",), ("nowhere",)):
         with pytest.raises(click.UsageError):
             run_all.read_students(wrong)
