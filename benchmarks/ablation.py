@@ -44,13 +44,12 @@ from baldwhisper_convert.optimizing import TrainingSettings
 from baldwhisper_convert.prepared import Choice, Prepared, Windows
 from baldwhisper_convert.prompts import Prompts
 from baldwhisper_convert.scoring import words_wrong
+from baldwhisper_convert.speech import Speech, sample
 from baldwhisper_convert.stage_runs import (
     CALIBRATION_WINDOWS,
     Model,
-    Speech,
     run_distill,
     run_merge,
-    sample,
 )
 from baldwhisper_mlx.evaluation.bootstrap import Bootstrap, difference, error_rate
 from benchmarks.word_errors import interval

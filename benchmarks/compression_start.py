@@ -38,7 +38,7 @@ from baldwhisper_convert.merge import MergeSettings, all_choices, rank
 from baldwhisper_convert.modeling import Whisper
 from baldwhisper_convert.prepared import Prepared
 from baldwhisper_convert.prompts import Prompts
-from baldwhisper_convert.stage_runs import sample
+from baldwhisper_convert.speech import sample
 from benchmarks.ablation import calibration
 
 HELD_OUT_WINDOWS = 48

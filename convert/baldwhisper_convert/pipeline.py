@@ -16,7 +16,8 @@ from baldwhisper_convert.data import BadRows, read_utterances
 from baldwhisper_convert.prepare import prepare
 from baldwhisper_convert.prepared import Choice, Prepared
 from baldwhisper_convert.recipe import Recipe, StageRecipe, parts
-from baldwhisper_convert.stage_runs import Model, Speech, describe, perform, plan_manifest
+from baldwhisper_convert.speech import Speech
+from baldwhisper_convert.stage_runs import Model, describe, perform, plan_manifest
 from baldwhisper_convert.stages import fingerprint, read_manifest, teacher_layers
 from baldwhisper_convert.texts import text_fingerprint
 

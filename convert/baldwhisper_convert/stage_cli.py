@@ -187,6 +187,7 @@ def _run(
     from baldwhisper_convert.checkpoint import read_checkpoint
     from baldwhisper_convert.destination import check_destination
     from baldwhisper_convert.recipe import override
+    from baldwhisper_convert.speech import open_speech
     from baldwhisper_convert.stages import teacher_layers
 
     stage = override(stage, changes)
@@ -199,10 +200,10 @@ def _run(
         destination,
         destination.with_name(f"{destination.name}.runs"),
         teacher=read_checkpoint(teacher) if teacher else None,
-        speech=stage_runs.open_speech(stage.data, [Path(text) for text in stage.texts])
+        speech=open_speech(stage.data, [Path(text) for text in stage.texts])
         if stage.data
         else None,
-        dev=stage_runs.open_speech([dev]) if dev else None,
+        dev=open_speech([dev]) if dev else None,
     )
     click.echo(f"{destination}: {stage_runs.describe(metrics) or 'done'}")
     return metrics

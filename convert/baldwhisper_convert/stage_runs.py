@@ -16,7 +16,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from baldwhisper_convert.batches import Batch, Mix, collate
 from baldwhisper_convert.calibration import count_tokens
 from baldwhisper_convert.checkpoint import Checkpoint
 from baldwhisper_convert.distill import Distillation, Groups, LossSettings
@@ -28,28 +27,15 @@ from baldwhisper_convert.logbook import CURVES_FILE, LOG_FILE
 from baldwhisper_convert.merge import MergeSettings, merge
 from baldwhisper_convert.modeling import Whisper
 from baldwhisper_convert.optimizing import TrainingSettings
-from baldwhisper_convert.prepared import SPEECH, Choice, Prepared, Windows
 from baldwhisper_convert.prompts import Prompts
-from baldwhisper_convert.recipe import StageRecipe, finetuning, parts
+from baldwhisper_convert.recipe import StageRecipe, finetuning
+from baldwhisper_convert.speech import SAMPLE_BATCH, Speech, sample
 from baldwhisper_convert.stages import Manifest, fingerprint, write_manifest
-from baldwhisper_convert.texts import count_text, text_fingerprint
+from baldwhisper_convert.texts import count_text
 from baldwhisper_convert.training import new_accelerator, train
 
 MERGE_WINDOWS, CALIBRATION_WINDOWS, HELD_OUT_WINDOWS = 24, 120, 24
 """Windows of speech that merge measures with, and factorize calibrates and checks on."""
-
-_BATCH = 8
-
-
-@dataclass(frozen=True, kw_only=True)
-class Speech:
-    """Prepared data for a stage."""
-
-    windows: Windows
-    fingerprints: dict[str, str]
-    """Name to `Prepared.fingerprint`, or `text_fingerprint`, for the manifest."""
-    texts: tuple[Path, ...] = ()
-    """Text files whose tokens `factorize` counts with those of the labels."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,7 +97,7 @@ def run_factorize(
         held_out = sample(dev.windows, prompts, HELD_OUT_WINDOWS)
     else:
         batches = sample(speech.windows, prompts, count + HELD_OUT_WINDOWS, timestamps=0.5)
-        cut = max(1, len(batches) - HELD_OUT_WINDOWS // _BATCH)
+        cut = max(1, len(batches) - HELD_OUT_WINDOWS // SAMPLE_BATCH)
         calibration, held_out = batches[:cut], batches[cut:] or batches[-1:]
     # All the text there is, because a hundred windows do not know which tokens are frequent.
     n_vocab = checkpoint.dims.n_vocab
@@ -218,22 +204,6 @@ def plan_manifest(
     )
 
 
-def open_speech(data: Sequence[str], texts: Sequence[Path] = ()) -> Speech:
-    """Prepared folders, each with an optional `:share`, as one set of data, and text beside it.
-
-    Raises:
-        FileNotFoundError: a folder or a text is missing.
-        ValueError: one that is unfinished, or folders that do not go together.
-    """
-    opened = [(Path(name), Prepared(name), share) for name, share in parts(data)]
-    return Speech(
-        windows=Choice([(prepared, share) for _, prepared, share in opened]),
-        fingerprints={path.name: prepared.fingerprint for path, prepared, _ in opened}
-        | {path.name: text_fingerprint(path) for path in texts},
-        texts=tuple(texts),
-    )
-
-
 def save_stage(
     model: Model, folder: Path, manifest: Manifest, reports: Sequence[Path] = ()
 ) -> Path:
@@ -251,24 +221,6 @@ def save_stage(
             shutil.copy2(report, path / report.name)
     write_manifest(path, dataclasses.replace(manifest, teacher_layers=model.groups))
     return path
-
-
-def sample(
-    windows: Windows, prompts: Prompts, count: int, *, timestamps: float = 0.0
-) -> list[Batch]:
-    """Batches of about `count` windows of speech, spread evenly over the data.
-
-    Args:
-        windows: the data.
-        prompts: special tokens.
-        count: of windows.
-        timestamps: share of the windows whose tokens have timestamps.
-    """
-    spoken = [i for i, window in enumerate(windows.windows) if window.kind == SPEECH]
-    count = min(count, len(spoken))
-    chosen = [spoken[i * len(spoken) // count] for i in range(count)]
-    mix = Mix(timestamps=timestamps, prompts=0.0)
-    return [collate(windows, chosen[i : i + _BATCH], prompts, mix) for i in range(0, count, _BATCH)]
 
 
 def describe(metrics: dict[str, Any]) -> str:

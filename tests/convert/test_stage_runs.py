@@ -12,12 +12,11 @@ from baldwhisper_convert.factorize import FactorizeSettings
 from baldwhisper_convert.prepared import SPEECH, Prepared
 from baldwhisper_convert.prompts import Prompts
 from baldwhisper_convert.recipe import StageRecipe
+from baldwhisper_convert.speech import open_speech, sample
 from baldwhisper_convert.stage_runs import (
     Model,
-    open_speech,
     plan_manifest,
     run_factorize,
-    sample,
 )
 from baldwhisper_convert.texts import read_lines, text_fingerprint
 from tests.tiny_prepared import teacher_checkpoint, tiny_prepared
