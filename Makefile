@@ -1,7 +1,7 @@
 # Everything on a fresh machine with Python 3.10 or newer and a network:
-#   make demo   speech to text: weights, export, transcript of examples/sample.wav
+#   make demo   speech to text: transcript of examples/sample.wav by the bundled model
 #   make test   ruff, mypy and the offline tests
-#   make bench DATA=path/to/speech STUDENT=path/to/model   speed, memory and errors of all models and other programs
+#   make bench DATA=path/to/speech   speed, memory and errors of all models and other programs
 # Each makes its own .venv first; a second run finds it there. Works with GNU make 3.81 and 4.
 
 PYTHON ?= python3
@@ -14,13 +14,13 @@ MODEL := .cache/models/whisper-base
 
 # A folder of speech with transcripts for `make test-real DATA=...`; see CONTRIBUTING.md.
 DATA ?=
-# The model folder that `make bench` measures against the teacher.
+# A model folder for `make bench`; the bundled model if there is none.
 STUDENT ?=
 
 .PHONY: demo test test-real bench lint clean
 
-demo: $(VENV)/.demo $(MODEL)/config.json
-	$(BIN)/baldwhisper transcribe examples/sample.wav --model $(MODEL)
+demo: $(VENV)/.demo
+	$(BIN)/baldwhisper transcribe examples/sample.wav
 
 test: lint
 	$(BIN)/python -m pytest
@@ -31,7 +31,7 @@ test-real: $(VENV)/.test $(MODEL)/config.json
 
 bench: $(VENV)/.bench $(MODEL)/config.json
 	$(BIN)/python -m benchmarks.run_all --checkpoint $(TEACHER) --teacher $(MODEL) \
-		--data "$(DATA)" --student "$(STUDENT)"
+		--data "$(DATA)" $(if $(STUDENT),--student "$(STUDENT)")
 
 lint: $(VENV)/.test
 	$(BIN)/ruff check .
@@ -42,22 +42,24 @@ clean:
 	rm -rf $(VENV) .cache build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-# torch has a step of its own: with the pinned version installed first, nothing that depends on
-# it can bring another build. The marker of the `mkl` extra keeps it to Linux on x86-64.
-$(VENV)/.torch: constraints.txt
+# The marker of the `mkl` extra keeps it to Linux on x86-64.
+$(VENV)/.demo: constraints.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { \
 		echo "baldwhisper-mlx needs Python 3.10 or newer, but $(PYTHON) is" \
 			"$$($(PYTHON) --version 2>&1 || echo missing);" \
 			"name another one: make PYTHON=python3.12 ..." >&2; exit 1; }
 	$(PYTHON) -m venv $(VENV)
-	$(INSTALL) torch
+	$(INSTALL) --editable '.[mkl]'
 	@touch $@
 
-$(VENV)/.demo: $(VENV)/.torch pyproject.toml
+# torch has a step of its own: with the pinned version installed first, nothing that depends on
+# it can bring another build.
+$(VENV)/.convert: $(VENV)/.demo
+	$(INSTALL) torch
 	$(INSTALL) --editable '.[convert,mkl]'
 	@touch $@
 
-$(VENV)/.test: $(VENV)/.demo tests/parity/requirements.txt
+$(VENV)/.test: $(VENV)/.convert tests/parity/requirements.txt
 	$(INSTALL) --editable '.[convert,evaluate,mkl,test,dev]'
 	$(INSTALL) --no-deps --requirement tests/parity/requirements.txt
 	@touch $@
@@ -67,9 +69,9 @@ $(VENV)/.bench: $(VENV)/.test
 	$(INSTALL) faster-whisper pywhispercpp
 	@touch $@
 
-$(TEACHER)/model.bin: | $(VENV)/.torch
+$(TEACHER)/model.bin: | $(VENV)/.convert
 	$(BIN)/python scripts/get_teacher.py --output $(TEACHER)
 
 # export writes to a temporary name and renames, so a config.json means a whole model
-$(MODEL)/config.json: | $(VENV)/.demo $(TEACHER)/model.bin
+$(MODEL)/config.json: | $(VENV)/.convert $(TEACHER)/model.bin
 	$(BIN)/baldwhisper-convert export $(TEACHER) $(MODEL) --dtype float16

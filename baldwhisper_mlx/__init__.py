@@ -1,7 +1,7 @@
 """Whisper and BaldWhisper on Apple's MLX: checkpoint folder and audio file in, text out.
 
     >>> import baldwhisper_mlx
-    >>> model = baldwhisper_mlx.load_model("models/whisper-base")
+    >>> model = baldwhisper_mlx.load_model()  # or load_model("models/whisper-base")
     >>> baldwhisper_mlx.transcribe("talk.mp3", model).text
 
 Importing the package is cheap: MLX and the rest load with the first attribute that needs them.

@@ -36,7 +36,7 @@ class _Stdin(io.BytesIO):
 
 def transcribe_files(
     files: Sequence[str],
-    model_name: str,
+    model_name: str | None,
     revision: str | None,
     *,
     writer: Writer,
@@ -48,7 +48,7 @@ def transcribe_files(
 
     Args:
         files: audio paths, or `-` for standard input.
-        model_name: folder or Hub id.
+        model_name: folder or Hub id; None for the bundled model.
         revision: of a Hub model.
         writer: makes what goes to standard output, if `plan` is None.
         plan: from `plan_outputs`: per file, format to path; None for standard output.
@@ -98,11 +98,11 @@ def _is_readable(name: str) -> bool:
     return False
 
 
-def open_model(model_name: str, revision: str | None, language: str | None) -> Any:
+def open_model(model_name: str | None, revision: str | None, language: str | None) -> Any:
     """Loads a model for a command; warnings go to standard error.
 
     Args:
-        model_name: folder or Hub id.
+        model_name: folder or Hub id; None for the bundled model.
         revision: of a Hub model.
         language: that the model has to know, if any.
 

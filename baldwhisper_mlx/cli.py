@@ -60,7 +60,12 @@ def _finite(ctx: click.Context, param: click.Parameter, value: float | None) -> 
 
 @cli.command()
 @click.argument("files", nargs=-1, required=True, metavar="FILE...")
-@click.option("-m", "--model", required=True, help="Model folder, or id on the Hugging Face Hub.")
+@click.option(
+    "-m",
+    "--model",
+    help="Model folder, or id on the Hugging Face Hub. By default the English model that comes "
+    "with the package.",
+)
 @click.option("--revision", help="Branch, tag or commit of a Hub model.")
 @click.option(
     "-l", "--language", help="Code or English name of the spoken language; detected if not given."
@@ -106,7 +111,7 @@ def _finite(ctx: click.Context, param: click.Parameter, value: float | None) -> 
 @click.option("--force", is_flag=True, help="Replace outputs that are already there.")
 def transcribe(
     files: tuple[str, ...],
-    model: str,
+    model: str | None,
     revision: str | None,
     output_format: str,
     output_dir: Path | None,
@@ -142,10 +147,10 @@ def transcribe(
 
 
 @cli.command()
-@click.argument("model")
+@click.argument("model", required=False)
 @click.option("--revision", help="Branch, tag or commit of a Hub model.")
-def info(model: str, revision: str | None) -> None:
-    """Describe MODEL, a folder or an id on the Hugging Face Hub."""
+def info(model: str | None, revision: str | None) -> None:
+    """Describe MODEL, a folder or an id on the Hugging Face Hub; or the bundled model."""
     from baldwhisper_mlx.info import describe_model
     from baldwhisper_mlx.model_files import find_model
 

@@ -2,8 +2,8 @@
 
 They have OpenAI's dimensions in `config.json`, one product less fused than ours, quantized or
 not, and no vocabulary. Fusing query, key and value by rows changes nothing of a quantized matrix,
-so such a model runs from its own integers. The vocabulary is one of OpenAI's two, taken from a
-package that has it.
+so such a model runs from its own integers. The vocabulary is one of OpenAI's two: the multilingual
+one is the bundled model's, the English one is taken from a package that has it.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from baldwhisper_mlx.config import (
     ModelConfig,
 )
 from baldwhisper_mlx.languages import LANGUAGES
-from baldwhisper_mlx.model_files import COMMUNITY_FILES, read_tensor_header
+from baldwhisper_mlx.model_files import BUNDLED, COMMUNITY_FILES, read_tensor_header
 from baldwhisper_mlx.quantization import Quantization, matrix_of
 from baldwhisper_mlx.tokenizer import read_ranks
 
@@ -162,17 +162,19 @@ def _ranks(folder: Path, n_vocab: int) -> dict[bytes, int]:
     own = folder / VOCABULARY_FILE
     if own.is_file():
         return read_ranks(own)
-    name = "gpt2.tiktoken" if n_vocab == ENGLISH_ONLY else "multilingual.tiktoken"
+    if n_vocab != ENGLISH_ONLY:
+        return read_ranks(BUNDLED / VOCABULARY_FILE)
     for package in _PACKAGES:
         # find_spec, because importing either would load torch or numba for one file.
         spec = importlib.util.find_spec(package)
         for root in (spec.submodule_search_locations or []) if spec else []:
-            path = Path(root) / "assets" / name
+            path = Path(root) / "assets" / "gpt2.tiktoken"
             if path.is_file():
                 return read_ranks(path)
     raise FileNotFoundError(
-        f"{folder}: it has no vocabulary, and neither of the packages {' and '.join(_PACKAGES)} "
-        "is installed to take OpenAI's from; `baldwhisper-convert export` makes a complete model"
+        f"{folder}: an English-only model without its vocabulary, and neither of the packages "
+        f"{' and '.join(_PACKAGES)} is installed to take OpenAI's from; "
+        "`baldwhisper-convert export` makes a complete model"
     )
 
 

@@ -50,13 +50,17 @@ class LoadedModel:
 
 
 def load_model(
-    path_or_hub_id: str | Path, *, revision: str | None = None, dtype: Dtype | None = None
+    path_or_hub_id: str | Path | None = None,
+    *,
+    revision: str | None = None,
+    dtype: Dtype | None = None,
 ) -> LoadedModel:
     """Loads an exported model, or one of mlx-community's.
 
     Args:
         path_or_hub_id: a folder, or a Hugging Face Hub id such as "owner/model". For an id the
-            local cache is tried first, without any network call.
+            local cache is tried first, without any network call. By default the English
+            model that comes with the package.
         revision: branch, tag or commit of a Hub id.
         dtype: of the weights in memory; default the checkpoint's on a GPU and float32 on a
             CPU, where MLX multiplies 16-bit numbers many times slower.

@@ -17,22 +17,29 @@ MODEL_FILES = (CONFIG_FILE, WEIGHTS_FILE, VOCABULARY_FILE)
 COMMUNITY_FILES = ("weights.safetensors", "weights.npz")
 """Weights of a model in mlx-whisper's format; see community.py."""
 
+BUNDLED = Path(__file__).parent / "assets" / "base-en"
+"""The model that comes with the package: English, made from OpenAI's whisper-base."""
+
 _WEIGHTS_SUFFIXES = (".safetensors", ".npz", ".bin", ".pt", ".pth")
 _MAX_HEADER = 100 * 2**20
 
 
-def find_model(path_or_hub_id: str | Path, revision: str | None = None) -> Path:
+def find_model(path_or_hub_id: str | Path | None = None, revision: str | None = None) -> Path:
     """The folder of a model, fetched from the Hub if it is neither a folder nor in the cache.
 
     Args:
         path_or_hub_id: a folder, or a Hugging Face Hub id such as "owner/model". For an id the
-            local cache is tried first, without any network call.
+            local cache is tried first, without any network call. None for the bundled model.
         revision: branch, tag or commit of a Hub id.
 
     Raises:
-        ValueError: a file where a folder is needed.
+        ValueError: a file where a folder is needed, or a revision of the bundled model.
         FileNotFoundError: no such folder, and not a Hub id that can be fetched either.
     """
+    if path_or_hub_id is None:
+        if revision is not None:
+            raise ValueError("a revision belongs to a model on the Hub; none is named")
+        return BUNDLED
     path = Path(path_or_hub_id).expanduser()
     if path.is_dir():
         return path

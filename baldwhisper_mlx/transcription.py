@@ -48,7 +48,7 @@ class _Thresholds:
 
 def transcribe(
     audio: str | Path | BinaryIO | npt.NDArray[np.float32],
-    model: LoadedModel | str | Path,
+    model: LoadedModel | str | Path | None = None,
     *,
     language: str | None = None,
     task: str = "transcribe",
@@ -65,7 +65,8 @@ def transcribe(
 
     Args:
         audio: a file, a binary stream, or mono samples (n,) at 16 kHz, full scale at 1.0.
-        model: from `load_model`, or what that takes; the last one so named stays in memory.
+        model: from `load_model`, or what that takes; the last one so named stays in memory. By
+            default the English model that comes with the package.
         language: code or English name; None to detect it in the first 30 s.
         task: "transcribe", or "translate" into English.
         initial_prompt: text that precedes the recording, such as names it mentions.
@@ -256,5 +257,5 @@ def _check_samples(samples: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
 
 
 @lru_cache(maxsize=1)
-def _cached_model(path_or_hub_id: str | Path) -> LoadedModel:
+def _cached_model(path_or_hub_id: str | Path | None) -> LoadedModel:
     return load_model(path_or_hub_id)

@@ -46,7 +46,7 @@ def variants() -> dict[str, QuantizeOptions | None]:
         found[f"float16, embedding {bits} bits"] = QuantizeOptions(
             bits=bits, overrides=(("*", None), ("decoder.token_embedding*", bits))
         )
-    return found
+    return found | {"5 bits, groups of 64": QuantizeOptions(bits=5)}  # the model in the box
 
 
 def prompt_of(model: LoadedModel, language: str) -> list[int]:

@@ -8,6 +8,7 @@ page says what has not. tests/test_report.py compares the pages with what this w
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from pathlib import Path
@@ -27,11 +28,13 @@ from benchmarks.report_tables import (
     markdown,
     peer_rows,
     share_rows,
+    word_error_rows,
 )
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS, PAGE = Path("benchmarks/results"), Path("benchmarks/RESULTS.md")
 README, GUIDE, PROFILE = Path("README.md"), Path("docs/benchmarks.md"), Path("docs/profile.md")
+CARD = Path("baldwhisper_mlx/assets/base-en/README.md")
 
 SHAPES: dict[str, tuple[str, dict[str, Any]]] = {
     "bench": (bench_results.SCHEMA, bench_results.BENCH),
@@ -218,6 +221,17 @@ def profile_part(results: Results) -> str:
     return "\n\n".join(parts) or NOTHING.format(guide=GUIDE.name)
 
 
+def word_errors_part(folder: Path) -> str:
+    """The table of `word_errors.json`: what the model in the box hears, and what others do."""
+    path = folder / "word_errors.json"
+    result = json.loads(path.read_text(encoding="utf-8"))
+    what = (
+        f"{result['clips']} clips of {result['data']}, speakers the student never heard; greedy at "
+        "temperature 0, whisper's English normalizer; [95 % intervals], paired over the clips:"
+    )
+    return f"{what}\n\n{markdown(word_error_rows(result))}"
+
+
 def fill(page: str, name: str, content: str) -> str:
     """A page with new content between its markers `<!-- report: NAME -->` and `<!-- end -->`.
 
@@ -233,11 +247,18 @@ def fill(page: str, name: str, content: str) -> str:
 
 def documents(root: Path, results: Results) -> dict[Path, str]:
     """Every page with figures, as it should be, by its path from `root`."""
-    parts = {README: readme_part, GUIDE: chips_part, PROFILE: profile_part}
-    pages = {
-        path: fill((root / path).read_text(encoding="utf-8"), path.stem.lower(), make(results))
-        for path, make in parts.items()
-    }
+    errors = word_errors_part(root / RESULTS)
+    parts = [
+        (README, "readme", readme_part(results)),
+        (README, "accuracy", errors),
+        (CARD, "accuracy", errors),
+        (GUIDE, "benchmarks", chips_part(results)),
+        (PROFILE, "profile", profile_part(results)),
+    ]
+    pages: dict[Path, str] = {}
+    for path, name, content in parts:
+        before = pages.get(path) or (root / path).read_text(encoding="utf-8")
+        pages[path] = fill(before, name, content)
     return pages | {PAGE: results_page(results)}
 
 

@@ -52,6 +52,19 @@ def peer_rows(result: dict[str, Any]) -> Rows:
     return rows
 
 
+def word_error_rows(result: dict[str, Any]) -> Rows:
+    """A row a model, the best first, from a result of word_errors.py."""
+    rows = [["", "WER", "WER of the teacher / its own", "accuracy ratio"]]
+    for name, found in sorted(result["models"].items(), key=lambda item: item[1]["wer"]):
+        low, high = found["wer_interval"]
+        cells = [f"{100 * found['wer']:.2f} % [{100 * low:.2f}, {100 * high:.2f}]"]
+        for key in ("wer_ratio", "accuracy_ratio"):
+            low, high = found[f"{key}_interval"]
+            cells.append(f"{found[key]:.3f} [{low:.3f}, {high:.3f}]")
+        rows.append([name, *(cells if name != result["baseline"] else [cells[0], "1", "1"])])
+    return rows
+
+
 def length_rows(model: dict[str, Any]) -> Rows:
     """Time and memory of a model over the length of the audio, from a result of scaling.py."""
     rows = [["audio", "time", "RTF", "MLX MB", "process MB", "of which samples MB"]]

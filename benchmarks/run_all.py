@@ -17,7 +17,7 @@ from pathlib import Path
 import click
 
 from baldwhisper_mlx.bench.machine import chip, slug
-from baldwhisper_mlx.model_files import MODEL_FILES
+from baldwhisper_mlx.model_files import BUNDLED, MODEL_FILES
 
 RESULTS = Path("benchmarks/results")
 _BALDWHISPER = "from baldwhisper_mlx.cli import main; main()"
@@ -61,8 +61,9 @@ def commands(
         more = QUICK[kind].split() if quick else []
         return kind, path, [sys.executable, *program, *arguments, *where, *more]
 
-    pair = ["--student", str(students["student"]), "--teacher", str(teacher)]
-    pair += ["--peer", "mlx-whisper"]
+    pair = ["--teacher", str(teacher), "--peer", "mlx-whisper"]
+    if students["student"] != BUNDLED:  # the default, whose path is nobody's business
+        pair += ["--student", str(students["student"])]
     yield command("bench", ["-c", _BALDWHISPER], "bench", str(data), *pair, *speak)
     ours = [word for name, folder in students.items() for word in ("--ours", f"{name}={folder}")]
     peers = ["--data", str(data), *ours, *speak]
@@ -73,11 +74,13 @@ def commands(
 
 
 def read_students(items: tuple[str, ...]) -> dict[str, Path]:
-    """Students by name.
+    """Students by name; the model that comes with the package, if it is there, if none is named.
 
     Raises:
         click.UsageError: not NAME=DIR of a model folder, or none called `student`.
     """
+    if not items and all((BUNDLED / name).is_file() for name in MODEL_FILES):
+        return {"student": BUNDLED}
     found = {}
     for item in items:
         name, _, folder = item.rpartition("=")

@@ -103,7 +103,7 @@ def test_command_lines_parse(program: str) -> None:
     "line",
     [
         "baldwhisper sing talk.mp3",
-        "baldwhisper transcribe talk.mp3",
+        "baldwhisper transcribe --model m",
         "baldwhisper transcribe talk.mp3 --model m --louder",
         "baldwhisper-convert export a b --dtype int3",
     ],

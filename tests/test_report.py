@@ -77,6 +77,25 @@ def test_the_readme_gets_both_tables(results: report.Results) -> None:
     assert "mlx-whisper" not in part.split("Other programs")[0].replace("baldwhisper-mlx", "")
 
 
+def test_word_errors_best_first(tmp_path: Path) -> None:
+    def row(wer: float) -> dict[str, Any]:
+        pair = {"wer_ratio": 0.04 / wer, "accuracy_ratio": (1 - wer) / 0.96}
+        return {"wer": wer, "wer_interval": [wer - 0.01, wer + 0.01]} | {
+            key: value for name, x in pair.items()
+            for key, value in ((name, x), (f"{name}_interval", [x - 0.1, x + 0.1]))
+        }  # fmt: skip
+
+    models = {"student": row(0.05), "teacher": row(0.04)}
+    found = {"data": "speech/dev", "clips": 3, "baseline": "teacher", "models": models}
+    (tmp_path / "word_errors.json").write_text(json.dumps(found))
+    lines = report.word_errors_part(tmp_path).splitlines()
+    assert "3 clips of speech/dev" in lines[0]
+    assert lines[-2] == "| teacher | 4.00 % [3.00, 5.00] | 1 | 1 |"
+    assert lines[-1] == (
+        "| student | 5.00 % [4.00, 6.00] | 0.800 [0.700, 0.900] | 0.990 [0.890, 1.090] |"
+    )
+
+
 def test_no_figure_without_a_measurement() -> None:
     assert "Nothing has been measured yet" in report.results_page({})
     assert "Nothing has been measured yet" in report.readme_part({})

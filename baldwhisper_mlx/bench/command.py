@@ -34,9 +34,8 @@ _PEERS = ("mlx-whisper",)
 @click.argument("audio", nargs=-1)
 @click.option(
     "--student",
-    required=True,
     metavar="DIR_OR_HUB",
-    help="The model that should be fast.",
+    help="The model that should be fast. By default the one that comes with the package.",
 )
 @click.option(
     "--teacher", metavar="DIR_OR_HUB", help="The model it is held against, such as whisper-base."
@@ -105,7 +104,7 @@ _PEERS = ("mlx-whisper",)
 @click.option("--force", is_flag=True, help="Replace outputs that are already there.")
 def bench(
     audio: tuple[str, ...],
-    student: str,
+    student: str | None,
     teacher: str | None,
     peer: str | None,
     json_path: Path | None,
@@ -198,7 +197,7 @@ def _check_outputs(paths: list[Path], plot: Path | None, force: bool) -> None:
 
 def _measure(
     audio: tuple[str, ...],
-    student: str,
+    student: str | None,
     teacher: str | None,
     peer: str | None,
     settings: Settings,
@@ -224,16 +223,18 @@ def _measure(
             raise click.ClickException(str(error)) from None
 
 
-def _contenders(student: str, teacher: str | None, peer: str | None, work: Path) -> list[Contender]:
+def _contenders(
+    student: str | None, teacher: str | None, peer: str | None, work: Path
+) -> list[Contender]:
     from baldwhisper_mlx.bench.run import PEER, STUDENT, TEACHER, Contender
     from baldwhisper_mlx.model_files import find_model
 
     ours = "baldwhisper-mlx"
     folder = find_model(student)
-    found = [Contender(name=STUDENT, kind=ours, folder=folder, model=_label(student))]
+    found = [Contender(name=STUDENT, kind=ours, folder=folder, model=_label(student, folder))]
     if teacher is not None:
         folder = find_model(teacher)
-        label = _label(teacher)
+        label = _label(teacher, folder)
         found.append(Contender(name=TEACHER, kind=ours, folder=folder, model=label))
         if peer is not None:
             from importlib.util import find_spec
@@ -249,6 +250,6 @@ def _contenders(student: str, teacher: str | None, peer: str | None, work: Path)
     return found
 
 
-def _label(name: str) -> str:
+def _label(name: str | None, folder: Path) -> str:
     """The last part of what the user called a model: a folder of the Hub's cache is a hash."""
-    return Path(name).resolve().name
+    return Path(name).resolve().name if name else folder.name

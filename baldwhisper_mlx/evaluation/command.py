@@ -29,8 +29,8 @@ REPORT_FILE = "report.json"
 @click.option(
     "-m",
     "--model",
-    required=True,
-    help="Model folder, or id on the Hugging Face Hub.",
+    help="Model folder, or id on the Hugging Face Hub. By default the English model that comes "
+    "with the package.",
 )
 @click.option(
     "--baseline",
@@ -98,7 +98,7 @@ REPORT_FILE = "report.json"
               help="Show the N utterances with most word errors, word under word.")  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
 def evaluate(
-    model: str,
+    model: str | None,
     baseline: str | None,
     output: Path | None,
     force: bool,
@@ -132,7 +132,7 @@ def evaluate(
 
 
 def _evaluate(
-    models: dict[str, str],
+    models: dict[str, str | None],
     output: Path | None,
     force: bool,
     skip_bad: bool,
@@ -200,7 +200,7 @@ def _open_folder(output: Path, settings: dict[str, Any], force: bool) -> Path:
 
 
 def _listen(
-    name: str,
+    name: str | None,
     fingerprint: str,
     speech: Any,
     options: dict[str, Any],
@@ -213,11 +213,12 @@ def _listen(
 
     listening = Listening(**{field.name: options[field.name] for field in fields(Listening)})
     loaded = open_model(name, None, options["language"])
-    run = listening.run(loaded, name, fingerprint)
+    label = name or "bundled model"
+    run = listening.run(loaded, label, fingerprint)
     before = len(known.of(run))
     if before:
-        click.echo(f"{name}: {before} clips were heard before", err=True)
-    with _progress_bar(name, len(speech)) as on_clip:
+        click.echo(f"{label}: {before} clips were heard before", err=True)
+    with _progress_bar(label, len(speech)) as on_clip:
         heard = listen(loaded, speech, listening, run, known, skip_bad=skip_bad, on_clip=on_clip)
     return run, heard
 

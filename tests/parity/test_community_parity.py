@@ -94,9 +94,7 @@ def openai_sized(folder: Path, n_vocab: int) -> Path:
 @pytest.mark.parametrize(
     ("n_vocab", "languages"), [(51864, 99), (51865, 99), (51866, 100)], ids=["en", "v2", "v3"]
 )
-def test_openais_vocabularies_come_from_a_package(
-    n_vocab: int, languages: int, tmp_path: Path
-) -> None:
+def test_openais_vocabularies_are_found(n_vocab: int, languages: int, tmp_path: Path) -> None:
     folder = openai_sized(tmp_path / "m", n_vocab)
     loaded = load_model(folder)
     assert len(loaded.tokenizer.languages) == languages
@@ -108,8 +106,9 @@ def test_openais_vocabularies_come_from_a_package(
 
 
 def test_no_package_has_the_vocabulary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    folder = openai_sized(tmp_path / "m", 51865)
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    load_model(openai_sized(tmp_path / "multilingual", 51865))  # has the bundled model's
+    folder = openai_sized(tmp_path / "english", 51864)
     with pytest.raises(FileNotFoundError, match="`baldwhisper-convert export` makes a complete"):
         load_model(folder)
 

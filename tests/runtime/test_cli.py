@@ -37,11 +37,11 @@ class Fake:
     """Stands for model and transcription: the text of a file is its samples' count and peak."""
 
     def __init__(self) -> None:
-        self.loaded: list[tuple[str, str | None]] = []
+        self.loaded: list[tuple[str | None, str | None]] = []
         self.calls: list[dict[str, Any]] = []
         self.fail: dict[int, BaseException] = {}
 
-    def load_model(self, name: str, *, revision: str | None = None) -> Any:
+    def load_model(self, name: str | None, *, revision: str | None = None) -> Any:
         self.loaded.append((name, revision))
         return SimpleNamespace(tokenizer=SimpleNamespace(to_language=lambda language: language))
 
@@ -165,10 +165,10 @@ def test_wrong_usage_exits_with_2_before_a_model_is_loaded(
     assert fake.loaded == []
 
 
-def test_a_model_is_required() -> None:
-    result = CliRunner().invoke(cli, ["transcribe", "a.wav"])
-    assert result.exit_code == 2
-    assert "--model" in result.stderr
+def test_without_a_name_the_bundled_model_is_loaded(fake: Fake, tmp_path: Path) -> None:
+    result = CliRunner().invoke(cli, ["transcribe", write(str(tmp_path / "a.wav"))])
+    assert result.exit_code == 0, result.stderr
+    assert fake.loaded == [(None, None)]
 
 
 def test_existing_outputs_are_refused_before_decoding(fake: Fake, run: Run) -> None:
