@@ -44,14 +44,15 @@ from benchmarks.ablation import calibration
 HELD_OUT_WINDOWS = 48
 ALPHAS = (0.0, 0.1, 0.5, 1.0)
 RANK, RANKS, ROWS = 96, (64, 128, 192, 256), (500, 1000, 2000, 4000, 9000, 18000)
-HYBRID = (64, 2000)
+HYBRID, FOCUS = (64, 2000), (0.03, 0.3)
 
 
 def forms() -> Iterator[FactorizeSettings]:
     """The paper's start, what is changed of it one thing at a time, ranks and dense rows."""
     plain, svd = FactorizeSettings(rank=RANK), FactorizeSettings(rank=RANK, init="svd")
     yield from (svd, replace(svd, mean=True))
-    yield from (replace(plain, projections="shared", focus=0.0), replace(plain, focus=0.0), plain)
+    yield from (replace(plain, projections="shared"), plain)
+    yield from (replace(plain, focus=focus) for focus in FOCUS)
     for other in RANKS:
         yield from (replace(svd, rank=other), replace(plain, rank=other))
     yield from (replace(plain, dense_rows=rows) for rows in ROWS)
@@ -83,7 +84,7 @@ def embeddings(
                 or ("separate" if form.init == "joint" else "shared"),
                 "mean": factors.mean is not None,
                 "dense_rows": form.dense_rows,
-                "focus": form.focus_weight,
+                "focus": form.focus,
                 "parameters": count_parameters(student),
             }
             | energy

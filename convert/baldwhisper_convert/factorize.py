@@ -41,10 +41,6 @@ Init = Literal["joint", "svd"]
 WEIGHT_EXPONENT = 0.25
 """Rows are weighted by their tokens' frequency to this power (squared errors by its square)."""
 
-FOCUS = 0.3
-"""Default of `FactorizeSettings.focus` for `joint`: more helps the output and costs the input,
-which has the same factors."""
-
 
 @dataclass(frozen=True, kw_only=True)
 class FactorizeSettings:
@@ -64,11 +60,10 @@ class FactorizeSettings:
     """Whether the mean row is kept apart; by default for `joint` and not for `svd`."""
     dense_rows: int = 0
     """Tokens, the most frequent ones, that keep their rows."""
-    focus: float | None = None
+    focus: float = 0.0
     """Weight of a token's logit where the token is to be written, as a share of all other places;
-    by default 0.3 for `joint` without dense rows, else 0: beside dense rows it makes tokens
-    likely that have none, but not enough to be written where they should be, and now and then
-    elsewhere."""
+    for `joint`. It helps the output much and costs the input, which has the same factors, and
+    beside dense rows it now and then writes half a character."""
     seed: int = 0
     """Of the tokens sampled in calibration."""
 
@@ -79,15 +74,8 @@ class FactorizeSettings:
             raise ValueError(f"projections must be shared or separate, not {self.projections!r}")
         if self.rank < 1 or self.dense_rows < 0:
             raise ValueError("rank must be at least 1 and dense_rows not negative")
-        if self.focus is not None and (self.focus < 0 or (self.focus and self.init == "svd")):
+        if self.focus < 0 or (self.focus and self.init == "svd"):
             raise ValueError("focus must not be negative, and is a matter of joint only")
-
-    @property
-    def focus_weight(self) -> float:
-        """`focus`, or its default."""
-        if self.focus is not None:
-            return self.focus
-        return FOCUS if self.init == "joint" and not self.dense_rows else 0.0
 
 
 def factorize(
@@ -181,7 +169,7 @@ def start(
         factors = joint_factors(dense, settings.rank, weights=spent, metric=metric, mean=mean)
     else:
         factors = svd_factors(dense, settings.rank, mean=mean)
-    focus = settings.focus_weight
+    focus = settings.focus
     if focus:
         centred = (dense if mean is None else dense - mean).double() * weights[:, None]
         unit = (moment * (centred.T @ centred)).sum()  # as joint_metric divides the moment

@@ -26,7 +26,7 @@ def test_every_start_is_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     done = CliRunner().invoke(compression_start.main, [*arguments, "--results", str(results)])
     assert done.exit_code == 0, done.output
     found = json.loads(results.read_text())
-    assert len(found["embedding"]) == 5 + 2 + 2 + 1
+    assert len(found["embedding"]) == 4 + 2 + 2 + 2 + 1
     whole = [row for row in found["embedding"] if row["rank"] == 32]
     assert len(whole) == 2
     for row in whole:  # nothing is lost at full rank

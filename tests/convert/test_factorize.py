@@ -134,13 +134,6 @@ def test_the_same_seed_gives_the_same_student(parent: Checkpoint, init: str) -> 
     assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
 
 
-def test_focus_is_for_embeddings_without_dense_rows() -> None:
-    assert FactorizeSettings().focus_weight > 0
-    assert FactorizeSettings(dense_rows=1).focus_weight == 0
-    assert FactorizeSettings(init="svd").focus_weight == 0
-    assert FactorizeSettings(dense_rows=1, focus=0.5).focus_weight == 0.5
-
-
 def test_focus_brings_the_output_closer(parent: Checkpoint) -> None:
     """And the input stays the best there is for the shared factors."""
     found = [shear(parent, rank=8, focus=focus)[1] for focus in (0.0, 0.3)]
