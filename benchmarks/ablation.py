@@ -45,12 +45,7 @@ from baldwhisper_convert.prepared import Choice, Prepared, Windows
 from baldwhisper_convert.prompts import Prompts
 from baldwhisper_convert.scoring import words_wrong
 from baldwhisper_convert.speech import Speech, sample
-from baldwhisper_convert.stage_runs import (
-    CALIBRATION_WINDOWS,
-    Model,
-    run_distill,
-    run_merge,
-)
+from baldwhisper_convert.stage_runs import CALIBRATION_WINDOWS, Model, run_distill, run_merge
 from baldwhisper_mlx.evaluation.bootstrap import Bootstrap, difference, error_rate
 from benchmarks.word_errors import interval
 

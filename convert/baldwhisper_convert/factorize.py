@@ -169,15 +169,14 @@ def start(
         factors = joint_factors(dense, settings.rank, weights=spent, metric=metric, mean=mean)
     else:
         factors = svd_factors(dense, settings.rank, mean=mean)
-    focus = settings.focus
-    if focus:
+    if settings.focus:
         centred = (dense if mean is None else dense - mean).double() * weights[:, None]
         unit = (moment * (centred.T @ centred)).sum()  # as joint_metric divides the moment
         own = expected_states(dense, statistics.states, _likeliest(dense, statistics.states))
-        factors = focused(factors, dense, own, metric=metric, weight=focus / float(unit))
+        factors = focused(factors, dense, own, metric=metric, weight=settings.focus / float(unit))
     if (settings.projections or ("separate" if joint else "shared")) == "separate":
         factors = separate(factors)
-        factors = refitted_input(factors, dense, spent) if focus else factors
+        factors = refitted_input(factors, dense, spent) if settings.focus else factors
     factors = with_dense_rows(factors, dense, frequent)
     energy = {
         "energy": energy_kept(dense, factors),

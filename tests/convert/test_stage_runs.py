@@ -13,11 +13,7 @@ from baldwhisper_convert.prepared import SPEECH, Prepared
 from baldwhisper_convert.prompts import Prompts
 from baldwhisper_convert.recipe import StageRecipe
 from baldwhisper_convert.speech import open_speech, sample
-from baldwhisper_convert.stage_runs import (
-    Model,
-    plan_manifest,
-    run_factorize,
-)
+from baldwhisper_convert.stage_runs import Model, plan_manifest, run_factorize
 from baldwhisper_convert.texts import read_lines, text_fingerprint
 from tests.tiny_prepared import teacher_checkpoint, tiny_prepared
 
