@@ -161,6 +161,7 @@ class Workshop:
         self.folder, self.steps, self.batch_size = folder, steps, batch_size
         self.sheared = cache(self._sheared)
         self.statistics = cache(self._statistics)
+        self.kl_before = cache(self._kl_before)
 
     def speech(self, variant: Variant) -> Speech:
         """What a variant is trained on."""
@@ -182,6 +183,11 @@ class Workshop:
         model = self.sheared(variant.embedding) if variant.embedding else self.source
         return run_merge(model, variant.layers, None, self.folder)[0]
 
+    def _kl_before(self, layers: MergeSettings, embedding: FactorizeSettings | None) -> float:
+        student = self.student(Variant(layers=layers, embedding=embedding))
+        kl: float = self.measure(student, words=False)["kl"]
+        return kl
+
     def run(self, name: str, variant: Variant) -> dict[str, Any]:
         """Trains a variant and measures it."""
         speech, student = self.speech(variant), self.student(variant)
@@ -194,7 +200,7 @@ class Workshop:
             freeze=variant.freeze,
             checkpoint_minutes=3.0,
         )
-        before = self.measure(student, words=False)
+        before = self.kl_before(variant.layers, variant.embedding)
         folder = self.folder / "".join(c if c.isalnum() else "-" for c in name)
         trained, metrics = run_distill(
             student, self.source.checkpoint, training, variant.loss, speech, None, folder
@@ -207,7 +213,7 @@ class Workshop:
             "windows": len(speech.windows.windows),
             "steps": metrics["steps"],
             "seconds": metrics["seconds"],
-            "kl_before": before["kl"],
+            "kl_before": before,
             "settings": dataclasses.asdict(variant),
         } | self.measure(trained, words=True)
 

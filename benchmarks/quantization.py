@@ -30,6 +30,8 @@ from baldwhisper_mlx.config import WEIGHTS_FILE
 from baldwhisper_mlx.features import LogMelSpectrogram
 from baldwhisper_mlx.load import LoadedModel
 from baldwhisper_mlx.rules import DecodingOptions
+from benchmarks.report_compression import quantization_rows
+from benchmarks.report_tables import markdown
 from benchmarks.word_errors import rate_of
 
 
@@ -136,24 +138,6 @@ def measure(
             )
 
 
-def markdown(result: dict[str, Any]) -> str:
-    """The table of a result."""
-    lines = [
-        "| weights | MB | KL, nats per token | same best token | WER [95 %] |",
-        "|---|---|---|---|---|",
-    ]
-    for row in result["variants"]:
-        words = "-"
-        if row["wer"] is not None:
-            low, high = row["wer_interval"]
-            words = f"{100 * row['wer']:.2f} [{100 * low:.2f}, {100 * high:.2f}]"
-        lines.append(
-            f"| {row['variant']} | {row['megabytes']:.1f} | {row['kl']:.5f} | "
-            f"{100 * row['top1']:.2f} % | {words} |"
-        )
-    return "\n".join(lines)
-
-
 @click.command()
 @click.argument("checkpoint")
 @click.option("--data", required=True, type=click.Path(exists=True, path_type=Path))
@@ -198,7 +182,7 @@ def main(
         for row in measure(read_checkpoint(checkpoint), wanted, rows, clips, language):
             result["variants"].append(row)
             output.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
-    click.echo(markdown(result))
+    click.echo(markdown(quantization_rows(result)))
 
 
 if __name__ == "__main__":

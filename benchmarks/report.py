@@ -19,6 +19,7 @@ import click
 from baldwhisper_mlx.bench import results as bench_results
 from baldwhisper_mlx.bench import table
 from benchmarks import peers, profile_model, scaling
+from benchmarks.report_compression import compression_parts
 from benchmarks.report_tables import (
     IN_SHORT,
     batch_rows,
@@ -34,6 +35,7 @@ from benchmarks.report_tables import (
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS, PAGE = Path("benchmarks/results"), Path("benchmarks/RESULTS.md")
 README, GUIDE, PROFILE = Path("README.md"), Path("docs/benchmarks.md"), Path("docs/profile.md")
+COMPRESSION = Path("docs/compression.md")
 CARD = Path("baldwhisper_mlx/assets/base-en/README.md")
 
 SHAPES: dict[str, tuple[str, dict[str, Any]]] = {
@@ -254,6 +256,7 @@ def documents(root: Path, results: Results) -> dict[Path, str]:
         (CARD, "accuracy", errors),
         (GUIDE, "benchmarks", chips_part(results)),
         (PROFILE, "profile", profile_part(results)),
+        *((COMPRESSION, name, part) for name, part in compression_parts(root / RESULTS).items()),
     ]
     pages: dict[Path, str] = {}
     for path, name, content in parts:

@@ -135,7 +135,7 @@ def test_command_line_page_is_current() -> None:
     [
         *PAGES,
         "benchmarks/RESULTS.md",
-        *(f"docs/{name}.md" for name in ("cli", "evaluation", "format", "profile")),
+        *(f"docs/{name}.md" for name in ("cli", "compression", "evaluation", "format", "profile")),
     ],
 )
 def test_links_to_files_resolve(page: str) -> None:

@@ -11,7 +11,7 @@ import pytest
 from click.testing import CliRunner
 
 from baldwhisper_convert.export import export_mlx, mlx_tensors
-from benchmarks import quantization
+from benchmarks import quantization, report_compression, report_tables
 from tests import tiny
 
 SAMPLE = Path(__file__).parents[2] / "examples" / "sample.wav"
@@ -56,7 +56,7 @@ def test_figures_and_going_on(checkpoint: Path, data: Path, tmp_path: Path) -> N
     assert 0 <= half["kl"] < eight["kl"] < four["kl"]
     assert half["top1"] >= 0.95
     assert half["tokens"] > 10
-    assert quantization.markdown(found) in result.output
+    assert report_tables.markdown(report_compression.quantization_rows(found)) in result.output
 
     other = tmp_path / "other"
     shutil.copytree(data, other)
