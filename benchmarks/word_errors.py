@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -39,15 +38,12 @@ def listen(
     loaded = baldwhisper_mlx.load_model(model)
     with work.open("a", encoding="utf-8") as file:
         for clip in tqdm(left, desc=name, unit="clip"):
-            began = time.perf_counter()
             result = baldwhisper_mlx.transcribe(
                 folder / clip["file_name"], loaded, language="en", temperature=0.0
             )
             row = {
                 "model": name,
                 "file_name": clip["file_name"],
-                "seconds": round(time.perf_counter() - began, 3),
-                "duration": result.duration,
                 "text": result.text.strip(),
             }
             file.write(json.dumps(row, ensure_ascii=False) + "\n")
@@ -101,7 +97,6 @@ def report(
         rate = drawn.estimate(bootstrap.error_rate, column, 0)
         ratio = drawn.estimate(bootstrap.retention, *pair)
         accuracy = drawn.estimate(bootstrap.accuracy_ratio, *pair, 0)
-        mine = [row for row in rows if row["model"] == name]
         result[name] = {
             "wer": rate.to_dict(4)["value"],
             "wer_interval": interval(rate),
@@ -111,7 +106,6 @@ def report(
             "accuracy_ratio_interval": interval(accuracy),
             "word_errors": int(drawn.totals[column]),
             "words": int(drawn.totals[0]),
-            "rtf": round(sum(r["seconds"] for r in mine) / sum(r["duration"] for r in mine), 4),
         }
     return result
 
