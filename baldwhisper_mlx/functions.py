@@ -59,7 +59,7 @@ def attention(
     if size < SMALL or isinstance(mask, str) or not stands_in(q):
         return mx.fast.scaled_dot_product_attention(q, k, v, scale=scale, mask=mask)
     if q.shape[2] > 1 and size >= BIG and mask is None:
-        return mx.stack([_attend(*clip, scale) for clip in zip(q, k, v, strict=True)])
+        return mx.stack([_attend_clip(*clip, scale) for clip in zip(q, k, v, strict=True)])
     scores = (q * (scale * _SCALE)) @ k.swapaxes(-1, -2)
     if mask is not None:
         scores = mx.where(mask, scores, -mx.inf)
@@ -110,9 +110,14 @@ def stands_in(x: mx.array) -> bool:
     )
 
 
+def _attend_clip(q: mx.array, k: mx.array, v: mx.array, scale: float) -> mx.array:
+    """Attention of one clip, (H, L, head_dim)."""
+    return mx.stack([_attend(q[head], k[head], v[head], scale) for head in range(len(q))])
+
+
 def _attend(q: mx.array, k: mx.array, v: mx.array, scale: float) -> mx.array:
-    """Attention of one clip, (H, L, head_dim), a matrix of products at a time."""
-    scores = (q * scale) @ k.swapaxes(-1, -2)
+    """Attention of one head, (L, head_dim); the scores of all heads would not fit a cache."""
+    scores = (q * scale) @ k.T
     softmax_in_place(scores)
     return scores @ v
 
