@@ -148,7 +148,7 @@ class Decoder:
         return state, mx.concatenate(tokens, axis=1)
 
     def _step(self, token: mx.array) -> mx.array:
-        return self.model.logits(self.model.decoder(token, self._cache))[:, 0]
+        return self.model.logits(self.model.decoder(token, self._cache).squeeze(1))
 
 
 def _require_finite(checksum: object) -> None:

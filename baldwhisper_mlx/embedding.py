@@ -84,17 +84,16 @@ class FactorizedEmbedding(nn.Module):
 
     def as_linear(self, hidden: mx.array) -> mx.array:
         """Logits (..., V) of decoder states (..., d)."""
+        x = hidden.flatten(0, -2)
         projection = self.get("output_projection", self.input_projection)
-        logits = _multiply(
-            _multiply(hidden, projection, transpose=True), self.factors, transpose=True
-        )
+        logits = _multiply(_multiply(x, projection, transpose=True), self.factors, transpose=True)
         if "mean" in self:
-            logits = logits + (hidden @ self.mean)[..., None]
+            logits = logits + x @ self.mean[:, None]
         if "dense_rows" in self:
-            dense = _multiply(hidden, self.dense_rows, transpose=True)
+            dense = _multiply(x, self.dense_rows, transpose=True)
             ids = mx.broadcast_to(self.dense_ids, dense.shape)
             logits = mx.put_along_axis(logits, ids, dense, axis=-1)
-        return logits
+        return logits.reshape(*hidden.shape[:-1], self.n_vocab)
 
     def quantize(self, name: str, *, bits: int, group_size: int) -> None:
         """Makes one of `MATRICES` a quantized one of the same shape, its values to be loaded."""

@@ -105,6 +105,7 @@ class LogitRules:
         self._suppress = _additive_mask(v.n_vocab, suppress)
         self._suppress_first = _additive_mask(v.n_vocab, first)
         self._ids = mx.arange(v.n_vocab)[None]
+        mx.eval(self._ids)  # or the compiled rules would make it again at every step
         # Fusing saves a third of the kernel launches on a GPU and nothing on a CPU, where it
         # would also start a C++ compiler (docs/log.md).
         on_gpu = mx.default_device().type == mx.DeviceType.gpu

@@ -19,8 +19,12 @@ from baldwhisper_mlx.rules import DecodingOptions, LogitRules
 _NODE = re.compile(r'label ?= ?"([^"]+)", shape=rectangle')
 
 
-def step_graph(loaded: LoadedModel) -> tuple[mx.array, list[mx.array]]:
+def step_graph(loaded: LoadedModel, *, compiled: bool = False) -> tuple[mx.array, list[mx.array]]:
     """One decode step at batch 1 with timestamp rules, unevaluated.
+
+    Args:
+        loaded: the model.
+        compiled: whether the rules are fused, as they are on a GPU.
 
     Returns:
         Its logits, and everything the rules leave behind.
@@ -31,14 +35,15 @@ def step_graph(loaded: LoadedModel) -> tuple[mx.array, list[mx.array]]:
     rules, key = LogitRules(loaded.decoder.vocabulary, DecodingOptions()), mx.random.key(0)
 
     def logits(token: mx.array) -> mx.array:
-        return model.logits(model.decoder(token, cache))[:, 0]
+        return model.logits(model.decoder(token, cache).squeeze(1))
 
     state = rules.first(logits(mx.array([[1]])), key)
     mx.eval(state, [layer.self_attn.state() for layer in cache])
     mx.eval([(layer.self_attn._keys, layer.self_attn._values) for layer in cache])
     mx.eval([layer.cross_attn.state() for layer in cache])
     step = logits(state.token)
-    return step, list(rules._next(step, state, key))
+    follow = mx.compile(rules._next) if compiled else rules._next
+    return step, list(follow(step, state, key))
 
 
 def histogram(outputs: list[mx.array]) -> Counter[str]:
@@ -49,17 +54,18 @@ def histogram(outputs: list[mx.array]) -> Counter[str]:
 
 
 def count_step(loaded: LoadedModel) -> dict[str, Any]:
-    """Primitives in one decode step, batch 1, timestamp rules included and not compiled.
+    """Primitives in one decode step, batch 1, timestamp rules included.
 
     While it builds a graph for a CPU, MLX expands fused attention and layer norm into their
-    parts; `fused` counts each of them as the one primitive that a GPU runs.
+    parts, and the rules are compiled for a GPU only; `fused` counts what a GPU runs.
 
     Returns:
-        `graph` (on this device, by MLX's own functions), `fused`, and `rules`: how many of them
+        `graph` (on a CPU, by MLX's own functions), `fused`, and `rules`: how many of the latter
         choose the token.
     """
     with mlx_only():
-        step, state = step_graph(loaded)
+        graph = histogram(step_graph(loaded)[1]).total()
+        step, state = step_graph(loaded, compiled=True)
     total, model_only = histogram(state).total(), histogram([step]).total()
     one, row, vector = mx.zeros((1, 1, 1, 64)), mx.zeros((1, 64)), mx.zeros(64)
     mx.eval(one, row, vector)
@@ -67,4 +73,4 @@ def count_step(loaded: LoadedModel) -> dict[str, Any]:
     norm = histogram([mx.fast.layer_norm(row, vector, vector, 1e-5)])
     layers = loaded.config.n_text_layer
     expanded = 2 * layers * (attention.total() - 1) + (3 * layers + 1) * (norm.total() - 1)
-    return {"graph": total, "fused": total - expanded, "rules": total - model_only}
+    return {"graph": graph, "fused": total - expanded, "rules": total - model_only}
