@@ -34,8 +34,10 @@ def plot_time(log: Path, picture: Path) -> None:
     figure = Figure(figsize=(5, 3.5), layout="constrained")
     axes = figure.subplots()
     hours = [seconds[row["step"]] / 3600 for row in looks]
-    axes.plot(hours, [100 * row["dev"]["wer"] for row in looks], "o-", ms=4)
-    axes.set(xlabel="hours of training", ylabel="WER in %", ylim=(0, None), title=log.stem)
+    rates = [100 * row["dev"]["wer"] for row in looks]
+    axes.plot(hours, rates, "o-", ms=4)
+    limits = (0, 1.1 * max(rates))
+    axes.set(xlabel="hours of training", ylabel="WER in %", ylim=limits, title=log.stem)
     axes.grid(alpha=0.3)
     figure.savefig(picture, dpi=120)
 
@@ -66,9 +68,9 @@ def plot_data(ablation: Path, picture: Path) -> None:
         rates = [rate for _, (rate, _, _) in found]
         ends = [[r - low for _, (r, low, _) in found], [high - r for _, (r, _, high) in found]]
         axes.errorbar(shares, rates, yerr=ends, fmt="o-", ms=4, capsize=3)
-        axes.set(xlabel=f"% of the speech: {title}", ylim=(0, None))
+        axes.set(xlabel=f"% of the speech: {title}")
         axes.grid(alpha=0.3)
-    panels[0].set(ylabel="WER in %")
+    panels[0].set(ylabel="WER in %", ylim=(0, None))  # once both have their points
     figure.savefig(picture, dpi=120)
 
 
