@@ -95,9 +95,9 @@ def ablation_rows(result: dict[str, Any]) -> Rows:
 
 
 def quantization_rows(result: dict[str, Any]) -> Rows:
-    """A row a way to store the weights."""
+    """A row a way to store the weights, the largest first."""
     table = [["weights", "MB", "KL, nats per token", "same best token", "WER, %"]]
-    for row in result["variants"]:
+    for row in sorted(result["variants"], key=lambda row: -row["megabytes"]):
         wer = row["wer"]
         table.append(
             [
