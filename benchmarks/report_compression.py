@@ -54,17 +54,16 @@ def embedding_rows(rows: Sequence[dict[str, Any]]) -> Rows:
 def layer_rows(rows: Sequence[dict[str, Any]]) -> Rows:
     """The closest choices of each number of layers, and all merged pairs."""
     table = [["decoder layers", "number", "KL", "top-1"]]
-    counts = sorted({len(row["weights"]) for row in rows}, reverse=True)
-    for count in counts:
-        kept = [r for r in rows if len(r["weights"]) == count and not r["plan"].startswith("merge")]
-        for row in kept[:CLOSEST]:
-            table.append([row["plan"], str(count), f"{row['kl']:.3f}", f"{row['top1']:.3f}"])
-    for row in rows:
-        if row["plan"].startswith("merge"):
-            alpha = merged_alpha(row["weights"])
-            name = f"{row['plan']}, alpha {alpha:g}"
-            cells = [str(len(row["weights"])), f"{row['kl']:.3f}", f"{row['top1']:.3f}"]
-            table.append([name, *cells])
+    merged = [row for row in rows if row["plan"].startswith("merge")]
+    kept = [row for row in rows if row not in merged]
+    shown = []
+    for count in sorted({len(row["weights"]) for row in kept}, reverse=True):
+        shown += [row for row in kept if len(row["weights"]) == count][:CLOSEST]
+    for row in shown + merged:
+        name = row["plan"]
+        if row in merged:
+            name += f", alpha {merged_alpha(row['weights']):g}"
+        table.append([name, str(len(row["weights"])), f"{row['kl']:.3f}", f"{row['top1']:.3f}"])
     return table
 
 

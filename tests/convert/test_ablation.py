@@ -17,14 +17,15 @@ from baldwhisper_convert.factorize import FactorizeSettings
 from baldwhisper_convert.merge import MergeSettings
 from baldwhisper_convert.prepared import Prepared
 from benchmarks import ablation, training_plots
+from benchmarks.ablation_variants import PLAIN, Variant
 from tests.tiny_prepared import teacher_checkpoint, tiny_prepared
 
 PAIRS = MergeSettings(groups=(1, 2))
-HALF = ablation.Variant(layers=PAIRS, embedding=FactorizeSettings(rank=8, dense_rows=5))
+HALF = Variant(layers=PAIRS, embedding=FactorizeSettings(rank=8, dense_rows=5))
 VARIANTS = {
     "plain": HALF,
-    "svd": ablation.Variant(layers=PAIRS, embedding=FactorizeSettings(rank=8, init="svd")),
-    "dense, more speech": ablation.Variant(layers=PAIRS, embedding=None, synthetic=0.5, longer=2),
+    "svd": Variant(layers=PAIRS, embedding=FactorizeSettings(rank=8, init="svd")),
+    "dense, more speech": Variant(layers=PAIRS, embedding=None, synthetic=0.5, longer=2),
 }
 
 
@@ -109,7 +110,7 @@ def test_the_interval_of_a_difference_is_paired() -> None:
 def test_every_variant_differs_from_the_plain_one() -> None:
     variants = list(ablation.VARIANTS.values())
     assert len(set(map(repr, variants))) == len(variants)
-    assert ablation.PLAIN.loss == LossSettings(ce=0.1, kl=1.0, hidden=1.0)
+    assert PLAIN.loss == LossSettings(ce=0.1, kl=1.0, hidden=1.0)
 
 
 def test_the_plots_show_what_differs_in_speech_alone(tmp_path: Path) -> None:
