@@ -57,6 +57,18 @@ class KVCache:
         self.offset = end
         return self.state()
 
+    def fill(self, keys: mx.array, values: mx.array) -> None:
+        """Holds these positions instead of those before, as they lie in memory; shapes as in
+        `update`, which may follow only after `reset`.
+
+        Raises:
+            ValueError: more positions than the capacity.
+        """
+        self.offset = keys.shape[2]
+        if self.offset > self.capacity:
+            raise ValueError(f"cache: {self.offset} positions in a capacity of {self.capacity}")
+        self._keys, self._values = keys, values
+
     def state(self) -> tuple[mx.array, mx.array]:
         """Views of the keys and values written so far, (batch, head, offset, head_dim).
 
@@ -65,7 +77,7 @@ class KVCache:
         """
         if self._keys is None or self._values is None or not self.offset:
             raise ValueError("cache: read before anything was written")
-        if self.offset == self.capacity:
+        if self.offset == self._keys.shape[2]:
             return self._keys, self._values
         return self._keys[:, :, : self.offset], self._values[:, :, : self.offset]
 

@@ -2,34 +2,45 @@
 
 That backend computes exp and erf one number at a time, 20 ns each, which was three quarters of the
 encoder's time (docs/log.md). The stand-ins are of two kinds. Big matrices, as the encoder has
-them, are evaluated and NumPy works on MLX's own memory. Inside the decode loop nothing may be
-evaluated, so there exp is made of products. Metal and Apple's CPU never come here: the functions
-of this module are then those of MLX. Errors are bounded in tests/runtime/test_functions.py.
+them, are evaluated and NumPy works on MLX's own memory, a chunk on each core. Inside the decode
+loop nothing may be evaluated, so there exp is made of products. Metal and Apple's CPU never come
+here: the functions of this module are then those of MLX. Errors are bounded in
+tests/runtime/test_functions.py.
 """
 
 from __future__ import annotations
 
+import itertools
 import math
+import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import lru_cache
+from typing import TYPE_CHECKING, TypeVar
 
 import mlx.core as mx
 import numpy as np
 import numpy.typing as npt
 from mlx import nn
 
+if TYPE_CHECKING:
+    from threadpoolctl import ThreadpoolController
+
 BIG = 2**18
 """Numbers from which on it pays to wait for a matrix and let NumPy work on it."""
 SMALL = 2**15
 """Numbers below which MLX's own functions are as fast as a dozen primitives."""
 
-_CHUNK = 2**16  # numbers NumPy works on at a time; they stay in a core's cache
+_CHUNK = 2**18  # numbers a core works on at a time: fewer, and Python's lock is in the way
 _SQUARINGS = 8
 _SCALE = 2**-_SQUARINGS * math.sqrt(0.5)
 _LOWEST = -80.0  # exp of it counts for nothing, and squaring up to it makes no subnormal number
 
 _own = False
+_Job = TypeVar("_Job")
+_Floats = npt.NDArray[np.float32]
 
 
 @contextmanager
@@ -58,8 +69,8 @@ def attention(
     size = q.shape[0] * q.shape[1] * q.shape[2] * k.shape[2]
     if size < SMALL or isinstance(mask, str) or not stands_in(q):
         return mx.fast.scaled_dot_product_attention(q, k, v, scale=scale, mask=mask)
-    if q.shape[2] > 1 and size >= BIG and mask is None:
-        return mx.stack([_attend_clip(*clip, scale) for clip in zip(q, k, v, strict=True)])
+    if q.shape[2] > 1 and size >= BIG:
+        return _attend_by_tiles(q, k, v, scale, mask)
     scores = (q * (scale * _SCALE)) @ k.swapaxes(-1, -2)
     if mask is not None:
         scores = mx.where(mask, scores, -mx.inf)
@@ -74,9 +85,11 @@ def gelu(x: mx.array) -> mx.array:
     result = mx.zeros(x.shape)
     mx.eval(x, result)
     source, target = (np.asarray(array).reshape(-1) for array in (x, result))
-    for start in range(0, x.size, _CHUNK):
-        part = slice(start, start + _CHUNK)
+
+    def work(part: slice) -> None:
         target[part] = _gelu(source[part])
+
+    _on_all_cores(work, _parts(x.size, _CHUNK))
     return result
 
 
@@ -86,18 +99,6 @@ def logsumexp(x: mx.array) -> mx.array:
         return mx.logsumexp(x, axis=-1, keepdims=True)
     largest = mx.maximum(x.max(axis=-1, keepdims=True), -1e30)
     return largest + mx.log(_exp((x - largest) * _SCALE).sum(axis=-1, keepdims=True))
-
-
-def softmax_in_place(scores: mx.array) -> None:
-    """Evaluates (..., T), a contiguous array nobody else holds, and writes its softmax over it."""
-    mx.eval(scores)
-    rows = np.asarray(scores).reshape(-1, scores.shape[-1])
-    step = max(1, _CHUNK // rows.shape[1])
-    for start in range(0, len(rows), step):
-        part = rows[start : start + step]
-        part -= part.max(axis=1, keepdims=True)
-        np.exp(part, out=part)
-        part /= part.sum(axis=1, keepdims=True)
 
 
 def stands_in(x: mx.array) -> bool:
@@ -110,16 +111,55 @@ def stands_in(x: mx.array) -> bool:
     )
 
 
-def _attend_clip(q: mx.array, k: mx.array, v: mx.array, scale: float) -> mx.array:
-    """Attention of one clip, (H, L, head_dim)."""
-    return mx.stack([_attend(q[head], k[head], v[head], scale) for head in range(len(q))])
+def _attend_by_tiles(
+    q: mx.array, k: mx.array, v: mx.array, scale: float, mask: mx.array | None
+) -> mx.array:
+    """Evaluates `attention`, each core some rows of one head at a time: they fit its cache."""
+    batch, n_head, length, width = q.shape
+    result = mx.zeros((batch, length, n_head, width))  # as the next product wants it
+    mx.eval(q, k, v, result)
+    queries, keys, values = (np.asarray(array) for array in (q, k, v))
+    target = np.asarray(result).transpose(0, 2, 1, 3)
+    seen = None
+    if mask is not None:
+        seen = np.broadcast_to(np.array(mask), (batch, n_head, length, k.shape[2]))
+
+    def work(tile: tuple[int, int, slice]) -> None:
+        clip, head, _ = tile
+        scores = (queries[tile] * np.float32(scale)) @ keys[clip, head].T
+        if seen is not None:
+            scores[~seen[tile]] = -np.inf
+        scores -= scores.max(axis=1, keepdims=True)
+        np.exp(scores, out=scores)
+        target[tile] = (scores @ values[clip, head]) / scores.sum(axis=1, keepdims=True)
+
+    rows = _parts(length, max(1, _CHUNK // k.shape[2]))
+    # products of one thread each, beside one another
+    with _blas().limit(limits=1):
+        _on_all_cores(work, itertools.product(range(batch), range(n_head), rows))
+    return result.transpose(0, 2, 1, 3)
 
 
-def _attend(q: mx.array, k: mx.array, v: mx.array, scale: float) -> mx.array:
-    """Attention of one head, (L, head_dim); the scores of all heads would not fit a cache."""
-    scores = (q * scale) @ k.T
-    softmax_in_place(scores)
-    return scores @ v
+def _on_all_cores(work: Callable[[_Job], None], jobs: Iterable[_Job]) -> None:
+    """Runs the jobs on threads, for NumPy lets go of Python's lock; raises what one raises."""
+    for _ in _workers().map(work, jobs):
+        pass
+
+
+def _parts(size: int, step: int) -> list[slice]:
+    return [slice(start, start + step) for start in range(0, size, step)]
+
+
+@lru_cache(maxsize=1)
+def _workers() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(os.cpu_count(), "baldwhisper")
+
+
+@lru_cache(maxsize=1)
+def _blas() -> ThreadpoolController:
+    from threadpoolctl import ThreadpoolController  # installed on Linux only
+
+    return ThreadpoolController().select(user_api="blas")
 
 
 def _exp(x: mx.array) -> mx.array:
@@ -134,7 +174,7 @@ def _exp(x: mx.array) -> mx.array:
     return x
 
 
-def _gelu(x: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+def _gelu(x: _Floats) -> _Floats:
     """relu(x) - |x| erfc(|x| / sqrt 2) / 2, erfc as Abramowitz and Stegun 7.1.26 (to 1.5e-7)."""
     size = np.abs(x)
     t = 1 / (1 + np.float32(0.3275911 * math.sqrt(0.5)) * size)
@@ -143,5 +183,5 @@ def _gelu(x: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         tail += np.float32(coefficient / 2)
         tail *= t
     tail *= np.exp(np.float32(-0.5) * size * size)
-    result: npt.NDArray[np.float32] = np.maximum(x, 0) - size * tail
+    result: _Floats = np.maximum(x, 0) - size * tail
     return result

@@ -148,9 +148,11 @@ def build_model(
         value = weights.pop(name)
         if target is not None and mx.issubdtype(value.dtype, mx.floating):
             value = value.astype(target)
-        if turn and value.ndim == 2 and not name.endswith("positional_embedding"):
-            # BLAS multiplies one row by a matrix twice as fast if that lies (in, out) in
-            # memory; the array keeps its shape, so nothing else knows (docs/log.md).
+        wide = value.ndim == 2 and value.shape[0] >= value.shape[1]
+        if turn and wide and not name.endswith("positional_embedding"):
+            # BLAS multiplies one row by a matrix twice as fast if its longer side, here that of
+            # the outputs, is contiguous; the array keeps its shape, so nothing else knows
+            # (docs/log.md).
             value = mx.contiguous(value.T).T
         model.load_weights([(name, value)], strict=False)
         mx.eval(value)

@@ -19,7 +19,7 @@ from mlx import nn
 from baldwhisper_mlx.cache import KVCache, LayerCache
 from baldwhisper_mlx.config import ModelConfig
 from baldwhisper_mlx.embedding import FactorizedEmbedding
-from baldwhisper_mlx.functions import attention, gelu
+from baldwhisper_mlx.functions import attention, gelu, stands_in
 
 
 class SelfAttention(nn.Module):
@@ -60,9 +60,15 @@ class CrossAttention(nn.Module):
 
     def project(self, audio: mx.array, cache: KVCache) -> None:
         """Writes K and V of encoder states (B, T, d) into the cache, replacing what it held."""
-        k, v = mx.split(_heads(self.kv(audio), audio.shape[0], 2 * self.n_head), 2, axis=1)
-        cache.reset()
-        cache.update(k, v)
+        batch, length, _ = audio.shape
+        if stands_in(audio) and isinstance(self.kv, nn.Linear):
+            # A BLAS multiplies one row by a head twice as fast if its positions lie side by side.
+            kv = self.kv.weight @ audio.swapaxes(1, 2) + self.kv.bias[:, None]
+            kv = kv.reshape(batch, 2 * self.n_head, -1, length).swapaxes(2, 3)
+            cache.fill(*mx.split(kv, 2, axis=1))
+        else:
+            k, v = mx.split(_heads(self.kv(audio), batch, 2 * self.n_head), 2, axis=1)
+            cache.fill(mx.contiguous(k), mx.contiguous(v))
 
     def __call__(self, x: mx.array, batch: int, cache: KVCache, mask: mx.array | None) -> mx.array:
         """x (B * L, d) -> (B * L, d)."""

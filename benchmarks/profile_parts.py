@@ -51,7 +51,7 @@ def encoder_parts(model: Any, mel: Any) -> Iterator[Part]:
     yield Part("query, key, value", "product", lambda: [b.attn.qkv(x) for b in blocks])
     yield Part("attention", "attention", lambda: [_attend(fused, heads, scale) for _ in n])
     yield Part("scores", "product", lambda: [(q * scale) @ k.swapaxes(-1, -2) for _ in n], True)
-    yield Part("softmax", "softmax", lambda: [_softmax(scores) for _ in n], True)
+    yield Part("softmax", "softmax", lambda: [mx.softmax(scores, axis=-1) for _ in n], True)
     yield Part("weighted values", "product", lambda: [scores @ v for _ in n], True)
     yield Part("attention output", "product", lambda: [b.attn.out(x) for b in blocks])
     yield Part("mlp, first matrix", "product", lambda: [b.mlp1(x) for b in blocks])

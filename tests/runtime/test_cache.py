@@ -42,6 +42,21 @@ def test_filling_it_at_once_is_the_same() -> None:
     assert keys.shape[2] == cache.offset == 6
 
 
+def test_filling_replaces_all_positions_and_keeps_how_they_lie() -> None:
+    cache = KVCache(6)
+    cache.update(block(2, 0), block(2, 0))
+    turned = mx.contiguous(block(5, 1).swapaxes(2, 3)).swapaxes(2, 3)
+    cache.fill(turned, 2 * turned)
+    keys, values = cache.state()
+    assert cache.offset == 5
+    np.testing.assert_array_equal(np.array(keys), np.array(block(5, 1)))
+    np.testing.assert_array_equal(np.array(values), 2 * np.array(block(5, 1)))
+    cache.reset()
+    assert cache.update(block(1, 2), block(1, 2))[0].shape == (2, 3, 1, 4)
+    with pytest.raises(ValueError, match="7 positions in a capacity of 6"):
+        cache.fill(block(7, 0), block(7, 0))
+
+
 def test_memory_is_kept_from_round_to_round() -> None:
     cache = KVCache(1000)
 

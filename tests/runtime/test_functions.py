@@ -88,6 +88,29 @@ def test_attention_of_audio_to_itself(spread: float) -> None:
         assert np.array_equal(kept, np.array(array))
 
 
+def test_attention_of_clips_of_different_lengths_to_themselves() -> None:
+    """Several clips, several tiles of a head, rows that are not contiguous, and a mask."""
+    q, k, v = mx.split(normal(3, 700, 3 * 4 * 16).reshape(3, 700, 12, 16).swapaxes(1, 2), 3, axis=1)
+    mask = (mx.arange(700) < mx.array([[700], [300], [1]]))[:, None, None]
+    with mlx_only():
+        wanted = attention(q, k, v, scale=0.25, mask=mask)
+        mx.eval(wanted)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(functions, "_CHUNK", 2**16)
+        found = attention(q, k, v, scale=0.25, mask=mask)
+    assert found.shape == wanted.shape
+    assert mx.allclose(found, wanted, atol=1e-5)
+
+
+def test_an_error_of_one_core_is_raised() -> None:
+    def work(job: int) -> None:
+        if job == 3:
+            raise ValueError("job 3")
+
+    with pytest.raises(ValueError, match="job 3"):
+        functions._on_all_cores(work, range(5))
+
+
 def test_causal_attention_is_left_to_mlx() -> None:
     q = normal(1, 8, 300, 64)
     with mlx_only():
