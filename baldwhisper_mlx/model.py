@@ -16,10 +16,11 @@ from collections.abc import Sequence
 import mlx.core as mx
 from mlx import nn
 
+from baldwhisper_mlx import tiles
 from baldwhisper_mlx.cache import KVCache, LayerCache
 from baldwhisper_mlx.config import ModelConfig
 from baldwhisper_mlx.embedding import FactorizedEmbedding
-from baldwhisper_mlx.functions import attention, gelu, stands_in
+from baldwhisper_mlx.functions import BIG, attention, gelu, stands_in
 
 
 class SelfAttention(nn.Module):
@@ -89,6 +90,8 @@ class EncoderBlock(nn.Module):
 
     def __call__(self, x: mx.array, batch: int, mask: mx.array | None) -> mx.array:
         """x (B * T, d) -> (B * T, d)."""
+        if x.size >= BIG and stands_in(x) and tiles.can_take(self):
+            return tiles.encoder_block(self, x, batch, mask)
         x = x + self.attn(self.attn_ln(x), batch, mask=mask)
         return x + self.mlp2(gelu(self.mlp1(self.mlp_ln(x))))
 

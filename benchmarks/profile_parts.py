@@ -50,9 +50,10 @@ def encoder_parts(model: Any, mel: Any) -> Iterator[Part]:
     yield Part("layer norms", "norm", lambda: [_norms(blocks, x), encoder.ln_post(x)])
     yield Part("query, key, value", "product", lambda: [b.attn.qkv(x) for b in blocks])
     yield Part("attention", "attention", lambda: [_attend(fused, heads, scale) for _ in n])
-    yield Part("scores", "product", lambda: [(q * scale) @ k.swapaxes(-1, -2) for _ in n], True)
-    yield Part("softmax", "softmax", lambda: [mx.softmax(scores, axis=-1) for _ in n], True)
-    yield Part("weighted values", "product", lambda: [scores @ v for _ in n], True)
+    if not functions.stands_in(q):  # else its pieces follow one another in a core's cache
+        yield Part("scores", "product", lambda: [(q * scale) @ k.swapaxes(-1, -2) for _ in n], True)
+        yield Part("softmax", "softmax", lambda: [mx.softmax(scores, axis=-1) for _ in n], True)
+        yield Part("weighted values", "product", lambda: [scores @ v for _ in n], True)
     yield Part("attention output", "product", lambda: [b.attn.out(x) for b in blocks])
     yield Part("mlp, first matrix", "product", lambda: [b.mlp1(x) for b in blocks])
     yield Part("gelu", "gelu", lambda: [functions.gelu(hidden) for _ in n])
@@ -124,13 +125,6 @@ def _attend(fused: Any, n_head: int, scale: float) -> Any:
     """Attention from the product of one layer to the input of its output matrix."""
     q, k, v = mx.split(layers._heads(fused, 1, 3 * n_head), 3, axis=1)
     return layers._merge(functions.attention(q, k, v, scale=scale))
-
-
-def _softmax(scores: Any) -> Any:
-    if functions.stands_in(scores):
-        functions.softmax_in_place(scores)
-        return scores
-    return mx.softmax(scores, axis=-1)
 
 
 def _norms(blocks: Any, x: Any) -> list[Any]:

@@ -10,9 +10,12 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from mlx import nn
 
-from baldwhisper_mlx import functions
+from baldwhisper_mlx import functions, tiles
+from baldwhisper_mlx.cache import KVCache
 from baldwhisper_mlx.functions import attention, gelu, logsumexp, mlx_only
+from baldwhisper_mlx.model import CrossAttention, EncoderBlock
 
 ON_LINUX_CPU = sys.platform == "linux" and mx.default_device().type == mx.DeviceType.cpu
 pytestmark = pytest.mark.skipif(not ON_LINUX_CPU, reason="elsewhere these are MLX's own")
@@ -96,10 +99,49 @@ def test_attention_of_clips_of_different_lengths_to_themselves() -> None:
         wanted = attention(q, k, v, scale=0.25, mask=mask)
         mx.eval(wanted)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(functions, "_CHUNK", 2**16)
+        patch.setattr(tiles, "CHUNK", 2**16)
         found = attention(q, k, v, scale=0.25, mask=mask)
     assert found.shape == wanted.shape
     assert mx.allclose(found, wanted, atol=1e-5)
+
+
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize("chunk", [2**14, 2**19])
+def test_a_block_of_the_encoder_by_tiles(masked: bool, chunk: int) -> None:
+    block, x = EncoderBlock(256, 4), normal(2 * 600, 256, spread=2.0)
+    for seed, norm in enumerate((block.attn_ln, block.mlp_ln)):
+        norm.weight, norm.bias = normal(256, seed=seed), normal(256, seed=seed + 2)
+    mask = (mx.arange(600) < mx.array([[600], [250]]))[:, None, None] if masked else None
+    with mlx_only():
+        wanted = block(x, 2, mask)
+        mx.eval(wanted)
+    assert x.size >= functions.BIG
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tiles, "CHUNK", chunk)
+        found = block(x, 2, mask)
+    assert np.abs(np.array(found) - np.array(wanted)).max() < 2e-5
+    assert mx.array_equal(x, normal(2 * 600, 256, spread=2.0))
+
+
+def test_a_quantized_block_is_left_to_mlx() -> None:
+    block, x = EncoderBlock(256, 4), normal(1200, 256)
+    block.attn.out = nn.QuantizedLinear.from_linear(block.attn.out, bits=8)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tiles, "encoder_block", None)
+        assert block(x, 2, None).shape == x.shape
+
+
+def test_keys_of_the_audio_lie_side_by_side_and_are_the_same() -> None:
+    layer, audio = CrossAttention(64, 4), normal(2, 30, 64)
+    layer.kv.bias = normal(128, seed=1)
+    turned, plain = KVCache(40), KVCache(40)
+    layer.project(audio, turned)
+    with mlx_only():
+        layer.project(audio, plain)
+    for found, wanted in zip(turned.state(), plain.state(), strict=True):
+        assert found.shape == wanted.shape == (2, 4, 30, 16)
+        assert mx.allclose(found, wanted, atol=1e-5)
+        assert np.asarray(found).strides[2:] == (4, 4 * 30)  # bytes
 
 
 def test_an_error_of_one_core_is_raised() -> None:
@@ -108,7 +150,7 @@ def test_an_error_of_one_core_is_raised() -> None:
             raise ValueError("job 3")
 
     with pytest.raises(ValueError, match="job 3"):
-        functions._on_all_cores(work, range(5))
+        tiles.on_all_cores(work, range(5))
 
 
 def test_causal_attention_is_left_to_mlx() -> None:
