@@ -110,20 +110,18 @@ def quantization_rows(result: dict[str, Any]) -> Rows:
     return table
 
 
-def start_part(path: Path, kind: str, rows: Callable[[Any], Rows]) -> str:
+def start_part(found: dict[str, Any] | None, kind: str, rows: Callable[[Any], Rows]) -> str:
     """A table of compression_start.json."""
-    if not path.is_file():
+    if found is None:
         return NOT_MEASURED
-    found = json.loads(path.read_text(encoding="utf-8"))
     positions = found["embedding"][0]["held_out_positions"]
     return f"{found['windows']} windows, {positions:,} tokens:\n\n{markdown(rows(found[kind]))}"
 
 
-def ablation_part(path: Path) -> str:
+def ablation_part(found: dict[str, Any] | None) -> str:
     """The table of ablation.json."""
-    if not path.is_file():
+    if found is None:
         return NOT_MEASURED
-    found = json.loads(path.read_text(encoding="utf-8"))
     what = f"{found['windows']} windows; differences are from `{found['plain']}`, paired:"
     return f"{what}\n\n{markdown(ablation_rows(found))}"
 
@@ -145,10 +143,17 @@ def compression_parts(folder: Path) -> dict[str, str]:
     Args:
         folder: of the result files.
     """
-    start = folder / "compression_start.json"
+    start = _read(folder / "compression_start.json")
     return {
         "embedding": start_part(start, "embedding", embedding_rows),
         "layers": start_part(start, "layers", layer_rows),
-        "ablation": ablation_part(folder / "ablation.json"),
+        "ablation": ablation_part(_read(folder / "ablation.json")),
         "quantization": quantization_part(folder),
     }
+
+
+def _read(path: Path) -> dict[str, Any] | None:
+    if not path.is_file():
+        return None
+    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return found

@@ -70,11 +70,10 @@ def test_the_closest_layers_of_each_number_and_all_merged_pairs() -> None:
     assert rows[4] == ["keep 0,3,5", "3", "5.000", "0.500"]
 
 
-def test_differences_are_from_the_plain_variant(tmp_path: Path) -> None:
+def test_differences_are_from_the_plain_variant() -> None:
     variants = {"all": variant(0.2), "worse": variant(0.25, kl=0.9)}
     result = {"windows": 172, "plain": "all", "variants": variants}
-    (tmp_path / "ablation.json").write_text(json.dumps(result))
-    lines = compression.ablation_part(tmp_path / "ablation.json").splitlines()
+    lines = compression.ablation_part(result).splitlines()
     assert lines[0] == "172 windows; differences are from `all`, paired:"
     common = "| 44.8 M | 150 | 4.00,"
     assert lines[-2] == f"| all {common} 0.610 | 0.860 | 20.00 [19.00, 21.00] | - |"

@@ -22,7 +22,17 @@ from baldwhisper_mlx.bench import command as bench_command
 from baldwhisper_mlx.bench import results
 from baldwhisper_mlx.config import SAMPLE_RATE
 from baldwhisper_mlx.features import mel_filters
-from benchmarks import ggml, peer_models, peer_programs, peers, profile_model, run_all, scaling
+from baldwhisper_mlx.load import load_model
+from benchmarks import (
+    ggml,
+    paper_form,
+    peer_models,
+    peer_programs,
+    peers,
+    profile_model,
+    run_all,
+    scaling,
+)
 from tests import tiny
 from tests.tiny_speech import sound, tiny_speech
 
@@ -293,3 +303,15 @@ def test_the_bundled_model_is_the_student_by_default(
     for wrong in ((), (f"other={model}",), ("nowhere",)):
         with pytest.raises(click.UsageError):
             run_all.read_students(wrong)
+
+
+def test_a_model_of_the_papers_form(model: Path, tmp_path: Path) -> None:
+    arguments = [str(model), str(tmp_path / "form"), "--layers", "1", "--rank", "4"]
+    made = CliRunner().invoke(paper_form.main, arguments)
+    assert made.exit_code == 0, made.output
+    config, teacher = load_model(tmp_path / "form").config, load_model(model).config
+    assert (config.n_text_layer, config.embedding_rank) == (1, 4)
+    assert (config.n_vocab, config.n_audio_layer) == (teacher.n_vocab, teacher.n_audio_layer)
+    again = CliRunner().invoke(paper_form.main, arguments)
+    assert again.exit_code == 2
+    assert "there already" in again.output
