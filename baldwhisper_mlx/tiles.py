@@ -14,6 +14,7 @@ import os
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
+from threading import Lock
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import mlx.core as mx
@@ -29,6 +30,7 @@ CHUNK = 2**19
 
 Floats = npt.NDArray[np.float32]
 _Job = TypeVar("_Job")
+_turn = Lock()  # of two callers at once, one would set the other's limit back
 
 
 def can_take(block: Any) -> bool:
@@ -121,13 +123,16 @@ def gelu_of_all(source: Floats, target: Floats) -> None:
 
 
 def on_all_cores(work: Callable[[_Job], None], jobs: Iterable[_Job]) -> None:
-    """Runs the jobs on threads, each with products of one thread; raises what one raises."""
+    """Runs the jobs on threads, each with products of one thread; raises what one raises.
+
+    Callers on several threads take turns. A job may not call this itself.
+    """
 
     def quietly(job: _Job) -> None:
         with np.errstate(all="ignore"):  # who decodes looks for NaN and infinity
             work(job)
 
-    with _blas().limit(limits=1):
+    with _turn, _blas().limit(limits=1):
         for _ in _workers().map(quietly, jobs):
             pass
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
+from threading import Thread
 
 import mlx.core as mx
 import numpy as np
@@ -151,6 +152,22 @@ def test_an_error_of_one_core_is_raised() -> None:
 
     with pytest.raises(ValueError, match="job 3"):
         tiles.on_all_cores(work, range(5))
+
+
+def test_callers_at_once_leave_the_blas_as_it_was() -> None:
+    def threads() -> list[int]:
+        return [library["num_threads"] for library in tiles._blas().info()]
+
+    before, matrix = threads(), np.ones((300, 300), np.float32)
+    callers = [
+        Thread(target=tiles.on_all_cores, args=(lambda _: matrix @ matrix, range(50)))
+        for _ in range(4)
+    ]
+    for caller in callers:
+        caller.start()
+    for caller in callers:
+        caller.join()
+    assert threads() == before
 
 
 def test_causal_attention_is_left_to_mlx() -> None:
