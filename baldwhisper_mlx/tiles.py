@@ -42,9 +42,10 @@ def can_take(block: Any) -> bool:
 def encoder_block(block: Any, x: mx.array, batch: int, mask: mx.array | None) -> mx.array:
     """Evaluates an EncoderBlock of plain float32 matrices; arguments and result as its own."""
     attn, length = block.attn, x.shape[0] // batch
-    result, fused = mx.zeros(x.shape), mx.zeros((x.shape[0], 3 * x.shape[1]))
-    mx.eval(x, result, fused)
-    source, target, qkv = np.asarray(x), np.asarray(result), np.asarray(fused)
+    result = mx.zeros(x.shape)
+    mx.eval(x, result)
+    source, target = np.asarray(x), np.asarray(result)
+    qkv = np.empty((len(source), 3 * source.shape[1]), np.float32)
     attended = np.empty(source.shape, np.float32)
     rows = _parts(len(source), max(1, CHUNK // (4 * source.shape[1])))
 
