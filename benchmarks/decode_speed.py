@@ -28,6 +28,7 @@ import numpy as np
 
 import baldwhisper_mlx  # before anything imports MLX, for the BLAS
 from baldwhisper_mlx import blas
+from baldwhisper_mlx.bench.machine import chip
 
 LENGTH = 256
 WARM_UP = 16
@@ -228,7 +229,7 @@ def main(
                 print(f"{name}, batch {batch}: {row['tokens_per_second']:.1f}", file=sys.stderr)
     result = {
         "protocol": f"{LENGTH} forced tokens per clip, random encoder states",
-        "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
+        "machine": f"{chip()}, {platform.system()} {platform.machine()}, {os.cpu_count()} cores",
         "versions": {name: version(name) for name in ("mlx", "mlx-whisper", "ctranslate2")},
         "blas": blas.preload(),
         "primitives_per_step": child("--worker", "primitives"),
