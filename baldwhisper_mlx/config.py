@@ -176,8 +176,7 @@ class ModelConfig:
         """
         if self.audio_context == "full":
             return self.n_audio_ctx
-        wanted = -(-n_frames // FRAMES_PER_POSITION) + self.audio_context_margin
-        return min(self.n_audio_ctx, -(-max(wanted, 1) // AUDIO_BUCKET) * AUDIO_BUCKET)
+        return bucketed_positions(n_frames, self.audio_context_margin, self.n_audio_ctx)
 
     def to_dict(self) -> dict[str, Any]:
         """The config as plain JSON values, `format_version` first.
@@ -239,6 +238,22 @@ class ModelConfig:
             return cls.from_dict(raw)
         except ValueError as error:
             raise ValueError(f"{path}: {error}") from None
+
+
+def bucketed_positions(n_frames: int, margin: int, n_audio_ctx: int) -> int:
+    """Encoder positions of a shortened audio context.
+
+    Args:
+        n_frames: mel frames (10 ms) of audio.
+        margin: positions (20 ms) kept after its end.
+        n_audio_ctx: positions of a whole window, the most there can be.
+
+    Example:
+        >>> bucketed_positions(300, 25, 1500)
+        200
+    """
+    wanted = -(-n_frames // FRAMES_PER_POSITION) + margin
+    return min(n_audio_ctx, -(-max(wanted, 1) // AUDIO_BUCKET) * AUDIO_BUCKET)
 
 
 def _is_int(value: object) -> bool:

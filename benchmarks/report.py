@@ -40,6 +40,7 @@ CARD = Path("baldwhisper_mlx/assets/base-en/README.md")
 
 SHAPES: dict[str, tuple[str, dict[str, Any]]] = {
     "bench": (bench_results.SCHEMA, bench_results.BENCH),
+    "paper-form": (bench_results.SCHEMA, bench_results.BENCH),
     "peers": (peers.SCHEMA, peers.SHAPE),
     "scaling": (scaling.SCHEMA, scaling.SHAPE),
     "profile": (profile_model.SCHEMA, profile_model.SHAPE),
@@ -57,6 +58,7 @@ IN_README = (
 NOTHING = "Nothing has been measured yet; [docs/benchmarks.md]({guide}) says how."
 TITLES = {
     "bench": "Speed",
+    "paper-form": "Speed of the paper's form",
     "peers": "Other programs",
     "scaling": "Long recordings and large batches",
     "profile": "Where the time goes",
@@ -125,6 +127,15 @@ def bench_section(result: dict[str, Any]) -> list[str]:
     return parts
 
 
+def paper_form_section(result: dict[str, Any]) -> list[str]:
+    """The same of a student of the paper's form, whose weights are random."""
+    what = (
+        "A student of three decoder layers and rank 96, as the paper's, with random weights "
+        "(`python -m benchmarks.paper_form`): forced tokens take as long whatever the weights are."
+    )
+    return [what, *bench_section(result)]
+
+
 def peers_section(result: dict[str, Any]) -> list[str]:
     """The programs, what they were set to, and why some are missing."""
     notes = []
@@ -164,6 +175,7 @@ def profile_section(result: dict[str, Any]) -> list[str]:
 
 SECTIONS = {
     "bench": bench_section,
+    "paper-form": paper_form_section,
     "peers": peers_section,
     "scaling": scaling_section,
     "profile": profile_section,

@@ -24,6 +24,8 @@ def draw(kind: str, results: dict[str, dict[str, Any]]) -> Figure:
     """
     if kind == "bench":
         return plot.draw(results[kind], error_rates(results.get("peers")))
+    if kind == "paper-form":
+        return plot.draw(results[kind], {})
     drawers: dict[str, Callable[[dict[str, Any]], Figure]] = {
         "peers": draw_peers,
         "scaling": draw_scaling,

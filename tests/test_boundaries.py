@@ -89,7 +89,16 @@ COMMAND_LINE = {
 STAGES = {"prepare", "finetune", "merge", "factorize", "distill", "export", "export_hf"}
 STAGE_USERS = {
     f"baldwhisper_convert{name}"
-    for name in ("", ".cli", ".stage_cli", ".run_cli", ".recipe", ".stage_runs", ".pipeline")
+    for name in (
+        "",
+        ".cli",
+        ".stage_cli",
+        ".run_cli",
+        ".recipe",
+        ".stage_runs",
+        ".pipeline",
+        ".search",
+    )
 }
 
 # What of the runtime the converter may know: its contract, and how it reads speech, decodes and

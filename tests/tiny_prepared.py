@@ -25,8 +25,8 @@ from baldwhisper_convert.prepared import (
     STATES,
     Prepared,
     PreparedWindow,
-    PreparedWriter,
 )
+from baldwhisper_convert.prepared_writer import PreparedWriter
 from baldwhisper_convert.prompts import Prompts
 from tests.tiny import factorized_state, tiny_checkpoint, tiny_dims, tiny_state
 from tests.tiny_vocabulary import tiny_vocabulary
@@ -58,7 +58,7 @@ def tiny_prepared(
             window = tiny_window(number, kind, rng)
             shape = (width, 2 * window.positions) if mel else (window.positions, width)
             writer.add(window, torch.randn(shape, generator=generator))
-        writer.finish(settings={"language": "en"})
+        writer.finish(settings={"language": "en", "windows": {"margin": 0.5}})
     return Prepared(folder)
 
 

@@ -182,6 +182,7 @@ def all_results(chip: str = "Tiny CPU") -> dict[str, dict[str, Any]]:
     """One of every kind."""
     return {
         "bench": bench(chip),
+        "paper-form": bench(chip),
         "peers": peers_result(),
         "scaling": scaling_result(),
         "profile": profile_result(),

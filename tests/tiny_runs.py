@@ -68,6 +68,7 @@ class Watched:
         self.data, self.call, self.reads = data, call, 0
         self.windows: list[PreparedWindow] = list(data.windows)
         self.is_mel, self.language = data.is_mel, data.language
+        self.audio_context = data.audio_context
 
     def features(self, index: int) -> torch.Tensor:
         """As `Prepared.features`."""

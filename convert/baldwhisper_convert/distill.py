@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
@@ -84,6 +85,7 @@ class Distillation(nn.Module):
         # In a list, the teacher's weights are not the objective's parameters.
         self._teacher = [teacher.eval().requires_grad_(False)]
         self.groups, self.settings = groups, settings
+        self._known: WeakKeyDictionary[Whisper, _Shared] = WeakKeyDictionary()
         self.log_temperature = nn.Parameter(
             torch.tensor(math.log(settings.temperature)), requires_grad=settings.learn_temperature
         )
@@ -111,15 +113,16 @@ class Distillation(nn.Module):
             taught = self.teacher.decoder(batch.tokens, kv, mask)
             wanted = self.teacher.decoder.token_embedding.as_linear(taught.state[keep])
         own_states = states
-        if batch.is_mel and not (self._same_encoder(student) and _is_frozen(student.encoder)):
+        shared = self._shared(student)
+        if batch.is_mel and not (shared.encoder and _is_frozen(student.encoder)):
             own_states, _ = batch.encode(student)
             kv = {}
-        elif not batch.is_mel and not self._same_encoder(student):
+        elif not shared.encoder:
             raise ValueError(
                 "the prepared data has the teacher's encoder states, but the student's encoder "
                 "is another; prepare log-mel"
             )
-        output = student.decoder(batch.tokens, self._project(student, own_states, kv), mask)
+        output = student.decoder(batch.tokens, self._project(student, own_states, kv, shared), mask)
         logits = student.decoder.token_embedding.as_linear(output.state[keep])
         terms: dict[str, Tensor] = {}
         targets = batch.targets[keep]
@@ -153,37 +156,56 @@ class Distillation(nn.Module):
         ce, kl = cross_entropy(logits, targets), kl_divergence(wanted, logits, temperature)
         return ce, kl, wanted.argmax(-1) == logits.argmax(-1)
 
-    def _same_encoder(self, student: Whisper) -> bool:
-        own, other = list(student.encoder.parameters()), list(self.teacher.encoder.parameters())
-        return len(own) == len(other) and all(map(torch.equal, own, other))
+    def _shared(self, student: Whisper) -> _Shared:
+        """What the student has from the teacher and keeps; asked once for each student."""
+        if student not in self._known:
+            self._known[student] = _Shared(
+                encoder=_are_equal(student.encoder, self.teacher.encoder),
+                projections={
+                    layer: twin
+                    for layer in range(student.dims.n_text_layer)
+                    if (twin := self._twin(student, layer)) is not None
+                },
+            )
+        return self._known[student]
 
+    def _twin(self, student: Whisper, layer: int) -> int | None:
+        """The teacher's layer whose projections of the audio a student's layer keeps."""
+        own = student.decoder.blocks[layer].cross_attn
+        if not (_is_frozen(own.key) and _is_frozen(own.value)):  # type: ignore[union-attr, arg-type]
+            return None
+        for i in self.groups[layer]:
+            other = self.teacher.decoder.blocks[i].cross_attn
+            if _are_equal(own.key, other.key) and _are_equal(own.value, other.value):  # type: ignore[union-attr, arg-type]
+                return i
+        return None
+
+    @staticmethod
     def _project(
-        self, student: Whisper, states: Tensor, kv: dict[int, KeysAndValues]
+        student: Whisper, states: Tensor, kv: dict[int, KeysAndValues], shared: _Shared
     ) -> dict[int, KeysAndValues]:
         """The student's keys and values of the audio; the teacher's where they are the same.
 
         A frozen projection that was kept from the teacher need not be computed twice.
         """
-        shared: dict[int, KeysAndValues] = {}
-        for layer in range(student.dims.n_text_layer):
-            twin = self._twin(student, layer) if kv else None
-            if twin is not None:
-                shared[layer] = kv[twin]
-        rest = [i for i in range(student.dims.n_text_layer) if i not in shared]
-        return shared | student.decoder.project_audio(states, rest)
+        own = {layer: kv[twin] for layer, twin in shared.projections.items() if kv}
+        rest = [i for i in range(student.dims.n_text_layer) if i not in own]
+        return own | student.decoder.project_audio(states, rest)
 
-    def _twin(self, student: Whisper, layer: int) -> int | None:
-        own = student.decoder.blocks[layer].cross_attn
-        if not (_is_frozen(own.key) and _is_frozen(own.value)):  # type: ignore[union-attr, arg-type]
-            return None
-        parameters = [*own.key.parameters(), *own.value.parameters()]  # type: ignore[union-attr]
-        for i in self.groups[layer]:
-            other = self.teacher.decoder.blocks[i].cross_attn
-            theirs = [*other.key.parameters(), *other.value.parameters()]  # type: ignore[union-attr]
-            if all(torch.equal(a, b) for a, b in zip(parameters, theirs, strict=True)):
-                return i
-        return None
+
+@dataclass(frozen=True)
+class _Shared:
+    """What a student has in common with its teacher for good."""
+
+    encoder: bool
+    projections: dict[int, int]
+    """Student's layer to the teacher's layer whose projections of the audio it has."""
 
 
 def _is_frozen(module: nn.Module) -> bool:
     return not any(parameter.requires_grad for parameter in module.parameters())
+
+
+def _are_equal(module: nn.Module, other: nn.Module) -> bool:
+    own, theirs = list(module.parameters()), list(other.parameters())
+    return len(own) == len(theirs) and all(map(torch.equal, own, theirs))

@@ -21,7 +21,7 @@ def one_line_errors() -> Iterator[None]:
         warnings.showwarning = _show_warning
         try:
             yield
-        except (ValueError, OSError) as error:
+        except (ValueError, OSError, ModuleNotFoundError) as error:
             raise click.ClickException(" ".join(str(error).split())) from None
 
 

@@ -72,6 +72,30 @@ def svd_factors(embedding: Tensor, rank: int, *, mean: Tensor | None = None) -> 
     return joint_factors(embedding, rank, weights=weights, metric=identity, mean=mean)
 
 
+def random_factors(
+    embedding: Tensor, rank: int, *, mean: Tensor | None = None, seed: int = 0
+) -> Factors:
+    """Normal numbers whose product has the variance of the rows, about their mean if it is kept.
+
+    Args:
+        embedding: E (V, d).
+        rank: r, at most d.
+        mean: (d,) kept apart, or None.
+        seed: of the numbers.
+
+    Raises:
+        ValueError: a rank that d does not allow.
+    """
+    _check_rank(embedding, rank)
+    generator = torch.Generator().manual_seed(seed)
+    scale = float(_centred(embedding, mean).std() / rank**0.5) ** 0.5
+    shapes = ((len(embedding), rank), (rank, embedding.shape[1]))
+    first, second = (
+        scale * torch.randn(shape, generator=generator, dtype=torch.float64) for shape in shapes
+    )
+    return Factors(first, second, mean=mean)
+
+
 def joint_factors(
     embedding: Tensor, rank: int, *, weights: Tensor, metric: Tensor, mean: Tensor | None
 ) -> Factors:
@@ -95,11 +119,7 @@ def joint_factors(
     Raises:
         ValueError: a rank that d does not allow.
     """
-    if not 0 < rank <= embedding.shape[1]:
-        raise ValueError(
-            f"a rank of {rank} does not fit an embedding of width {embedding.shape[1]}; "
-            f"give 1 to {embedding.shape[1]}"
-        )
+    _check_rank(embedding, rank)
     centred = _centred(embedding, mean)
     values, vectors = torch.linalg.eigh(metric.double())
     root = (vectors * values.sqrt()) @ vectors.T
@@ -219,6 +239,14 @@ def with_dense_rows(factors: Factors, embedding: Tensor, ids: Tensor) -> Factors
 def separate(factors: Factors) -> Factors:
     """The same factors, with an output projection of its own to be trained apart."""
     return dataclasses.replace(factors, output_projection=factors.input_projection.clone())
+
+
+def _check_rank(embedding: Tensor, rank: int) -> None:
+    if not 0 < rank <= embedding.shape[1]:
+        raise ValueError(
+            f"a rank of {rank} does not fit an embedding of width {embedding.shape[1]}; "
+            f"give 1 to {embedding.shape[1]}"
+        )
 
 
 def _centred(embedding: Tensor, mean: Tensor | None) -> Tensor:

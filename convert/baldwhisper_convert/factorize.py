@@ -28,6 +28,7 @@ from baldwhisper_convert.factorization import (
     focused,
     joint_factors,
     joint_metric,
+    random_factors,
     refitted_input,
     separate,
     svd_factors,
@@ -36,7 +37,7 @@ from baldwhisper_convert.factorization import (
 from baldwhisper_convert.modeling import Whisper
 from baldwhisper_mlx.config import EmbeddingProjections
 
-Init = Literal["joint", "svd"]
+Init = Literal["joint", "svd", "random"]
 
 WEIGHT_EXPONENT = 0.25
 """Rows are weighted by their tokens' frequency to this power (squared errors by its square)."""
@@ -52,12 +53,12 @@ class FactorizeSettings:
 
     rank: int = 96
     init: Init = "joint"
-    """`svd`, the paper's, or `joint`, calibrated for both ends."""
+    """`svd`, the paper's, `joint`, calibrated for both ends, or `random`, to compare with."""
     projections: EmbeddingProjections | None = None
-    """One projection for both ends, `shared`, or one each, `separate`; by default shared for
-    `svd` and separate for `joint`."""
+    """One projection for both ends, `shared`, or one each, `separate`; by default separate for
+    `joint` and shared for the others."""
     mean: bool | None = None
-    """Whether the mean row is kept apart; by default for `joint` and not for `svd`."""
+    """Whether the mean row is kept apart; by default for `joint` only."""
     dense_rows: int = 0
     """Tokens, the most frequent ones, that keep their rows."""
     focus: float = 0.0
@@ -65,7 +66,7 @@ class FactorizeSettings:
     for `joint`. It helps the output much and costs the input, which has the same factors, and
     beside dense rows it now and then writes half a character."""
     seed: int = 0
-    """Of the tokens sampled in calibration."""
+    """Of the tokens sampled in calibration, and of a random start."""
 
     def __post_init__(self) -> None:
         if self.init not in get_args(Init):
@@ -74,7 +75,7 @@ class FactorizeSettings:
             raise ValueError(f"projections must be shared or separate, not {self.projections!r}")
         if self.rank < 1 or self.dense_rows < 0:
             raise ValueError("rank must be at least 1 and dense_rows not negative")
-        if self.focus < 0 or (self.focus and self.init == "svd"):
+        if self.focus < 0 or (self.focus and self.init != "joint"):
             raise ValueError("focus must not be negative, and is a matter of joint only")
 
 
@@ -167,8 +168,10 @@ def start(
     if joint:
         spent = weights.index_fill(0, frequent, 0.0)
         factors = joint_factors(dense, settings.rank, weights=spent, metric=metric, mean=mean)
-    else:
+    elif settings.init == "svd":
         factors = svd_factors(dense, settings.rank, mean=mean)
+    else:
+        factors = random_factors(dense, settings.rank, mean=mean, seed=settings.seed)
     if settings.focus:
         centred = (dense if mean is None else dense - mean).double() * weights[:, None]
         unit = (moment * (centred.T @ centred)).sum()  # as joint_metric divides the moment

@@ -61,14 +61,17 @@ class Labeller(ABC):
         self.teacher, self.prompts, self.max_wer = teacher, prompts, max_wer
         self.tokens: dict[int, tuple[int, ...]] = {}
 
-    def label(self, sounds: Sequence[Sound], states: Tensor) -> list[list[int] | None]:
+    def label(
+        self, sounds: Sequence[Sound], states: Tensor, mask: Tensor | None = None
+    ) -> list[list[int] | None]:
         """Tokens of each window; none for silence, None where no good label was found.
 
         Args:
             sounds: the windows.
             states: of the teacher's encoder (B, T, d).
+            mask: which of them are real, from `length_mask`.
         """
-        labels = self._label(sounds, states)
+        labels = self._label(sounds, states, mask)
         for sound, tokens in zip(sounds, labels, strict=True):
             if tokens is not None:
                 self.tokens[sound.planned.number] = tuple(tokens)
@@ -87,13 +90,17 @@ class Labeller(ABC):
         return tuple(self.prompts.with_timestamps(tokens, False))
 
     @abstractmethod
-    def _label(self, sounds: Sequence[Sound], states: Tensor) -> list[list[int] | None]: ...
+    def _label(
+        self, sounds: Sequence[Sound], states: Tensor, mask: Tensor | None
+    ) -> list[list[int] | None]: ...
 
 
 class TextLabels(Labeller):
     """The transcripts, each between the times of its utterance."""
 
-    def _label(self, sounds: Sequence[Sound], states: Tensor) -> list[list[int] | None]:
+    def _label(
+        self, sounds: Sequence[Sound], states: Tensor, mask: Tensor | None
+    ) -> list[list[int] | None]:
         return [self._transcript(sound) for sound in sounds]
 
     def _transcript(self, sound: Sound) -> list[int] | None:
@@ -111,11 +118,14 @@ class TeacherLabels(Labeller):
     It listens to the first pass; later ones, augmented, repeat what it heard, at their speed.
     """
 
-    def _label(self, sounds: Sequence[Sound], states: Tensor) -> list[list[int] | None]:
+    def _label(
+        self, sounds: Sequence[Sound], states: Tensor, mask: Tensor | None
+    ) -> list[list[int] | None]:
         labels: list[list[int] | None] = [None if sound.items else [] for sound in sounds]
         fresh = [i for i, s in enumerate(sounds) if s.items and s.planned.number_of_pass == 0]
         if fresh:
-            rows = decode_greedy(self.teacher, states[fresh], None, self.prompts, timestamps=True)
+            own = None if mask is None else mask[fresh]
+            rows = decode_greedy(self.teacher, states[fresh], own, self.prompts, timestamps=True)
             for i, row in zip(fresh, rows, strict=True):
                 if self._agrees(row, sounds[i]):
                     labels[i] = row

@@ -10,7 +10,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,13 +17,15 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
+from torch import Tensor
 from tqdm import tqdm
 
 from baldwhisper_convert.augment import Augmentation, augment
 from baldwhisper_convert.checkpoint import Checkpoint
 from baldwhisper_convert.data import BadRows, Utterance
+from baldwhisper_convert.ear import Ear
 from baldwhisper_convert.labels import Labeller, Planned, Sound, TeacherLabels, TextLabels
-from baldwhisper_convert.modeling import Whisper
+from baldwhisper_convert.modeling import Whisper, length_mask
 from baldwhisper_convert.prepared import (
     MEL,
     SILENCE,
@@ -32,8 +33,8 @@ from baldwhisper_convert.prepared import (
     STATES,
     Prepared,
     PreparedWindow,
-    PreparedWriter,
 )
+from baldwhisper_convert.prepared_writer import PreparedWriter
 from baldwhisper_convert.prompts import Prompts
 from baldwhisper_convert.stages import fingerprint
 from baldwhisper_convert.windows import (
@@ -43,13 +44,11 @@ from baldwhisper_convert.windows import (
     plan_windows,
     silence,
 )
-from baldwhisper_mlx.audio import Samples
 from baldwhisper_mlx.config import SAMPLE_RATE
 
 Labels = Literal["text", "teacher"]
 Features = Literal["states", "mel"]
-
-_POSITIONS_PER_SECOND = 50
+Context = Literal["full", "dynamic"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,6 +63,10 @@ class PrepareSettings:
     """The transcripts, or the teacher's own output (sequence-level distillation)."""
     features: Features = "states"
     """Encoder states, for a frozen encoder, or log-mel."""
+    audio_context: Context = "full"
+    """`full`: the encoder hears 30 s, and what follows a clip may be cut off its output.
+    `dynamic`: it hears the clip's own frames and `windows.margin`, in the runtime's buckets; a
+    model trained on that is a dynamic one, see `ModelConfig.audio_context`."""
     max_wer: float = 0.3
     """Windows whose teacher labels differ more from the transcript are left out."""
     passes: int = 1
@@ -79,6 +82,10 @@ class PrepareSettings:
             raise ValueError(f"labels must be text or teacher, not {self.labels!r}")
         if self.features not in get_args(Features):
             raise ValueError(f"features must be states or mel, not {self.features!r}")
+        if self.audio_context not in get_args(Context):
+            raise ValueError(f"audio_context must be full or dynamic, not {self.audio_context!r}")
+        if self.audio_context == "dynamic" and self.windows.full:
+            raise ValueError("a dynamic audio context has no full windows: set windows.full to 0")
         if self.passes < 1 or self.max_wer < 0:
             raise ValueError("passes must be at least 1 and max_wer not negative")
 
@@ -144,15 +151,19 @@ class _Maker:
     def __init__(
         self, checkpoint: Checkpoint, settings: PrepareSettings, device: str, bad: BadRows
     ) -> None:
-        from transformers import WhisperFeatureExtractor
-
         self.settings, self.bad = settings, bad
+        _check_context(checkpoint, settings)
         self.device = torch.device(device)
         self.model = Whisper.from_checkpoint(checkpoint).to(self.device)
         self.prompts = Prompts.of(checkpoint, settings.language)
         kind = TeacherLabels if settings.labels == "teacher" else TextLabels
         self.labels: Labeller = kind(self.model, self.prompts, settings.max_wer)
-        self.extractor = WhisperFeatureExtractor(feature_size=checkpoint.dims.n_mels)
+        self.ear = Ear(
+            self.model,
+            dynamic=settings.audio_context == "dynamic",
+            margin=settings.windows.margin,
+            device=self.device,
+        )
         dims = checkpoint.dims
         self.width = dims.n_audio_state if settings.features == STATES else dims.n_mels
 
@@ -185,27 +196,22 @@ class _Maker:
 
     def make(
         self, planned: Sequence[Planned], utterances: Sequence[Utterance]
-    ) -> Iterator[tuple[PreparedWindow, torch.Tensor]]:
+    ) -> Iterator[tuple[PreparedWindow, Tensor]]:
         """Makes windows; those whose labels are too far off are left out."""
         sounds = [sound for item in planned if (sound := self._sound(item, utterances))]
         if not sounds:
             return
-        samples = [sound.samples for sound in sounds]
-        mel = log_mel(samples, self.extractor).to(self.device)
+        mel = self.ear.log_mel(sounds)
+        positions = [self.ear.positions(sound) for sound in sounds]
         is_mel = self.settings.features == MEL
         with torch.no_grad():
-            states = mel if is_mel else self._encode(mel)
-            heard = states
-            listens = any(sound.planned.number_of_pass == 0 for sound in sounds)
-            if self.settings.labels == "teacher" and listens:
-                # In a single window, zeros after a clip make the teacher end early.
-                heard = self._encode(log_mel(samples, self.extractor, silence=True))
-        for row, (sound, tokens) in enumerate(
-            zip(sounds, self.labels.label(sounds, heard), strict=True)
+            states = mel if is_mel else self.ear.encode(mel, positions)
+            heard, mask = self._heard(sounds, mel, states, positions)
+        for row, (sound, kept, tokens) in enumerate(
+            zip(sounds, positions, self.labels.label(sounds, heard, mask), strict=True)
         ):
             if tokens is None:
                 continue
-            kept = self._positions(sound)
             window = PreparedWindow(
                 kind=SPEECH if sound.items else SILENCE,
                 positions=kept,
@@ -218,8 +224,18 @@ class _Maker:
             )
             yield window, mel[row, :, : 2 * kept] if is_mel else states[row, :kept]
 
-    def _encode(self, mel: torch.Tensor) -> torch.Tensor:
-        return torch.cat([self.model.encoder(row[None].to(self.device)) for row in mel])
+    def _heard(
+        self, sounds: Sequence[Sound], mel: Tensor, states: Tensor, positions: Sequence[int]
+    ) -> tuple[Tensor, Tensor | None]:
+        """What the teacher labels by: encoder states and their mask; anything if it need not."""
+        listens = any(sound.planned.number_of_pass == 0 for sound in sounds)
+        if self.settings.labels != "teacher" or not listens:
+            return states, None
+        if self.settings.audio_context == "dynamic":
+            own = self.ear.encode(mel, positions) if self.settings.features == MEL else states
+            return own, length_mask(torch.tensor(positions, device=self.device), own.shape[1])
+        # In a single window, zeros after a clip make the teacher end early.
+        return self.ear.encode(self.ear.log_mel(sounds, silence=True), positions), None
 
     def _sound(self, planned: Planned, utterances: Sequence[Utterance]) -> Sound | None:
         """The audio of a window; None if an utterance cannot be decoded."""
@@ -240,34 +256,22 @@ class _Maker:
             samples, speed = augment(samples, self.settings.augmentation, rng)
         return Sound(planned, items, samples[: round(WINDOW_SECONDS * SAMPLE_RATE)], speed)
 
-    def _positions(self, sound: Sound) -> int:
-        whole = round(WINDOW_SECONDS * _POSITIONS_PER_SECOND)
-        seconds = len(sound.samples) / SAMPLE_RATE + self.settings.windows.margin
-        wanted = math.ceil(seconds * _POSITIONS_PER_SECOND)
-        return whole if sound.planned.window.full else min(whole, wanted)
 
+def _check_context(checkpoint: Checkpoint, settings: PrepareSettings) -> None:
+    """Refuses encoder states that the teacher's encoder was not trained to give.
 
-def log_mel(sounds: Sequence[Samples], extractor: Any, *, silence: bool = False) -> torch.Tensor:
-    """Log-mel (B, n_mels, 3000) as the runtime computes it.
-
-    After the last whole frame of the audio come zeros of log-mel, as in openai-whisper's
-    `transcribe`; transformers' extractor alone would put silence there, and mirror the sound at
-    the end of 30 s.
-
-    Args:
-        sounds: samples at 16 kHz, at most 30 s each.
-        extractor: transformers' WhisperFeatureExtractor.
-        silence: fill 30 s with silence instead of zeros of log-mel.
+    Raises:
+        ValueError: says which setting does not go with the checkpoint.
     """
-    n_frames = round(WINDOW_SECONDS * SAMPLE_RATE) // extractor.hop_length
-    longer = (n_frames + 4) * extractor.hop_length
-    padded = [np.pad(samples, (0, longer - len(samples))) for samples in sounds]
-    features = extractor(padded, sampling_rate=SAMPLE_RATE, truncation=False, return_tensors="pt")
-    mel: torch.Tensor = features["input_features"][:, :, :n_frames]
-    for row, samples in zip(mel, sounds, strict=True):
-        if not silence:
-            row[:, len(samples) // extractor.hop_length :] = 0.0
-    return mel
+    if settings.features != STATES and settings.labels != "teacher":
+        return  # the model is to be trained for what it hears now
+    if (checkpoint.audio_context == "dynamic") == (settings.audio_context == "dynamic"):
+        return
+    raise ValueError(
+        f"the teacher was trained for a {checkpoint.audio_context} audio context and cannot be "
+        f"listened to in a {settings.audio_context} one; set audio_context, or finetune it on "
+        "log-mel of the other first"
+    )
 
 
 def _key(checkpoint: Checkpoint, utterances: Sequence[Utterance], settings: PrepareSettings) -> str:

@@ -1,36 +1,32 @@
 """Prepared data: windows of speech on disk, ready for batches, made once for many epochs.
 
 A folder with `features.f16` (encoder states of a frozen encoder, or log-mel, as float16, one
-window after another) and `windows.jsonl` (one line a window). A window's line is written
-after its features, so what a killed run left is whole up to its last line, and the next run
-goes on from there.
+window after another) and `windows.jsonl` (one line a window); prepared_writer.py writes it.
 """
 
 from __future__ import annotations
 
-import dataclasses
-import itertools
 import json
-import os
 import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, BinaryIO, Protocol, TextIO
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 
-from baldwhisper_convert.stages import write_atomically
 from baldwhisper_convert.weight_files import read_json
+from baldwhisper_convert.windows import POSITIONS_PER_SECOND
 
 SETTINGS_FILE, WINDOWS_FILE, FEATURES_FILE = "prepared.json", "windows.jsonl", "features.f16"
 
 SPEECH, SILENCE = "speech", "silence"
 STATES, MEL = "states", "mel"
 
-_BYTES = 2  # float16
+NUMBER_BYTES = 2
+"""Of a float16."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,7 +75,7 @@ class Prepared:
         self.is_mel = self.settings["features"] == MEL
         self.width: int = self.settings["width"]
         expected = sum(self.size(window) for window in self.windows)
-        found = (self.folder / FEATURES_FILE).stat().st_size / _BYTES
+        found = (self.folder / FEATURES_FILE).stat().st_size / NUMBER_BYTES
         if found != expected:
             raise ValueError(f"{folder}: {FEATURES_FILE} has {found:g} numbers, not {expected}")
 
@@ -101,6 +97,13 @@ class Prepared:
     def language(self) -> str:
         """Code of the language that is spoken."""
         return str(self.settings["report"]["settings"]["language"])
+
+    @property
+    def audio_context(self) -> tuple[str, int]:
+        """What a model trained on it is for: `full` or `dynamic`, and the margin in positions."""
+        how = self.settings["report"]["settings"]
+        context = str(how.get("audio_context", "full"))  # data of before there was a choice
+        return context, round(how["windows"]["margin"] * POSITIONS_PER_SECOND)
 
     @property
     def fingerprint(self) -> str:
@@ -130,6 +133,11 @@ class Windows(Protocol):
         """Code of the language that is spoken."""
         ...
 
+    @property
+    def audio_context(self) -> tuple[str, int]:
+        """As `Prepared.audio_context`."""
+        ...
+
     def features(self, index: int) -> torch.Tensor:
         """As `Prepared.features`."""
         ...
@@ -150,13 +158,15 @@ class Choice:
     def __init__(self, parts: Sequence[tuple[Prepared, float]], seed: int = 0) -> None:
         if not parts:
             raise ValueError("no prepared data")
-        kinds = {(part.is_mel, part.width, part.language) for part, _ in parts}
+        first = parts[0][0]
+        kinds = {(p.is_mel, p.width, p.language, p.audio_context[0]) for p, _ in parts}
         if len(kinds) > 1:
             raise ValueError(
-                "the prepared data have different features or languages; prepare them alike"
+                "the prepared data have different features, languages or audio contexts; prepare "
+                "them alike"
             )
-        self.is_mel = parts[0][0].is_mel
-        self.language = parts[0][0].language
+        self.is_mel, self.language = first.is_mel, first.language
+        self.audio_context = first.audio_context
         self._places: list[tuple[Prepared, int]] = []
         for part, share in parts:
             if share <= 0:
@@ -173,87 +183,6 @@ class Choice:
         """As `Prepared.features`."""
         part, i = self._places[index]
         return part.features(i)
-
-
-class PreparedWriter:
-    """Writes prepared data, or goes on with what an interrupted run left.
-
-    Args:
-        folder: where.
-        key: identifies the settings; going on needs the same.
-        features: `STATES` or `MEL`.
-        width: d, or n_mels.
-
-    Raises:
-        FileExistsError: the folder holds data of other settings, or something else.
-    """
-
-    def __init__(self, folder: Path, *, key: str, features: str, width: int) -> None:
-        self.folder = folder
-        self._settings = {"key": key, "features": features, "width": width, "complete": False}
-        self.complete = False
-        if (folder / SETTINGS_FILE).is_file():
-            found = read_json(folder / SETTINGS_FILE)
-            if found.get("key") != key:
-                raise FileExistsError(f"{folder}: made with other settings; give another")
-            self.complete = bool(found.get("complete"))
-        elif folder.is_file() or (folder.is_dir() and any(folder.iterdir())):
-            raise FileExistsError(f"{folder}: exists and is no prepared data")
-        folder.mkdir(parents=True, exist_ok=True)
-        if not self.complete:
-            self._write_settings()
-        self.done: list[PreparedWindow] = []
-        self._numbers = 0
-        stored = _size(folder / FEATURES_FILE) // _BYTES
-        for window in read_windows(folder):
-            # A crash of the machine, unlike one of the program, may lose features before lines.
-            end = self._numbers + window.positions * (2 if features == MEL else 1) * width
-            if end > stored:
-                break
-            self.done.append(window)
-            self._numbers = end
-        self.count = len(self.done)
-        """Windows written so far."""
-
-    def __enter__(self) -> PreparedWriter:
-        self._features: BinaryIO = open(self.folder / FEATURES_FILE, "ab")
-        self._lines: TextIO = open(self.folder / WINDOWS_FILE, "a", encoding="utf-8")
-        self._features.truncate(self._numbers * _BYTES)
-        self._lines.truncate(_length(self.folder / WINDOWS_FILE, len(self.done)))
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._features.close()
-        self._lines.close()
-
-    def add(self, window: PreparedWindow, features: torch.Tensor) -> None:
-        """Appends a window; its offset is filled in.
-
-        Raises:
-            ValueError: features that float16 does not hold.
-        """
-        half = features.detach().cpu().to(torch.float16).contiguous()
-        if not bool(torch.isfinite(half).all()):
-            raise ValueError(f"{window.source}: features are not finite in float16")
-        self._features.write(half.numpy().tobytes())
-        self._features.flush()
-        line = dataclasses.asdict(dataclasses.replace(window, offset=self._numbers))
-        self._lines.write(json.dumps(line, ensure_ascii=False) + "\n")
-        self._lines.flush()
-        self._numbers += half.numel()
-        self.count += 1
-
-    def finish(self, **report: Any) -> None:
-        """Marks the data complete, and keeps a report of how it was made."""
-        for file in (self._features, self._lines):
-            os.fsync(file.fileno())
-        self._settings |= {"complete": True, "report": report}
-        self.complete = True
-        self._write_settings()
-
-    def _write_settings(self) -> None:
-        text = json.dumps(self._settings, indent=2) + "\n"
-        write_atomically(self.folder / SETTINGS_FILE, text)
 
 
 def read_windows(folder: Path) -> Iterator[PreparedWindow]:
@@ -277,13 +206,3 @@ def read_windows(folder: Path) -> Iterator[PreparedWindow]:
             except (ValueError, KeyError, TypeError) as error:
                 raise ValueError(f"{path}: line {number} is damaged ({error!r})") from None
             yield window
-
-
-def _size(path: Path) -> int:
-    return path.stat().st_size if path.is_file() else 0
-
-
-def _length(path: Path, lines: int) -> int:
-    """Bytes of the first lines of a file."""
-    with path.open("rb") as file:
-        return sum(len(line) for line in itertools.islice(file, lines))

@@ -20,7 +20,7 @@ from baldwhisper_convert.distill import LossSettings
 from baldwhisper_convert.factorize import FactorizeSettings
 from baldwhisper_convert.merge import MergeSettings
 from baldwhisper_convert.optimizing import TrainingSettings
-from baldwhisper_convert.prepare import Features, Labels, PrepareSettings
+from baldwhisper_convert.prepare import Context, Features, Labels, PrepareSettings
 from baldwhisper_convert.windows import WindowSettings
 
 if sys.version_info >= (3, 11):
@@ -45,6 +45,7 @@ class DataRecipe:
     streaming: bool = False
     labels: Labels = "text"
     features: Features = "states"
+    audio_context: Context = "full"
     max_wer: float = 0.3
     passes: int = 1
     language: str = "en"

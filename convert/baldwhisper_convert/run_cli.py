@@ -1,4 +1,4 @@
-"""The commands `prepare` and `run`; `cli.py` adds them to `baldwhisper-convert`."""
+"""The commands `prepare`, `search` and `run`; `cli.py` adds them to `baldwhisper-convert`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from baldwhisper_convert.cli_options import FOLDER, changes_option
+from baldwhisper_convert.cli_options import FOLDER, changes_option, data_option
 from baldwhisper_convert.errors import one_line_errors
 
 
@@ -38,8 +38,8 @@ def prepare(
 ) -> None:
     """Make windows, labels and encoder states of speech, with the teacher SRC, in DST.
 
-    Settings (--set): labels=text|teacher, features=states|mel, passes, max_wer, language, seed,
-    windows.*, augmentation.*. An interrupted run goes on where it stopped.
+    Settings (--set): labels=text|teacher, features=states|mel, audio_context=full|dynamic, passes,
+    max_wer, language, seed, windows.*, augmentation.*. An interrupted run goes on where it stopped.
     """
     with one_line_errors():
         from baldwhisper_convert import data as reading
@@ -66,6 +66,47 @@ def prepare(
         click.echo(
             f"{destination}: {len(found)} windows, {hours:.2f} h; bad utterances: "
             f"{report['bad']}; windows left out: {report['dropped']}"
+        )
+
+
+@click.command()
+@click.argument("teacher", metavar="TEACHER")
+@click.argument("destination", metavar="DST", type=FOLDER)
+@data_option("Prepared speech that each trial is trained on; repeatable.")
+@click.option("--dev", required=True, metavar="PREPARED[:SHARE]",
+              help="Prepared development data that each trial is scored on.")  # fmt: skip
+@click.option("--trials", default=30, show_default=True)
+@changes_option
+def search(
+    teacher: str,
+    destination: Path,
+    data: Sequence[str],
+    dev: str,
+    trials: int,
+    changes: Sequence[str],
+) -> None:
+    """Find the alpha and beta to merge layers of TEACHER with, by training a student for each.
+
+    Ax (the extra `search`) proposes them. DST gets search.json, with every trial, and a contour
+    plot; an interrupted search goes on with the same command, and one with more --trials adds
+    some. A share of the data keeps a trial short: --data prepared/train:0.3 --dev
+    prepared/dev:0.6. Settings (--set): training.*, loss.*, merge.groups, seed.
+    """
+    with one_line_errors():
+        from baldwhisper_convert.checkpoint import read_checkpoint
+        from baldwhisper_convert.recipe import override
+        from baldwhisper_convert.search import SearchSettings
+        from baldwhisper_convert.search import search as run
+        from baldwhisper_convert.speech import open_speech
+
+        settings = override(SearchSettings(trials=trials), changes)
+        best = run(
+            read_checkpoint(teacher), settings, open_speech(data), open_speech([dev]), destination,
+            say=click.echo,
+        )  # fmt: skip
+        click.echo(
+            f"{destination}: best alpha {best['alpha']:.3f}, beta {best['beta']:.3f}: "
+            f"WER {100 * best['wer']:.2f} %"
         )
 
 

@@ -97,7 +97,9 @@ def merge(
 @click.argument("source", metavar="SRC")
 @click.argument("destination", metavar="DST", type=FOLDER)
 @click.option("--rank", default=96, show_default=True)
-@click.option("--init", default="joint", show_default=True, help="joint or svd (the paper's).")
+@click.option(
+    "--init", default="joint", show_default=True, help="joint, svd (the paper's) or random."
+)
 @click.option("--dense-rows", default=0, show_default=True, help="Frequent tokens kept.")
 @click.option(
     "--teacher", metavar="MODEL", help="Whose embedding to start from, if SRC has factors."

@@ -255,6 +255,15 @@ def _train(
         module, objective, speech.windows, prompts, training, folder,
         evaluate=evaluate, accelerator=accelerator,
     )  # fmt: skip
-    state = module.canonical_state()
-    checkpoint = dataclasses.replace(model.checkpoint, state=state)
+    checkpoint = dataclasses.replace(model.checkpoint, state=module.canonical_state())
+    checkpoint = _with_context(checkpoint, *speech.windows.audio_context)
     return Model(checkpoint=checkpoint, groups=model.groups), metrics
+
+
+def _with_context(checkpoint: Checkpoint, context: str, margin: int) -> Checkpoint:
+    """The checkpoint as one for the audio context that it was trained in."""
+    if context == "dynamic":
+        return dataclasses.replace(checkpoint, audio_context="dynamic", audio_context_margin=margin)
+    if checkpoint.audio_context == "dynamic":
+        return dataclasses.replace(checkpoint, audio_context="full")
+    return checkpoint

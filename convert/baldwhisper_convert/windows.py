@@ -14,9 +14,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from baldwhisper_mlx.audio import Samples
-from baldwhisper_mlx.config import SAMPLE_RATE
+from baldwhisper_mlx.config import FRAMES_PER_POSITION, HOP_LENGTH, SAMPLE_RATE
 
 WINDOW_SECONDS = 30.0
+POSITIONS_PER_SECOND = SAMPLE_RATE // (HOP_LENGTH * FRAMES_PER_POSITION)
+"""Encoder positions of a second of audio: 50."""
 
 
 @dataclass(frozen=True, kw_only=True)

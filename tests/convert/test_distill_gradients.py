@@ -65,6 +65,7 @@ def freeze_cross_attention(student: Whisper) -> None:
 
 
 def no_sharing(objective: Distillation, monkeypatch: pytest.MonkeyPatch) -> None:
+    objective._known.clear()
     monkeypatch.setattr(objective, "_twin", lambda *_: None)
 
 

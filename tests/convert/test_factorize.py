@@ -45,6 +45,8 @@ def shear(parent: Checkpoint, **fields: object) -> tuple[Checkpoint, dict[str, f
         ({}, {"factors", "input_projection", "output_projection", "mean"}),
         ({"mean": False, "projections": "shared"}, {"factors", "input_projection"}),
         ({"init": "svd", "mean": True}, {"factors", "input_projection", "mean"}),
+        ({"init": "random"}, {"factors", "input_projection"}),
+        ({"init": "random", "mean": True}, {"factors", "input_projection", "mean"}),
         (
             {"projections": "shared", "dense_rows": 5},
             {"factors", "input_projection", "mean", "dense_rows", "dense_ids"},
@@ -128,7 +130,7 @@ def test_counts_of_more_text_are_taken_into_account(parent: Checkpoint) -> None:
     assert student.state[f"{EMBEDDING}.dense_ids"].tolist() == [17]
 
 
-@pytest.mark.parametrize("init", ["svd", "joint"])
+@pytest.mark.parametrize("init", ["svd", "joint", "random"])
 def test_the_same_seed_gives_the_same_student(parent: Checkpoint, init: str) -> None:
     states = [shear(parent, rank=6, init=init)[0].state for _ in range(2)]
     assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
@@ -185,7 +187,8 @@ def test_what_cannot_be_factorized(parent: Checkpoint) -> None:
     "fields",
     [
         {"rank": 0},
-        {"init": "random"},
+        {"init": "zero"},
+        {"focus": 0.5, "init": "random"},
         {"projections": "both"},
         {"dense_rows": -1},
         {"focus": -0.1},

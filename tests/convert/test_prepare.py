@@ -18,16 +18,17 @@ from baldwhisper_convert import labels, prepare
 from baldwhisper_convert.augment import Augmentation
 from baldwhisper_convert.checkpoint import Checkpoint
 from baldwhisper_convert.data import BadRows, Utterance, read_utterances
+from baldwhisper_convert.ear import log_mel
 from baldwhisper_convert.modeling import Whisper
-from baldwhisper_convert.prepare import PrepareSettings, log_mel
+from baldwhisper_convert.prepare import PrepareSettings
 from baldwhisper_convert.prepared import (
     FEATURES_FILE,
     SILENCE,
     SPEECH,
     WINDOWS_FILE,
     Prepared,
-    PreparedWriter,
 )
+from baldwhisper_convert.prepared_writer import PreparedWriter
 from baldwhisper_convert.prompts import Prompts
 from baldwhisper_convert.windows import WindowSettings, join, plan_windows
 from tests.tiny_speech import tiny_prompts, tiny_speech, tiny_teacher, tiny_utterance

@@ -22,8 +22,8 @@ from baldwhisper_convert.prepared import (
     Choice,
     Prepared,
     PreparedWindow,
-    PreparedWriter,
 )
+from baldwhisper_convert.prepared_writer import PreparedWriter
 from tests.tiny_speech import tiny_window
 
 WIDTH = 3
@@ -43,7 +43,7 @@ def write(folder: Path, items: list[Item], kind: str = STATES, key: str = "k") -
         for window, features in items[writer.count :]:
             writer.add(window, features)
         assert writer.count == len(items)
-        writer.finish(settings={"language": "en"})
+        writer.finish(settings={"language": "en", "windows": {"margin": 0.5}})
     return folder
 
 
@@ -227,9 +227,9 @@ def test_choice_needs_parts_that_are_alike(parts: list[Prepared], tmp_path: Path
     french = tmp_path / "french"
     with PreparedWriter(french, key="f", features=STATES, width=WIDTH) as writer:
         writer.add(*item(0, 2))
-        writer.finish(settings={"language": "fr"})
+        writer.finish(settings={"language": "fr", "windows": {"margin": 0.5}})
     for other in (mel, Prepared(french)):
-        with pytest.raises(ValueError, match="different features or languages"):
+        with pytest.raises(ValueError, match="different features, languages"):
             Choice([(parts[0], 1.0), (other, 1.0)])
     nothing_in_it = Prepared(write(tmp_path / "empty", []))
     with pytest.raises(ValueError, match="empty: no windows"):

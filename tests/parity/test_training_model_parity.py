@@ -6,6 +6,7 @@ features and states that `prepare` stores.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -140,3 +141,28 @@ def test_prepared_features_are_the_runtimes(twins: Twins, tmp_path: Path, second
         data = prepare(twins.checkpoint, [utterance], settings, tmp_path / features)
         assert data.windows[0].positions == 1500
         np.testing.assert_allclose(data.features(0).numpy(), theirs, atol=5e-3)
+
+
+@pytest.mark.parametrize("twins", ["dense"], indirect=True)
+@pytest.mark.parametrize("seconds", [12.345, 0.31])
+def test_prepared_states_of_a_dynamic_context_are_the_runtimes(
+    twins: Twins, tmp_path: Path, seconds: float
+) -> None:
+    """Its encoder hears the clip and the margin, rounded up to a bucket, and no more."""
+    checkpoint = replace(twins.checkpoint, audio_context="dynamic", audio_context_margin=40)
+    loaded = load_model(export_mlx(checkpoint, tmp_path / "model", dtype="float32"))
+    soundfile.write(tmp_path / "a.wav", sound(seconds), SAMPLE_RATE)
+    mel = LogMelSpectrogram(load_audio(tmp_path / "a.wav"), 80)
+    cache = loaded.model.make_cache()
+    loaded.model.encode(mel.window(0)[None], [mel.n_frames], cache)
+    windows = WindowSettings(single=1, silence=0, pause=0, full=0, margin=0.8)
+    settings = PrepareSettings(windows=windows, audio_context="dynamic")
+    utterance = Utterance("a", str(tmp_path / "a.wav"), "a fox")
+    states = prepare(checkpoint, [utterance], settings, tmp_path / "data").features(0)
+    with torch.no_grad():
+        projected = twins.ours.decoder.project_audio(states[None])
+    for layer, (keys, values) in projected.items():
+        kept = cache[layer].cross_attn
+        assert kept.offset == len(states)
+        for ours, theirs in zip((keys, values), kept.state(), strict=True):
+            np.testing.assert_allclose(ours.numpy(), np.array(theirs), atol=5e-3)
