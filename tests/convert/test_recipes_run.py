@@ -1,0 +1,103 @@
+"""The recipes of the repository, run as they stand on tiny models and stand-ins of their data."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from click.testing import CliRunner
+
+import baldwhisper_mlx
+from baldwhisper_convert.cli import main
+from baldwhisper_convert.recipe import read_recipe
+from baldwhisper_convert.stages import read_manifest
+from baldwhisper_mlx.config import SAMPLE_RATE
+from tests.tiny import tiny_dims, tiny_hf_folder, tiny_hf_model
+from tests.tiny_speech import sound, tiny_speech
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def run(*arguments: object) -> None:
+    result = CliRunner().invoke(main, ["run", *map(str, arguments)])
+    assert result.exit_code == 0, result.output
+
+
+@pytest.fixture(scope="module")
+def teacher(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """As wide as rank 96 needs, with pairs of decoder layers."""
+    width = {"n_audio_state": 128, "n_text_state": 128}
+    dims = tiny_dims(**width, n_audio_layer=1, n_text_layer=4)
+    return tiny_hf_folder(tmp_path_factory.mktemp("teacher") / "model", tiny_hf_model(dims))
+
+
+def jeli_asr(folder: Path, train: int = 40) -> Path:
+    """The schema of RobotsMali/jeli-asr: audio, duration, bam and french; splits train and test."""
+    import datasets
+
+    folder.mkdir()
+    for split, count in (("train", train), ("test", 2)):
+        columns: dict[str, list[object]] = {"audio": [], "duration": [], "bam": [], "french": []}
+        for number in range(count):
+            seconds = 0.4 + number % 3 / 4
+            file = io.BytesIO()
+            soundfile.write(file, sound(seconds, number), SAMPLE_RATE, format="WAV")
+            columns["audio"].append({"bytes": file.getvalue(), "path": f"{split}-{number}.wav"})
+            columns["duration"].append(seconds)
+            columns["bam"].append(f"i ni ce {number}")
+            columns["french"].append(f"bonjour {number}")
+        data = datasets.Dataset.from_dict(columns).cast_column("audio", datasets.Audio())
+        data.to_parquet(folder / f"{split}-00000-of-00001.parquet")
+    return folder
+
+
+def check(folder: Path, dynamic: bool) -> None:
+    """All stages are there, and the last one transcribes."""
+    kinds = ["finetune", "merge", "distill", "factorize", "distill"]
+    names = [f"{number:02}-{kind}" for number, kind in enumerate(kinds, start=1)]
+    assert [path.name for path in sorted(folder.glob("0*"))] == names
+    for name, kind in zip(names, kinds, strict=True):
+        manifest = read_manifest(folder / name)
+        assert manifest is not None
+        assert manifest.stage == kind
+    loaded = baldwhisper_mlx.load_model(folder / names[-1])
+    assert loaded.config.audio_context == ("dynamic" if dynamic else "full")
+    assert (loaded.config.n_text_layer, loaded.config.embedding_rank) == (2, 96)
+    heard = baldwhisper_mlx.transcribe(np.zeros(8000, np.float32), loaded, temperature=0.0)
+    assert heard.duration == 0.5
+
+
+def test_bambara(teacher: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import datasets
+
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    datasets.disable_progress_bars()
+    source = jeli_asr(tmp_path / "jeli-asr")
+    given = [f"{name}={source}" for name in ("train", "dev")]
+    run(
+        ROOT / "recipes/bambara-jeli-asr.toml", "--teacher", teacher, "--output", tmp_path / "out",
+        "--data", given[0], "--data", given[1],
+    )  # fmt: skip
+    check(tmp_path / "out", dynamic=False)
+    sizes = [
+        len(path.read_text(encoding="utf-8").splitlines())
+        for path in sorted(tmp_path.glob("out/prepared/*/windows.jsonl"))
+    ]
+    assert sizes == [1, 39]  # dev is what training does not see
+
+
+def test_mboshi(teacher: Path, tmp_path: Path) -> None:
+    data = {name: tiny_speech(tmp_path / name, n) for name, n in (("train", 16), ("dev", 3))}
+    recipe = ROOT / "recipes/mboshi.toml"
+    names = read_recipe(recipe).data
+    assert set(names) == {"train", "dev", "states", "dev_states"}
+    given = [f"{name}={data['dev' if name.startswith('dev') else 'train']}" for name in names]
+    pairs = [word for item in given for word in ("--data", item)]
+    run(recipe, "--teacher", teacher, "--output", tmp_path / "out", *pairs)
+    check(tmp_path / "out", dynamic=True)
+    config = json.loads((tmp_path / "out/03-distill/config.json").read_text(encoding="utf-8"))
+    assert config["audio_context"] == "dynamic"
