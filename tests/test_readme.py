@@ -16,7 +16,13 @@ from benchmarks import decode_speed
 from scripts import update_cli_docs
 
 ROOT = Path(__file__).resolve().parent.parent
-PAGES = ("README.md", "CONTRIBUTING.md", "examples/README.md", "docs/benchmarks.md")
+PAGES = (
+    "README.md",
+    "CONTRIBUTING.md",
+    "examples/README.md",
+    "docs/benchmarks.md",
+    "recipes/README.md",
+)
 PROGRAMS = update_cli_docs.groups()
 
 
@@ -28,7 +34,8 @@ def blocks(text: str, language: str) -> list[str]:
 
 def command_lines() -> list[str]:
     pages = [(ROOT / page).read_text(encoding="utf-8") for page in PAGES]
-    return [line for page in pages for block in blocks(page, "bash") for line in block.splitlines()]
+    found = [block.replace("\\\n", " ") for page in pages for block in blocks(page, "bash")]
+    return [line for block in found for line in block.splitlines()]
 
 
 def starting_with(program: str) -> list[str]:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 FORMATS = (".png", ".svg")
 _RUNTIME = "baldwhisper-mlx"
 _BAR, _LINE = "#4878a8", "#666666"
+_NEAR = 0.02  # of the axes: points closer than that share a label
 
 
 def draw(result: dict[str, Any], errors: Mapping[str, float] | None = None) -> Figure:
@@ -107,21 +108,37 @@ def scatter(
         axes.set_xlabel(label, fontsize=8)
         return
     axes.scatter([values[name] for name in named], [errors[name] for name in named], color=_BAR)
-    for name in named:
-        axes.annotate(
-            name,
-            (values[name], errors[name]),
-            xytext=(5, 5),
-            textcoords="offset points",
-            fontsize=8,
-        )
     # from zero, with room for a name to the right of the last point
-    axes.set_xlim(0, 1.3 * max(values[name] for name in named))
-    axes.set_ylim(0, 1.2 * max(errors[name] for name in named))
+    right, top = 1.3 * max(values[n] for n in named), 1.2 * max(errors[n] for n in named)
+    axes.set_xlim(0, right)
+    axes.set_ylim(0, top)
+    for names, place in labelled({n: (values[n], errors[n]) for n in named}, right, top):
+        axes.annotate(names, place, xytext=(5, 5), textcoords="offset points", fontsize=8)
     axes.tick_params(labelsize=8)
     axes.set_xlabel(label, fontsize=8)
     axes.set_ylabel("word error rate in %", fontsize=8)
     axes.grid(alpha=0.3)
+
+
+def labelled(
+    points: Mapping[str, tuple[float, float]], width: float, height: float
+) -> list[tuple[str, tuple[float, float]]]:
+    """Names and where they are written; points nearly on each other share one place.
+
+    Args:
+        points: by name.
+        width: of the axes, in the points' units.
+        height: of the axes.
+    """
+    found: list[tuple[list[str], tuple[float, float]]] = []
+    for name, (x, y) in points.items():
+        for names, (other_x, other_y) in found:
+            if abs(x - other_x) < _NEAR * width and abs(y - other_y) < _NEAR * height:
+                names.append(name)
+                break
+        else:
+            found.append(([name], (x, y)))
+    return [(", ".join(names), place) for names, place in found]
 
 
 def save(figure: Figure, path: Path) -> None:

@@ -22,6 +22,7 @@ from baldwhisper_mlx.bench import ceilings, costs, machine, memory, primitives, 
 from baldwhisper_mlx.bench.cases import BATCHES, PROTOCOLS, Settings, make_cases
 from baldwhisper_mlx.bench.clips import read_recordings, take, write_clips
 from baldwhisper_mlx.bench.facts import stored_facts
+from baldwhisper_mlx.bench.plot import labelled
 from baldwhisper_mlx.bench.runtimes import count_segments
 from baldwhisper_mlx.load import load_model
 from baldwhisper_mlx.model import Whisper
@@ -288,3 +289,8 @@ def test_the_process_that_waits_loads_no_mlx() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+def test_points_on_each_other_share_a_label() -> None:
+    points = {"a": (1.0, 5.0), "b": (1.05, 5.01), "c": (3.0, 5.0), "d": (1.0, 8.0)}
+    assert labelled(points, 10, 10) == [("a, b", (1.0, 5.0)), ("c", (3.0, 5.0)), ("d", (1.0, 8.0))]
