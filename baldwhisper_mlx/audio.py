@@ -10,6 +10,7 @@ import re
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import BinaryIO
 
@@ -28,6 +29,10 @@ from baldwhisper_mlx.integrity import (
 
 Samples = npt.NDArray[np.float32]
 
+_BLOCK = 2**20
+"""Frames decoded at a time."""
+_MOST_IN_MEMORY = 20 * 60 * SAMPLE_RATE
+"""Samples (20 min, 77 MB) from which on they go to a temporary file."""
 _MAX_FRAMES = 2**48
 """More than any file has; libsndfile says so where a FLAC gives no length."""
 
@@ -71,8 +76,31 @@ def load_audio(source: str | Path | BinaryIO) -> Samples:
         samples = _decode_ffmpeg(data, name, str(error))
     if samples.size == 0:
         raise ValueError(f"{name}: contains no audio (0 samples)")
-    if not np.isfinite(samples).all():
+    if not is_finite(samples):
         raise ValueError(f"{name}: contains NaN or infinite samples")
+    return samples
+
+
+def load_pcm(data: bytes, rate: int) -> Samples:
+    """Raw PCM as samples at 16 kHz.
+
+    Args:
+        data: signed 16-bit little-endian numbers, one channel.
+        rate: of the samples, in Hz.
+
+    Returns:
+        Samples (n,), float32, full scale at 1.0.
+
+    Raises:
+        ValueError: nothing in it, or half a number.
+    """
+    if not data:
+        raise ValueError("raw PCM: there is no audio")
+    if len(data) % 2:
+        raise ValueError(f"raw PCM: {len(data)} bytes are no whole number of 16-bit samples")
+    samples: Samples = np.frombuffer(data, "<i2").astype(np.float32) / np.float32(32768)
+    if rate != SAMPLE_RATE:
+        samples = soxr.resample(samples, rate, SAMPLE_RATE).astype(np.float32, copy=False)
     return samples
 
 
@@ -80,23 +108,77 @@ class _BeyondLibsndfile(Exception):
     """libsndfile would decode a part of the file and call it the whole."""
 
 
+class _Straight(soundfile.SoundFile):  # type: ignore[misc]
+    """Reads on without a seek after every block, which would spoil the next one of an MP3."""
+
+    def seekable(self) -> bool:
+        """No."""
+        return False
+
+
 def _decode_soundfile(data: bytes | Path, name: str) -> Samples:
-    with soundfile.SoundFile(io.BytesIO(data) if isinstance(data, bytes) else data) as file:
+    with _Straight(io.BytesIO(data) if isinstance(data, bytes) else data) as file:
         expected, rate, container = file.frames, file.samplerate, file.format
         if expected > _MAX_FRAMES:
             raise _BeyondLibsndfile("written into a pipe, so that its length is unknown")
         _check_length(data, name, container, file.extra_info)
-        try:
-            frames = file.read(dtype="float32", always_2d=True)
-        except soundfile.LibsndfileError as error:
-            raise ValueError(f"{name}: damaged {container} audio ({error})") from None
+        resampler = soxr.ResampleStream(rate, SAMPLE_RATE, 1, dtype="float32")
+        collected, n_frames = _Collected(), 0
+        while True:
+            try:
+                block = file.read(_BLOCK, dtype="float32", always_2d=True)
+            except soundfile.LibsndfileError as error:
+                raise ValueError(f"{name}: damaged {container} audio ({error})") from None
+            n_frames += len(block)
+            mono = block.mean(axis=1, dtype=np.float32)
+            last = not len(block) or (len(block) < _BLOCK and n_frames >= expected)
+            if rate != SAMPLE_RATE and n_frames:
+                mono = resampler.resample_chunk(mono, last=last)
+            collected.add(mono)
+            if last:
+                break
     # Compressed streams only estimate their length; the others state it.
-    if container not in ("MPEG", "OGG", "MP3") and len(frames) < expected:
-        raise ValueError(f"{name}: truncated, {len(frames)} of {expected} samples can be read")
-    mono: Samples = frames.mean(axis=1, dtype=np.float32)
-    if rate != SAMPLE_RATE and mono.size:
-        mono = soxr.resample(mono, rate, SAMPLE_RATE).astype(np.float32, copy=False)
-    return mono
+    if container not in ("MPEG", "OGG", "MP3") and n_frames < expected:
+        raise ValueError(f"{name}: truncated, {n_frames} of {expected} samples can be read")
+    return collected.samples()
+
+
+class _Collected:
+    """Samples as they come: in memory, or, once they are many, in a temporary file without a name.
+
+    An hour of audio takes 230 MB; in a file, what is not looked at takes no memory.
+    """
+
+    def __init__(self) -> None:
+        self._parts: list[Samples] = []
+        self._file: BinaryIO | None = None
+        self._length = 0
+
+    def add(self, part: Samples) -> None:
+        """Appends samples (n,)."""
+        self._parts.append(part)
+        self._length += len(part)
+        if self._length > _MOST_IN_MEMORY and self._file is None:
+            self._file = tempfile.TemporaryFile()  # noqa: SIM115
+        if self._file is not None:
+            for waiting in self._parts:
+                self._file.write(np.ascontiguousarray(waiting, np.float32).data)
+            self._parts.clear()
+
+    def samples(self) -> Samples:
+        """All of them (n,); what is in a file is given back with the array."""
+        if self._file is None:
+            return np.concatenate(self._parts) if self._parts else np.zeros(0, np.float32)
+        self._file.flush()
+        found: Samples = np.memmap(self._file, np.float32, "r", shape=(self._length,))
+        self._file.close()
+        return found
+
+
+def is_finite(samples: Samples) -> bool:
+    """Whether no sample is NaN or infinite, a block at a time."""
+    blocks = range(0, len(samples), _BLOCK)
+    return all(bool(np.isfinite(samples[i : i + _BLOCK]).all()) for i in blocks)
 
 
 def _check_length(data: bytes | Path, name: str, container: str, log: str) -> None:
@@ -134,11 +216,23 @@ def _decode_ffmpeg(data: bytes | Path, name: str, reason: str) -> Samples:
             path = data
         command = [ffmpeg, "-nostdin", "-v", "error", "-i", f"file:{path}", "-map", "0:a:0"]
         command += ["-f", "f32le", "-ac", "1", "-ar", str(SAMPLE_RATE), "-"]
-        run = subprocess.run(command, capture_output=True, check=False)
-    log = run.stderr.decode(errors="replace")
+        samples, code, log = _read_pipe(command)
     if re.search("partial file|ended prematurely", log):  # exit code 0 all the same
         raise ValueError(f"{name}: truncated, its end is missing")
-    if run.returncode != 0:
+    if code != 0:
         lines = log.strip().splitlines() or ["no message"]
         raise ValueError(f"{name}: neither libsndfile nor ffmpeg can decode it ({lines[-1]})")
-    return np.frombuffer(run.stdout[: len(run.stdout) // 4 * 4], np.float32)
+    return samples
+
+
+def _read_pipe(command: Sequence[str]) -> tuple[Samples, int, str]:
+    """What a program writes as float32, its exit code, and what it says."""
+    collected = _Collected()
+    with tempfile.TemporaryFile() as errors:
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors) as process:
+            assert process.stdout is not None
+            while data := process.stdout.read(4 * _BLOCK):
+                collected.add(np.frombuffer(data[: len(data) // 4 * 4], np.float32))
+        errors.seek(0)
+        log = errors.read().decode(errors="replace")
+    return collected.samples(), process.returncode, log

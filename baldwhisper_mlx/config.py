@@ -32,6 +32,9 @@ HOP_LENGTH = 160
 FRAMES_PER_POSITION = 2
 """Mel frames per encoder position, and per timestamp step."""
 
+MOST_LAYERS = 256
+"""Of encoder or decoder; Whisper has 32 at most, and building a million would take all memory."""
+
 AUDIO_BUCKET = 50
 """Encoder positions (1 s) a shortened audio context is rounded up to: few distinct shapes."""
 
@@ -131,6 +134,8 @@ class ModelConfig:
                 value = getattr(self, field.name)
                 _require(_is_int(value) and 0 < value < 2**20, field.name, value)
         for side in ("audio", "text"):
+            layers = getattr(self, f"n_{side}_layer")
+            _require(layers <= MOST_LAYERS, f"n_{side}_layer", layers)
             state, head = getattr(self, f"n_{side}_state"), getattr(self, f"n_{side}_head")
             _require(state % head == 0, f"n_{side}_head", f"{head} (does not divide {state})")
         same = self.n_audio_state == self.n_text_state  # cross-attention is d x d
@@ -153,13 +158,14 @@ class ModelConfig:
             )
 
     def _check_vocabulary(self) -> None:
+        _require(_is_int(self.timestamp_begin), "timestamp_begin", self.timestamp_begin)
         missing = [name for name in CONTROL_TOKENS if name not in self.special_tokens]
         _require(not missing, "special_tokens", f"an object without {', '.join(missing)}")
         for name, token in self.special_tokens.items():
             ok = _is_int(token) and 0 <= token < self.timestamp_begin
             _require(ok, f"special_tokens[{name!r}]", token)
         _require(
-            _is_int(self.timestamp_begin) and self.timestamp_begin + N_TIMESTAMPS == self.n_vocab,
+            self.timestamp_begin + N_TIMESTAMPS == self.n_vocab,
             "timestamp_begin",
             f"{self.timestamp_begin} (n_vocab is {self.n_vocab}, less {N_TIMESTAMPS} timestamps)",
         )

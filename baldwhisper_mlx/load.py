@@ -105,7 +105,10 @@ def read_weights(path: Path) -> dict[str, mx.array]:
         ValueError: a damaged file.
     """
     read_tensor_header(path)  # MLX trusts the header, so a cut file must be found before
-    return cast(dict[str, mx.array], mx.load(str(path)))
+    try:
+        return cast(dict[str, mx.array], mx.load(str(path)))
+    except RuntimeError as error:
+        raise ValueError(f"{path}: damaged ({error})") from None
 
 
 def build_model(
