@@ -17,8 +17,8 @@ from baldwhisper_mlx._version import __version__
 
 if TYPE_CHECKING:
     from baldwhisper_mlx.load import LoadedModel, load_model
+    from baldwhisper_mlx.longform import detect_language, transcribe
     from baldwhisper_mlx.segments import Segment, Transcript, Word
-    from baldwhisper_mlx.transcription import transcribe
 
 __all__ = [
     "LoadedModel",
@@ -26,6 +26,7 @@ __all__ = [
     "Transcript",
     "Word",
     "__version__",
+    "detect_language",
     "load_model",
     "transcribe",
 ]
@@ -33,7 +34,8 @@ __all__ = [
 _HOME = {
     "LoadedModel": "load",
     "load_model": "load",
-    "transcribe": "transcription",
+    "detect_language": "longform",
+    "transcribe": "longform",
     "Segment": "segments",
     "Transcript": "segments",
     "Word": "segments",

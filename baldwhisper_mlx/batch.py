@@ -12,14 +12,19 @@ import sys
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from baldwhisper_mlx.outputs import STDIN, write_files
 from baldwhisper_mlx.segments import Transcript
-from baldwhisper_mlx.writers import WRITERS, Writer
+from baldwhisper_mlx.writers import Writer
+
+if TYPE_CHECKING:
+    from baldwhisper_mlx.audio import Samples
 
 Progress = Callable[[float, float], None]
 
@@ -39,20 +44,26 @@ def transcribe_files(
     model_name: str | None,
     revision: str | None,
     *,
-    writer: Writer,
+    writers: Mapping[str, Writer],
+    printed_format: str,
     plan: Sequence[Mapping[str, Path]] | None,
     force: bool,
+    pcm_rate: int | None,
     options: dict[str, Any],
 ) -> list[str]:
     """Transcribes files one after the other and reports on standard error.
+
+    The next file is decoded while the model works on the one before it.
 
     Args:
         files: audio paths, or `-` for standard input.
         model_name: folder or Hub id; None for the bundled model.
         revision: of a Hub model.
-        writer: makes what goes to standard output, if `plan` is None.
+        writers: for every format.
+        printed_format: of what goes to standard output, if `plan` is None.
         plan: from `plan_outputs`: per file, format to path; None for standard output.
         force: whether existing outputs are replaced.
+        pcm_rate: in Hz, if standard input is raw PCM.
         options: keyword arguments of `transcribe`.
 
     Returns:
@@ -62,20 +73,21 @@ def transcribe_files(
         click.ClickException: the model cannot be loaded or does not know the language.
     """
     failed = [name for name in files if not _is_readable(name)]
-    if len(failed) == len(files):
+    outputs = dict(zip(files, plan or [{} for _ in files], strict=True))
+    readable = [name for name in files if name not in failed]
+    if not readable:
         return failed  # before a model is loaded, or fetched, for nothing
     model = open_model(model_name, revision, options["language"])
     printed = 0
-    for index, name in enumerate(files):
-        if name in failed:
-            continue
+    for name, audio in decoded_ahead(readable, partial(_read, pcm_rate=pcm_rate)):
         try:
-            transcript = _transcribe_one(name, model, options)
+            transcript = _transcribe_one(name, audio, model, options)
             if plan is None:
-                _print(name, writer(transcript), header=len(files) > 1, first=printed == 0)
+                text = writers[printed_format](transcript)
+                _print(name, text, header=len(files) > 1, first=printed == 0)
                 printed += 1
             else:
-                texts = {path: WRITERS[kind](transcript) for kind, path in plan[index].items()}
+                texts = {path: writers[kind](transcript) for kind, path in outputs[name].items()}
                 write_files(texts, force=force)
         except BrokenPipeError:
             raise  # whoever read our output has left; click ends quietly
@@ -85,12 +97,72 @@ def transcribe_files(
     return failed
 
 
+def detect_languages(
+    files: Sequence[str], model_name: str | None, revision: str | None, windows: int, top: int
+) -> list[str]:
+    """Prints the likeliest languages of files, a line each.
+
+    Args:
+        files: audio paths, or `-` for standard input.
+        model_name: folder or Hub id; None for the bundled model.
+        revision: of a Hub model.
+        windows: of 30 s to listen to.
+        top: languages to name.
+
+    Returns:
+        Names of the files that failed.
+
+    Raises:
+        click.ClickException: the model cannot be loaded.
+    """
+    from baldwhisper_mlx.longform import detect_language
+
+    failed = [name for name in files if not _is_readable(name)]
+    readable = [name for name in files if name not in failed]
+    model = open_model(model_name, revision, None) if readable else None
+    for name, audio in decoded_ahead(readable, partial(_read, pcm_rate=None)):
+        try:
+            found = detect_language(audio.result(), model, windows=windows)
+        except _FILE_ERRORS as error:
+            _report(name, error)
+            failed.append(name)
+            continue
+        named = ", ".join(f"{code} {found[code]:.3f}" for code in list(found)[:top])
+        click.echo(f"{_label(name)}: {named}")
+    return failed
+
+
+def decoded_ahead(
+    names: Sequence[str], read: Callable[[str], Samples]
+) -> Iterator[tuple[str, Future[Samples]]]:
+    """Each name with its audio to come; while one is worked on, the next is read by a thread."""
+    pool = ThreadPoolExecutor(max_workers=1)
+    try:
+        after = pool.submit(read, names[0]) if names else None
+        for i, name in enumerate(names):
+            now = after
+            after = pool.submit(read, names[i + 1]) if i + 1 < len(names) else None
+            assert now is not None
+            yield name, now
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _read(name: str, pcm_rate: int | None) -> Samples:
+    from baldwhisper_mlx.audio import load_audio, load_pcm
+
+    if name != STDIN:
+        return load_audio(name)
+    data = sys.stdin.buffer.read()
+    return load_audio(_Stdin(data)) if pcm_rate is None else load_pcm(data, pcm_rate)
+
+
 def _is_readable(name: str) -> bool:
     if name == STDIN:
         return True
     path = Path(name)
     if path.is_dir():
-        _report(name, ValueError("is a folder; name the audio files in it"))
+        _report(name, ValueError("is a folder without audio files"))
     elif not path.exists():
         _report(name, FileNotFoundError("no such file"))
     else:
@@ -123,17 +195,18 @@ def open_model(model_name: str | None, revision: str | None, language: str | Non
     return model
 
 
-def _transcribe_one(name: str, model: Any, options: dict[str, Any]) -> Transcript:
+def _transcribe_one(
+    name: str, audio: Future[Samples], model: Any, options: dict[str, Any]
+) -> Transcript:
     import mlx.core as mx
 
-    from baldwhisper_mlx.audio import load_audio
-    from baldwhisper_mlx.transcription import transcribe
+    from baldwhisper_mlx.longform import transcribe
 
     mx.reset_peak_memory()
     started = time.perf_counter()
-    audio = load_audio(_Stdin(sys.stdin.buffer.read()) if name == STDIN else name)
+    samples = audio.result()
     with _progress_bar(name) as on_progress:
-        transcript = transcribe(audio, model, on_progress=on_progress, **options)
+        transcript = transcribe(samples, model, on_progress=on_progress, **options)
     seconds = time.perf_counter() - started
     click.echo(
         f"{_label(name)}: {transcript.duration:.1f} s of audio in {seconds:.1f} s "

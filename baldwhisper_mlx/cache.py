@@ -94,3 +94,6 @@ class LayerCache:
     cross_attn: KVCache
     audio_mask: mx.array | None = field(default=None)
     """(batch, 1, 1, positions) bool, False past a clip's end; None if all clips fill it."""
+    queries: list[mx.array] | None = field(default=None)
+    """Queries of the attention to the audio, (batch, head, n, head_dim), call by call, if they are
+    kept: alignment.py tells from them when each token was said."""

@@ -50,6 +50,7 @@ def _decode_first_windows(loaded: LoadedModel, runs: Sequence[Transcription]) ->
         for run, language in zip(runs, detect_languages(loaded), strict=True):
             run.language = language
     prompts = [run.sot_sequence() for run in runs]
-    results = loaded.decoder.decode(prompts, runs[0].attempts[0])
+    frames = sizes if runs[0].words else None
+    results = loaded.decoder.decode(prompts, runs[0].attempts[0], align_frames=frames)
     for run, result in zip(runs, results, strict=True):
         run.first = result

@@ -8,6 +8,7 @@ cache, reads every token back and gives the same tokens.
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,6 +17,9 @@ import mlx.core as mx
 import numpy as np
 import numpy.typing as npt
 
+from baldwhisper_mlx.alignment import Alignment, align, attention_of
+from baldwhisper_mlx.config import ModelConfig
+from baldwhisper_mlx.loops import LoopGuard
 from baldwhisper_mlx.model import Whisper
 from baldwhisper_mlx.rules import DecodingOptions, LogitRules, State, Vocabulary
 
@@ -35,6 +39,8 @@ class DecodingResult:
     avg_logprob: float
     no_speech_prob: float
     temperature: float
+    alignment: Alignment | None = None
+    """When each token was said, if that was asked for."""
 
 
 class Decoder:
@@ -52,6 +58,8 @@ class Decoder:
         self.vocabulary = vocabulary
         self._cache = model.make_cache()
         self._batch = 0
+        self._aligned_heads = heads_to_align(model.config)
+        self._aligned_layers = {layer for layer, _ in self._aligned_heads}
         self._rules: dict[DecodingOptions, LogitRules] = {}
 
     def encode(self, mel: mx.array, n_frames: Sequence[int]) -> None:
@@ -82,6 +90,8 @@ class Decoder:
         self,
         prompt: Sequence[int] | Sequence[Sequence[int]],
         options: DecodingOptions | None = None,
+        *,
+        align_frames: Sequence[int] | None = None,
     ) -> list[DecodingResult]:
         """Decodes the encoded clips.
 
@@ -90,6 +100,7 @@ class Decoder:
                 clips (n,) or one row each (B, n), in which <|startoftranscript|> stands at the
                 same place.
             options: see `DecodingOptions`.
+            align_frames: mel frames of real audio in each clip, to say when its tokens were said.
 
         Returns:
             A result for each clip, tokens without prompt and end of text.
@@ -105,18 +116,54 @@ class Decoder:
         if not self._batch or room < 1:
             raise ValueError("decode: encode() clips first, and keep the prompt in the context")
         sot = int(np.flatnonzero(prompts[0] == self.vocabulary.sot)[-1])
+        for layer, cache in enumerate(self._cache):
+            kept = align_frames is not None and layer in self._aligned_layers
+            cache.queries = [] if kept else None
         logits = self._prefill(mx.array(prompts), [sot, prompts.shape[1] - 1])
         no_speech = mx.softmax(logits[:, 0], axis=-1)[:, self.vocabulary.no_speech]
         wanted = options.forced_length or options.max_tokens or self.model.config.n_text_ctx // 2
-        state, tokens = self._generate(logits[:, 1], min(room, wanted), options)
+        state, tokens, sums = self._generate(logits[:, 1], min(room, wanted), options)
         _require_finite(state.checksum.item())
-        return _results(
+        results = _results(
             np.array(tokens),
             np.array(state.sum_logprob)[:, 0],
             np.array(no_speech),
             self.vocabulary.eot,
             options.temperature,
         )
+        if align_frames is None:
+            return results
+        return self._aligned(results, np.array(sums), prompts.shape[1] - 1 - sot, sot, align_frames)
+
+    def _aligned(
+        self,
+        results: Sequence[DecodingResult],
+        sums: npt.NDArray[np.float32],
+        first: int,
+        sot: int,
+        n_frames: Sequence[int],
+    ) -> list[DecodingResult]:
+        """The results with times; row `first` after that of `sot` predicted the first token."""
+        scores = attention_of(self._cache, self._aligned_heads)[:, :, sot:]
+        for cache in self._cache:
+            cache.queries = None
+        chances = np.exp(np.diff(sums.astype(np.float64), axis=1, prepend=0.0))
+        return [
+            dataclasses.replace(
+                result,
+                alignment=align(
+                    row,
+                    result.tokens,
+                    probability,
+                    first=first,
+                    text_end=self.vocabulary.eot,
+                    n_frames=frames,
+                ),
+            )
+            for result, row, probability, frames in zip(
+                results, scores, chances, n_frames, strict=True
+            )
+        ]
 
     def _prefill(self, prompt: mx.array, positions: list[int]) -> mx.array:
         """Runs the prompt (B, n) through empty caches; logits (B, len(positions), V)."""
@@ -127,28 +174,47 @@ class Decoder:
 
     def _generate(
         self, logits: mx.array, n_tokens: int, options: DecodingOptions
-    ) -> tuple[State, mx.array]:
-        """The loop: at most `n_tokens` from the prompt's last logits (B, V) on."""
+    ) -> tuple[State, mx.array, mx.array]:
+        """The loop: at most `n_tokens` from the prompt's last logits (B, V) on.
+
+        Returns:
+            The last state, tokens (B, n), and the sum of log-probabilities at each (B, n).
+        """
         if options not in self._rules:
             self._rules[options] = LogitRules(self.vocabulary, options)
         rules = self._rules[options]
+        guard = LoopGuard(self.vocabulary.eot, self.vocabulary.timestamp_begin)
         keys = mx.random.split(mx.random.key(options.seed), n_tokens)
         state = rules.first(logits, keys[0])
-        tokens = [state.token]
+        tokens, sums = [state.token], [state.sum_logprob]
         for step in range(1, n_tokens):
             mx.async_eval(state)
-            previous, state = state, rules.next(self._step(state.token), state, keys[step])
+            logits = self._step(state.token)
+            if options.guard_loops:
+                logits = guard(logits, tokens)
+            previous, state = state, rules.next(logits, state, keys[step])
             tokens.append(state.token)
+            sums.append(state.sum_logprob)
             if step % CHECK_EVERY == 0:
                 mx.async_eval(state)
                 # Waits for the step before the one just submitted: the device is never idle.
                 _require_finite(previous.checksum.item())
                 if previous.all_finished.item():
                     break
-        return state, mx.concatenate(tokens, axis=1)
+        return state, mx.concatenate(tokens, axis=1), mx.concatenate(sums, axis=1)
 
     def _step(self, token: mx.array) -> mx.array:
         return self.model.logits(self.model.decoder(token, self._cache).squeeze(1))
+
+
+def heads_to_align(config: ModelConfig) -> tuple[tuple[int, int], ...]:
+    """The (layer, head) pairs whose attention follows the audio.
+
+    Where the config names none, all heads of the upper half of the layers, as openai-whisper does.
+    """
+    layers = range(config.n_text_layer // 2, config.n_text_layer)
+    every = ((layer, head) for layer in layers for head in range(config.n_text_head))
+    return config.alignment_heads or tuple(every)
 
 
 def _require_finite(checksum: object) -> None:

@@ -71,11 +71,13 @@ class CrossAttention(nn.Module):
             k, v = mx.split(_heads(self.kv(audio), batch, 2 * self.n_head), 2, axis=1)
             cache.fill(mx.contiguous(k), mx.contiguous(v))
 
-    def __call__(self, x: mx.array, batch: int, cache: KVCache, mask: mx.array | None) -> mx.array:
+    def __call__(self, x: mx.array, batch: int, cache: LayerCache) -> mx.array:
         """x (B * L, d) -> (B * L, d)."""
-        k, v = cache.state()
+        k, v = cache.cross_attn.state()
         q = _heads(self.query(x), batch, self.n_head)
-        y = attention(q, k, v, scale=self.scale, mask=mask)
+        if cache.queries is not None:
+            cache.queries.append(q)
+        y = attention(q, k, v, scale=self.scale, mask=cache.audio_mask)
         return self.out(_merge(y))
 
 
@@ -110,7 +112,7 @@ class DecoderBlock(nn.Module):
     def __call__(self, x: mx.array, batch: int, cache: LayerCache, mask: str | None) -> mx.array:
         """x (B * L, d) -> (B * L, d)."""
         x = x + self.attn(self.attn_ln(x), batch, cache.self_attn, mask)
-        x = x + self.cross_attn(self.cross_attn_ln(x), batch, cache.cross_attn, cache.audio_mask)
+        x = x + self.cross_attn(self.cross_attn_ln(x), batch, cache)
         return x + self.mlp2(gelu(self.mlp1(self.mlp_ln(x))))
 
 

@@ -55,6 +55,8 @@ class DecodingOptions:
     """For benchmarks: exactly so many tokens, never ending early."""
     seed: int = 0
     """Of the sampling."""
+    guard_loops: bool = False
+    """Forbid tokens that would go on with a loop; see loops.py."""
 
     def __post_init__(self) -> None:
         if not self.temperature >= 0:

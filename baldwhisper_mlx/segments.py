@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from baldwhisper_mlx.config import FRAMES_PER_POSITION, HOP_LENGTH, SAMPLE_RATE
 
@@ -84,6 +84,37 @@ def _segment_dict(segment: Segment) -> dict[str, Any]:
     return raw if words is None else raw | {"words": list(words)}
 
 
+class Time(Protocol):
+    """Seconds in another recording's time; `is_end` says whether something ends there."""
+
+    def __call__(self, seconds: float, *, is_end: bool) -> float: ...
+
+
+def retimed(segment: Segment, time: Time) -> Segment:
+    """A segment, and its words, at other times.
+
+    Args:
+        segment: of some stretch of a recording.
+        time: from its time to the recording's.
+    """
+    words = segment.words and tuple(
+        dataclasses.replace(
+            word,
+            start=round(time(word.start, is_end=False), 2),
+            end=round(time(word.end, is_end=True), 2),
+        )
+        for word in segment.words
+    )
+    seek = time(segment.seek * HOP_LENGTH / SAMPLE_RATE, is_end=False)
+    return dataclasses.replace(
+        segment,
+        seek=round(seek * SAMPLE_RATE / HOP_LENGTH),
+        start=time(segment.start, is_end=False),
+        end=time(segment.end, is_end=True),
+        words=words,
+    )
+
+
 @dataclass(frozen=True)
 class Piece:
     """A run of sampled tokens, timestamps included, and its time in seconds of the audio."""
@@ -98,11 +129,12 @@ class WindowSplit:
     """A window's pieces, and the mel frames from its start to the start of the next one.
 
     `advance` is positive. It may exceed the frames the window had: timestamps may point
-    past the end of the audio.
+    past the end of the audio. `is_complete` says that nothing is spoken after the last piece.
     """
 
     pieces: tuple[Piece, ...]
     advance: int
+    is_complete: bool = False
 
 
 def split_window(
@@ -133,8 +165,10 @@ def split_window(
         ValueError: `segment_size` is not positive or `seek` is negative.
 
     Example:
-        >>> split_window([50364, 400, 50464], timestamp_begin=50364, seek=0, segment_size=3000)
-        WindowSplit(pieces=(Piece(start=0.0, end=2.0, tokens=(50364, 400, 50464)),), advance=3000)
+        >>> tokens = [50364, 400, 50464]
+        >>> window = split_window(tokens, timestamp_begin=50364, seek=0, segment_size=3000)
+        >>> window.pieces, window.advance
+        ((Piece(start=0.0, end=2.0, tokens=(50364, 400, 50464)),), 3000)
     """
     if segment_size <= 0 or seek < 0:
         raise ValueError(f"no such window: seek {seek}, segment_size {segment_size} (mel frames)")
@@ -148,7 +182,8 @@ def split_window(
         last = next((t - timestamp_begin for t in reversed(tokens) if t >= timestamp_begin), 0)
         if last:  # <|0.00|> alone says nothing about the end
             duration = last * TIME_PRECISION
-        return WindowSplit((Piece(offset, offset + duration, tuple(tokens)),), segment_size)
+        whole = Piece(offset, offset + duration, tuple(tokens))
+        return WindowSplit((whole,), segment_size, ends_in_single)
 
     if ends_in_single:
         cuts.append(len(tokens))
@@ -159,7 +194,7 @@ def split_window(
         pieces.append(Piece(offset + start, offset + stop, tuple(tokens[begin:end])))
     last = tokens[cuts[-1] - 1] - timestamp_begin
     advance = segment_size if ends_in_single or last == 0 else last * FRAMES_PER_POSITION
-    return WindowSplit(tuple(pieces), advance)
+    return WindowSplit(tuple(pieces), advance, ends_in_single)
 
 
 def make_segments(
@@ -172,6 +207,7 @@ def make_segments(
     avg_logprob: float,
     compression_ratio: float,
     no_speech_prob: float,
+    keep_empty: bool = False,
 ) -> tuple[Segment, ...]:
     """Gives the pieces of one window their text and the window's statistics.
 
@@ -187,24 +223,29 @@ def make_segments(
         avg_logprob: mean log-probability (nats) of the sampled tokens and end-of-text.
         compression_ratio: bytes of the window's text over its zlib-compressed bytes.
         no_speech_prob: probability of <|nospeech|> at the start of the window, 0 to 1.
+        keep_empty: leave that to `without_nothing`, once words have given them other times.
     """
-    segments = []
-    for index, piece in enumerate(pieces, start=first_id):
-        text, tokens = decode_text(piece.tokens), piece.tokens
-        if piece.start == piece.end or not text.strip():
-            text, tokens = "", ()
-        segments.append(
-            Segment(
-                id=index,
-                seek=seek,
-                start=piece.start,
-                end=piece.end,
-                text=text,
-                tokens=tokens,
-                temperature=temperature,
-                avg_logprob=avg_logprob,
-                compression_ratio=compression_ratio,
-                no_speech_prob=no_speech_prob,
-            )
+    segments = tuple(
+        Segment(
+            id=index,
+            seek=seek,
+            start=piece.start,
+            end=piece.end,
+            text=decode_text(piece.tokens),
+            tokens=piece.tokens,
+            temperature=temperature,
+            avg_logprob=avg_logprob,
+            compression_ratio=compression_ratio,
+            no_speech_prob=no_speech_prob,
         )
-    return tuple(segments)
+        for index, piece in enumerate(pieces, start=first_id)
+    )
+    return segments if keep_empty else tuple(map(without_nothing, segments))
+
+
+def without_nothing(segment: Segment) -> Segment:
+    """The segment; without text, tokens and words if it takes no time or its text is blank."""
+    if segment.start != segment.end and segment.text.strip():
+        return segment
+    words = None if segment.words is None else ()
+    return dataclasses.replace(segment, text="", tokens=(), words=words)

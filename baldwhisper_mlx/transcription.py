@@ -1,4 +1,4 @@
-"""Long-form transcription: 30 s windows, one after the other, by OpenAI's algorithm.
+"""One recording of any length: 30 s windows, one after the other, by OpenAI's algorithm.
 
 Each window is encoded once; language detection and the repeated attempts at higher
 temperatures reuse it. The next window starts at the last timestamp, with the text so far as
@@ -10,20 +10,18 @@ from __future__ import annotations
 import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
-from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
 import numpy.typing as npt
 
-from baldwhisper_mlx.audio import load_audio
+from baldwhisper_mlx.audio import is_finite
 from baldwhisper_mlx.config import SAMPLE_RATE
 from baldwhisper_mlx.decode import DecodingResult
 from baldwhisper_mlx.features import N_FRAMES, LogMelSpectrogram
-from baldwhisper_mlx.load import LoadedModel, load_model
+from baldwhisper_mlx.load import LoadedModel
 from baldwhisper_mlx.rules import DecodingOptions
 from baldwhisper_mlx.segments import Segment, Transcript, make_segments, split_window
+from baldwhisper_mlx.words import add_words, advance_by_words, timed_tokens
 
 TEMPERATURES = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
 
@@ -46,65 +44,6 @@ class _Thresholds:
         return (repetitive or unlikely) and not (silent and unlikely)
 
 
-def transcribe(
-    audio: str | Path | BinaryIO | npt.NDArray[np.float32],
-    model: LoadedModel | str | Path | None = None,
-    *,
-    language: str | None = None,
-    task: str = "transcribe",
-    initial_prompt: str | None = None,
-    temperature: float | Sequence[float] = TEMPERATURES,
-    condition_on_previous_text: bool = True,
-    without_timestamps: bool = False,
-    compression_ratio_threshold: float | None = 2.4,
-    logprob_threshold: float | None = -1.0,
-    no_speech_threshold: float | None = 0.6,
-    on_progress: Callable[[float, float], None] | None = None,
-) -> Transcript:
-    """Transcribes a recording of any length.
-
-    Args:
-        audio: a file, a binary stream, or mono samples (n,) at 16 kHz, full scale at 1.0.
-        model: from `load_model`, or what that takes; the last one so named stays in memory. By
-            default the English model that comes with the package.
-        language: code or English name; None to detect it in the first 30 s.
-        task: "transcribe", or "translate" into English.
-        initial_prompt: text that precedes the recording, such as names it mentions.
-        temperature: of the sampling; of several, the next is tried when an output fails one of
-            the two thresholds below.
-        condition_on_previous_text: whether a window's prompt holds the text before it.
-        without_timestamps: one segment a window, whose text carries no timestamps.
-        compression_ratio_threshold: an output that zlib shrinks more than this repeats itself.
-        logprob_threshold: an output whose mean log-probability is below this is unlikely.
-        no_speech_threshold: an unlikely output is taken for silence, and skipped, if the
-            probability of no speech is above this.
-        on_progress: called with the seconds of audio done and in all, after every window.
-
-    Returns:
-        Text, segments with times in seconds, language, duration.
-
-    Raises:
-        FileNotFoundError, ValueError: see `load_audio` and `load_model`; also for a language
-            the model does not know, samples that are not a finite vector, and options out
-            of range.
-        FloatingPointError: the model produced NaN or infinite logits.
-    """
-    loaded = model if isinstance(model, LoadedModel) else _cached_model(model)
-    run = prepare(
-        audio if isinstance(audio, np.ndarray) else load_audio(audio),
-        loaded,
-        language=language,
-        task=task,
-        temperature=temperature,
-        condition_on_previous_text=condition_on_previous_text,
-        without_timestamps=without_timestamps,
-        compression_ratio_threshold=compression_ratio_threshold,
-        logprob_threshold=logprob_threshold,
-        no_speech_threshold=no_speech_threshold,
-    )
-    return run(initial_prompt, on_progress or (lambda _done, _all: None))
-
-
 def prepare(
     samples: npt.NDArray[np.float32],
     loaded: LoadedModel,
@@ -114,12 +53,13 @@ def prepare(
     temperature: float | Sequence[float] = TEMPERATURES,
     condition_on_previous_text: bool = True,
     without_timestamps: bool = False,
+    word_timestamps: bool = False,
     compression_ratio_threshold: float | None = 2.4,
     logprob_threshold: float | None = -1.0,
     no_speech_threshold: float | None = 0.6,
 ) -> Transcription:
-    """A transcription that is ready to run; see `transcribe` for arguments and errors."""
-    samples = _check_samples(samples)
+    """A transcription that is ready to run; see `longform.transcribe` for arguments and errors."""
+    samples = check_samples(samples)
     return Transcription(
         loaded=loaded,
         duration=len(samples) / SAMPLE_RATE,
@@ -128,6 +68,7 @@ def prepare(
         task=task,
         thresholds=_Thresholds(compression_ratio_threshold, logprob_threshold, no_speech_threshold),
         condition=condition_on_previous_text,
+        words=word_timestamps,
         language=None if language is None else loaded.tokenizer.to_language(language),
     )
 
@@ -143,9 +84,12 @@ class Transcription:
     task: str
     thresholds: _Thresholds
     condition: bool
+    words: bool
     language: str | None
     first: DecodingResult | None = None
     """Of the first attempt at the first window, if it was decoded with other recordings'."""
+    last_speech: float = 0.0
+    """Seconds at which the last word ended, if words are timed."""
 
     def __call__(
         self, prompt: str | None, on_progress: Callable[[float, float], None]
@@ -194,7 +138,8 @@ class Transcription:
         for options in self.attempts:
             shared, self.first = self.first, None
             prompt = [*previous, *self.sot_sequence()]
-            result = shared or self.loaded.decoder.decode(prompt, options)[0]
+            frames = [size] if self.words else None
+            result = shared or self.loaded.decoder.decode(prompt, options, align_frames=frames)[0]
             # A stray special token is no text, but as part of a loop it has to count.
             ratio = compression_ratio(tokenizer.decode(result.tokens, special=True).strip())
             if not self.thresholds.is_failure(result, ratio):
@@ -219,8 +164,22 @@ class Transcription:
             avg_logprob=result.avg_logprob,
             compression_ratio=ratio,
             no_speech_prob=result.no_speech_prob,
+            keep_empty=self.words,
         )
-        return segments, window.advance
+        if not self.words:
+            return segments, window.advance
+        assert result.alignment is not None
+        timed = timed_tokens(
+            window.pieces, result.tokens, result.alignment, eot=tokenizer.eot, seek=seek
+        )
+        segments, self.last_speech = add_words(
+            segments,
+            timed,
+            tokenizer.decode,
+            language=self.language or "en",
+            last_speech=self.last_speech,
+        )
+        return segments, advance_by_words(window, segments, seek)
 
 
 def detect_languages(loaded: LoadedModel) -> list[str]:
@@ -240,10 +199,19 @@ def _attempts(temperature: float | Sequence[float], *, timestamps: bool) -> list
     temperatures = [temperature] if isinstance(temperature, (int, float)) else temperature
     if not len(temperatures):
         raise ValueError("temperature: at least one is needed")
-    return [DecodingOptions(temperature=float(t), timestamps=timestamps) for t in temperatures]
+    # The first attempt is OpenAI's to the token; the others are there because it failed.
+    return [
+        DecodingOptions(temperature=float(t), timestamps=timestamps, guard_loops=number > 0)
+        for number, t in enumerate(temperatures)
+    ]
 
 
-def _check_samples(samples: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+def check_samples(samples: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """The samples as float32.
+
+    Raises:
+        ValueError: not a vector of finite floats, or empty.
+    """
     if samples.ndim != 1 or not np.issubdtype(samples.dtype, np.floating):
         raise ValueError(
             f"audio: expected mono samples (n,) of floats, full scale at 1.0, "
@@ -251,11 +219,6 @@ def _check_samples(samples: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         )
     if not samples.size:
         raise ValueError("audio: contains no audio (0 samples)")
-    if not np.isfinite(samples).all():
+    if not is_finite(samples):
         raise ValueError("audio: contains NaN or infinite samples")
     return samples.astype(np.float32, copy=False)
-
-
-@lru_cache(maxsize=1)
-def _cached_model(path_or_hub_id: str | Path | None) -> LoadedModel:
-    return load_model(path_or_hub_id)

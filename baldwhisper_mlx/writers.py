@@ -12,11 +12,12 @@ from __future__ import annotations
 
 import json
 import math
-import re
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from typing import Any
 
 from baldwhisper_mlx.segments import Transcript
+from baldwhisper_mlx.subtitles import PLAIN, Layout, cues
 
 Writer = Callable[[Transcript], str]
 
@@ -50,18 +51,19 @@ def write_txt(transcript: Transcript) -> str:
     return "".join(f"{_one_line(segment.text)}\n" for segment in transcript.segments)
 
 
-def write_srt(transcript: Transcript) -> str:
+def write_srt(transcript: Transcript, layout: Layout = PLAIN) -> str:
     """SubRip subtitles: number, `start --> end`, text, blank line."""
-    cues = enumerate(_cues(transcript, always_include_hours=True, decimal_marker=","), start=1)
+    written = _cues(transcript, layout, always_include_hours=True, decimal_marker=",")
     return "".join(
-        f"{number}\n{start} --> {end}\n{text}\n\n" for number, (start, end, text) in cues
+        f"{number}\n{start} --> {end}\n{text}\n\n"
+        for number, (start, end, text) in enumerate(written, start=1)
     )
 
 
-def write_vtt(transcript: Transcript) -> str:
+def write_vtt(transcript: Transcript, layout: Layout = PLAIN) -> str:
     """WebVTT subtitles."""
-    cues = _cues(transcript, always_include_hours=False, decimal_marker=".")
-    return "WEBVTT\n\n" + "".join(f"{start} --> {end}\n{text}\n\n" for start, end, text in cues)
+    written = _cues(transcript, layout, always_include_hours=False, decimal_marker=".")
+    return "WEBVTT\n\n" + "".join(f"{start} --> {end}\n{text}\n\n" for start, end, text in written)
 
 
 def write_tsv(transcript: Transcript) -> str:
@@ -89,28 +91,31 @@ WRITERS: Mapping[str, Writer] = {
 """File extension to writer; every format there is."""
 
 
+def writers_with(layout: Layout) -> dict[str, Writer]:
+    """The same with a layout of subtitles."""
+    subtitles: dict[str, Writer] = {
+        "srt": partial(write_srt, layout=layout),
+        "vtt": partial(write_vtt, layout=layout),
+    }
+    return {**WRITERS, **subtitles}
+
+
 def _one_line(text: str) -> str:
     return " ".join(line for part in text.splitlines() if (line := part.strip()))
 
 
 def _cues(
-    transcript: Transcript, *, always_include_hours: bool, decimal_marker: str
+    transcript: Transcript, layout: Layout, *, always_include_hours: bool, decimal_marker: str
 ) -> Iterator[tuple[str, str, str]]:
-    """Start, end and text per subtitle; word times, where known, are tighter than segments'."""
-    for segment in transcript.segments:
-        start, end, text = segment.start, segment.end, segment.text
-        if segment.words is not None:
-            if not segment.words:
-                continue
-            start, end = segment.words[0].start, segment.words[-1].end
+    """Start, end and text per subtitle, as they are written."""
+    for start, end, text in cues(transcript, layout):
         marks = [
             format_timestamp(
                 time, always_include_hours=always_include_hours, decimal_marker=decimal_marker
             )
             for time in (start, end)
         ]
-        # an arrow in the text would be read as the line that gives the times
-        yield marks[0], marks[1], re.sub("-{2,}>", "->", _one_line(text))
+        yield marks[0], marks[1], text
 
 
 def _finite(value: Any) -> Any:

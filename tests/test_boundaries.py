@@ -29,6 +29,7 @@ STANDARD_LIBRARY_ONLY = ("_version", "config", "languages", "quantization")
 # the command line's) bring them together and are free, but for circles.
 RUNTIME_ARROWS: dict[str, set[str]] = {
     "_version": set(),
+    "alignment": {"cache", "config", "warping"},
     "audio": {"config", "integrity"},
     "bench.cases": set(),
     "bench.ceilings": set(),
@@ -44,7 +45,7 @@ RUNTIME_ARROWS: dict[str, set[str]] = {
     "cache": set(),
     "community": {"config", "languages", "model_files", "quantization", "tokenizer"},
     "config": {"quantization"},
-    "decode": {"cache", "config", "model", "rules"},
+    "decode": {"alignment", "cache", "config", "loops", "model", "rules"},
     "embedding": set(),
     "evaluation": set(),
     "evaluation.alignment": {"evaluation.scoring"},
@@ -70,23 +71,28 @@ RUNTIME_ARROWS: dict[str, set[str]] = {
     "integrity": set(),
     "labelled": {"audio"},
     "languages": set(),
+    "loops": set(),
     "model": {"cache", "config", "embedding", "functions", "tiles"},
     "quantization": set(),
     "quantized": {"embedding", "quantization"},
     "rules": {"config", "functions"},
     "tiles": set(),
     "segments": {"config"},
+    "subtitles": {"segments"},
     "tokenizer": {"config", "languages"},
-    "writers": {"segments"},
+    "vad": {"config"},
+    "warping": set(),
+    "words": {"config", "segments"},
+    "writers": {"segments", "subtitles"},
 }
 COMMAND_LINE = {
     f"baldwhisper_mlx.{name}"
-    for name in ("cli", "batch", "outputs", "bench.command", "evaluation.command")
+    for name in ("cli", "batch", "inputs", "outputs", "bench.command", "evaluation.command")
 }
 
 # Stages are found by name as they arrive. Recipes know their settings, and only what brings them
 # together knows their order.
-STAGES = {"prepare", "finetune", "merge", "factorize", "distill", "export", "export_hf"}
+STAGES = {"align", "prepare", "finetune", "merge", "factorize", "distill", "export", "export_hf"}
 STAGE_USERS = {
     f"baldwhisper_convert{name}"
     for name in (
@@ -104,7 +110,7 @@ STAGE_USERS = {
 # What of the runtime the converter may know: its contract, and how it reads speech, decodes and
 # tokenizes, so that what trains is what is transcribed. None of it loads MLX. Export also runs
 # what it wrote.
-WITHOUT_MLX = ("audio", "integrity", "labelled", "tokenizer")
+WITHOUT_MLX = ("audio", "integrity", "labelled", "tokenizer", "warping")
 CONTRACT = {f"baldwhisper_mlx.{name}" for name in (*STANDARD_LIBRARY_ONLY, *WITHOUT_MLX)}
 EXPORT_MAY = CONTRACT | {"baldwhisper_mlx.load"}
 

@@ -18,8 +18,9 @@ from baldwhisper_mlx.config import FRAMES_PER_POSITION, ModelConfig
 from baldwhisper_mlx.decode import CHECK_EVERY
 from baldwhisper_mlx.features import N_FRAMES, LogMelSpectrogram
 from baldwhisper_mlx.load import load_model
+from baldwhisper_mlx.longform import transcribe
 from baldwhisper_mlx.rules import DecodingOptions
-from baldwhisper_mlx.transcription import TEMPERATURES, transcribe
+from baldwhisper_mlx.transcription import TEMPERATURES
 
 Task = Callable[[], dict[str, Any]]
 """Does the work once; returns counts: `tokens`, and of a transcription `windows`, `fallbacks`."""

@@ -12,7 +12,7 @@ from typing import get_args
 import click
 
 from baldwhisper_convert.errors import one_line_errors
-from baldwhisper_convert.run_cli import prepare, run, search
+from baldwhisper_convert.run_cli import align, prepare, run, search
 from baldwhisper_convert.stage_cli import distill, factorize, finetune, merge
 from baldwhisper_mlx._version import __version__
 from baldwhisper_mlx.config import AudioContext, Dtype
@@ -159,7 +159,7 @@ def export(
         click.echo(f"{path}: {checkpoint.format} checkpoint as {stored}, {size / 1e6:.1f} MB")
 
 
-for command in (prepare, finetune, search, merge, factorize, distill, run):
+for command in (prepare, finetune, search, merge, factorize, distill, align, run):
     main.add_command(command)
 
 

@@ -1,4 +1,4 @@
-"""The commands `prepare`, `search` and `run`; `cli.py` adds them to `baldwhisper-convert`."""
+"""The commands `prepare`, `search`, `align` and `run`, which `cli.py` adds to the others."""
 
 from __future__ import annotations
 
@@ -108,6 +108,47 @@ def search(
             f"{destination}: best alpha {best['alpha']:.3f}, beta {best['beta']:.3f}: "
             f"WER {100 * best['wer']:.2f} %"
         )
+
+
+@click.command()
+@click.argument("model", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@data_option("Prepared speech to find them on; repeatable.")
+@click.option("--windows", default=120, show_default=True, help="Of speech to look at.")
+@click.option("--most", default=6, show_default=True, help="Heads to choose at most.")
+@click.option("--least", default=0.6, show_default=True,
+              help="Share of the best head's score that others must reach.")  # fmt: skip
+@click.option("--print-only", is_flag=True, help="Leave the model as it is.")
+def align(
+    model: Path,
+    data: Sequence[str],
+    windows: int,
+    most: int,
+    least: float,
+    print_only: bool,
+) -> None:
+    """Find the attention heads of MODEL, a model folder, that follow the audio.
+
+    Word timestamps are made of them. They are written into MODEL's config.json; a model whose
+    layers were merged or trained anew has others than its teacher.
+    """
+    with one_line_errors():
+        from baldwhisper_convert import align as alignment
+        from baldwhisper_convert.checkpoint import read_checkpoint
+        from baldwhisper_convert.modeling import Whisper
+        from baldwhisper_convert.prompts import Prompts
+        from baldwhisper_convert.speech import open_speech, sample
+
+        checkpoint = read_checkpoint(model)
+        speech = open_speech(data).windows
+        prompts = Prompts.of(checkpoint, speech.language)
+        batches = sample(speech, prompts, windows, timestamps=1.0)
+        scores = alignment.score_heads(Whisper.from_checkpoint(checkpoint), batches, prompts.end)
+        heads = alignment.choose_heads(scores, most, least)
+        for head in sorted(scores, key=lambda one: -scores[one])[: 2 * most]:
+            mark = ">" if head in heads else " "
+            click.echo(f"{mark} layer {head[0]}, head {head[1]}: {scores[head]:.3f}")
+        if not print_only:
+            alignment.write_heads(model, heads)
 
 
 @click.command()

@@ -12,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from baldwhisper_mlx.segments import Segment, Transcript, Word
-from baldwhisper_mlx.writers import WRITERS
+from baldwhisper_mlx.subtitles import Layout
+from baldwhisper_mlx.writers import WRITERS, writers_with
 
 utils = pytest.importorskip("whisper.utils")
 
@@ -52,9 +53,9 @@ def transcripts(draw: st.DrawFn, words: bool = False) -> Transcript:
     return Transcript("".join(s.text for s in segments), tuple(segments), "en", 30.0)
 
 
-def theirs(result: dict[str, Any], extension: str) -> str:
+def theirs(result: dict[str, Any], extension: str, **layout: Any) -> str:
     file = io.StringIO()
-    utils.get_writer(extension, ".").write_result(result, file=file)
+    utils.get_writer(extension, ".").write_result(result, file=file, **layout)
     return file.getvalue()
 
 
@@ -65,6 +66,26 @@ def theirs(result: dict[str, Any], extension: str) -> str:
 def test_text_formats_equal_openai(extension: str, words: bool, data: st.DataObject) -> None:
     transcript = data.draw(transcripts(words))
     assert WRITERS[extension](transcript) == theirs(transcript.to_dict(), extension)
+
+
+@pytest.mark.parametrize("extension", ["srt", "vtt"])
+@settings(deadline=None, max_examples=300)
+@given(
+    transcript=transcripts(words=True),
+    layout=st.fixed_dictionaries(
+        {
+            "highlight_words": st.booleans(),
+            "max_line_width": st.none() | st.integers(1, 12),
+            "max_line_count": st.none() | st.integers(1, 3),
+            "max_words_per_line": st.none() | st.integers(1, 3),
+        }
+    ),
+)
+def test_layouts_equal_openai(
+    extension: str, transcript: Transcript, layout: dict[str, Any]
+) -> None:
+    ours = writers_with(Layout(**layout))[extension](transcript)
+    assert ours == theirs(transcript.to_dict(), extension, **layout)
 
 
 @settings(deadline=None)

@@ -11,6 +11,7 @@ import json
 import os
 import subprocess
 import sys
+from difflib import SequenceMatcher
 from pathlib import Path
 from typing import Any
 
@@ -151,3 +152,37 @@ def test_the_same_text_as_openai_whisper_on_a_folder_of_speech(tmp_path: Path) -
     run = subprocess.run(command, capture_output=True, text=True, check=False)
     assert run.returncode == 0, run.stderr + run.stdout
     assert all(mode["clips"] > 0 for mode in json.loads(run.stdout).values())
+
+
+def test_word_times_against_openai_whisper(loaded: LoadedModel, openai: Any) -> None:
+    """On real speech, their words at their times: half of them within 80 ms."""
+    from whisper.transcribe import transcribe
+
+    from baldwhisper_convert.checkpoint import read_checkpoint
+
+    heads = read_checkpoint(named("BALDWHISPER_TEACHER")).alignment_heads
+    mask = torch.zeros(6, 8, dtype=torch.bool)
+    for layer, head in heads or ():
+        mask[layer, head] = True
+    openai.register_buffer("alignment_heads", mask.to_sparse(), persistent=False)
+    options: dict[str, Any] = {"language": "en", "temperature": 0.0, "word_timestamps": True}
+    folder = Path(named("BALDWHISPER_DATA"))
+    rows = [json.loads(line) for line in (folder / "metadata.jsonl").read_text().splitlines()]
+    distances = []
+    for row in rows[:10]:
+        samples = load_audio(folder / row["file_name"])
+        theirs = transcribe(openai, samples, fp16=False, **options)
+        ours = baldwhisper_mlx.transcribe(samples, loaded, **options)
+        expected = [word for segment in theirs["segments"] for word in segment["words"]]
+        found = [word for segment in ours.segments for word in segment.words or ()]
+        # now and then two words are as likely, and rounding decides
+        texts = [word.word for word in found], [word["word"] for word in expected]
+        same = SequenceMatcher(None, *texts, autojunk=False).get_matching_blocks()
+        pairs = [(block.a + i, block.b + i) for block in same for i in range(block.size)]
+        assert len(pairs) > 0.95 * len(expected)
+        for mine, other in pairs:
+            word, wanted = found[mine], expected[other]
+            distances += [abs(word.start - wanted["start"]), abs(word.end - wanted["end"])]
+    assert len(distances) > 200
+    print(f"median {np.median(distances):.3f} s, mean {np.mean(distances):.3f} s")
+    assert np.median(distances) < 0.08

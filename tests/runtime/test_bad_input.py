@@ -20,7 +20,7 @@ from click.testing import CliRunner
 from baldwhisper_mlx.audio import load_audio
 from baldwhisper_mlx.cli import cli
 from baldwhisper_mlx.load import LoadedModel, load_model
-from baldwhisper_mlx.transcription import transcribe
+from baldwhisper_mlx.longform import transcribe
 
 from .conftest import RATE, tiny_config, tone
 

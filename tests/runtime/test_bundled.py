@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import json
+from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
+import mlx.core as mx
+import numpy as np
 import pytest
 from click.testing import CliRunner
 
 import baldwhisper_mlx
+from baldwhisper_mlx.audio import load_audio
 from baldwhisper_mlx.cli import cli
+from baldwhisper_mlx.config import SAMPLE_RATE
+from baldwhisper_mlx.features import LogMelSpectrogram
 from baldwhisper_mlx.load import LoadedModel, load_model
 from baldwhisper_mlx.model_files import BUNDLED, MODEL_FILES, find_model
 
@@ -35,6 +42,61 @@ def test_the_sample_is_transcribed(bundled: LoadedModel) -> None:
     ends = [segment.end for segment in transcript.segments]
     assert ends == sorted(ends)
     assert ends[-1] == pytest.approx(transcript.duration, abs=0.5)
+
+
+def test_words_are_timed(bundled: LoadedModel) -> None:
+    transcript = baldwhisper_mlx.transcribe(SAMPLE, bundled, word_timestamps=True)
+    timed = [word for segment in transcript.segments for word in segment.words or ()]
+    assert words("".join(word.word for word in timed)) == words(transcript.text)
+    starts = [word.start for word in timed]
+    assert starts == sorted(starts)
+    assert all(word.start <= word.end <= transcript.duration + 0.5 for word in timed)
+    # Spoken words take time, and follow each other within seconds.
+    lengths = [word.end - word.start for word in timed]
+    assert sum(length > 0.05 for length in lengths) > 0.8 * len(lengths)
+    assert max(b - a for a, b in pairwise(starts)) < 3
+
+
+@pytest.mark.parametrize("options", [{"vad": "energy"}, {"batch_size": 4}])
+def test_ways_to_hear_agree(bundled: LoadedModel, options: dict[str, Any]) -> None:
+    """Two samples with half a minute of silence between them."""
+    samples = load_audio(SAMPLE)
+    gap = np.zeros(35 * SAMPLE_RATE, np.float32)
+    both = np.concatenate([samples, gap, samples])
+    found = baldwhisper_mlx.transcribe(both, bundled, language="en", **options)
+    assert words(found.text) == 2 * words(SAMPLE.with_suffix(".txt").read_text())
+    middle = len(samples) / SAMPLE_RATE
+    for segment in found.segments:
+        assert segment.end < middle + 1 or segment.start > middle + 34
+
+
+@pytest.mark.parametrize("way", [{"vad": "energy"}, {"batch_size": 2}])
+@pytest.mark.parametrize("level", [0.0, 0.0001, 0.1])
+def test_nothing_is_made_up_over_silence_or_noise(
+    bundled: LoadedModel, way: dict[str, Any], level: float
+) -> None:
+    samples = level * np.random.default_rng(0).standard_normal(40 * SAMPLE_RATE)
+    found = baldwhisper_mlx.transcribe(samples.astype(np.float32), bundled, language="en", **way)
+    assert found.text == ""
+
+
+def test_other_languages_stay_within_reach(bundled: LoadedModel) -> None:
+    """Inside an English prompt French tokens can still be written: none was cut away.
+
+    Half of those of a French sentence are likelier than 99 % of all others where they are due. The
+    others are rare words in English speech, for which this model has low-rank rows only.
+    """
+    model, tokenizer = bundled.model, bundled.tokenizer
+    prompt = tokenizer.sot_sequence("en", "transcribe", timestamps=False)
+    text = tokenizer.encode(" Je ne sais pas pourquoi il est parti sans nous dire au revoir.")
+    cache = model.make_cache()
+    mel = LogMelSpectrogram(load_audio(SAMPLE), bundled.config.n_mels)
+    model.encode(mel.window(0)[None], [mel.n_frames], cache)
+    hidden = model.decoder(mx.array([[*prompt, *text]]), cache)
+    logits = np.array(model.logits(hidden))[0, len(prompt) - 1 : -1]
+    assert np.isfinite(logits).all()
+    ranks = [(row > row[token]).sum() for row, token in zip(logits, text, strict=True)]
+    assert np.median(ranks) < 0.01 * bundled.config.n_vocab
 
 
 def test_a_tone_is_no_speech(bundled: LoadedModel) -> None:

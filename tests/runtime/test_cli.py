@@ -21,7 +21,7 @@ import pytest
 import soundfile
 from click.testing import CliRunner, Result
 
-from baldwhisper_mlx import __version__, load, transcription
+from baldwhisper_mlx import __version__, batch, load, longform
 from baldwhisper_mlx.cli import cli
 from baldwhisper_mlx.segments import Segment, Transcript
 
@@ -59,7 +59,7 @@ class Fake:
 def fake(monkeypatch: pytest.MonkeyPatch) -> Fake:
     fake = Fake()
     monkeypatch.setattr(load, "load_model", fake.load_model)
-    monkeypatch.setattr(transcription, "transcribe", fake.transcribe)
+    monkeypatch.setattr(longform, "transcribe", fake.transcribe)
     return fake
 
 
@@ -99,13 +99,22 @@ def test_text_goes_to_stdout_and_everything_else_to_stderr(fake: Fake, run: Run)
             "initial_prompt": None,
             "condition_on_previous_text": True,
             "without_timestamps": False,
+            "word_timestamps": False,
+            "vad": False,
+            "batch_size": 1,
         }
     ]
 
 
 def test_options_reach_the_model(fake: Fake, run: Run) -> None:
     options = "--revision v1 -l French --task translate --initial-prompt Hello --temperature 0.4"
-    flags = ["--no-condition-on-previous-text", "--without-timestamps"]
+    flags = [
+        "--no-condition-on-previous-text",
+        "--without-timestamps",
+        "--word-timestamps",
+        "--vad",
+    ]
+    flags += ["--batch-size", "4"]
     assert run(write("a.wav"), *options.split(), *flags).exit_code == 0
     assert fake.loaded == [("some/model", "v1")]
     assert fake.calls == [
@@ -116,6 +125,9 @@ def test_options_reach_the_model(fake: Fake, run: Run) -> None:
             "temperature": 0.4,
             "condition_on_previous_text": False,
             "without_timestamps": True,
+            "word_timestamps": True,
+            "vad": True,
+            "batch_size": 4,
         }
     ]
 
@@ -143,6 +155,72 @@ def test_output_files_for_every_input_and_format(fake: Fake, run: Run) -> None:
     assert (found["talk.txt"], found["talk-2.txt"]) == ("1600 é\n", "800 é\n")
 
 
+def test_folders_and_patterns_stand_for_their_files(fake: Fake, run: Run) -> None:
+    for name in ("talks/b.wav", "talks/sub/a.WAV", "talks/.hidden.wav", "talks/.x/c.wav", "d.wav"):
+        write(name)
+    Path("talks/notes.txt").write_text("x")
+    result = run("talks", "*.wav", "talks/b.wav", "-o", "out")
+    assert result.exit_code == 0, result.stderr
+    assert set(files_below("out")) == {"a.txt", "b.txt", "d.txt"}
+    assert len(fake.calls) == 3
+    result = run("nothing/*.wav", "d.wav")
+    assert (result.exit_code, result.stdout) == (1, "==> d.wav <==\n1600 é\n")
+    assert "nothing/*.wav: no such file" in result.stderr
+
+
+def test_finished_files_are_skipped(fake: Fake, run: Run) -> None:
+    names = [write("a.wav"), write("b.wav", 800)]
+    assert run("a.wav", "-o", "out").exit_code == 0
+    Path("out/a.txt").write_text("kept")
+    result = run(*names, "-o", "out", "--skip-existing")
+    assert result.exit_code == 0
+    assert result.stderr.startswith("1 of 2 files are done already\n")
+    assert files_below("out") == {"a.txt": "kept", "b.txt": "800 é\n"}
+    assert len(fake.calls) == 2
+    result = run(*names, "-o", "out", "--skip-existing")
+    assert (result.exit_code, len(fake.calls)) == (0, 2)
+    assert len(fake.loaded) == 2
+    # Of several formats, what is missing is written.
+    assert run(*names, "-f", "all", "-o", "out", "--skip-existing").exit_code == 0
+    assert len(files_below("out")) == 2 * len(KINDS)
+    assert files_below("out")["a.txt"] == "kept"
+
+
+def test_raw_pcm(fake: Fake, run: Run) -> None:
+    samples = (1000 * tone(0.5)[:4000]).astype("<i2").tobytes()
+    assert run("-", "--pcm-rate", str(RATE), input=samples).stdout == "4000 é\n"
+    assert run("-", "--pcm-rate", "8000", input=samples).stdout == "8000 é\n"
+    odd = run("-", "--pcm-rate", "8000", input=b"xyz")
+    assert odd.exit_code == 1
+    assert "no whole number of 16-bit samples" in odd.stderr
+    assert run("-", "--pcm-rate", "8000", input=b"").exit_code == 1
+
+
+def test_the_next_file_is_read_ahead_and_no_further() -> None:
+    read: list[str] = []
+
+    def load(name: str) -> Any:
+        read.append(name)
+        if name == "b":
+            raise ValueError("bad")
+        return name
+
+    names = ["a", "b", "c", "d"]
+    for i, (name, audio) in enumerate(batch.decoded_ahead(names, load)):
+        if name == "b":
+            with pytest.raises(ValueError, match="bad"):
+                audio.result()
+        else:
+            assert audio.result() == name
+        assert len(read) <= i + 2
+    assert read == names
+    stopped = batch.decoded_ahead(names, load)
+    next(stopped)
+    stopped.close()
+    assert len(read) <= 6
+    assert list(batch.decoded_ahead([], load)) == []
+
+
 @pytest.mark.parametrize(
     ("args", "message"),
     [
@@ -153,6 +231,16 @@ def test_output_files_for_every_input_and_format(fake: Fake, run: Run) -> None:
         (["a.wav", "--temperature", "-1"], "-1"),
         (["a.wav", "--temperature", "nan"], "nan"),
         (["a.wav", "--task", "summarize"], "summarize"),
+        (["a.wav", "--skip-existing"], "--output-dir"),
+        (["a.wav", "-o", "out", "--skip-existing", "--force"], "--force"),
+        (["a.wav", "--pcm-rate", "16000"], "just `-`"),
+        (["a.wav", "--highlight-words"], "--word-timestamps"),
+        (["a.wav", "--word-timestamps", "--max-line-count", "2"], "--max-line-width"),
+        (["a.wav", "--word-timestamps", "--max-line-width", "0"], "0"),
+        (
+            ["a.wav", "--word-timestamps", "--max-line-width", "9", "--max-words-per-line", "3"],
+            "not both",
+        ),
         ([], "FILE"),
     ],
 )
@@ -196,7 +284,7 @@ def test_without_a_readable_input_no_model_is_loaded(fake: Fake, run: Run) -> No
     result = run("missing.wav", "folder")
     assert (result.exit_code, result.stdout, fake.loaded) == (1, "", [])
     assert "error: missing.wav: no such file" in result.stderr
-    assert "error: folder: is a folder" in result.stderr
+    assert "error: folder: is a folder without audio files" in result.stderr
     assert "2 of 2 files failed: missing.wav, folder" in result.stderr
 
 
@@ -311,7 +399,7 @@ def test_transcribe_end_to_end(model_folder: Path, wav: Path, tmp_path: Path) ->
     assert raw["duration"] == 1.0
     assert raw["language"] in ("en", "fr")
     assert len(list(out.iterdir())) == 5
-    again = transcription.transcribe(wav, str(model_folder), temperature=0.0)
+    again = longform.transcribe(wav, str(model_folder), temperature=0.0)
     assert raw == json.loads(json.dumps(again.to_dict()))
 
 
@@ -356,6 +444,16 @@ def test_ctrl_c_in_the_middle_of_a_real_run(model_folder: Path, wav: Path, tmp_p
     assert b"Traceback" not in errors
     assert {path.name for path in out.iterdir()} == {f"tone.{kind}" for kind in KINDS}
     json.loads((out / "tone.json").read_text("utf-8"))
+
+
+def test_detect_language(model_folder: Path, wav: Path, tmp_path: Path) -> None:
+    arguments = ["detect-language", "-m", str(model_folder), "--top", "2", str(wav), "gone.wav"]
+    result = CliRunner().invoke(cli, arguments)
+    assert result.exit_code == 1
+    assert "gone.wav: no such file" in result.stderr
+    name, _, languages = result.stdout.strip().rpartition(": ")
+    assert name == str(wav)
+    assert len(languages.split(", ")) == 2
 
 
 def test_info_describes_a_model(model_folder: Path) -> None:

@@ -11,7 +11,7 @@ import pytest
 from baldwhisper_mlx.clips import transcribe_clips
 from baldwhisper_mlx.decode import Decoder
 from baldwhisper_mlx.load import LoadedModel, load_model
-from baldwhisper_mlx.transcription import transcribe
+from baldwhisper_mlx.longform import transcribe
 
 from .conftest import RATE, tiny_config, tone, write_model
 

@@ -93,17 +93,15 @@ def test_no_hub_and_no_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 def test_a_model_named_twice_is_loaded_once(
     model_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from baldwhisper_mlx import transcription
+    from baldwhisper_mlx import longform
 
     loads = []
-    monkeypatch.setattr(
-        transcription, "load_model", lambda name: loads.append(name) or load_model(name)
-    )
-    transcription._cached_model.cache_clear()
+    monkeypatch.setattr(longform, "load_model", lambda name: loads.append(name) or load_model(name))
+    longform._cached_model.cache_clear()
     for _ in range(2):
         baldwhisper_mlx.transcribe(tone(0.2), str(model_folder), temperature=0.0)
     assert loads == [str(model_folder)]
-    transcription._cached_model.cache_clear()
+    longform._cached_model.cache_clear()
 
 
 def run(code: str) -> str:
@@ -120,9 +118,7 @@ def test_importing_is_lazy() -> None:
 
 
 def test_the_function_survives_its_module() -> None:
-    code = (
-        "import baldwhisper_mlx.transcription, baldwhisper_mlx; print(baldwhisper_mlx.transcribe)"
-    )
+    code = "import baldwhisper_mlx.longform, baldwhisper_mlx; print(baldwhisper_mlx.transcribe)"
     assert run(code).startswith("<function transcribe")
     with pytest.raises(AttributeError, match="no attribute 'beam_search'"):
         baldwhisper_mlx.beam_search  # noqa: B018
