@@ -23,7 +23,14 @@ from baldwhisper_mlx.features import N_FRAMES, LogMelSpectrogram
 from baldwhisper_mlx.load import LoadedModel, load_model
 from baldwhisper_mlx.segments import Segment, Transcript, retimed
 from baldwhisper_mlx.transcription import TEMPERATURES, check_samples, prepare
-from baldwhisper_mlx.vad import Method, Speech, chunks_of, join_speech, speech_spans
+from baldwhisper_mlx.vad import (
+    Method,
+    Span,
+    Speech,
+    chunks_of,
+    join_speech,
+    speech_spans,
+)
 
 WINDOW = N_FRAMES * SAMPLE_RATE // 100
 """Samples that Whisper hears at once: 30 s."""
@@ -67,7 +74,7 @@ def transcribe(
             probability of no speech is above this.
         vad: hear only where somebody speaks, found by Silero's detector if it is installed or else
             by loudness; "silero" or "energy" for one of them.
-        batch_size: stretches of speech decoded at once, cut at pauses, not told the text before.
+        batch_size: stretches decoded at once, cut where it is quiet, not told the text before.
         on_progress: called with the seconds of audio done and in all, after every window.
 
     Returns:
@@ -142,7 +149,8 @@ def _dispatch(
         raise ValueError(f"batch_size must be at least 1, not {batch_size}")
     method = None if isinstance(vad, bool) else vad
     if batch_size > 1:
-        return _in_batches(samples, loaded, batch_size, method, options, on_progress)
+        spans = speech_spans(samples, method) if vad else None
+        return _in_batches(samples, loaded, batch_size, spans, options, on_progress)
     if vad:
         return _without_silence(samples, loaded, method, prompt, options, on_progress)
     return prepare(samples, loaded, **options)(prompt, on_progress)
@@ -174,12 +182,13 @@ def _in_batches(
     samples: Samples,
     loaded: LoadedModel,
     batch_size: int,
-    method: Method | None,
+    spans: Sequence[Span] | None,
     options: dict[str, Any],
     on_progress: Callable[[float, float], None],
 ) -> Transcript:
-    """Stretches of speech of at most 30 s, `batch_size` at once, and put together again."""
-    chunks = chunks_of(speech_spans(samples, method), WINDOW)
+    """Stretches of at most 30 s, of speech or of all of it, `batch_size` at once, and stitched."""
+    everything = [(0, len(samples))]
+    chunks = chunks_of(samples, everything if spans is None else spans, WINDOW)
     if not chunks:
         return _nothing(samples, options["language"], loaded)
     language = options["language"]

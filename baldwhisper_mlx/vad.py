@@ -10,7 +10,6 @@ from __future__ import annotations
 import importlib.util
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -123,6 +122,7 @@ def _joined(spans: Sequence[Sequence[int]], gap: int) -> list[list[int]]:
 
 ENERGY_HOP = SAMPLE_RATE // 100
 _ENERGY_WIDTH = 3 * ENERGY_HOP
+_QUIET_WIDTH = 20  # times 10 ms
 _QUIET = 10 ** (-55 / 20)
 """Full scale is 1; below this nothing is speech, however quiet the rest."""
 _ABOVE_NOISE = 10 ** (10 / 20)
@@ -135,13 +135,20 @@ def energy_probabilities(samples: Samples) -> npt.NDArray[np.float32]:
     The noise is the level that the quietest tenth of the recording stays below. Where all of it
     is as loud, as in steady noise or a hum, nothing stands out.
     """
+    level = _levels(samples)
+    noise = float(np.quantile(level, 0.1)) if len(level) else 0.0
+    return (level > max(_QUIET, _ABOVE_NOISE * noise)).astype(np.float32)
+
+
+def _levels(samples: Samples) -> npt.NDArray[np.float32]:
+    """Root mean square of 30 ms around every 10 ms (n,)."""
     n = -(-len(samples) // ENERGY_HOP)
     padded = np.zeros(n * ENERGY_HOP + _ENERGY_WIDTH, np.float32)
     padded[ENERGY_HOP : ENERGY_HOP + len(samples)] = samples
     power = np.add.reduceat(np.square(padded), np.arange(0, len(padded), ENERGY_HOP))
-    level = np.sqrt((power[:n] + power[1 : n + 1] + power[2 : n + 2]) / _ENERGY_WIDTH)
-    noise = float(np.quantile(level, 0.1)) if n else 0.0
-    return (level > max(_QUIET, _ABOVE_NOISE * noise)).astype(np.float32)
+    mean: npt.NDArray[np.float32] = power[:n] + power[1 : n + 1] + power[2 : n + 2]
+    levels: npt.NDArray[np.float32] = np.sqrt(mean / np.float32(_ENERGY_WIDTH))
+    return levels
 
 
 SILERO_HOP = 512
@@ -221,18 +228,35 @@ def join_speech(samples: Samples, spans: Sequence[Span], pad: float = 0.0) -> Jo
     return Joined(joined, tuple(spans), round(pad * SAMPLE_RATE))
 
 
-def chunks_of(spans: Sequence[Span], longest: int) -> list[Span]:
+def chunks_of(samples: Samples, spans: Sequence[Span], longest: int) -> list[Span]:
     """Neighbouring spans as chunks of at most `longest` samples, cut where nobody speaks.
 
     A chunk reaches from the start of its first span to the end of its last. A span that is longer
-    by itself is cut into equal parts.
+    by itself is cut where it is quietest.
     """
-    chunks: list[list[int]] = []
+    chunks: list[Span] = []
     for start, end in spans:
         if chunks and end - chunks[-1][0] <= longest:
-            chunks[-1][1] = end
-            continue
-        count = max(1, -(-(end - start) // longest))
-        bounds = np.linspace(start, end, count + 1).round().astype(int).tolist()
-        chunks += [list(pair) for pair in pairwise(bounds)]
-    return [(start, end) for start, end in chunks]
+            chunks[-1] = (chunks[-1][0], end)
+        else:
+            parts = cut_at_quiet(samples[start:end], longest)
+            chunks += [(start + first, start + last) for first, last in parts]
+    return chunks
+
+
+def cut_at_quiet(samples: Samples, longest: int) -> list[Span]:
+    """All of a recording in chunks of at most `longest` samples, cut where it is quietest.
+
+    The quietest 0.2 s are looked for in the last third of what a chunk can hold.
+    """
+    if len(samples) <= longest:
+        return [(0, len(samples))] if len(samples) else []
+    level = np.convolve(_levels(samples), np.ones(_QUIET_WIDTH), mode="same")
+    chunks, start = [], 0
+    while len(samples) - start > longest:
+        first, last = (start + 2 * longest // 3) // ENERGY_HOP, (start + longest) // ENERGY_HOP
+        quietest = first + int(np.argmin(level[first : max(last, first + 1)]))
+        cut = min(max(quietest * ENERGY_HOP, start + 1), start + longest)
+        chunks.append((start, cut))
+        start = cut
+    return [*chunks, (start, len(samples))]

@@ -42,24 +42,27 @@ def test_silence_around_speech_changes_nothing_but_the_times(loaded: LoadedModel
     assert found.segments
 
 
-@pytest.mark.parametrize("options", [{"vad": "energy"}, {"vad": True}, {"batch_size": 4}])
+@pytest.mark.parametrize("batch_size", [1, 4])
 def test_where_nobody_speaks_nothing_is_written(
-    loaded: LoadedModel, monkeypatch: pytest.MonkeyPatch, options: dict[str, Any]
+    loaded: LoadedModel, monkeypatch: pytest.MonkeyPatch, batch_size: int
 ) -> None:
     monkeypatch.setattr(longform, "speech_spans", lambda samples, method: [])
-    found = transcribe(noise(3, 0), loaded, language="french", **options)
+    found = transcribe(noise(3, 0), loaded, language="french", vad=True, batch_size=batch_size)
     assert (found.text, found.segments, found.language, found.duration) == ("", (), "fr", 3.0)
 
 
-@pytest.mark.parametrize("words", [False, True])
-def test_batches_are_the_stretches_one_by_one(loaded: LoadedModel, words: bool) -> None:
+@pytest.mark.parametrize(("words", "detector"), [(False, False), (False, "energy"), (True, False)])
+def test_batches_are_the_stretches_one_by_one(
+    loaded: LoadedModel, words: bool, detector: Any
+) -> None:
     parts = [talk(5), noise(2, 0), talk(20), noise(1.5, 0), talk(18), noise(2, 0), talk(3)]
     samples = np.concatenate(parts)
-    chunks = longform.chunks_of(longform.speech_spans(samples, None), longform.WINDOW)
+    spans = longform.speech_spans(samples, detector) if detector else [(0, len(samples))]
+    chunks = longform.chunks_of(samples, spans, longform.WINDOW)
     assert len(chunks) > 1
     steps: list[tuple[float, float]] = []
     found = transcribe(
-        samples, loaded, batch_size=3, word_timestamps=words,
+        samples, loaded, batch_size=3, word_timestamps=words, vad=detector,
         on_progress=lambda done, total: steps.append((done, total)), **OPTIONS,
     )  # fmt: skip
     expected: list[tuple[float, float, str]] = []
