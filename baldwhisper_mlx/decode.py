@@ -183,14 +183,16 @@ class Decoder:
         if options not in self._rules:
             self._rules[options] = LogitRules(self.vocabulary, options)
         rules = self._rules[options]
-        guard = LoopGuard(self.vocabulary.eot, self.vocabulary.timestamp_begin)
+        guard = None
+        if options.guard_loops:
+            guard = LoopGuard(self.vocabulary.eot, self.vocabulary.timestamp_begin)
         keys = mx.random.split(mx.random.key(options.seed), n_tokens)
         state = rules.first(logits, keys[0])
         tokens, sums = [state.token], [state.sum_logprob]
         for step in range(1, n_tokens):
             mx.async_eval(state)
             logits = self._step(state.token)
-            if options.guard_loops:
+            if guard is not None:
                 logits = guard(logits, tokens)
             previous, state = state, rules.next(logits, state, keys[step])
             tokens.append(state.token)
