@@ -24,7 +24,9 @@ def runtime_prompt(prompts: Prompts, previous: list[int], *, timestamps: bool) -
     """What the runtime's transcription gives its decoder for the same history."""
     seen: list[list[int]] = []
 
-    def decode(prompt: list[int], _: DecodingOptions) -> list[DecodingResult]:
+    def decode(
+        prompt: list[int], _: DecodingOptions, *, align_frames: None
+    ) -> list[DecodingResult]:
         seen.append(prompt)
         return [DecodingResult([], 0.0, 0.0, 0.0)]
 
@@ -41,6 +43,7 @@ def runtime_prompt(prompts: Prompts, previous: list[int], *, timestamps: bool) -
         task="transcribe",
         thresholds=_Thresholds(None, None, None),
         condition=True,
+        words=False,
         language=prompts.language,
     )
     run._decode(previous, 0, 0)
