@@ -33,6 +33,8 @@ _BLOCK = 2**20
 """Frames decoded at a time."""
 _MOST_IN_MEMORY = 20 * 60 * SAMPLE_RATE
 """Samples (20 min, 77 MB) from which on they go to a temporary file."""
+_LOWEST_RATE = 1000
+"""Hz; telephones have 8000."""
 _MAX_FRAMES = 2**48
 """More than any file has; libsndfile says so where a FLAC gives no length."""
 
@@ -92,8 +94,9 @@ def load_pcm(data: bytes, rate: int) -> Samples:
         Samples (n,), float32, full scale at 1.0.
 
     Raises:
-        ValueError: nothing in it, or half a number.
+        ValueError: nothing in it, half a number, or an impossible rate.
     """
+    _check_rate(rate, "raw PCM")
     if not data:
         raise ValueError("raw PCM: there is no audio")
     if len(data) % 2:
@@ -108,6 +111,12 @@ class _BeyondLibsndfile(Exception):
     """libsndfile would decode a part of the file and call it the whole."""
 
 
+def _check_rate(rate: int, name: str) -> None:
+    """Refuses rates at which a small file would become hours of samples."""
+    if rate < _LOWEST_RATE:
+        raise ValueError(f"{name}: a sample rate of {rate} Hz, which no speech has")
+
+
 class _Straight(soundfile.SoundFile):  # type: ignore[misc]
     """Reads on without a seek after every block, which would spoil the next one of an MP3."""
 
@@ -119,6 +128,7 @@ class _Straight(soundfile.SoundFile):  # type: ignore[misc]
 def _decode_soundfile(data: bytes | Path, name: str) -> Samples:
     with _Straight(io.BytesIO(data) if isinstance(data, bytes) else data) as file:
         expected, rate, container = file.frames, file.samplerate, file.format
+        _check_rate(rate, name)
         if expected > _MAX_FRAMES:
             raise _BeyondLibsndfile("written into a pipe, so that its length is unknown")
         _check_length(data, name, container, file.extra_info)

@@ -16,7 +16,7 @@ import soundfile
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from baldwhisper_mlx.audio import load_audio
+from baldwhisper_mlx.audio import load_audio, load_pcm
 from baldwhisper_mlx.config import ModelConfig
 from baldwhisper_mlx.load import load_model
 
@@ -138,3 +138,13 @@ def test_audio_with_flipped_bits(tmp_path: Path, kind: str, changes: Any, kept: 
     assert samples.ndim == 1
     assert np.isfinite(samples).all()
     assert 0 < len(samples) < 10**8
+
+
+@pytest.mark.parametrize("rate", [1, 999])
+def test_a_rate_that_would_blow_a_file_up(tmp_path: Path, rate: int) -> None:
+    path = tmp_path / "a.wav"
+    soundfile.write(path, tone(0.5), rate)
+    with pytest.raises(ValueError, match=f"a.wav: a sample rate of {rate} Hz"):
+        load_audio(path)
+    with pytest.raises(ValueError, match="raw PCM: a sample rate"):
+        load_pcm(b"ab", rate)
