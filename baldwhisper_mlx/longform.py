@@ -87,7 +87,7 @@ def transcribe(
         FloatingPointError: the model produced NaN or infinite logits.
     """
     loaded = model if isinstance(model, LoadedModel) else _cached_model(model)
-    samples = check_samples(audio if isinstance(audio, np.ndarray) else load_audio(audio))
+    samples = _samples_of(audio)
     return _dispatch(
         samples, loaded, initial_prompt, on_progress or (lambda _done, _all: None), vad, batch_size,
         language=language, task=task, temperature=temperature,
@@ -120,7 +120,7 @@ def detect_language(
     if windows < 1:
         raise ValueError(f"windows must be at least 1, not {windows}")
     loaded = model if isinstance(model, LoadedModel) else _cached_model(model)
-    samples = check_samples(audio if isinstance(audio, np.ndarray) else load_audio(audio))
+    samples = _samples_of(audio)
     if not loaded.tokenizer.is_multilingual:
         return {"en": 1.0}
     mel = LogMelSpectrogram(samples, loaded.config.n_mels)
@@ -133,6 +133,11 @@ def detect_language(
     order = np.argsort(-means, kind="stable")
     codes = list(languages)
     return {codes[i]: float(means[i]) for i in order}
+
+
+def _samples_of(audio: str | Path | BinaryIO | npt.NDArray[np.float32]) -> Samples:
+    """Checked samples; those of a file are checked as they are decoded."""
+    return check_samples(audio) if isinstance(audio, np.ndarray) else load_audio(audio)
 
 
 def _dispatch(

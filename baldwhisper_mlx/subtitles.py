@@ -50,7 +50,7 @@ def cues(transcript: Transcript, layout: Layout = PLAIN) -> Iterator[Cue]:
     """The subtitles of a transcript, laid out by words where their times are known."""
     if not any(segment.words is not None for segment in transcript.segments):
         for segment in transcript.segments:
-            yield segment.start, segment.end, _clean(_one_line(segment.text))
+            yield segment.start, segment.end, _clean(one_line(segment.text))
         return
     for words in _subtitles(transcript.segments, layout):
         texts = [word.word for word in words]
@@ -105,7 +105,8 @@ def _underlined(word: str) -> str:
     return re.sub(r"^(\s*)(.*)$", r"\1<u>\2</u>", word)
 
 
-def _one_line(text: str) -> str:
+def one_line(text: str) -> str:
+    """The text with spaces for its line breaks, and without empty lines."""
     return " ".join(line for part in text.splitlines() if (line := part.strip()))
 
 

@@ -17,7 +17,7 @@ from functools import partial
 from typing import Any
 
 from baldwhisper_mlx.segments import Transcript
-from baldwhisper_mlx.subtitles import PLAIN, Layout, cues
+from baldwhisper_mlx.subtitles import PLAIN, Layout, cues, one_line
 
 Writer = Callable[[Transcript], str]
 
@@ -48,7 +48,7 @@ def format_timestamp(seconds: float, *, always_include_hours: bool, decimal_mark
 
 def write_txt(transcript: Transcript) -> str:
     """Plain text, one line per segment."""
-    return "".join(f"{_one_line(segment.text)}\n" for segment in transcript.segments)
+    return "".join(f"{one_line(segment.text)}\n" for segment in transcript.segments)
 
 
 def write_srt(transcript: Transcript, layout: Layout = PLAIN) -> str:
@@ -70,7 +70,7 @@ def write_tsv(transcript: Transcript) -> str:
     """Tab-separated start, end (whole milliseconds) and text, under a header line."""
     rows = (
         f"{round(1000 * segment.start)}\t{round(1000 * segment.end)}\t"
-        + _one_line(segment.text).replace("\t", " ")
+        + one_line(segment.text).replace("\t", " ")
         for segment in transcript.segments
     )
     return "".join(f"{row}\n" for row in ("start\tend\ttext", *rows))
@@ -98,10 +98,6 @@ def writers_with(layout: Layout) -> dict[str, Writer]:
         "vtt": partial(write_vtt, layout=layout),
     }
     return {**WRITERS, **subtitles}
-
-
-def _one_line(text: str) -> str:
-    return " ".join(line for part in text.splitlines() if (line := part.strip()))
 
 
 def _cues(

@@ -43,7 +43,6 @@ from baldwhisper_convert.modeling import Whisper
 from baldwhisper_convert.optimizing import TrainingSettings
 from baldwhisper_convert.prepared import Choice, Prepared, Windows
 from baldwhisper_convert.prompts import Prompts
-from baldwhisper_convert.scoring import words_wrong
 from baldwhisper_convert.speech import Speech, sample
 from baldwhisper_convert.stage_runs import CALIBRATION_WINDOWS, Model, run_distill, run_merge
 from baldwhisper_mlx.evaluation.bootstrap import Bootstrap, difference, error_rate
@@ -167,14 +166,10 @@ class Workshop:
         prompts = Prompts.of(self.source.checkpoint, self.dev.language)
         evaluator = Evaluator(self.dev, prompts, objective)
         student = Whisper.from_checkpoint(model.checkpoint).eval().requires_grad_(False)
-        parts = evaluator.parts()
-        found = evaluator.losses(student, parts)
+        found = evaluator.losses(student, evaluator.parts())
         result: dict[str, Any] = {"kl": found["kl"], "top1": found["agreement"]}
         if words:
-            heard = evaluator.hear(student, parts)
-            windows = self.dev.windows
-            errors = {i: words_wrong(windows[i].text, heard[i]) for i in sorted(heard)}
-            result["word_errors"] = list(errors.values())
+            result["word_errors"] = evaluator.word_errors(student)
         return result
 
 

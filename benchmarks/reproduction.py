@@ -29,7 +29,6 @@ from baldwhisper_convert.logbook import LOG_FILE, read_log
 from baldwhisper_convert.modeling import Whisper
 from baldwhisper_convert.optimizing import TrainingSettings
 from baldwhisper_convert.prompts import Prompts
-from baldwhisper_convert.scoring import words_wrong
 from baldwhisper_convert.speech import Speech, open_speech
 from baldwhisper_convert.stage_runs import Model, run_distill, run_factorize, run_merge
 from baldwhisper_convert.stages import read_manifest, teacher_layers, write_atomically
@@ -112,11 +111,8 @@ def train_variant(run: Run, variant: Variant, training: TrainingSettings, folder
 def word_errors(model: Model, dev: Speech) -> list[tuple[int, int]]:
     """Errors and words of every development window, in order."""
     prompts = Prompts.of(model.checkpoint, dev.windows.language)
-    evaluator = Evaluator(dev.windows, prompts)
     student = Whisper.from_checkpoint(model.checkpoint).requires_grad_(False)
-    heard = evaluator.hear(student, evaluator.parts())
-    windows = dev.windows.windows
-    return [words_wrong(windows[i].text, heard[i]) for i in sorted(heard)]
+    return Evaluator(dev.windows, prompts).word_errors(student)
 
 
 def summary(found: dict[str, dict[str, Any]], training: TrainingSettings) -> dict[str, Any]:

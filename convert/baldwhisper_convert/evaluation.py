@@ -12,7 +12,7 @@ from baldwhisper_convert.decoding import decode_greedy, text_of
 from baldwhisper_convert.modeling import Whisper
 from baldwhisper_convert.prepared import SPEECH, Windows
 from baldwhisper_convert.prompts import Prompts
-from baldwhisper_convert.scoring import word_error_rate
+from baldwhisper_convert.scoring import word_error_rate, words_wrong
 
 FIXED = Mix(timestamps=0.5, prompts=0.0)
 """Half of the windows with timestamps, always the same ones."""
@@ -71,6 +71,11 @@ class Evaluator:
         """Word error rate of greedy decoding without timestamps."""
         heard = self.hear(model, parts)
         return word_error_rate([self.data.windows[i].text for i in heard], list(heard.values()))
+
+    def word_errors(self, model: Whisper) -> list[tuple[int, int]]:
+        """Errors and words of every window of speech, in order; decoded as for `wer`."""
+        heard = self.hear(model, self.parts())
+        return [words_wrong(self.data.windows[i].text, heard[i]) for i in sorted(heard)]
 
     @torch.no_grad()
     def hear(self, model: Whisper, parts: Sequence[Sequence[int]]) -> dict[int, str]:
