@@ -20,7 +20,11 @@ from baldwhisper_mlx.transcription import Transcription, detect_languages, prepa
 
 
 def transcribe_clips(
-    clips: Sequence[npt.NDArray[np.float32]], loaded: LoadedModel, **options: Any
+    clips: Sequence[npt.NDArray[np.float32]],
+    loaded: LoadedModel,
+    *,
+    initial_prompt: str | None = None,
+    **options: Any,
 ) -> list[Transcript]:
     """Transcribes recordings, the first 30 s of all of them together.
 
@@ -30,7 +34,8 @@ def transcribe_clips(
     Args:
         clips: mono samples (n,) at 16 kHz, as for `transcribe`.
         loaded: from `load_model`.
-        options: those of `transcribe`, but for `initial_prompt` and `on_progress`.
+        initial_prompt: text that precedes every clip.
+        options: the other ones of `transcribe`, but for `on_progress`.
 
     Raises:
         ValueError, FloatingPointError: as `transcribe`.
@@ -39,17 +44,19 @@ def transcribe_clips(
     filled = [run for run in runs if run.mel.n_frames]
     # What is sampled depends on the row of the batch, so only greedy attempts can be shared.
     if len(filled) > 1 and filled[0].attempts[0].temperature == 0:
-        _decode_first_windows(loaded, filled)
-    return [run(None, lambda _done, _all: None) for run in runs]
+        _decode_first_windows(loaded, filled, initial_prompt)
+    return [run(initial_prompt, lambda _done, _all: None) for run in runs]
 
 
-def _decode_first_windows(loaded: LoadedModel, runs: Sequence[Transcription]) -> None:
+def _decode_first_windows(
+    loaded: LoadedModel, runs: Sequence[Transcription], initial_prompt: str | None
+) -> None:
     sizes = [min(N_FRAMES, run.mel.n_frames) for run in runs]
     loaded.decoder.encode(mx.stack([run.mel.window(0) for run in runs]), sizes)
     if runs[0].language is None and loaded.tokenizer.is_multilingual:
         for run, language in zip(runs, detect_languages(loaded), strict=True):
             run.language = language
-    prompts = [run.sot_sequence() for run in runs]
+    prompts = [run.prompt(run.encoded(initial_prompt)) for run in runs]
     frames = sizes if runs[0].words else None
     results = loaded.decoder.decode(prompts, runs[0].attempts[0], align_frames=frames)
     for run, result in zip(runs, results, strict=True):

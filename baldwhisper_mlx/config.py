@@ -262,6 +262,17 @@ def bucketed_positions(n_frames: int, margin: int, n_audio_ctx: int) -> int:
     return min(n_audio_ctx, -(-max(wanted, 1) // AUDIO_BUCKET) * AUDIO_BUCKET)
 
 
+def default_alignment_heads(n_text_layer: int, n_text_head: int) -> tuple[tuple[int, int], ...]:
+    """All (layer, head) of the upper half of the decoder: openai-whisper's choice for word times.
+
+    Example:
+        >>> default_alignment_heads(3, 2)
+        ((1, 0), (1, 1), (2, 0), (2, 1))
+    """
+    layers = range(n_text_layer // 2, n_text_layer)
+    return tuple((layer, head) for layer in layers for head in range(n_text_head))
+
+
 def _is_int(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
 

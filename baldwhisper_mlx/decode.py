@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from baldwhisper_mlx.alignment import Alignment, align, attention_of
-from baldwhisper_mlx.config import ModelConfig
+from baldwhisper_mlx.config import ModelConfig, default_alignment_heads
 from baldwhisper_mlx.loops import LoopGuard
 from baldwhisper_mlx.model import Whisper
 from baldwhisper_mlx.rules import DecodingOptions, LogitRules, State, Vocabulary
@@ -210,13 +210,9 @@ class Decoder:
 
 
 def heads_to_align(config: ModelConfig) -> tuple[tuple[int, int], ...]:
-    """The (layer, head) pairs whose attention follows the audio.
-
-    Where the config names none, all heads of the upper half of the layers, as openai-whisper does.
-    """
-    layers = range(config.n_text_layer // 2, config.n_text_layer)
-    every = ((layer, head) for layer in layers for head in range(config.n_text_head))
-    return config.alignment_heads or tuple(every)
+    """The (layer, head) pairs whose attention follows the audio: the config's, or the default."""
+    default = default_alignment_heads(config.n_text_layer, config.n_text_head)
+    return config.alignment_heads or default
 
 
 def _require_finite(checksum: object) -> None:

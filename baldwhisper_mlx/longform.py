@@ -62,7 +62,7 @@ def transcribe(
             default the English model that comes with the package.
         language: code or English name; None to detect it in the first 30 s.
         task: "transcribe", or "translate" into English.
-        initial_prompt: text that precedes the recording, such as names it mentions.
+        initial_prompt: text before the recording, or before every stretch: names, spelling.
         temperature: of the sampling; of several, the next is tried when an output fails one of
             the two thresholds below.
         condition_on_previous_text: whether a window's prompt holds the text before it.
@@ -155,6 +155,7 @@ def _dispatch(
     method = None if isinstance(vad, bool) else vad
     if batch_size > 1:
         spans = speech_spans(samples, method) if vad else None
+        options |= {"initial_prompt": prompt}
         return _in_batches(samples, loaded, batch_size, spans, options, on_progress)
     if vad:
         return _without_silence(samples, loaded, method, prompt, options, on_progress)

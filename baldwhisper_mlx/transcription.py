@@ -96,7 +96,7 @@ class Transcription:
     ) -> Transcript:
         """Runs through all windows; `prompt` is the text before the recording, if any."""
         tokenizer = self.loaded.tokenizer
-        history = tokenizer.encode(" " + prompt.strip()) if prompt else []
+        history = self.encoded(prompt)
         n_initial, prompt_from = len(history), 0
         segments: list[Segment] = []
         seek, n_frames = 0, self.mel.n_frames
@@ -125,19 +125,24 @@ class Transcription:
         if self.language is None and self.loaded.tokenizer.is_multilingual:
             (self.language,) = detect_languages(self.loaded)
 
-    def sot_sequence(self) -> list[int]:
-        """What the prompt ends with, in the language that was given or detected."""
-        return self.loaded.tokenizer.sot_sequence(
+    def encoded(self, prompt: str | None) -> list[int]:
+        """Tokens of the text before the recording."""
+        return self.loaded.tokenizer.encode(" " + prompt.strip()) if prompt else []
+
+    def prompt(self, history: Sequence[int]) -> list[int]:
+        """What a window is told: the end of the text before it, its language, and the task."""
+        tokenizer, most = self.loaded.tokenizer, self.loaded.config.n_text_ctx // 2 - 1
+        previous = [tokenizer.sot_prev, *history[-most:]] if history else []
+        return previous + tokenizer.sot_sequence(
             self.language or "en", self.task, timestamps=self.attempts[0].timestamps
         )
 
     def _decode(self, history: list[int], seek: int, size: int) -> tuple[DecodingResult, float]:
         """Attempts at rising temperature until one passes; its output and compression ratio."""
-        tokenizer, n_text_ctx = self.loaded.tokenizer, self.loaded.config.n_text_ctx
-        previous = [tokenizer.sot_prev, *history[-(n_text_ctx // 2 - 1) :]] if history else []
+        tokenizer = self.loaded.tokenizer
         for options in self.attempts:
             shared, self.first = self.first, None
-            prompt = [*previous, *self.sot_sequence()]
+            prompt = self.prompt(history)
             frames = [size] if self.words else None
             result = shared or self.loaded.decoder.decode(prompt, options, align_frames=frames)[0]
             # A stray special token is no text, but as part of a loop it has to count.

@@ -52,8 +52,12 @@ class Run:
     dev: Speech
 
 
-def open_run(folder: Path) -> Run:
+def open_run(folder: Path, share: float = 1.0) -> Run:
     """Reads a run's stages and its prepared encoder states.
+
+    Args:
+        folder: of the run.
+        share: of the training speech that variants learn from.
 
     Raises:
         FileNotFoundError: a stage, or the states, are not there yet.
@@ -73,7 +77,7 @@ def open_run(folder: Path) -> Run:
         found = sorted(folder.glob(f"prepared/{name}-*"))
         if len(found) != 1:
             raise FileNotFoundError(f"{folder}/prepared: {len(found)} folders called {name}-*")
-        data[name] = open_speech([str(found[0])])
+        data[name] = open_speech([f"{found[0]}:{share if name == 'states' else 1.0}"])
     return Run(
         teacher=models[TEACHER],
         student=models[STUDENT],
@@ -115,7 +119,9 @@ def word_errors(model: Model, dev: Speech) -> list[tuple[int, int]]:
     return Evaluator(dev.windows, prompts).word_errors(student)
 
 
-def summary(found: dict[str, dict[str, Any]], training: TrainingSettings) -> dict[str, Any]:
+def summary(
+    found: dict[str, dict[str, Any]], training: TrainingSettings, share: float
+) -> dict[str, Any]:
     """Rates, intervals and paired differences from the first variant of each group."""
     rows: dict[str, Any] = {}
     for group in dict.fromkeys(row["group"] for row in found.values()):
@@ -125,6 +131,7 @@ def summary(found: dict[str, dict[str, Any]], training: TrainingSettings) -> dic
         "epochs": training.epochs,
         "batch_size": training.batch_size,
         "learning_rate": training.learning_rate,
+        "share": share,
         "windows": max(len(row["word_errors"]) for row in found.values()),
         "variants": rows,
     }
@@ -135,6 +142,7 @@ def summary(found: dict[str, dict[str, Any]], training: TrainingSettings) -> dic
 @click.option("--output", required=True, type=click.Path(path_type=Path), help="For checkpoints.")
 @click.option("--results", required=True, type=click.Path(path_type=Path))
 @click.option("--epochs", default=2.0, show_default=True, help="Passes of each training.")
+@click.option("--share", default=1.0, show_default=True, help="Of the training speech.")
 @click.option("--batch-size", default=16, show_default=True)
 @click.option("--learning-rate", default=3e-4, show_default=True)
 @click.option("--only", multiple=True, help="Variants whose name has this in it.")
@@ -145,13 +153,14 @@ def main(
     output: Path,
     results: Path,
     epochs: float,
+    share: float,
     batch_size: int,
     learning_rate: float,
     only: Sequence[str],
     part: str,
 ) -> None:
     """Train and measure the variants that are not measured yet."""
-    opened = open_run(run)
+    opened = open_run(run, share)
     per_epoch = len(opened.speech.windows.windows) // batch_size
     training = TrainingSettings(
         epochs=epochs,
@@ -159,6 +168,7 @@ def main(
         learning_rate=learning_rate,
         evaluate_every=max(1, per_epoch // 2),
         checkpoint_minutes=4.0,
+        mixed_precision="bf16",
         mix=dataclasses.replace(TrainingSettings().mix, prompts=0.0),
     )
     every = variants(opened.alpha, opened.beta)
@@ -177,7 +187,7 @@ def main(
         if _file(output, name).is_file()
     }
     if done:
-        text = json.dumps(summary(done, training), indent=1) + "\n"
+        text = json.dumps(summary(done, training, share), indent=1) + "\n"
         results.write_text(text, encoding="utf-8")
 
 

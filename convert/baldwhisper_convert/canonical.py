@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from baldwhisper_convert.keymaps import FUSED, listed, match, match_any
-from baldwhisper_mlx.config import Dtype, EmbeddingProjections
+from baldwhisper_mlx.config import Dtype, EmbeddingProjections, default_alignment_heads
 
 State = dict[str, torch.Tensor]
 Heads = tuple[tuple[int, int], ...]
@@ -264,11 +264,6 @@ def sinusoids(length: int, channels: int) -> torch.Tensor:
     return torch.cat([angles.sin(), angles.cos()], dim=1).float()
 
 
-def default_alignment_heads(dims: Dimensions) -> Heads:
-    """All heads of the last half of the decoder layers: OpenAI's default for word times."""
-    first = dims.n_text_layer // 2
-    return tuple(
-        (layer, head)
-        for layer in range(first, dims.n_text_layer)
-        for head in range(dims.n_text_head)
-    )
+def default_heads(dims: Dimensions) -> Heads:
+    """Heads that give words their times where a checkpoint names none."""
+    return default_alignment_heads(dims.n_text_layer, dims.n_text_head)

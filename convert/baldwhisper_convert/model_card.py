@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from baldwhisper_convert.canonical import default_alignment_heads
+from baldwhisper_convert.canonical import default_heads
 from baldwhisper_convert.checkpoint import Checkpoint
 from baldwhisper_mlx.config import CONTROL_TOKENS, Dtype, ModelConfig
 from baldwhisper_mlx.quantization import storage
@@ -145,7 +145,7 @@ def hf_model_card(
 
 
 def _values(checkpoint: Checkpoint, name: str) -> dict[str, Any]:
-    heads = checkpoint.alignment_heads or default_alignment_heads(checkpoint.dims)
+    heads = checkpoint.alignment_heads or default_heads(checkpoint.dims)
     origin = "from the source"
     if not checkpoint.alignment_heads:
         origin = "the default: all of the last half of the decoder layers"

@@ -56,6 +56,20 @@ class DecoderOutput:
     """The last output after the final layer norm: what the vocabulary product takes (B, L, d)."""
 
 
+def _attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, causal: bool) -> Tensor:
+    """Attention (B, heads, L, d / heads), on a CPU in float32.
+
+    There torch's bfloat16 kernel takes twice the time of its float32 one (docs/log.md).
+    """
+    if q.device.type != "cpu" or q.dtype != torch.bfloat16:
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=causal)
+    with torch.autocast("cpu", enabled=False):
+        y = F.scaled_dot_product_attention(
+            q.float(), k.float(), v.float(), attn_mask=mask, is_causal=causal
+        )
+    return y.to(q.dtype)
+
+
 class Attention(nn.Module):
     """Multi-head attention with Whisper's biases: none on the keys."""
 
@@ -76,7 +90,7 @@ class Attention(nn.Module):
     ) -> Tensor:
         """x (B, L, d) -> (B, L, d); mask, True where to attend, broadcasts to (B, heads, L, T)."""
         q = self._heads(self.query(x))
-        y = F.scaled_dot_product_attention(q, *kv, attn_mask=mask, is_causal=causal)
+        y = _attend(q, *kv, mask, causal)
         merged: Tensor = self.out(y.transpose(1, 2).flatten(2))
         return merged
 

@@ -157,7 +157,9 @@ class _Run:
         self.late = [group.pop("late") for group in groups]
         per_epoch = max(1, len(data.windows) // settings.batch_size)
         self.steps = max(1, round(settings.epochs * per_epoch))
-        optimizer = torch.optim.AdamW(groups, lr=settings.learning_rate, betas=(0.9, 0.98))
+        optimizer = torch.optim.AdamW(
+            groups, lr=settings.learning_rate, betas=(0.9, 0.98), fused=True
+        )
         self.learner, self.optimizer = accelerator.prepare(learner, optimizer)
         self.average = Average(model, settings.ema) if settings.ema else None
 

@@ -11,7 +11,7 @@ from baldwhisper_convert.canonical import (
     EmbeddingForm,
     canonical_shapes,
     check_state,
-    default_alignment_heads,
+    default_heads,
     sinusoids,
 )
 from baldwhisper_convert.keymaps import HUGGING_FACE, rename
@@ -82,7 +82,7 @@ def test_default_alignment_heads_are_openais() -> None:
     for layers in (1, 2, 3, 4):
         dims = tiny.tiny_dims(n_text_layer=layers, n_audio_layer=1)
         expected = Whisper(ModelDimensions(**vars(dims))).alignment_heads.indices().T.tolist()
-        assert [list(pair) for pair in default_alignment_heads(dims)] == expected
+        assert [list(pair) for pair in default_heads(dims)] == expected
 
 
 def test_all_problems_of_a_state_are_named_at_once() -> None:

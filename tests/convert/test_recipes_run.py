@@ -20,6 +20,7 @@ from baldwhisper_convert.cli import main
 from baldwhisper_convert.recipe import read_recipe
 from baldwhisper_convert.stages import read_manifest
 from baldwhisper_mlx.config import SAMPLE_RATE
+from benchmarks import reproduction
 from tests.tiny import tiny_dims, tiny_hf_folder, tiny_hf_model
 from tests.tiny_speech import sound, tiny_speech
 
@@ -108,3 +109,31 @@ def test_mboshi(teacher: Path, tmp_path: Path) -> None:
     check(tmp_path / "out", dynamic=True)
     config = json.loads((tmp_path / "out/03-distill/config.json").read_text(encoding="utf-8"))
     assert config["audio_context"] == "dynamic"
+    variants(tmp_path / "out", tmp_path / "variants")
+
+
+def variants(run: Path, output: Path) -> None:
+    """Some of benchmarks/reproduction.py's on the run: trained once, compared within a group."""
+    results = output.with_suffix(".json")
+    arguments = [str(run), "--output", str(output), "--results", str(results), "--epochs", "1"]
+    for name in ("merged", "upper", "rank 96", "random start", "both at once"):
+        arguments += ["--only", name]
+    done = CliRunner().invoke(reproduction.main, [*arguments, "--share", "0.5"])
+    assert done.exit_code == 0, done.output
+    assert done.output.count("WER") == 7
+    found = json.loads(results.read_text(encoding="utf-8"))
+    rows = found["variants"]
+    assert list(rows) == [
+        "merged", "upper layers kept", "merged, no KL", "merged, layers compared",
+        "sheared, rank 96", "random start", "both at once",
+    ]  # fmt: skip
+    assert (found["windows"], found["share"]) == (3, 0.5)
+    for first in ("merged", "sheared, rank 96"):
+        assert rows[first]["difference_interval"] == [0.0, 0.0]
+    assert rows["merged"]["parameters"] > rows["both at once"]["parameters"]
+    for row in rows.values():
+        assert row["curve"][-1][0] == row["steps"]
+        best = min(rate for _, rate in row["curve"])
+        assert 100 * row["wer"] == pytest.approx(100 * best, abs=0.01)
+    again = CliRunner().invoke(reproduction.main, arguments)
+    assert (again.exit_code, again.output) == (0, "")

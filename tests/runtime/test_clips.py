@@ -27,6 +27,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "text only": {"language": "en", "temperature": 0.0, "without_timestamps": True},
     "language detected": {"temperature": 0.0},
     # A random model's text is improbable, so every attempt but the last fails.
+    "with a prompt": {"temperature": 0.0, "initial_prompt": "Leopold Bloom"},
     "with fallbacks": {"language": "fr", "temperature": (0.0, 0.7)},
     "failing and not tried again": {"language": "en", "temperature": 0.0, "logprob_threshold": 0},
     "sampled": {"language": "en", "temperature": 0.5},

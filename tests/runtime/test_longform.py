@@ -51,9 +51,12 @@ def test_where_nobody_speaks_nothing_is_written(
     assert (found.text, found.segments, found.language, found.duration) == ("", (), "fr", 3.0)
 
 
-@pytest.mark.parametrize(("words", "detector"), [(False, False), (False, "energy"), (True, False)])
+@pytest.mark.parametrize(
+    ("words", "detector", "prompt"),
+    [(False, False, None), (False, "energy", None), (True, False, None), (False, False, "Bloom")],
+)
 def test_batches_are_the_stretches_one_by_one(
-    loaded: LoadedModel, words: bool, detector: Any
+    loaded: LoadedModel, words: bool, detector: Any, prompt: str | None
 ) -> None:
     parts = [talk(5), noise(2, 0), talk(20), noise(1.5, 0), talk(18), noise(2, 0), talk(3)]
     samples = np.concatenate(parts)
@@ -62,13 +65,15 @@ def test_batches_are_the_stretches_one_by_one(
     assert len(chunks) > 1
     steps: list[tuple[float, float]] = []
     found = transcribe(
-        samples, loaded, batch_size=3, word_timestamps=words, vad=detector,
+        samples, loaded, batch_size=3, word_timestamps=words, vad=detector, initial_prompt=prompt,
         on_progress=lambda done, total: steps.append((done, total)), **OPTIONS,
     )  # fmt: skip
     expected: list[tuple[float, float, str]] = []
     texts = []
     for start, end in chunks:
-        alone = transcribe(samples[start:end], loaded, word_timestamps=words, **OPTIONS)
+        alone = transcribe(
+            samples[start:end], loaded, word_timestamps=words, initial_prompt=prompt, **OPTIONS
+        )
         expected += shifted(alone, start / RATE)
         texts.append(alone.text)
     assert found.text == "".join(texts)
