@@ -20,6 +20,7 @@ from baldwhisper_mlx.bench import results as bench_results
 from baldwhisper_mlx.bench import table
 from benchmarks import peers, profile_model, scaling
 from benchmarks.report_compression import compression_parts
+from benchmarks.report_reproduction import reproduction_parts
 from benchmarks.report_tables import (
     IN_SHORT,
     batch_rows,
@@ -35,7 +36,7 @@ from benchmarks.report_tables import (
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS, PAGE = Path("benchmarks/results"), Path("benchmarks/RESULTS.md")
 README, GUIDE, PROFILE = Path("README.md"), Path("docs/benchmarks.md"), Path("docs/profile.md")
-COMPRESSION = Path("docs/compression.md")
+COMPRESSION, REPRODUCTION = Path("docs/compression.md"), Path("docs/reproduction.md")
 CARD = Path("baldwhisper_mlx/assets/base-en/README.md")
 
 SHAPES: dict[str, tuple[str, dict[str, Any]]] = {
@@ -269,6 +270,7 @@ def documents(root: Path, results: Results) -> dict[Path, str]:
         (GUIDE, "benchmarks", chips_part(results)),
         (PROFILE, "profile", profile_part(results)),
         *((COMPRESSION, name, part) for name, part in compression_parts(root / RESULTS).items()),
+        *((REPRODUCTION, name, part) for name, part in reproduction_parts(root / RESULTS).items()),
     ]
     pages: dict[Path, str] = {}
     for path, name, content in parts:
@@ -282,6 +284,7 @@ def main() -> None:
     """Write all pages and plots anew from benchmarks/results."""
     from baldwhisper_mlx.bench.plot import save
     from benchmarks.report_plots import draw
+    from benchmarks.reproduction_plots import draw_reproduction
 
     results = read_results(ROOT / RESULTS)
     for path, text in documents(ROOT, results).items():
@@ -291,6 +294,7 @@ def main() -> None:
             path = ROOT / plot_path(kind, chip)
             path.parent.mkdir(parents=True, exist_ok=True)
             save(draw(kind, kinds), path)
+    draw_reproduction(ROOT / RESULTS)
 
 
 if __name__ == "__main__":
