@@ -15,9 +15,7 @@ from torch import Tensor, nn
 
 from baldwhisper_convert.batches import IGNORED, Batch
 from baldwhisper_convert.losses import (
-    cross_entropy,
     feature_distance,
-    kl_divergence,
     relative_error,
 )
 from baldwhisper_convert.modeling import KeysAndValues, Whisper
@@ -127,7 +125,7 @@ class Distillation(nn.Module):
         terms: dict[str, Tensor] = {}
         targets = batch.targets[keep]
         labelled = targets != IGNORED
-        ce, kl, agree = self._next_token(wanted, logits, targets.clamp(min=0))
+        ce, kl, agree = next_token_terms(wanted, logits, targets.clamp(min=0), self.temperature)
         if settings.ce:
             terms["ce"] = settings.ce * (ce * labelled).sum()
         if settings.kl:
@@ -145,16 +143,6 @@ class Distillation(nn.Module):
             ]
             terms["hidden"] = settings.hidden * torch.stack(errors).mean(0).sum()
         return Terms(terms, int(keep.sum()), {"agreement": float(agree.sum())})
-
-    def _next_token(
-        self, wanted: Tensor, logits: Tensor, targets: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Cross-entropy, KL, and whether the first choice agrees, at every position."""
-        temperature = self.temperature
-        if not temperature.requires_grad:
-            return next_token_terms(wanted, logits, targets, temperature.item())
-        ce, kl = cross_entropy(logits, targets), kl_divergence(wanted, logits, temperature)
-        return ce, kl, wanted.argmax(-1) == logits.argmax(-1)
 
     def _shared(self, student: Whisper) -> _Shared:
         """What the student has from the teacher and keeps; asked once for each student."""

@@ -19,7 +19,7 @@ _NUMBERS_AT_ONCE = 1 << 20
 
 
 def next_token_terms(
-    teacher: Tensor, student: Tensor, targets: Tensor, temperature: float = 1.0
+    teacher: Tensor, student: Tensor, targets: Tensor, temperature: Tensor | float = 1.0
 ) -> tuple[Tensor, Tensor, Tensor]:
     """What `cross_entropy` and `kl_divergence` give, and whether the likeliest tokens agree.
 
@@ -27,7 +27,7 @@ def next_token_terms(
         teacher: logits (N, V), without gradient.
         student: logits (N, V). The gradient can be taken once, and not differentiated again.
         targets: ids (N,) for the cross-entropy.
-        temperature: of the KL term.
+        temperature: of the KL term; a tensor () may be learned.
 
     Returns:
         Cross-entropy (N,), KL(teacher || student) times the temperature's square (N,), both
@@ -39,7 +39,7 @@ def next_token_terms(
         >>> ce.exp().round(decimals=4), kl, agree
         (tensor([4.]), tensor([0.]), tensor([True]))
     """
-    ce, kl, agree = _NextToken.apply(teacher, student, targets, temperature)
+    ce, kl, agree = _NextToken.apply(teacher, student, targets, torch.as_tensor(temperature))
     return ce, kl, agree
 
 
@@ -54,12 +54,13 @@ def _softmax(logits: Tensor, out: Tensor) -> tuple[Tensor, Tensor]:
 class _NextToken(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, teacher: Tensor, student: Tensor, targets: Tensor, temperature: float
+        ctx: Any, teacher: Tensor, student: Tensor, targets: Tensor, learned: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
+        temperature = learned.item()
         rows = max(1, _NUMBERS_AT_ONCE // student.shape[1])
         p, q = (torch.empty(student.shape, device=student.device) for _ in range(2))
         softened = q if temperature == 1 else torch.empty_like(q)
-        ce, kl, agree = [], [], []
+        ce, kl, agree, rates = [], [], [], []
         for start in range(0, max(1, len(student)), rows):
             part = slice(start, start + rows)
             own, target = student[part].float(), targets[part, None]
@@ -71,10 +72,14 @@ class _NextToken(torch.autograd.Function):
                 total, _ = _softmax(own, softened[part])
             taught, likeliest = _softmax(wanted, p[part])
             ratio = torch.sub(wanted, own).sub_(taught - total)
-            kl.append(torch.linalg.vecdot(p[part], ratio) * temperature**2)
+            plain = torch.linalg.vecdot(p[part], ratio)
+            kl.append(plain * temperature**2)
             agree.append(chosen == likeliest)
+            if ctx.needs_input_grad[3]:
+                rates.append(_rate(p[part], softened[part], wanted, own, ratio, plain))
         ctx.probabilities = p, q, softened
         ctx.temperature, ctx.dtype = temperature, student.dtype
+        ctx.rate = temperature * torch.cat(rates) if rates else None
         ctx.save_for_backward(targets)
         agreement = torch.cat(agree)[:, 0]
         ctx.mark_non_differentiable(agreement)
@@ -84,7 +89,7 @@ class _NextToken(torch.autograd.Function):
     @once_differentiable
     def backward(
         ctx: Any, of_ce: Tensor, of_kl: Tensor, _: Tensor
-    ) -> tuple[None, Tensor, None, None]:
+    ) -> tuple[None, Tensor, None, Tensor | None]:
         (targets,) = ctx.saved_tensors
         if not ctx.probabilities:
             raise RuntimeError("the gradient of next_token_terms can be taken once")
@@ -97,4 +102,24 @@ class _NextToken(torch.autograd.Function):
             gradient = q.mul_(of_ce[:, None]).addcmul_(softened, kl_rate)
         gradient.addcmul_(p, kl_rate, value=-1)
         gradient.scatter_add_(-1, targets[:, None], -of_ce[:, None])
-        return None, gradient.to(ctx.dtype), None, None
+        of_temperature = None if ctx.rate is None else (of_kl * ctx.rate).sum()
+        return None, gradient.to(ctx.dtype), None, of_temperature
+
+
+def _rate(p: Tensor, q: Tensor, wanted: Tensor, own: Tensor, ratio: Tensor, kl: Tensor) -> Tensor:
+    """By how much KL times T^2 grows with the temperature T, over T, at every position (N,).
+
+    With KL = E_p[log p - log q], p and q the softmax of a / T and b / T: d KL / dT =
+    (E_p[b] - E_q[b] - Cov_p(a, log p - log q)) / T^2.
+
+    Args:
+        p: of the teacher (N, V).
+        q: of the student.
+        wanted: a / T.
+        own: b / T.
+        ratio: log p - log q; is overwritten.
+        kl: (N,).
+    """
+    dot = torch.linalg.vecdot
+    covariance = dot(ratio.mul_(p), wanted) - dot(p, wanted) * kl
+    return 2 * kl + dot(p, own) - dot(q, own) - covariance

@@ -35,17 +35,19 @@ def test_it_is_the_naive_twins(
     teacher, student, targets = logits(n, width, seed, scale)
     weights = torch.rand(2, n, generator=torch.Generator().manual_seed(seed))
     fast, slow = (student.clone().requires_grad_() for _ in range(2))
+    learned, twin = (torch.tensor(temperature, requires_grad=True) for _ in range(2))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(next_token, "_NUMBERS_AT_ONCE", at_once)
-        ce, kl, agree = next_token_terms(teacher, fast, targets, temperature)
+        ce, kl, agree = next_token_terms(teacher, fast, targets, learned)
     ce_twin = cross_entropy(slow, targets)
-    kl_twin = kl_divergence(teacher, slow, temperature)
+    kl_twin = kl_divergence(teacher, slow, twin)
     torch.testing.assert_close(ce, ce_twin, rtol=1e-5, atol=1e-4)
     torch.testing.assert_close(kl, kl_twin, rtol=1e-4, atol=1e-4)
     assert torch.equal(agree, teacher.argmax(-1) == student.argmax(-1))
     (weights[0] * ce + weights[1] * kl).sum().backward()
     (weights[0] * ce_twin + weights[1] * kl_twin).sum().backward()
     torch.testing.assert_close(fast.grad, slow.grad, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(learned.grad, twin.grad, rtol=1e-3, atol=1e-3)
 
 
 def test_one_term_alone_has_its_own_gradient() -> None:
