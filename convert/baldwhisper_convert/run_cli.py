@@ -87,7 +87,7 @@ def search(
 ) -> None:
     """Find the alpha and beta to merge layers of TEACHER with, by training a student for each.
 
-    Ax (the extra `search`) proposes them. DST gets search.json, with every trial, and a contour
+    Ax (the extra `search`) proposes them. DST gets trials.json, with every trial, and a contour
     plot; an interrupted search goes on with the same command, and one with more --trials adds
     some. A share of the data keeps a trial short: --data prepared/train:0.3 --dev
     prepared/dev:0.6. Settings (--set): training.*, loss.*, merge.groups, seed.

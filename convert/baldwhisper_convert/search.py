@@ -28,7 +28,7 @@ from baldwhisper_convert.stage_runs import Model, run_distill, run_merge
 from baldwhisper_convert.stages import fingerprint, write_atomically
 from baldwhisper_convert.weight_files import read_json
 
-SEARCH_FILE, CONTOUR_FILE = "search.json", "search.png"
+SEARCH_FILE, TRIALS_FILE, CONTOUR_FILE = "search.json", "trials.json", "search.png"
 LARGEST = 10.0
 """Upper bound of alpha and of beta, as in the paper."""
 SMALLEST_SUM = 0.01
@@ -150,7 +150,8 @@ def search(
         settings: how.
         speech: what each trial is trained on.
         dev: what each trial is scored on.
-        folder: gets `search.json`, with every trial, and a contour plot.
+        folder: gets `search.json`, from which a search goes on, and at the end `trials.json`,
+            the same without what only the optimizer reads, and a contour plot.
         optimizer: makes one from a seed and, to go on, a state.
         say: where progress is told.
 
@@ -180,6 +181,13 @@ def search(
             f"{len(progress.trials)} of {settings.trials}: alpha {pending['alpha']:.2f}, "
             f"beta {pending['beta']:.2f}: WER {100 * found['wer']:.2f} %"
         )
+    found = {
+        "settings": progress.state["settings"],
+        "train_windows": len(speech.windows.windows),
+        "dev_windows": len(dev.windows.windows),
+        "trials": progress.trials,
+    }
+    write_atomically(folder / TRIALS_FILE, json.dumps(found, indent=1) + "\n")
     plot_trials(progress.trials, folder / CONTOUR_FILE)
     return min(progress.trials, key=lambda trial: trial["wer"])
 

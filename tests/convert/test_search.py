@@ -19,6 +19,7 @@ from baldwhisper_convert.optimizing import TrainingSettings
 from baldwhisper_convert.search import (
     CONTOUR_FILE,
     SEARCH_FILE,
+    TRIALS_FILE,
     AxOptimizer,
     SearchSettings,
     plot_trials,
@@ -95,6 +96,10 @@ def test_every_trial_is_merged_trained_and_scored(
     expected = [upper, lower, (lower + upper) / 2]
     for found, wanted in zip(starts, expected, strict=True):
         assert (found - wanted).abs().max() < 1e-6
+    kept = json.loads((tmp_path / "search" / TRIALS_FILE).read_text())
+    assert (kept["train_windows"], kept["dev_windows"]) == (len(speech.windows.windows),) * 2
+    assert [trial["wer"] for trial in kept["trials"]] == [0.5, 0.2, 0.3]
+    assert kept["settings"]["training"]["epochs"] == SETTINGS.training.epochs
     assert (tmp_path / "search" / CONTOUR_FILE).stat().st_size > 5000
     assert [p.name for p in tmp_path.joinpath("search").iterdir() if p.is_dir()] == []
 
