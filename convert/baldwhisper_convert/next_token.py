@@ -122,4 +122,5 @@ def _rate(p: Tensor, q: Tensor, wanted: Tensor, own: Tensor, ratio: Tensor, kl: 
     """
     dot = torch.linalg.vecdot
     covariance = dot(ratio.mul_(p), wanted) - dot(p, wanted) * kl
-    return 2 * kl + dot(p, own) - dot(q, own) - covariance
+    rate: Tensor = 2 * kl + dot(p, own) - dot(q, own) - covariance
+    return rate

@@ -181,13 +181,13 @@ def search(
             f"{len(progress.trials)} of {settings.trials}: alpha {pending['alpha']:.2f}, "
             f"beta {pending['beta']:.2f}: WER {100 * found['wer']:.2f} %"
         )
-    found = {
+    kept: dict[str, Any] = {
         "settings": progress.state["settings"],
         "train_windows": len(speech.windows.windows),
         "dev_windows": len(dev.windows.windows),
         "trials": progress.trials,
     }
-    write_atomically(folder / TRIALS_FILE, json.dumps(found, indent=1) + "\n")
+    write_atomically(folder / TRIALS_FILE, json.dumps(kept, indent=1) + "\n")
     plot_trials(progress.trials, folder / CONTOUR_FILE)
     return min(progress.trials, key=lambda trial: trial["wer"])
 
