@@ -56,7 +56,8 @@ def _decode_first_windows(
     if runs[0].language is None and loaded.tokenizer.is_multilingual:
         for run, language in zip(runs, detect_languages(loaded), strict=True):
             run.language = language
-    prompts = [run.prompt(run.encoded(initial_prompt)) for run in runs]
+    history = runs[0].encoded(initial_prompt)
+    prompts = [run.prompt(history) for run in runs]
     frames = sizes if runs[0].words else None
     results = loaded.decoder.decode(prompts, runs[0].attempts[0], align_frames=frames)
     for run, result in zip(runs, results, strict=True):

@@ -140,10 +140,10 @@ class Transcription:
     def _decode(self, history: list[int], seek: int, size: int) -> tuple[DecodingResult, float]:
         """Attempts at rising temperature until one passes; its output and compression ratio."""
         tokenizer = self.loaded.tokenizer
+        prompt = self.prompt(history)
+        frames = [size] if self.words else None
         for options in self.attempts:
             shared, self.first = self.first, None
-            prompt = self.prompt(history)
-            frames = [size] if self.words else None
             result = shared or self.loaded.decoder.decode(prompt, options, align_frames=frames)[0]
             # A stray special token is no text, but as part of a loop it has to count.
             ratio = compression_ratio(tokenizer.decode(result.tokens, special=True).strip())

@@ -8,7 +8,6 @@ page says what has not. tests/test_report.py compares the pages with what this w
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from pathlib import Path
@@ -30,7 +29,7 @@ from benchmarks.report_tables import (
     markdown,
     peer_rows,
     share_rows,
-    word_error_rows,
+    word_errors_part,
 )
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -234,17 +233,6 @@ def profile_part(results: Results) -> str:
                 total = sum(one["primitives"].values())
                 parts.append(f"{total} primitives on this device: {', '.join(counted)}.")
     return "\n\n".join(parts) or NOTHING.format(guide=GUIDE.name)
-
-
-def word_errors_part(folder: Path) -> str:
-    """The table of `word_errors.json`: what the model in the box hears, and what others do."""
-    path = folder / "word_errors.json"
-    result = json.loads(path.read_text(encoding="utf-8"))
-    what = (
-        f"{result['clips']} clips of {result['data']}, speakers the student never heard; greedy at "
-        "temperature 0, whisper's English normalizer; [95 % intervals], paired over the clips:"
-    )
-    return f"{what}\n\n{markdown(word_error_rows(result))}"
 
 
 def fill(page: str, name: str, content: str) -> str:

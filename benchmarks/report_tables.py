@@ -5,7 +5,9 @@ Those of `baldwhisper bench` are its own (baldwhisper_mlx/bench/table.py).
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from baldwhisper_mlx.bench.table import Rows, significant
@@ -122,3 +124,14 @@ def share_rows(profile: dict[str, Any]) -> Rows:
 
 def _megabytes(value: float) -> str:
     return f"{value / 1e6:.0f}"
+
+
+def word_errors_part(folder: Path) -> str:
+    """The table of `word_errors.json`: what the model in the box hears, and what others do."""
+    path = folder / "word_errors.json"
+    result = json.loads(path.read_text(encoding="utf-8"))
+    what = (
+        f"{result['clips']} clips of {result['data']}, speakers the student never heard; greedy at "
+        "temperature 0, whisper's English normalizer; [95 % intervals], paired over the clips:"
+    )
+    return f"{what}\n\n{markdown(word_error_rows(result))}"

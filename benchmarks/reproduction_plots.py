@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 from matplotlib.figure import Figure
 
 from baldwhisper_mlx.bench.plot import save
+from benchmarks.report_reproduction import read
 
 GROUPS = {"layers": "fewer layers", "vocabulary": "factorized embedding, of the merged student"}
 PLAIN_RANK = "sheared, rank "
@@ -21,16 +21,14 @@ def draw_reproduction(folder: Path) -> None:
     Args:
         folder: of the result files; the pictures go there too.
     """
-    variants, trials = folder / "reproduction-variants.json", folder / "reproduction-search.json"
-    if variants.is_file():
-        found = json.loads(variants.read_text(encoding="utf-8"))
-        save(draw_curves(found), folder / "reproduction_curves.png")
-        save(draw_ranks(found), folder / "reproduction_ranks.png")
-    if trials.is_file():
+    found = read(folder)
+    if "variants" in found:
+        save(draw_curves(found["variants"]), folder / "reproduction_curves.png")
+        save(draw_ranks(found["variants"]), folder / "reproduction_ranks.png")
+    if "search" in found:
         from baldwhisper_convert.search import plot_trials
 
-        found = json.loads(trials.read_text(encoding="utf-8"))
-        plot_trials(found["trials"], folder / "reproduction_search.png")
+        plot_trials(found["search"]["trials"], folder / "reproduction_search.png")
 
 
 def draw_curves(result: dict[str, Any]) -> Figure:

@@ -88,7 +88,7 @@ def test_word_errors_best_first(tmp_path: Path) -> None:
     models = {"student": row(0.05), "teacher": row(0.04)}
     found = {"data": "speech/dev", "clips": 3, "baseline": "teacher", "models": models}
     (tmp_path / "word_errors.json").write_text(json.dumps(found))
-    lines = report.word_errors_part(tmp_path).splitlines()
+    lines = report_tables.word_errors_part(tmp_path).splitlines()
     assert "3 clips of speech/dev" in lines[0]
     assert lines[-2] == "| teacher | 4.00 % [3.00, 5.00] | 1 | 1 |"
     assert lines[-1] == (

@@ -14,10 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from baldwhisper_convert.batches import IGNORED, Batch
-from baldwhisper_convert.losses import (
-    feature_distance,
-    relative_error,
-)
+from baldwhisper_convert.losses import feature_distance, relative_error
 from baldwhisper_convert.modeling import KeysAndValues, Whisper
 from baldwhisper_convert.next_token import next_token_terms
 from baldwhisper_convert.training import Terms
