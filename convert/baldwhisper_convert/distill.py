@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from baldwhisper_convert.batches import IGNORED, Batch
+from baldwhisper_convert.logit_distance import logit_distance
 from baldwhisper_convert.losses import feature_distance, relative_error
 from baldwhisper_convert.modeling import KeysAndValues, Whisper
 from baldwhisper_convert.next_token import next_token_terms
@@ -131,8 +132,7 @@ class Distillation(nn.Module):
             distance = feature_distance(taught.embedded[keep], output.embedded[keep])
             terms["embedding"] = settings.embedding * distance.sum()
         if settings.projection:
-            centred = [x - x.mean(-1, keepdim=True) for x in (wanted, logits)]
-            terms["projection"] = settings.projection * feature_distance(*centred).sum()
+            terms["projection"] = settings.projection * logit_distance(wanted, logits).sum()
         if settings.hidden:
             errors = [
                 relative_error(own[keep], taught.layers[group[-1]][keep])
