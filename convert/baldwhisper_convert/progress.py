@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import fcntl
 import json
 import os
 import shutil
@@ -25,6 +26,7 @@ from baldwhisper_convert.stages import write_atomically
 
 BEST_FILE, FINAL_FILE, AVERAGE_FILE = "best.safetensors", "final.safetensors", "average.safetensors"
 PROGRESS_FILE, FINISHED_FILE = "progress.json", "finished.json"
+LOCK_FILE = "lock"
 
 
 @dataclass
@@ -101,6 +103,20 @@ class RunFolder:
         self.checkpoint = path / "checkpoint"
         self.partial, self.old = path / "checkpoint.partial", path / "checkpoint.old"
         path.mkdir(parents=True, exist_ok=True)
+
+    @contextlib.contextmanager
+    def held(self) -> Iterator[None]:
+        """Keeps the folder for this process inside the block; its end, however it comes, frees it.
+
+        Raises:
+            BlockingIOError: another process trains here; two would mix their checkpoints.
+        """
+        with (self.path / LOCK_FILE).open("a", encoding="utf-8") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise BlockingIOError(f"{self.path}: another process trains here") from None
+            yield
 
     def save(self, accelerator: Accelerator, progress: Progress, average: Average | None) -> None:
         """Writes a checkpoint and puts it in the place of the last one."""

@@ -7,6 +7,7 @@ resumed, or spread over processes, takes the same steps as one that was not.
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 import random
@@ -96,13 +97,16 @@ def train(
         ValueError: a batch size that processes and accumulation do not divide, too little
             data or data that does not fit what is to learn, or a loss or gradient that is not
             finite.
+        BlockingIOError: another process trains in `folder`.
     """
     run_folder = RunFolder(folder)
     if (results := run_folder.finished(model)) is not None:
         return results
     accelerator = accelerator or new_accelerator(settings)
-    run = _Run(model, objective, data, prompts, settings, accelerator)
-    return run.go(run_folder, evaluate)
+    main = accelerator.is_main_process
+    with run_folder.held() if main else contextlib.nullcontext():
+        run = _Run(model, objective, data, prompts, settings, accelerator)
+        return run.go(run_folder, evaluate)
 
 
 def new_accelerator(settings: TrainingSettings) -> Accelerator:

@@ -203,3 +203,27 @@ def test_a_finished_run_is_only_loaded(tmp_path: Path, data: Prepared) -> None:
     assert same(end, again)
     assert results_again == results
     assert losses(tmp_path) == log
+
+
+def test_two_processes_do_not_train_in_one_folder(tmp_path: Path, data: Prepared) -> None:
+    """The first holds it until it ends; then another may go on."""
+    code = (
+        "import sys, time\nfrom pathlib import Path\n"
+        "from baldwhisper_convert.progress import RunFolder\n"
+        "with RunFolder(Path(sys.argv[1])).held():\n"
+        "    print('held', flush=True)\n    time.sleep(600)\n"
+    )
+    other = subprocess.Popen(
+        [sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE, text=True
+    )
+    try:
+        assert other.stdout is not None
+        assert other.stdout.readline() == "held\n"
+        with pytest.raises(BlockingIOError, match="another process trains here"):
+            run(tmp_path, data, epochs=1)
+    finally:
+        other.kill()
+        other.wait()
+        assert other.stdout is not None
+        other.stdout.close()
+    run(tmp_path, data, epochs=1)
