@@ -25,8 +25,9 @@ MODES = ("timestamps", "text")
 Transcriber = Callable[[Any, str], dict[str, Any]]
 
 
-def reference(checkpoint: str, language: str) -> Transcriber:
-    """openai-whisper on the canonical weights of any checkpoint."""
+def openai_model(checkpoint: str) -> Any:
+    """openai-whisper with the canonical weights of any checkpoint, and their alignment heads."""
+    import torch
     from whisper.model import ModelDimensions, Whisper
 
     from baldwhisper_convert.checkpoint import read_checkpoint
@@ -34,7 +35,17 @@ def reference(checkpoint: str, language: str) -> Transcriber:
     source = read_checkpoint(checkpoint)
     model = Whisper(ModelDimensions(**asdict(source.dims)))
     model.load_state_dict(source.state)
-    model.eval()
+    if source.alignment_heads:
+        mask = torch.zeros(source.dims.n_text_layer, source.dims.n_text_head, dtype=torch.bool)
+        for layer, head in source.alignment_heads:
+            mask[layer, head] = True
+        model.register_buffer("alignment_heads", mask.to_sparse(), persistent=False)
+    return model.eval()
+
+
+def reference(checkpoint: str, language: str) -> Transcriber:
+    """openai-whisper on those weights."""
+    model = openai_model(checkpoint)
 
     def transcribe(samples: Any, mode: str) -> dict[str, Any]:
         result = model.transcribe(

@@ -119,6 +119,18 @@ def context_rows(found: Found) -> Rows:
     return table
 
 
+def language_rows(result: dict[str, Any]) -> Rows:
+    """A row a model and language: where the tokens of sentences in that language rank."""
+    table = [["", "sentences in", "tokens", "median rank", "in the first 1 %", "first"]]
+    for name, model in result["models"].items():
+        for language, row in model["languages"].items():
+            table.append(
+                [name, language, str(row["tokens"]), f"{row['median_rank']:.0f}",
+                 *(f"{100 * row[share]:.0f} %" for share in ("within_reach", "likeliest"))]
+            )  # fmt: skip
+    return table
+
+
 def reproduction_parts(folder: Path) -> dict[str, str]:
     """The parts of docs/reproduction.md by the names of their markers.
 
@@ -128,10 +140,12 @@ def reproduction_parts(folder: Path) -> dict[str, str]:
     found = read(folder)
     needed = [*STUDENTS, *(f"speed-{student}" for student in STUDENTS)]
     variants, trials = found.get("variants"), found.get("search")
+    languages = found.get("languages")
     contexts = {name: row for name, row in found.items() if name.startswith("context-")}
     parts = {
         "paper": markdown(paper_rows(found)) if found.keys() >= set(needed) else NOT_MEASURED,
         "search": markdown(search_rows(trials["trials"])) if trials else NOT_MEASURED,
+        "languages": markdown(language_rows(languages)) if languages else NOT_MEASURED,
         "context": markdown(context_rows(contexts)) if contexts else NOT_MEASURED,
     }
     for group in ("layers", "vocabulary"):

@@ -29,6 +29,8 @@ class Variant:
     loss: LossSettings = field(default_factory=lambda: LAYERS)
     longer: int = 1
     """Times the usual number of passes: for what takes two trainings otherwise."""
+    seed: int = 0
+    """Of the training: order of the windows, prompts."""
 
 
 def variants(alpha: float, beta: float) -> dict[str, Variant]:
@@ -40,7 +42,14 @@ def variants(alpha: float, beta: float) -> dict[str, Variant]:
     """
     merged = MergeSettings(alpha=alpha, beta=beta)
     found = {"merged": Variant(group="layers", merge=merged)}
+    found["merged, another seed"] = replace(found["merged"], seed=1)
+    for name, weights in (("merged equally", (1.0, 1.0)), ("merged, upper weighs ten", (0.1, 1.0))):
+        if weights != (alpha, beta):
+            layers = MergeSettings(alpha=weights[0], beta=weights[1])
+            found[name] = Variant(group="layers", merge=layers)
     for method, name in (("upper", "upper"), ("lower", "lower"), ("even", "evenly spaced")):
+        if method == "lower" and beta == 0:
+            continue  # the same weights as "merged"
         layers = MergeSettings(method=method)  # type: ignore[arg-type]
         found[f"{name} layers kept"] = Variant(group="layers", merge=layers)
     for seed in range(3):

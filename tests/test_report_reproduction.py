@@ -54,6 +54,18 @@ TRIALS = [
     {"alpha": 2.0, "beta": 0.0, "wer": 0.9},
 ]
 
+LANGUAGES = {
+    "models": {
+        "student": {
+            "languages": {
+                "French": {
+                    "tokens": 85, "median_rank": 12.0, "within_reach": 0.75, "likeliest": 0.5,
+                }
+            }
+        }
+    }
+}  # fmt: skip
+
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
@@ -64,6 +76,7 @@ def folder(tmp_path: Path) -> Path:
         "speed-sheared": tiny_results.bench(),
         "variants": {"variants": VARIANTS},
         "search": {"trials": TRIALS},
+        "languages": LANGUAGES,
         "context-whisper-base on English": evaluation(0.9, 0.1),
         "context-fine-tuned": evaluation(0.4, 0.5),
     }
@@ -115,9 +128,16 @@ def test_contexts(folder: Path) -> None:
     ]  # fmt: skip
 
 
+def test_other_languages() -> None:
+    (row,) = reproduction.language_rows(LANGUAGES)[1:]
+    assert row == ["student", "French", "85", "12", "75 %", "50 %"]
+
+
 def test_all_parts_and_pictures(folder: Path) -> None:
     parts = reproduction.reproduction_parts(folder)
-    assert set(parts) == {"paper", "search", "context", "layers", "vocabulary"}
+    assert set(parts) == {
+        "paper", "search", "context", "languages", "layers", "vocabulary",
+    }  # fmt: skip
     assert NOT_MEASURED not in parts.values()
     draw_reproduction(folder)
     for name in ("curves", "ranks", "search"):

@@ -120,17 +120,19 @@ def variants(run: Path, output: Path) -> None:
         arguments += ["--only", name]
     done = CliRunner().invoke(reproduction.main, [*arguments, "--share", "0.5"])
     assert done.exit_code == 0, done.output
-    assert done.output.count("WER") == 7
+    assert done.output.count("WER") == 10
     found = json.loads(results.read_text(encoding="utf-8"))
     rows = found["variants"]
     assert list(rows) == [
-        "merged", "upper layers kept", "merged, no KL", "merged, layers compared",
+        "merged", "merged, another seed", "merged equally", "merged, upper weighs ten",
+        "upper layers kept", "merged, no KL", "merged, layers compared",
         "sheared, rank 96", "random start", "both at once",
     ]  # fmt: skip
     assert (found["windows"], found["share"]) == (3, 0.5)
     for first in ("merged", "sheared, rank 96"):
         assert rows[first]["difference_interval"] == [0.0, 0.0]
     assert rows["merged"]["parameters"] > rows["both at once"]["parameters"]
+    assert rows["merged, another seed"]["curve"] != rows["merged"]["curve"]
     for row in rows.values():
         assert row["curve"][-1][0] == row["steps"]
         best = min(rate for _, rate in row["curve"])
