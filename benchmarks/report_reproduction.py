@@ -17,7 +17,11 @@ from benchmarks.report_compression import NOT_MEASURED, with_interval
 from benchmarks.report_tables import markdown
 
 PREFIX = "reproduction-"
-STUDENTS = {"merged": "merged", "sheared": "merged and sheared"}
+STUDENTS = {
+    "merged": "merged",
+    "sheared": "merged and sheared",
+    "joint": "merged and sheared, our shearing",
+}
 """File of a student's errors and speed to what it is called."""
 RATE = "paper, batch 10"
 """Case of `baldwhisper bench` that is the paper's protocol."""
@@ -38,7 +42,8 @@ def paper_rows(found: Found) -> Rows:
     """A row a model: size, speed, errors and what is kept of the teacher's."""
     title = ["", "parameters", "tokens/s", "speed-up", "WER, %", "CER, %", "retention"]
     rows = [title]
-    for student, name in STUDENTS.items():
+    for student in measured_students(found):
+        name = STUDENTS[student]
         errors, speed = found[student], found[f"speed-{student}"]
         (case,) = (case for case in speed["cases"] if case["name"] == RATE)
         if len(rows) == 1:
@@ -54,6 +59,11 @@ def paper_rows(found: Found) -> Rows:
              f"{kept['value']:.3f} [{kept['interval'][0]:.3f}, {kept['interval'][1]:.3f}]"]
         )  # fmt: skip
     return rows
+
+
+def measured_students(found: Found) -> list[str]:
+    """Students whose errors and speed there are."""
+    return [name for name in STUDENTS if {name, f"speed-{name}"} <= found.keys()]
 
 
 def _size_and_speed(speed: dict[str, Any], case: dict[str, Any], role: str) -> list[str]:
@@ -138,12 +148,11 @@ def reproduction_parts(folder: Path) -> dict[str, str]:
         folder: of the result files.
     """
     found = read(folder)
-    needed = [*STUDENTS, *(f"speed-{student}" for student in STUDENTS)]
     variants, trials = found.get("variants"), found.get("search")
     languages = found.get("languages")
     contexts = {name: row for name, row in found.items() if name.startswith("context-")}
     parts = {
-        "paper": markdown(paper_rows(found)) if found.keys() >= set(needed) else NOT_MEASURED,
+        "paper": markdown(paper_rows(found)) if measured_students(found) else NOT_MEASURED,
         "search": markdown(search_rows(trials["trials"])) if trials else NOT_MEASURED,
         "languages": markdown(language_rows(languages)) if languages else NOT_MEASURED,
         "context": markdown(context_rows(contexts)) if contexts else NOT_MEASURED,

@@ -58,18 +58,12 @@ def variants(alpha: float, beta: float) -> dict[str, Variant]:
     found["merged, no KL"] = Variant(
         group="layers", merge=merged, loss=LossSettings(ce=1.0, kl=0.0)
     )
-    found["merged, layers compared"] = Variant(
-        group="layers", merge=merged, loss=replace(LAYERS, hidden=1.0)
-    )
     found["sheared, rank 96"] = Variant(group="vocabulary", factorize=SHEARED, loss=VOCABULARY)
     found["no feature loss"] = Variant(
         group="vocabulary", factorize=SHEARED, loss=LossSettings(ce=1.0, kl=0.0)
     )
     found["random start"] = Variant(
         group="vocabulary", factorize=replace(SHEARED, init="random"), loss=VOCABULARY
-    )
-    found["joint start"] = Variant(
-        group="vocabulary", factorize=replace(SHEARED, init="joint"), loss=VOCABULARY
     )
     found["joint start, KL"] = Variant(
         group="vocabulary", factorize=replace(SHEARED, init="joint"), loss=LAYERS
@@ -81,5 +75,11 @@ def variants(alpha: float, beta: float) -> dict[str, Variant]:
         )
     found["both at once"] = Variant(
         group="vocabulary", merge=merged, factorize=SHEARED, loss=TOGETHER, longer=2
+    )
+    found["joint start"] = Variant(
+        group="vocabulary", factorize=replace(SHEARED, init="joint"), loss=VOCABULARY
+    )
+    found["merged, layers compared"] = Variant(
+        group="layers", merge=merged, loss=replace(LAYERS, hidden=1.0)
     )
     return found

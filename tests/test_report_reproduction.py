@@ -145,7 +145,8 @@ def test_all_parts_and_pictures(folder: Path) -> None:
 
 
 def test_what_is_not_measured_is_said(folder: Path) -> None:
-    (folder / "reproduction-speed-sheared.json").unlink()
+    for name in ("speed-sheared", "merged"):
+        (folder / f"reproduction-{name}.json").unlink()
     (folder / "reproduction-variants.json").write_text(
         json.dumps({"variants": {"merged": VARIANTS["merged"]}})
     )
