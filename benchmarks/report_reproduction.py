@@ -23,6 +23,11 @@ STUDENTS = {
     "joint": "merged and sheared, our shearing",
 }
 """File of a student's errors and speed to what it is called."""
+CONTEXTS = {
+    "tuned": "whisper-base, fine-tuned on Mboshi with the dynamic context",
+    "base": "whisper-base as it is, English",
+}
+"""File of an evaluation with both contexts to what was evaluated."""
 RATE = "paper, batch 10"
 """Case of `baldwhisper bench` that is the paper's protocol."""
 
@@ -122,7 +127,7 @@ def context_rows(found: Found) -> Rows:
         models, data = report["models"], report["data"]
         dynamic, full = models["model"], models["baseline"]
         table.append(
-            [name.removeprefix("context-"), str(data["utterances"]),
+            [CONTEXTS.get(name.removeprefix("context-"), name), str(data["utterances"]),
              *(with_interval(m["wer"]["value"], m["wer"]["interval"]) for m in (full, dynamic)),
              *(f"{m['rtf']:.3f}" for m in (full, dynamic))]
         )  # fmt: skip

@@ -77,8 +77,8 @@ def folder(tmp_path: Path) -> Path:
         "variants": {"variants": VARIANTS},
         "search": {"trials": TRIALS},
         "languages": LANGUAGES,
-        "context-whisper-base on English": evaluation(0.9, 0.1),
-        "context-fine-tuned": evaluation(0.4, 0.5),
+        "context-base": evaluation(0.9, 0.1),
+        "context-tuned": evaluation(0.4, 0.5),
     }
     for name, found in files.items():
         (tmp_path / f"reproduction-{name}.json").write_text(json.dumps(found))
@@ -120,10 +120,10 @@ def test_trials_by_what_a_merged_layer_depends_on() -> None:
 def test_contexts(folder: Path) -> None:
     found = reproduction.read(folder)
     contexts = {name: found[name] for name in found if name.startswith("context-")}
-    tuned, english = reproduction.context_rows(contexts)[1:]
-    assert tuned[0] == "fine-tuned"
+    english, tuned = reproduction.context_rows(contexts)[1:]
+    assert tuned[0].startswith("whisper-base, fine-tuned on Mboshi")
     assert english == [
-        "whisper-base on English", "257", "10.00 [9.00, 11.00]", "90.00 [89.00, 91.00]",
+        "whisper-base as it is, English", "257", "10.00 [9.00, 11.00]", "90.00 [89.00, 91.00]",
         "0.010", "0.090",
     ]  # fmt: skip
 
