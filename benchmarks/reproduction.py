@@ -97,7 +97,10 @@ def train_variant(run: Run, variant: Variant, training: TrainingSettings, folder
         model, _ = run_factorize(model, variant.factorize, run.speech, None)
     folder.mkdir(parents=True, exist_ok=True)
     training = dataclasses.replace(
-        training, epochs=training.epochs * variant.longer, seed=variant.seed
+        training,
+        epochs=training.epochs * variant.longer,
+        learning_rate=training.learning_rate / variant.slower,
+        seed=variant.seed,
     )
     trained, metrics = run_distill(
         model, run.teacher.checkpoint, training, variant.loss, run.speech, run.dev, folder

@@ -29,6 +29,8 @@ class Variant:
     loss: LossSettings = field(default_factory=lambda: LAYERS)
     longer: int = 1
     """Times the usual number of passes: for what takes two trainings otherwise."""
+    slower: float = 1
+    """What the usual learning rate is divided by."""
     seed: int = 0
     """Of the training: order of the windows, prompts."""
 
@@ -68,6 +70,7 @@ def variants(alpha: float, beta: float) -> dict[str, Variant]:
     found["joint start, KL"] = Variant(
         group="vocabulary", factorize=replace(SHEARED, init="joint"), loss=LAYERS
     )
+    found["joint start, KL, a sixth of the rate"] = replace(found["joint start, KL"], slower=6)
     for rank in (32, 64, 128, 192):
         form = replace(SHEARED, rank=rank)
         found[f"sheared, rank {rank}"] = Variant(
