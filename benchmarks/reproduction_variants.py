@@ -12,6 +12,7 @@ LAYERS = LossSettings(ce=1.0, kl=1.0, learn_temperature=True)
 """The paper's loss of merged students: cross-entropy and KL with a learned temperature."""
 VOCABULARY = LossSettings(ce=1.0, kl=0.0, embedding=1.0, projection=1.0)
 """Its loss of sheared students: cross-entropy and the two feature terms."""
+PLAIN = LossSettings(ce=1.0, kl=0.0)
 TOGETHER = replace(VOCABULARY, kl=1.0, learn_temperature=True)
 SHEARED = FactorizeSettings(rank=96, init="svd")
 
@@ -36,53 +37,44 @@ class Variant:
 
 
 def variants(alpha: float, beta: float) -> dict[str, Variant]:
-    """All variants by name.
+    """All variants by name: what the paper compares with, then what else there is.
 
     Args:
         alpha: weight of the lower layer of a pair, as the recipe has it.
         beta: of the upper one.
     """
-    merged = MergeSettings(alpha=alpha, beta=beta)
-    found = {"merged": Variant(group="layers", merge=merged)}
-    found["merged, another seed"] = replace(found["merged"], seed=1)
-    for name, weights in (("merged equally", (1.0, 1.0)), ("merged, upper weighs ten", (0.1, 1.0))):
-        if weights != (alpha, beta):
-            layers = MergeSettings(alpha=weights[0], beta=weights[1])
-            found[name] = Variant(group="layers", merge=layers)
-    for method, name in (("upper", "upper"), ("lower", "lower"), ("even", "evenly spaced")):
-        if method == "lower" and beta == 0:
-            continue  # the same weights as "merged"
+    merged = Variant(group="layers", merge=MergeSettings(alpha=alpha, beta=beta))
+    sheared = Variant(group="vocabulary", factorize=SHEARED, loss=VOCABULARY)
+    found = {"merged": merged, "merged, another seed": replace(merged, seed=1)}
+    kept = {"upper": "upper", "even": "evenly spaced", "lower": "lower"}
+    if beta == 0:
+        del kept["lower"]  # the same weights as "merged"
+    for method, name in kept.items():
         layers = MergeSettings(method=method)  # type: ignore[arg-type]
-        found[f"{name} layers kept"] = Variant(group="layers", merge=layers)
+        found[f"{name} layers kept"] = replace(merged, merge=layers)
     for seed in range(3):
         layers = MergeSettings(method="random", seed=seed)
-        found[f"random layers kept, seed {seed}"] = Variant(group="layers", merge=layers)
-    found["merged, no KL"] = Variant(
-        group="layers", merge=merged, loss=LossSettings(ce=1.0, kl=0.0)
-    )
-    found["sheared, rank 96"] = Variant(group="vocabulary", factorize=SHEARED, loss=VOCABULARY)
-    found["no feature loss"] = Variant(
-        group="vocabulary", factorize=SHEARED, loss=LossSettings(ce=1.0, kl=0.0)
-    )
-    found["random start"] = Variant(
-        group="vocabulary", factorize=replace(SHEARED, init="random"), loss=VOCABULARY
-    )
-    found["joint start, KL"] = Variant(
-        group="vocabulary", factorize=replace(SHEARED, init="joint"), loss=LAYERS
-    )
-    found["joint start, KL, a sixth of the rate"] = replace(found["joint start, KL"], slower=6)
+        found[f"random layers kept, seed {seed}"] = replace(merged, merge=layers)
+    found["merged, no KL"] = replace(merged, loss=PLAIN)
+    found["sheared, rank 96"] = sheared
+    found["no feature loss"] = replace(sheared, loss=PLAIN)
+    found["random start"] = replace(sheared, factorize=replace(SHEARED, init="random"))
+    found["both at once"] = replace(merged, group="vocabulary", factorize=SHEARED,
+                                    loss=TOGETHER, longer=2)  # fmt: skip
     for rank in (32, 64, 128, 192):
         form = replace(SHEARED, rank=rank)
-        found[f"sheared, rank {rank}"] = Variant(
-            group="vocabulary", factorize=form, loss=VOCABULARY
-        )
-    found["both at once"] = Variant(
-        group="vocabulary", merge=merged, factorize=SHEARED, loss=TOGETHER, longer=2
-    )
-    found["joint start"] = Variant(
-        group="vocabulary", factorize=replace(SHEARED, init="joint"), loss=VOCABULARY
-    )
-    found["merged, layers compared"] = Variant(
-        group="layers", merge=merged, loss=replace(LAYERS, hidden=1.0)
-    )
-    return found
+        found[f"sheared, rank {rank}"] = replace(sheared, factorize=form)
+    return found | _ours(merged, sheared)
+
+
+def _ours(merged: Variant, sheared: Variant) -> dict[str, Variant]:
+    joint = replace(sheared, factorize=replace(SHEARED, init="joint"))
+    asked = replace(joint, loss=LAYERS)
+    return {
+        "joint start": joint,
+        "joint start, KL": asked,
+        "joint start, KL, a sixth of the rate": replace(asked, slower=6),
+        "merged equally": replace(merged, merge=MergeSettings(alpha=1.0, beta=1.0)),
+        "merged, upper weighs ten": replace(merged, merge=MergeSettings(alpha=0.1, beta=1.0)),
+        "merged, layers compared": replace(merged, loss=replace(LAYERS, hidden=1.0)),
+    }

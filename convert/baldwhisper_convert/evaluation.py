@@ -17,6 +17,11 @@ from baldwhisper_convert.scoring import word_error_rate, words_wrong
 FIXED = Mix(timestamps=0.5, prompts=0.0)
 """Half of the windows with timestamps, always the same ones."""
 
+FULL = 1500
+"""Encoder positions of 30 s."""
+MOST_SHORT = 4
+"""Times as many short windows at once as of 30 s: the loss holds a vocabulary for every token."""
+
 
 class Evaluator:
     """Scores a model on development windows.
@@ -25,7 +30,7 @@ class Evaluator:
         data: the windows; their transcripts are the references.
         prompts: special tokens.
         objective: what training minimizes; its terms are reported too, if it is given.
-        batch_size: windows at once.
+        batch_size: windows of 30 s at once; of short ones four times as many.
         device: torch device.
     """
 
@@ -49,9 +54,15 @@ class Evaluator:
         return results | {"wer": wer, "score": wer}
 
     def parts(self) -> list[list[int]]:
-        """All windows, in batches of like length."""
-        order = sorted(range(len(self.data.windows)), key=lambda i: self.data.windows[i].positions)
-        return [order[i : i + self.batch_size] for i in range(0, len(order), self.batch_size)]
+        """All windows, in batches of like length; more of short ones go at once."""
+        windows = self.data.windows
+        parts: list[list[int]] = [[]]
+        for i in sorted(range(len(windows)), key=lambda i: windows[i].positions):
+            padded = windows[i].positions * (len(parts[-1]) + 1)
+            if len(parts[-1]) == MOST_SHORT * self.batch_size or padded > self.batch_size * FULL:
+                parts.append([])
+            parts[-1].append(i)
+        return [part for part in parts if part]
 
     @torch.no_grad()
     def losses(self, model: Whisper, parts: Sequence[Sequence[int]]) -> dict[str, float]:

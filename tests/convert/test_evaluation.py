@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import Tensor
 
 from baldwhisper_convert import evaluation
@@ -82,6 +85,20 @@ def test_who_hears_everything_makes_no_error(
     spoken = [i for i, window in enumerate(data.windows) if window.kind != SILENCE]
     assert sorted(heard) == spoken
     assert len(spoken) == 9
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(st.integers(1, 1500), max_size=60), st.integers(1, 4))
+def test_short_windows_go_more_at_once(positions: list[int], batch_size: int) -> None:
+    windows = SimpleNamespace(windows=[SimpleNamespace(positions=n) for n in positions])
+    parts = Evaluator(windows, tiny_prompts(), batch_size=batch_size).parts()  # type: ignore[arg-type]
+    assert sorted(i for part in parts for i in part) == list(range(len(positions)))
+    for part in parts:
+        longest = max(positions[i] for i in part)
+        assert 0 < len(part) <= 4 * batch_size
+        assert len(part) * longest <= batch_size * 1500
+    if positions and max(positions) <= 375 and len(positions) <= 4 * batch_size:
+        assert len(parts) == 1
 
 
 def test_errors_are_counted_over_all_words(

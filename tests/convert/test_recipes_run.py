@@ -124,8 +124,8 @@ def variants(run: Path, output: Path) -> None:
     found = json.loads(results.read_text(encoding="utf-8"))
     rows = found["variants"]
     assert list(rows) == [
-        "merged", "merged, another seed", "merged equally", "merged, upper weighs ten",
-        "upper layers kept", "merged, no KL", "merged, layers compared",
+        "merged", "merged, another seed", "upper layers kept", "merged, no KL",
+        "merged equally", "merged, upper weighs ten", "merged, layers compared",
         "sheared, rank 96", "random start", "both at once",
     ]  # fmt: skip
     assert (found["windows"], found["share"]) == (3, 0.5)
