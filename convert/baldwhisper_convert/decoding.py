@@ -50,6 +50,8 @@ def decode_greedy(
     step = torch.tensor([prompts.sot_sequence(timestamps=timestamps)] * batch, device=audio.device)
     sampled = torch.empty(batch, 0, dtype=torch.long, device=audio.device)
     ended = torch.zeros(batch, dtype=torch.bool, device=audio.device)
+    numbers = torch.arange(batch, device=audio.device)
+    rows: list[list[int]] = [[] for _ in range(batch)]
     limit = max_tokens or model.dims.n_text_ctx // 2
     # The last token is not fed back, so one more than the context fits.
     for _ in range(min(limit, model.dims.n_text_ctx + 1 - step.shape[1])):
@@ -59,11 +61,27 @@ def decode_greedy(
         chosen = torch.where(ended, prompts.end, chosen)
         sampled = torch.cat([sampled, chosen[:, None]], dim=1)
         ended |= chosen == prompts.end
-        if bool(ended.all()):
+        left = int((~ended).sum())
+        if left == 0:
             break
+        if 2 * left <= len(ended):  # a row that loops should not take the others along
+            _put(rows, numbers, sampled)
+            keep = ~ended
+            numbers, sampled, chosen, ended = (x[keep] for x in (numbers, sampled, chosen, ended))
+            mask = mask if mask is None else mask[keep]
+            kv = {layer: (k[keep], v[keep]) for layer, (k, v) in kv.items()}
+            for layer in cache:
+                assert layer.kv is not None
+                layer.kv = layer.kv[0][keep], layer.kv[1][keep]
         step = chosen[:, None]
-    rows: list[list[int]] = sampled.tolist()
+    _put(rows, numbers, sampled)
     return [row[: row.index(prompts.end)] if prompts.end in row else row for row in rows]
+
+
+def _put(rows: list[list[int]], numbers: Tensor, sampled: Tensor) -> None:
+    """Writes what rows have sampled to their places in the batch as it was."""
+    for number, row in zip(numbers.tolist(), sampled.tolist(), strict=True):
+        rows[number] = row
 
 
 class Rules:

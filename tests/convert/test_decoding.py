@@ -112,6 +112,27 @@ def test_all_ended_stops_the_loop() -> None:
     assert [len(row) for row in rows] == [1, 1, 1]  # the first may not be the end
 
 
+@pytest.mark.parametrize(
+    ("timestamps", "towards_end", "chosen", "lengths", "left"),
+    [(False, 0.02, [3, 4, 1, 6, 0], [1, 19, 1, 1, 20], 2), (True, 0.01, [3, 0, 4], [1, 20, 10], 1)],
+)
+def test_rows_that_ended_are_left_behind(
+    timestamps: bool, towards_end: float, chosen: list[int], lengths: list[int], left: int
+) -> None:
+    """And the others are decoded as they are alone, over their own audio."""
+    model, audio = biased(towards_end), 3 * states(8)[chosen]
+    mask = torch.ones(len(chosen), 1, 1, 15, dtype=torch.bool)
+    sizes: list[int] = []
+    hook = model.decoder.register_forward_pre_hook(lambda _, given: sizes.append(len(given[0])))
+    rows = decode_greedy(model, audio, mask, PROMPTS, timestamps=timestamps)
+    hook.remove()
+    assert [len(row) for row in rows] == lengths
+    assert (sizes[0], sizes[-1]) == (len(chosen), left)
+    for number, row in enumerate(rows):
+        own = audio[number : number + 1]
+        assert decode_greedy(model, own, None, PROMPTS, timestamps=timestamps) == [row]
+
+
 @pytest.mark.parametrize("timestamps", [False, True])
 def test_masked_audio_is_not_heard(model: Whisper, timestamps: bool) -> None:
     audio = states(2)
