@@ -166,12 +166,12 @@ def main(
 ) -> None:
     """Train and measure the variants that are not measured yet."""
     opened = open_run(run, share)
-    per_epoch = len(opened.speech.windows.windows) // batch_size
+    per_epoch = max(1, len(opened.speech.windows.windows) // batch_size)
     training = TrainingSettings(
         epochs=epochs,
         batch_size=batch_size,
         learning_rate=learning_rate,
-        evaluate_every=max(1, per_epoch // 2),
+        evaluate_every=per_epoch,
         checkpoint_minutes=4.0,
         mixed_precision="bf16",
         mix=dataclasses.replace(TrainingSettings().mix, prompts=0.0),
