@@ -26,7 +26,6 @@ from baldwhisper_convert.stages import write_atomically
 
 BEST_FILE, FINAL_FILE, AVERAGE_FILE = "best.safetensors", "final.safetensors", "average.safetensors"
 PROGRESS_FILE, FINISHED_FILE = "progress.json", "finished.json"
-LOCK_FILE = "lock"
 
 
 @dataclass
@@ -111,12 +110,14 @@ class RunFolder:
         Raises:
             BlockingIOError: another process trains here; two would mix their checkpoints.
         """
-        with (self.path / LOCK_FILE).open("a", encoding="utf-8") as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise BlockingIOError(f"{self.path}: another process trains here") from None
+        folder = os.open(self.path, os.O_RDONLY)
+        try:
+            fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
             yield
+        except BlockingIOError:
+            raise BlockingIOError(f"{self.path}: another process trains here") from None
+        finally:
+            os.close(folder)
 
     def save(self, accelerator: Accelerator, progress: Progress, average: Average | None) -> None:
         """Writes a checkpoint and puts it in the place of the last one."""
