@@ -112,10 +112,11 @@ class RunFolder:
         """
         folder = os.open(self.path, os.O_RDONLY)
         try:
-            fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            try:
+                fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise BlockingIOError(f"{self.path}: another process trains here") from None
             yield
-        except BlockingIOError:
-            raise BlockingIOError(f"{self.path}: another process trains here") from None
         finally:
             os.close(folder)
 
