@@ -21,10 +21,9 @@ import numpy.typing as npt
 
 from baldwhisper_mlx.config import SAMPLE_RATE
 from baldwhisper_mlx.vad import default_method
+from benchmarks.machines import SAMPLE
 
 Samples = npt.NDArray[np.float32]
-ROOT = Path(__file__).resolve().parent.parent
-SAMPLE = ROOT / "examples/sample.wav"
 SECONDS = 40.0
 
 WAYS: dict[str, dict[str, Any]] = {

@@ -1,4 +1,4 @@
-"""What the benchmark scripts share: the machine they ran on, models by name, files written whole.
+"""What the benchmark scripts share: the machine, models by name, the sample, files written whole.
 
 The machine is described in a process of its own, so that a script which only waits for others
 does not load MLX.
@@ -14,6 +14,9 @@ from typing import Any
 import click
 
 from baldwhisper_mlx.bench.children import call
+
+SAMPLE = Path(__file__).resolve().parent.parent / "examples/sample.wav"
+"""The demo's recording; what is said is beside it as text."""
 
 
 def describe() -> dict[str, Any]:

@@ -22,9 +22,8 @@ import numpy.typing as npt
 from baldwhisper_mlx.audio import load_audio
 from baldwhisper_mlx.features import LogMelSpectrogram
 from baldwhisper_mlx.load import LoadedModel, load_model
-from benchmarks.machines import named_model, write_json
+from benchmarks.machines import SAMPLE, named_model, write_json
 
-SAMPLE = Path(__file__).resolve().parent.parent / "examples/sample.wav"
 LIKELY = 0.01
 """A token is within reach if at most this share of the vocabulary is likelier."""
 SENTENCES = {

@@ -18,8 +18,8 @@ import click
 import numpy as np
 
 from baldwhisper_mlx.config import SAMPLE_RATE
+from benchmarks.machines import SAMPLE
 
-SAMPLE = Path(__file__).resolve().parent.parent / "examples/sample.wav"
 WARM_UP = 200
 
 

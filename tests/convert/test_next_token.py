@@ -6,18 +6,11 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import Tensor
 
 from baldwhisper_convert import next_token
 from baldwhisper_convert.losses import cross_entropy, kl_divergence
 from baldwhisper_convert.next_token import next_token_terms
-
-
-def logits(n: int, width: int, seed: int, scale: float) -> tuple[Tensor, Tensor, Tensor]:
-    generator = torch.Generator().manual_seed(seed)
-    teacher = scale * torch.randn(n, width, generator=generator)
-    student = teacher + torch.randn(n, width, generator=generator)
-    return teacher, student, torch.randint(width, (n,), generator=generator)
+from tests.tiny_logits import logits
 
 
 @settings(max_examples=40, deadline=None)

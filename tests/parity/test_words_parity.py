@@ -6,6 +6,7 @@ import copy
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 import torch
 from hypothesis import given, settings
@@ -68,6 +69,33 @@ class Splitter:
 PIECES = [" the", " fox", "es", ".", ",", ' "', " (", ")", "!", " a", " b", " -", "?", '"', " "]
 
 
+def add_their_words(
+    segments: list[dict[str, Any]],
+    splitter: Splitter,
+    times: npt.NDArray[np.float64],
+    position: int,
+    last_speech: float,
+) -> None:
+    """The reference's words of segments, of `position` tokens whose times are known."""
+
+    def find_alignment(*_: Any, **__: Any) -> list[Any]:
+        if not position:
+            return []
+        parts, tokens = splitter.split_to_word_tokens([*range(position), splitter.eot])
+        edges = np.pad(np.cumsum([len(t) for t in tokens[:-1]]), (1, 0))
+        return [
+            timing.WordTiming(word, own, times[a], times[b], 0.5)
+            for word, own, a, b in zip(parts, tokens, edges[:-1], edges[1:], strict=False)
+        ]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(timing, "find_alignment", find_alignment)
+        timing.add_word_timestamps(
+            segments=segments, model=None, tokenizer=splitter, mel=None, num_frames=0,
+            last_speech_timestamp=last_speech,
+        )  # fmt: skip
+
+
 @settings(max_examples=300, deadline=None)
 @given(data=st.data())
 def test_words_of_a_window(data: st.DataObject) -> None:
@@ -100,26 +128,7 @@ def test_words_of_a_window(data: st.DataObject) -> None:
     ours, _ = words.add_words(
         segments, timed, splitter.decode, language="en", last_speech=last_speech
     )
-
-    def find_alignment(*_: Any, **__: Any) -> list[Any]:
-        if not position:
-            return []
-        parts, tokens = splitter.split_to_word_tokens([*range(position), splitter.eot])
-        edges = np.pad(np.cumsum([len(t) for t in tokens[:-1]]), (1, 0))
-        return [
-            timing.WordTiming(word, own, times[a], times[b], 0.5)
-            for word, own, a, b in zip(parts, tokens, edges[:-1], edges[1:], strict=False)
-        ]
-
-    original = timing.find_alignment
-    timing.find_alignment = find_alignment
-    try:
-        timing.add_word_timestamps(
-            segments=theirs, model=None, tokenizer=splitter, mel=None, num_frames=0,
-            last_speech_timestamp=last_speech,
-        )  # fmt: skip
-    finally:
-        timing.find_alignment = original
+    add_their_words(theirs, splitter, times, position, last_speech)
     for mine, other in zip(ours, theirs, strict=True):
         assert mine.words is not None
         if mine.start == mine.end:  # emptied, as their transcribe does after this
