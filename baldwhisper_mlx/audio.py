@@ -1,7 +1,4 @@
-"""Audio files to 16 kHz samples, and samples to the log-mel features Whisper hears.
-
-Decoding and resampling are soundfile's, ffmpeg's and soxr's; only the features are ours.
-"""
+"""Audio files to 16 kHz samples. Decoding and resampling are soundfile's, ffmpeg's and soxr's."""
 
 from __future__ import annotations
 
@@ -15,7 +12,6 @@ from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
-import numpy.typing as npt
 import soundfile
 import soxr
 
@@ -26,13 +22,10 @@ from baldwhisper_mlx.integrity import (
     missing_bytes,
     mp3_surplus,
 )
-
-Samples = npt.NDArray[np.float32]
+from baldwhisper_mlx.samples import Collector, Samples, is_finite
 
 _BLOCK = 2**20
 """Frames decoded at a time."""
-_MOST_IN_MEMORY = 20 * 60 * SAMPLE_RATE
-"""Samples (20 min, 77 MB) from which on they go to a temporary file."""
 _LOWEST_RATE = 1000
 """Hz; telephones have 8000."""
 _MAX_FRAMES = 2**48
@@ -133,7 +126,7 @@ def _decode_soundfile(data: bytes | Path, name: str) -> Samples:
             raise _BeyondLibsndfile("written into a pipe, so that its length is unknown")
         _check_length(data, name, container, file.extra_info)
         resampler = soxr.ResampleStream(rate, SAMPLE_RATE, 1, dtype="float32")
-        collected, n_frames = _Collected(), 0
+        collected, n_frames = Collector(), 0
         while True:
             try:
                 block = file.read(_BLOCK, dtype="float32", always_2d=True)
@@ -151,44 +144,6 @@ def _decode_soundfile(data: bytes | Path, name: str) -> Samples:
     if container not in ("MPEG", "OGG", "MP3") and n_frames < expected:
         raise ValueError(f"{name}: truncated, {n_frames} of {expected} samples can be read")
     return collected.samples()
-
-
-class _Collected:
-    """Samples as they come: in memory, or, once they are many, in a temporary file without a name.
-
-    An hour of audio takes 230 MB; in a file, what is not looked at takes no memory.
-    """
-
-    def __init__(self) -> None:
-        self._parts: list[Samples] = []
-        self._file: BinaryIO | None = None
-        self._length = 0
-
-    def add(self, part: Samples) -> None:
-        """Appends samples (n,)."""
-        self._parts.append(part)
-        self._length += len(part)
-        if self._length > _MOST_IN_MEMORY and self._file is None:
-            self._file = tempfile.TemporaryFile()  # noqa: SIM115
-        if self._file is not None:
-            for waiting in self._parts:
-                self._file.write(np.ascontiguousarray(waiting, np.float32).data)
-            self._parts.clear()
-
-    def samples(self) -> Samples:
-        """All of them (n,); what is in a file is given back with the array."""
-        if self._file is None:
-            return np.concatenate(self._parts) if self._parts else np.zeros(0, np.float32)
-        self._file.flush()
-        found: Samples = np.memmap(self._file, np.float32, "r", shape=(self._length,))
-        self._file.close()
-        return found
-
-
-def is_finite(samples: Samples) -> bool:
-    """Whether no sample is NaN or infinite, a block at a time."""
-    blocks = range(0, len(samples), _BLOCK)
-    return all(bool(np.isfinite(samples[i : i + _BLOCK]).all()) for i in blocks)
 
 
 def _check_length(data: bytes | Path, name: str, container: str, log: str) -> None:
@@ -237,7 +192,7 @@ def _decode_ffmpeg(data: bytes | Path, name: str, reason: str) -> Samples:
 
 def _read_pipe(command: Sequence[str]) -> tuple[Samples, int, str]:
     """What a program writes as float32, its exit code, and what it says."""
-    collected = _Collected()
+    collected = Collector()
     with tempfile.TemporaryFile() as errors:
         with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors) as process:
             assert process.stdout is not None

@@ -24,7 +24,7 @@ from baldwhisper_mlx.segments import Transcript
 from baldwhisper_mlx.writers import Writer
 
 if TYPE_CHECKING:
-    from baldwhisper_mlx.audio import Samples
+    from baldwhisper_mlx.samples import Samples
 
 Progress = Callable[[float, float], None]
 

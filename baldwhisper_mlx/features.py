@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from baldwhisper_mlx.config import HOP_LENGTH, SAMPLE_RATE
+from baldwhisper_mlx.samples import let_go
 
 N_FFT = 400
 N_FRAMES = 3000
@@ -112,6 +113,7 @@ class LogMelSpectrogram:
         segment = np.zeros(end - begin, np.float32)
         inside = self._samples[max(begin, 0) : end]
         segment[max(-begin, 0) :][: len(inside)] = inside
+        let_go(self._samples)
         if begin < 0:
             segment[:half] = segment[half + 1 : N_FFT + 1][::-1]
         return mx.array(segment)

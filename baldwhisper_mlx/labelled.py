@@ -14,7 +14,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from baldwhisper_mlx.audio import Samples, load_audio
+from baldwhisper_mlx.audio import load_audio
+from baldwhisper_mlx.samples import Samples
 
 Row = dict[str, Any]
 

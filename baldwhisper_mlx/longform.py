@@ -16,11 +16,12 @@ import mlx.core as mx
 import numpy as np
 import numpy.typing as npt
 
-from baldwhisper_mlx.audio import Samples, load_audio
+from baldwhisper_mlx.audio import load_audio
 from baldwhisper_mlx.clips import transcribe_clips
 from baldwhisper_mlx.config import SAMPLE_RATE
 from baldwhisper_mlx.features import N_FRAMES, LogMelSpectrogram
 from baldwhisper_mlx.load import LoadedModel, load_model
+from baldwhisper_mlx.samples import Samples
 from baldwhisper_mlx.segments import Segment, Transcript, retimed
 from baldwhisper_mlx.transcription import TEMPERATURES, check_samples, prepare
 from baldwhisper_mlx.vad import (

@@ -14,12 +14,12 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from baldwhisper_mlx.audio import is_finite
 from baldwhisper_mlx.config import SAMPLE_RATE
 from baldwhisper_mlx.decode import DecodingResult
 from baldwhisper_mlx.features import N_FRAMES, LogMelSpectrogram
 from baldwhisper_mlx.load import LoadedModel
 from baldwhisper_mlx.rules import DecodingOptions
+from baldwhisper_mlx.samples import is_finite
 from baldwhisper_mlx.segments import Segment, Transcript, make_segments, split_window
 from baldwhisper_mlx.words import add_words, advance_by_words, timed_tokens
 

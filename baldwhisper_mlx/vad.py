@@ -17,8 +17,8 @@ import numpy as np
 import numpy.typing as npt
 
 from baldwhisper_mlx.config import SAMPLE_RATE
+from baldwhisper_mlx.samples import Collector, Samples, blocks
 
-Samples = npt.NDArray[np.float32]
 Method = Literal["silero", "energy"]
 Span = tuple[int, int]
 """First sample, and the one after the last."""
@@ -120,6 +120,7 @@ def _joined(spans: Sequence[Sequence[int]], gap: int) -> list[list[int]]:
     return found
 
 
+_BLOCK_HOPS = 2000
 ENERGY_HOP = SAMPLE_RATE // 100
 _ENERGY_WIDTH = 3 * ENERGY_HOP
 _QUIET_WIDTH = 20  # times 10 ms
@@ -143,9 +144,12 @@ def energy_probabilities(samples: Samples) -> npt.NDArray[np.float32]:
 def _levels(samples: Samples) -> npt.NDArray[np.float32]:
     """Root mean square of 30 ms around every 10 ms (n,)."""
     n = -(-len(samples) // ENERGY_HOP)
-    padded = np.zeros(n * ENERGY_HOP + _ENERGY_WIDTH, np.float32)
-    padded[ENERGY_HOP : ENERGY_HOP + len(samples)] = samples
-    power = np.add.reduceat(np.square(padded), np.arange(0, len(padded), ENERGY_HOP))
+    power = np.zeros(n + 2, np.float32)
+    done = 1
+    for block in blocks(samples, _BLOCK_HOPS * ENERGY_HOP):
+        sums = np.add.reduceat(np.square(block), np.arange(0, len(block), ENERGY_HOP))
+        power[done : done + len(sums)] = sums
+        done += len(sums)
     mean: npt.NDArray[np.float32] = power[:n] + power[1 : n + 1] + power[2 : n + 2]
     levels: npt.NDArray[np.float32] = np.sqrt(mean / np.float32(_ENERGY_WIDTH))
     return levels
@@ -162,17 +166,19 @@ def silero_probabilities(samples: Samples) -> npt.NDArray[np.float32]:
         ModuleNotFoundError: silero-vad or onnxruntime is not installed.
     """
     session = _silero()
-    n = -(-len(samples) // SILERO_HOP)
-    padded = np.zeros(_SILERO_CONTEXT + n * SILERO_HOP, np.float32)
-    padded[_SILERO_CONTEXT : _SILERO_CONTEXT + len(samples)] = samples
     state = np.zeros((2, 1, 128), np.float32)
     rate = np.array(SAMPLE_RATE, np.int64)
-    found = np.zeros(n, np.float32)
-    for i in range(n):
-        window = padded[None, i * SILERO_HOP : (i + 1) * SILERO_HOP + _SILERO_CONTEXT]
-        probability, state = session.run(None, {"input": window, "state": state, "sr": rate})
-        found[i] = probability.item()
-    return found
+    before = np.zeros(_SILERO_CONTEXT, np.float32)
+    found: list[float] = []
+    for block in blocks(samples, _BLOCK_HOPS * SILERO_HOP):
+        rest = np.zeros(-len(block) % SILERO_HOP, np.float32)
+        padded = np.concatenate([before, block, rest])
+        before = padded[len(padded) - _SILERO_CONTEXT :]
+        for start in range(0, len(padded) - _SILERO_CONTEXT, SILERO_HOP):
+            window = padded[None, start : start + SILERO_HOP + _SILERO_CONTEXT]
+            probability, state = session.run(None, {"input": window, "state": state, "sr": rate})
+            found.append(probability.item())
+    return np.array(found, np.float32)
 
 
 def _silero() -> Any:
@@ -223,9 +229,11 @@ class Joined:
 
 def join_speech(samples: Samples, spans: Sequence[Span], pad: float = 0.0) -> Joined:
     """The spans of a recording, one after the other; `pad` in seconds, see `Joined.pad`."""
-    parts = [samples[start:end] for start, end in spans]
-    joined = np.concatenate(parts) if parts else samples[:0]
-    return Joined(joined, tuple(spans), round(pad * SAMPLE_RATE))
+    joined = Collector()
+    for start, end in spans:
+        for block in blocks(samples[start:end], _BLOCK_HOPS * ENERGY_HOP):
+            joined.add(block)
+    return Joined(joined.samples(), tuple(spans), round(pad * SAMPLE_RATE))
 
 
 def chunks_of(samples: Samples, spans: Sequence[Span], longest: int) -> list[Span]:

@@ -17,9 +17,10 @@ import click
 import numpy as np
 import numpy.typing as npt
 
-from baldwhisper_mlx.audio import Samples, load_audio
+from baldwhisper_mlx.audio import load_audio
 from baldwhisper_mlx.config import SAMPLE_RATE
 from baldwhisper_mlx.labelled import audio_of, read_rows
+from baldwhisper_mlx.samples import Samples
 from baldwhisper_mlx.vad import default_method
 from benchmarks.machines import describe, write_json
 

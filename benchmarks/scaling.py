@@ -19,12 +19,12 @@ from typing import Any
 import click
 import soundfile
 
-from baldwhisper_mlx.audio import Samples
 from baldwhisper_mlx.bench.children import Child
 from baldwhisper_mlx.bench.clips import read_recordings
 from baldwhisper_mlx.bench.machine import chip, load_average, slug
 from baldwhisper_mlx.bench.results import NUMBER
 from baldwhisper_mlx.config import SAMPLE_RATE
+from baldwhisper_mlx.samples import Samples
 from benchmarks.machines import describe, named_model, write_json
 
 SCHEMA = "baldwhisper-scaling/1"

@@ -21,8 +21,9 @@ import click
 import numpy as np
 
 import baldwhisper_mlx
-from baldwhisper_mlx.audio import Samples, load_audio
+from baldwhisper_mlx.audio import load_audio
 from baldwhisper_mlx.labelled import audio_of, read_rows
+from baldwhisper_mlx.samples import Samples
 from benchmarks.agreement import openai_model
 from benchmarks.machines import describe, write_json
 

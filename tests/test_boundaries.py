@@ -30,11 +30,11 @@ STANDARD_LIBRARY_ONLY = ("_version", "config", "languages", "quantization")
 RUNTIME_ARROWS: dict[str, set[str]] = {
     "_version": set(),
     "alignment": {"cache", "config", "warping"},
-    "audio": {"config", "integrity"},
+    "audio": {"config", "integrity", "samples"},
     "bench.cases": set(),
     "bench.ceilings": set(),
     "bench.children": set(),
-    "bench.clips": {"audio", "config"},
+    "bench.clips": {"audio", "config", "samples"},
     "bench.costs": {"config", "model"},
     "bench.memory": set(),
     "bench.results": set(),
@@ -50,7 +50,7 @@ RUNTIME_ARROWS: dict[str, set[str]] = {
     "evaluation": set(),
     "evaluation.alignment": {"evaluation.scoring"},
     "evaluation.bootstrap": set(),
-    "evaluation.dataset": {"audio", "labelled"},
+    "evaluation.dataset": {"labelled", "samples"},
     "evaluation.hypotheses": {"model_files"},
     "evaluation.normalizers": set(),
     "evaluation.report": {
@@ -66,10 +66,10 @@ RUNTIME_ARROWS: dict[str, set[str]] = {
         "evaluation.normalizers",
         "evaluation.scoring",
     },
-    "features": {"config"},
+    "features": {"config", "samples"},
     "functions": {"tiles"},
     "integrity": set(),
-    "labelled": {"audio"},
+    "labelled": {"audio", "samples"},
     "languages": set(),
     "loops": set(),
     "model": {"cache", "config", "embedding", "functions", "tiles"},
@@ -77,10 +77,11 @@ RUNTIME_ARROWS: dict[str, set[str]] = {
     "quantized": {"embedding", "quantization"},
     "rules": {"config", "functions"},
     "tiles": set(),
+    "samples": {"config"},
     "segments": {"config"},
     "subtitles": {"segments"},
     "tokenizer": {"config", "languages"},
-    "vad": {"config"},
+    "vad": {"config", "samples"},
     "warping": set(),
     "words": {"config", "segments"},
     "writers": {"segments", "subtitles"},
@@ -110,7 +111,7 @@ STAGE_USERS = {
 # What of the runtime the converter may know: its contract, and how it reads speech, decodes and
 # tokenizes, so that what trains is what is transcribed. None of it loads MLX. Export also runs
 # what it wrote.
-WITHOUT_MLX = ("audio", "integrity", "labelled", "tokenizer", "warping")
+WITHOUT_MLX = ("audio", "integrity", "labelled", "samples", "tokenizer", "warping")
 CONTRACT = {f"baldwhisper_mlx.{name}" for name in (*STANDARD_LIBRARY_ONLY, *WITHOUT_MLX)}
 EXPORT_MAY = CONTRACT | {"baldwhisper_mlx.load"}
 

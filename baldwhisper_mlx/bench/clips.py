@@ -12,8 +12,9 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
-from baldwhisper_mlx.audio import Samples, load_audio
+from baldwhisper_mlx.audio import load_audio
 from baldwhisper_mlx.config import SAMPLE_RATE
+from baldwhisper_mlx.samples import Samples
 
 SUFFIXES = (".flac", ".m4a", ".mp3", ".mp4", ".ogg", ".opus", ".wav", ".webm")
 """What counts as a recording in a folder."""

@@ -11,11 +11,11 @@ from typing import Any
 import mlx.core as mx
 
 from baldwhisper_mlx import __version__
-from baldwhisper_mlx.audio import Samples
 from baldwhisper_mlx.clips import transcribe_clips
 from baldwhisper_mlx.evaluation.dataset import Clip, Speech
 from baldwhisper_mlx.evaluation.hypotheses import Heard, Hypotheses, Hypothesis, Run
 from baldwhisper_mlx.load import LoadedModel
+from baldwhisper_mlx.samples import Samples
 from baldwhisper_mlx.transcription import TEMPERATURES
 
 

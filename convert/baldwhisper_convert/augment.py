@@ -11,8 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 import soxr
 
-from baldwhisper_mlx.audio import Samples
 from baldwhisper_mlx.config import SAMPLE_RATE
+from baldwhisper_mlx.samples import Samples
 
 Audio = Samples
 """Mono samples (N,) float32 at 16 kHz."""

@@ -13,9 +13,9 @@ from dataclasses import dataclass, field
 
 import soundfile
 
-from baldwhisper_mlx.audio import Samples
 from baldwhisper_mlx.config import SAMPLE_RATE
 from baldwhisper_mlx.labelled import audio_of, decode_audio, read_rows
+from baldwhisper_mlx.samples import Samples
 
 GROUP_COLUMNS = ("run", "chapter", "speaker", "speaker_id", "client_id")
 """Columns that tell whose speech goes on from one utterance to the next."""

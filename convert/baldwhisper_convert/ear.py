@@ -14,8 +14,8 @@ from torch import Tensor
 from baldwhisper_convert.labels import Sound
 from baldwhisper_convert.modeling import Whisper
 from baldwhisper_convert.windows import POSITIONS_PER_SECOND, WINDOW_SECONDS
-from baldwhisper_mlx.audio import Samples
 from baldwhisper_mlx.config import HOP_LENGTH, SAMPLE_RATE, bucketed_positions
+from baldwhisper_mlx.samples import Samples
 
 _WHOLE = round(WINDOW_SECONDS * POSITIONS_PER_SECOND)
 

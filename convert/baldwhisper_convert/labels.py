@@ -15,7 +15,7 @@ from baldwhisper_convert.prepared import PreparedWindow
 from baldwhisper_convert.prompts import TIMESTAMP_STEP, Prompts
 from baldwhisper_convert.scoring import words_wrong
 from baldwhisper_convert.windows import Window
-from baldwhisper_mlx.audio import Samples
+from baldwhisper_mlx.samples import Samples
 
 _ROOM = 8
 """Tokens of the context that a label leaves for the start and the end."""

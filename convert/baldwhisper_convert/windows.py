@@ -13,8 +13,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from baldwhisper_mlx.audio import Samples
 from baldwhisper_mlx.config import FRAMES_PER_POSITION, HOP_LENGTH, SAMPLE_RATE
+from baldwhisper_mlx.samples import Samples
 
 WINDOW_SECONDS = 30.0
 POSITIONS_PER_SECOND = SAMPLE_RATE // (HOP_LENGTH * FRAMES_PER_POSITION)

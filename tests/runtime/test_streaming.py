@@ -12,7 +12,7 @@ import pytest
 import soundfile
 import soxr
 
-from baldwhisper_mlx import audio
+from baldwhisper_mlx import audio, samples
 from baldwhisper_mlx.audio import load_audio
 
 BLOCK = 1000
@@ -21,6 +21,7 @@ BLOCK = 1000
 @pytest.fixture(autouse=True)
 def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(audio, "_BLOCK", BLOCK)
+    monkeypatch.setattr(samples, "_BLOCK", BLOCK)
 
 
 def sound(n: int, channels: int) -> np.ndarray:
@@ -33,7 +34,7 @@ def sound(n: int, channels: int) -> np.ndarray:
 def test_blocks_are_the_whole(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rate: int, n: int, in_memory: int
 ) -> None:
-    monkeypatch.setattr(audio, "_MOST_IN_MEMORY", in_memory)
+    monkeypatch.setattr(samples, "_MOST_IN_MEMORY", in_memory)
     frames = sound(n, 2)
     soundfile.write(tmp_path / "a.wav", frames, rate, subtype="FLOAT")
     expected = frames.mean(axis=1, dtype=np.float32)
@@ -62,7 +63,7 @@ def test_what_ffmpeg_writes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     in_memory = load_audio(tmp_path / "a.m4a")
     assert not isinstance(in_memory, np.memmap)
     assert len(in_memory) >= 30_000
-    monkeypatch.setattr(audio, "_MOST_IN_MEMORY", 10)
+    monkeypatch.setattr(samples, "_MOST_IN_MEMORY", 10)
     in_a_file = load_audio(tmp_path / "a.m4a")
     assert isinstance(in_a_file, np.memmap)
     np.testing.assert_array_equal(in_a_file, in_memory)
