@@ -23,6 +23,7 @@ from typing import Any
 import click
 
 from baldwhisper_convert.checkpoint import read_checkpoint
+from baldwhisper_convert.distill import LossSettings
 from baldwhisper_convert.evaluation import Evaluator
 from baldwhisper_convert.factorize import count_parameters
 from baldwhisper_convert.logbook import LOG_FILE, read_log
@@ -37,6 +38,9 @@ from benchmarks.reproduction_variants import Variant, variants
 
 TEACHER, MERGED, STUDENT = "01-finetune", "02-merge", "03-distill"
 """Stage folders of the run."""
+
+Metrics = dict[str, Any]
+"""What a training says of itself: `steps`, `seconds` and its results."""
 
 
 @dataclass(frozen=True)
@@ -90,31 +94,47 @@ def open_run(folder: Path, share: float = 1.0) -> Run:
 
 def train_variant(run: Run, variant: Variant, training: TrainingSettings, folder: Path) -> Any:
     """Makes a variant's student, trains it in `folder` and counts its word errors."""
-    model = run.student
-    if variant.merge:
-        model, _ = run_merge(run.teacher, variant.merge, None, folder)
-    if variant.factorize:
-        model, _ = run_factorize(model, variant.factorize, run.speech, None)
-    folder.mkdir(parents=True, exist_ok=True)
     training = dataclasses.replace(
         training,
         epochs=training.epochs * variant.longer,
         learning_rate=training.learning_rate / variant.slower,
         seed=variant.seed,
     )
-    trained, metrics = run_distill(
-        model, run.teacher.checkpoint, training, variant.loss, run.speech, run.dev, folder
-    )
-    looks = [row for row in read_log(folder / LOG_FILE) if "dev" in row]
+
+    def train(model: Model, loss: LossSettings, folder: Path) -> tuple[Model, Metrics]:
+        folder.mkdir(parents=True, exist_ok=True)
+        teacher = run.teacher.checkpoint
+        return run_distill(model, teacher, training, loss, run.speech, run.dev, folder)
+
+    model, trainings = run.student, list[tuple[Path, Metrics]]()
+    if variant.merge:
+        model, _ = run_merge(run.teacher, variant.merge, None, folder)
+    if variant.before:
+        model, metrics = train(model, variant.before, folder / "before")
+        trainings.append((folder / "before", metrics))
+    if variant.factorize:
+        model, _ = run_factorize(model, variant.factorize, run.speech, None)
+    model, metrics = train(model, variant.loss, folder)
+    trainings.append((folder, metrics))
     return {
         "group": variant.group,
-        "parameters": count_parameters(trained.checkpoint),
-        "steps": metrics["steps"],
-        "seconds": metrics["seconds"],
-        "curve": [[row["step"], row["dev"]["wer"]] for row in looks],
+        "parameters": count_parameters(model.checkpoint),
+        "steps": sum(metrics["steps"] for _, metrics in trainings),
+        "seconds": sum(metrics["seconds"] for _, metrics in trainings),
+        "curve": curve(trainings),
         "settings": dataclasses.asdict(variant),
-        "word_errors": word_errors(trained, run.dev),
+        "word_errors": word_errors(model, run.dev),
     }
+
+
+def curve(trainings: Sequence[tuple[Path, Metrics]]) -> list[list[float]]:
+    """Step and WER of every look at the development data, steps counted through all trainings."""
+    points, before = list[list[float]](), 0
+    for folder, metrics in trainings:
+        looks = [row for row in read_log(folder / LOG_FILE) if "dev" in row]
+        points += [[before + row["step"], row["dev"]["wer"]] for row in looks]
+        before += metrics["steps"]
+    return points
 
 
 def word_errors(model: Model, dev: Speech) -> list[tuple[int, int]]:

@@ -27,6 +27,8 @@ class Variant:
     """How the teacher's layers are made fewer; None to start from the recipe's merged and trained
     student."""
     factorize: FactorizeSettings | None = None
+    before: LossSettings | None = None
+    """Of a training of the merged student before it is sheared; None for no such training."""
     loss: LossSettings = field(default_factory=lambda: LAYERS)
     longer: int = 1
     """Times the usual number of passes: for what takes two trainings otherwise."""
@@ -61,6 +63,8 @@ def variants(alpha: float, beta: float) -> dict[str, Variant]:
     found["random start"] = replace(sheared, factorize=replace(SHEARED, init="random"))
     found["both at once"] = replace(merged, group="vocabulary", factorize=SHEARED,
                                     loss=TOGETHER, longer=2)  # fmt: skip
+    found["one after the other"] = replace(merged, group="vocabulary", before=LAYERS,
+                                           factorize=SHEARED, loss=VOCABULARY)  # fmt: skip
     for rank in (32, 64, 128, 192):
         form = replace(SHEARED, rank=rank)
         found[f"sheared, rank {rank}"] = replace(sheared, factorize=form)

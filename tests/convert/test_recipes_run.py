@@ -40,12 +40,17 @@ def run(recipe: Path, folder: Path, teacher: Path, data: dict[str, Path]) -> Non
     assert result.exit_code == 0, result.output
 
 
+def wide_teacher(folder: Path, layers: int) -> Path:
+    """As wide as rank 96 needs, with so many decoder layers."""
+    width = {"n_audio_state": 128, "n_text_state": 128}
+    dims = tiny_dims(**width, n_audio_layer=1, n_text_layer=layers)
+    return tiny_hf_folder(folder, tiny_hf_model(dims))
+
+
 @pytest.fixture(scope="module")
 def teacher(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """As wide as rank 96 needs, with pairs of decoder layers."""
-    width = {"n_audio_state": 128, "n_text_state": 128}
-    dims = tiny_dims(**width, n_audio_layer=1, n_text_layer=4)
-    return tiny_hf_folder(tmp_path_factory.mktemp("teacher") / "model", tiny_hf_model(dims))
+    """With pairs of decoder layers."""
+    return wide_teacher(tmp_path_factory.mktemp("teacher") / "model", layers=4)
 
 
 def jeli_asr(folder: Path, train: int = 17) -> Path:
@@ -68,8 +73,8 @@ def jeli_asr(folder: Path, train: int = 17) -> Path:
     return folder
 
 
-def check(folder: Path, dynamic: bool) -> None:
-    """All stages are there, and the last one transcribes."""
+def check(folder: Path, dynamic: bool, layers: int = 2) -> None:
+    """All stages are there, and the last one has so many decoder layers and transcribes."""
     kinds = ["finetune", "merge", "distill", "factorize", "distill"]
     names = [f"{number:02}-{kind}" for number, kind in enumerate(kinds, start=1)]
     assert [path.name for path in sorted(folder.glob("0*"))] == names
@@ -79,7 +84,7 @@ def check(folder: Path, dynamic: bool) -> None:
         assert manifest.stage == kind
     loaded = baldwhisper_mlx.load_model(folder / names[-1])
     assert loaded.config.audio_context == ("dynamic" if dynamic else "full")
-    assert (loaded.config.n_text_layer, loaded.config.embedding_rank) == (2, 96)
+    assert (loaded.config.n_text_layer, loaded.config.embedding_rank) == (layers, 96)
     heard = baldwhisper_mlx.transcribe(np.zeros(8000, np.float32), loaded, temperature=0.0)
     assert heard.duration == 0.5
 
@@ -100,13 +105,28 @@ def test_bambara(teacher: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     assert sizes == [1, 16]  # dev is what training does not see
 
 
-def test_mboshi(teacher: Path, tmp_path: Path) -> None:
-    recipe = ROOT / "recipes/mboshi.toml"
+def mboshi(recipe: Path, folder: Path, teacher: Path) -> None:
+    """Runs one of the recipes for Mboshi on 16 clips and 3 to choose by."""
     names = set(read_recipe(recipe).data)
     assert names == {"train", "dev", "states", "dev_states"}
-    speech = {name: tiny_speech(tmp_path / name, n) for name, n in (("train", 16), ("dev", 3))}
+    speech = {name: tiny_speech(folder / name, n) for name, n in (("train", 16), ("dev", 3))}
     data = {name: speech["dev" if name.startswith("dev") else "train"] for name in names}
-    run(recipe, tmp_path, teacher, data)
+    run(recipe, folder, teacher, data)
+
+
+def test_mboshi_with_kept_layers(tmp_path: Path) -> None:
+    teacher = wide_teacher(tmp_path / "teacher", layers=6)
+    mboshi(ROOT / "recipes/mboshi-kept.toml", tmp_path, teacher)
+    check(tmp_path / "out", dynamic=True, layers=3)
+    manifest = read_manifest(tmp_path / "out/02-merge")
+    assert manifest is not None
+    assert manifest.settings["merge"]["keep"] == [0, 3, 5]
+    (states,) = tmp_path.glob("out/prepared/states-*/windows.jsonl")
+    assert len(states.read_text(encoding="utf-8").splitlines()) == 3 * 16
+
+
+def test_mboshi(teacher: Path, tmp_path: Path) -> None:
+    mboshi(ROOT / "recipes/mboshi.toml", tmp_path, teacher)
     check(tmp_path / "out", dynamic=True)
     config = json.loads((tmp_path / "out/03-distill/config.json").read_text(encoding="utf-8"))
     assert config["audio_context"] == "dynamic"
@@ -117,17 +137,17 @@ def variants(run: Path, output: Path) -> None:
     """Some of benchmarks/reproduction.py's on the run: trained once, compared within a group."""
     results = output.with_suffix(".json")
     arguments = [str(run), "--output", str(output), "--results", str(results), "--epochs", "1"]
-    for name in ("merged", "upper", "rank 96", "random start", "both at once"):
+    for name in ("merged", "upper", "rank 96", "random start", "both at once", "one after"):
         arguments += ["--only", name]
     done = CliRunner().invoke(reproduction.main, [*arguments, "--share", "0.5"])
     assert done.exit_code == 0, done.output
-    assert done.output.count("WER") == 10
+    assert done.output.count("WER") == 11
     found = json.loads(results.read_text(encoding="utf-8"))
     rows = found["variants"]
     assert list(rows) == [
         "merged", "merged, another seed", "upper layers kept", "merged, no KL",
         "merged equally", "merged, upper weighs ten", "merged, layers compared",
-        "sheared, rank 96", "random start", "both at once",
+        "sheared, rank 96", "random start", "both at once", "one after the other",
     ]  # fmt: skip
     assert (found["windows"], found["share"]) == (3, 0.5)
     for first in ("merged", "sheared, rank 96"):
@@ -137,9 +157,14 @@ def variants(run: Path, output: Path) -> None:
         read_log(output / name / LOG_FILE)[0]["loss"] for name in ("merged", "merged--another-seed")
     }
     assert len(first_losses) == 2
-    for row in rows.values():
+    turns = rows["one after the other"]
+    assert turns["steps"] == rows["both at once"]["steps"] == 2 * rows["merged"]["steps"]
+    assert turns["curve"][: len(rows["merged"]["curve"])] == rows["merged"]["curve"]
+    assert turns["parameters"] == rows["both at once"]["parameters"]
+    for name, row in rows.items():
         assert row["curve"][-1][0] == row["steps"]
-        best = min(rate for _, rate in row["curve"])
+        before = rows["merged"]["steps"] if name == "one after the other" else 0
+        best = min(rate for step, rate in row["curve"] if step > before)
         assert 100 * row["wer"] == pytest.approx(100 * best, abs=0.01)
     again = CliRunner().invoke(reproduction.main, arguments)
     assert (again.exit_code, again.output) == (0, "")
