@@ -10,7 +10,6 @@ speech has; a loop is a phrase over and over.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,7 @@ import numpy.typing as npt
 
 from baldwhisper_mlx.config import SAMPLE_RATE
 from baldwhisper_mlx.vad import default_method
-from benchmarks.machines import SAMPLE
+from benchmarks.machines import SAMPLE, model_or_bundled, write_json
 
 Samples = npt.NDArray[np.float32]
 SECONDS = 40.0
@@ -131,8 +130,8 @@ def main(models: tuple[str, ...], output: Path) -> None:
             if way.get("vad") != "silero" or default_method() == "silero"}  # fmt: skip
     result: dict[str, Any] = {"seconds": SECONDS, "detector of batches": default_method()}
     for item in models or ("base-en=",):
-        name, _, folder = item.partition("=")
-        loaded = baldwhisper_mlx.load_model(folder or None)
+        name, folder = model_or_bundled(item)
+        loaded = baldwhisper_mlx.load_model(folder)
         rows = result.setdefault("models", {}).setdefault(name, {})
         for sound, (make, spoken) in SOUNDS.items():
             samples = make()
@@ -143,7 +142,7 @@ def main(models: tuple[str, ...], output: Path) -> None:
                     f"{name}, {sound}, {way}: {found['words']} words, {found['invented']} "
                     f"invented, {found['missed']} missed" + (", a loop" if found["loop"] else "")
                 )
-    output.write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        write_json(output, result)
 
 
 if __name__ == "__main__":

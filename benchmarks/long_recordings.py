@@ -22,7 +22,7 @@ from baldwhisper_mlx.config import SAMPLE_RATE
 from baldwhisper_mlx.labelled import audio_of, read_rows
 from baldwhisper_mlx.samples import Samples
 from baldwhisper_mlx.vad import default_method
-from benchmarks.machines import describe, write_json
+from benchmarks.machines import describe, model_or_bundled, write_json
 
 PAUSE = 0.6
 """Seconds between two clips."""
@@ -78,8 +78,8 @@ def main(
     }  # fmt: skip
     clean = load_normalizer(normalizer)
     for item in models or ("base-en=",):
-        name, _, path = item.partition("=")
-        loaded = baldwhisper_mlx.load_model(path or None)
+        name, model = model_or_bundled(item)
+        loaded = baldwhisper_mlx.load_model(model)
         baldwhisper_mlx.transcribe(samples[: 30 * SAMPLE_RATE], loaded, language=language)
         rows: dict[str, Any] = {way: {"seconds": []} for way in ways}
         for _ in range(rounds):

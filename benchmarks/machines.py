@@ -44,6 +44,16 @@ def named_model(item: str) -> tuple[str, Path]:
     return name, Path(folder)
 
 
+def model_or_bundled(item: str) -> tuple[str, Path | None]:
+    """As `named_model`; without DIR, as in "NAME=", the model that comes with the package (None).
+
+    Raises:
+        click.UsageError: there is no name, or no such folder.
+    """
+    name, equals, folder = item.partition("=")
+    return (name, None) if name and equals and not folder else named_model(item)
+
+
 def write_json(path: Path, content: dict[str, Any]) -> None:
     """Writes a result file, whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -25,7 +25,7 @@ from baldwhisper_mlx.audio import load_audio
 from baldwhisper_mlx.labelled import audio_of, read_rows
 from baldwhisper_mlx.samples import Samples
 from benchmarks.agreement import openai_model
-from benchmarks.machines import describe, write_json
+from benchmarks.machines import describe, model_or_bundled, write_json
 
 NEAR = 0.08
 """Seconds; four of the encoder's positions."""
@@ -57,7 +57,7 @@ def openai_words(checkpoint: str, language: str) -> Transcriber:
     return transcribe
 
 
-def our_words(folder: str | None, language: str) -> Transcriber:
+def our_words(folder: Path | None, language: str) -> Transcriber:
     """The runtime's words, with the weights as they are stored."""
     loaded = baldwhisper_mlx.load_model(folder)
 
@@ -126,8 +126,8 @@ def main(
         "models": {},
     }
     for item in models:
-        name, _, path = item.partition("=")
-        transcribe = our_words(path or None, language)
+        name, model = model_or_bundled(item)
+        transcribe = our_words(model, language)
         found = [
             pair
             for samples, others in zip(clips, expected, strict=True)
