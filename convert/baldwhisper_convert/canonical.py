@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from baldwhisper_convert.keymaps import FUSED, listed, match, match_any
-from baldwhisper_mlx.config import Dtype, EmbeddingProjections, default_alignment_heads
+from baldwhisper_mlx.config import Dtype, EmbeddingProjections
 
 State = dict[str, torch.Tensor]
 Heads = tuple[tuple[int, int], ...]
@@ -262,8 +262,3 @@ def sinusoids(length: int, channels: int) -> torch.Tensor:
     scale = torch.linspace(0, 1, channels // 2, dtype=torch.float64)
     angles = torch.arange(length, dtype=torch.float64)[:, None] * 10000.0 ** -scale[None, :]
     return torch.cat([angles.sin(), angles.cos()], dim=1).float()
-
-
-def default_heads(dims: Dimensions) -> Heads:
-    """Heads that give words their times where a checkpoint names none."""
-    return default_alignment_heads(dims.n_text_layer, dims.n_text_head)

@@ -24,7 +24,7 @@ from baldwhisper_convert.model_folder import is_model_folder, read_model_folder
 from baldwhisper_convert.tokenizer_files import TOKENIZER_PATTERNS, find_vocabulary
 from baldwhisper_convert.vocabulary import Vocabulary
 from baldwhisper_convert.weight_files import find_weights
-from baldwhisper_mlx.config import AudioContext, ModelConfig
+from baldwhisper_mlx.config import AudioContext, ModelConfig, default_alignment_heads
 from baldwhisper_mlx.tokenizer import Tokenizer
 
 SMALLEST_MULTILINGUAL_VOCABULARY = 51865
@@ -73,6 +73,12 @@ class Checkpoint:
                     f"{self.source}: alignment head ({layer}, {head}) does not exist in a decoder "
                     f"of {self.dims.n_text_layer} layers with {self.dims.n_text_head} heads"
                 )
+
+    @property
+    def heads(self) -> Heads:
+        """Heads that give words their times: the source's, or by default the upper layers'."""
+        default = default_alignment_heads(self.dims.n_text_layer, self.dims.n_text_head)
+        return self.alignment_heads or default
 
     @property
     def embedding(self) -> EmbeddingForm:

@@ -18,7 +18,6 @@ from baldwhisper_convert.canonical import (
     EMBEDDING,
     State,
     converted,
-    default_heads,
     fuse,
 )
 from baldwhisper_convert.checkpoint import Checkpoint
@@ -107,7 +106,7 @@ def model_config(
             special_tokens=dict(checkpoint.vocabulary.special_tokens),
             is_multilingual=checkpoint.multilingual,
             timestamp_begin=checkpoint.vocabulary.timestamp_begin,
-            alignment_heads=checkpoint.alignment_heads or default_heads(checkpoint.dims),
+            alignment_heads=checkpoint.heads,
             dtype=dtype,
             embedding_rank=form.rank,
             embedding_projections=form.projections,

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from baldwhisper_convert.canonical import Dimensions, default_heads
+from baldwhisper_convert.canonical import Dimensions
 from baldwhisper_convert.checkpoint import Checkpoint
 from baldwhisper_convert.destination import EXPORTED_BY
 from baldwhisper_convert.keymaps import HF_DIMENSIONS
@@ -63,9 +63,8 @@ def generation_config(checkpoint: Checkpoint) -> dict[str, Any]:
     An English-only model has no languages and no tasks, as in OpenAI's own folders.
     """
     tokenizer, special = checkpoint.tokenizer(), checkpoint.vocabulary.special_tokens
-    heads = checkpoint.alignment_heads or default_heads(checkpoint.dims)
     config: dict[str, Any] = {
-        "alignment_heads": [list(pair) for pair in heads],
+        "alignment_heads": [list(pair) for pair in checkpoint.heads],
         "begin_suppress_tokens": list(tokenizer.blank_tokens),
         "bos_token_id": tokenizer.eot,
         "decoder_start_token_id": tokenizer.sot,

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from baldwhisper_convert.canonical import default_heads
 from baldwhisper_convert.checkpoint import Checkpoint
 from baldwhisper_mlx.config import CONTROL_TOKENS, Dtype, ModelConfig
 from baldwhisper_mlx.quantization import storage
@@ -145,7 +144,6 @@ def hf_model_card(
 
 
 def _values(checkpoint: Checkpoint, name: str) -> dict[str, Any]:
-    heads = checkpoint.alignment_heads or default_heads(checkpoint.dims)
     origin = "from the source"
     if not checkpoint.alignment_heads:
         origin = "the default: all of the last half of the decoder layers"
@@ -154,7 +152,7 @@ def _values(checkpoint: Checkpoint, name: str) -> dict[str, Any]:
         "source": _source(checkpoint),
         "format": checkpoint.format,
         "languages": len(checkpoint.vocabulary.special_tokens) - len(CONTROL_TOKENS),
-        "heads": f"{len(heads)}, {origin}",
+        "heads": f"{len(checkpoint.heads)}, {origin}",
         "license_line": f"license: {checkpoint.licence}\n" if checkpoint.licence else "",
         "licence": _licence(checkpoint),
     }

@@ -11,10 +11,10 @@ from baldwhisper_convert.canonical import (
     EmbeddingForm,
     canonical_shapes,
     check_state,
-    default_heads,
     sinusoids,
 )
 from baldwhisper_convert.keymaps import HUGGING_FACE, rename
+from baldwhisper_mlx.config import default_alignment_heads
 from tests import tiny
 
 # name: mels, vocabulary, width, heads, encoder layers, decoder layers, million parameters
@@ -82,7 +82,9 @@ def test_default_alignment_heads_are_openais() -> None:
     for layers in (1, 2, 3, 4):
         dims = tiny.tiny_dims(n_text_layer=layers, n_audio_layer=1)
         expected = Whisper(ModelDimensions(**vars(dims))).alignment_heads.indices().T.tolist()
-        assert [list(pair) for pair in default_heads(dims)] == expected
+        assert [
+            list(pair) for pair in default_alignment_heads(dims.n_text_layer, dims.n_text_head)
+        ] == expected
 
 
 def test_all_problems_of_a_state_are_named_at_once() -> None:

@@ -15,11 +15,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from baldwhisper_convert.canonical import default_heads
 from baldwhisper_convert.checkpoint import Checkpoint, read_checkpoint
 from baldwhisper_convert.export import export_mlx, mlx_tensors, model_config
 from baldwhisper_mlx import load_model
-from baldwhisper_mlx.config import ModelConfig
+from baldwhisper_mlx.config import ModelConfig, default_alignment_heads
 from tests import tiny, tiny_vocabulary
 
 FILES = ["README.md", "config.json", "model.safetensors", "vocabulary.tiktoken"]
@@ -172,7 +171,7 @@ def test_real_vocabularies_and_mel_bins(mels: int, n_vocab: int, tmp_path: Path)
     assert (config.n_mels, config.n_vocab) == (mels, n_vocab)
     assert config.is_multilingual == (n_vocab > 51864)
     assert config.timestamp_begin == n_vocab - 1501
-    assert config.alignment_heads == default_heads(dims)
+    assert config.alignment_heads == default_alignment_heads(2, dims.n_text_head)
 
 
 def test_audio_context_is_stored(tmp_path: Path, reference: Checkpoint) -> None:
