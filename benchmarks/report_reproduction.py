@@ -21,6 +21,7 @@ STUDENTS = {
     "merged": "merged",
     "sheared": "merged and sheared",
     "joint": "merged and sheared, our shearing",
+    "kept": "layers 0, 3, 5 kept, augmented speech, our shearing",
 }
 """File of a student's errors and speed to what it is called."""
 CONTEXTS = {
