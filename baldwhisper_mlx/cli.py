@@ -112,8 +112,8 @@ def _finite(ctx: click.Context, param: click.Parameter, value: float | None) -> 
               help="Hear only where somebody speaks, found by Silero's detector if it is "
               "installed (the extra `vad`), or else by loudness.")  # fmt: skip
 @click.option("--batch-size", type=_COUNT, default=1, show_default=True,
-              help="Stretches of audio decoded at once, cut where it is quiet; none of them is "
-              "told the text before it.")  # fmt: skip
+              help="Stretches of audio decoded at once, cut where it is quiet; no window is told "
+              "the text before it.")  # fmt: skip
 @click.option(
     "-f",
     "--output-format",

@@ -6,7 +6,6 @@ And `detect_language`, which listens to some of it only.
 from __future__ import annotations
 
 import dataclasses
-from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import lru_cache, partial
 from pathlib import Path
@@ -29,6 +28,7 @@ from baldwhisper_mlx.vad import (
     Span,
     Speech,
     chunks_of,
+    equal_parts,
     join_speech,
     speech_spans,
 )
@@ -66,7 +66,8 @@ def transcribe(
         initial_prompt: text before the recording, or before every stretch: names, spelling.
         temperature: of the sampling; of several, the next is tried when an output fails one of
             the two thresholds below.
-        condition_on_previous_text: whether a window's prompt holds the text before it.
+        condition_on_previous_text: whether a window's prompt holds the text before it; not so in
+            batches.
         without_timestamps: one segment a window, whose text carries no timestamps.
         word_timestamps: every word with its time (`Segment.words`).
         compression_ratio_threshold: an output that zlib shrinks more than this repeats itself.
@@ -75,7 +76,7 @@ def transcribe(
             probability of no speech is above this.
         vad: hear only where somebody speaks, found by Silero's detector if it is installed or else
             by loudness; "silero" or "energy" for one of them.
-        batch_size: stretches decoded at once, cut where it is quiet, not told the text before.
+        batch_size: stretches decoded at once, cut where it is quiet.
         on_progress: called with the seconds of audio done and in all, after every window.
 
     Returns:
@@ -156,7 +157,7 @@ def _dispatch(
     method = None if isinstance(vad, bool) else vad
     if batch_size > 1:
         spans = speech_spans(samples, method) if vad else None
-        options |= {"initial_prompt": prompt}
+        options |= {"initial_prompt": prompt, "condition_on_previous_text": False}
         return _in_batches(samples, loaded, batch_size, spans, options, on_progress)
     if vad:
         return _without_silence(samples, loaded, method, prompt, options, on_progress)
@@ -193,27 +194,40 @@ def _in_batches(
     options: dict[str, Any],
     on_progress: Callable[[float, float], None],
 ) -> Transcript:
-    """Stretches of at most 30 s, of speech or of all of it, `batch_size` at once, and stitched."""
-    everything = [(0, len(samples))]
-    chunks = chunks_of(samples, everything if spans is None else spans, WINDOW)
-    if not chunks:
+    """`batch_size` stretches at once, in step: of speech, or else equal parts of everything."""
+    if spans is None:
+        stretches = equal_parts(samples, min(batch_size, -(-len(samples) // WINDOW)))
+    else:
+        stretches = chunks_of(samples, spans, WINDOW)
+    if not stretches:
         return _nothing(samples, options["language"], loaded)
-    language = options["language"]
+    if options["language"] is None:
+        options = options | {"language": _common_language(samples, stretches, loaded)}
+    duration, length = len(samples) / SAMPLE_RATE, sum(end - start for start, end in stretches)
     texts: list[str] = []
     segments: list[Segment] = []
-    for first in range(0, len(chunks), batch_size):
-        group = chunks[first : first + batch_size]
+    done = 0.0
+
+    def progress(seconds: float) -> None:
+        on_progress((done + seconds) * SAMPLE_RATE / length * duration, duration)
+
+    for first in range(0, len(stretches), batch_size):
+        group = stretches[first : first + batch_size]
         clips = [samples[start:end] for start, end in group]
-        found = transcribe_clips(clips, loaded, **(options | {"language": language}))
-        # A recording has one language: that of its first stretches, or what most of them have.
-        language = language or Counter(one.language for one in found).most_common(1)[0][0]
+        found = transcribe_clips(clips, loaded, on_window=progress, **options)
         for (start, _), transcript in zip(group, found, strict=True):
             for segment in transcript.segments:
                 moved = retimed(segment, partial(_later, start / SAMPLE_RATE))
                 segments.append(dataclasses.replace(moved, id=len(segments)))
             texts.append(transcript.text)
-        on_progress(group[-1][1] / SAMPLE_RATE, len(samples) / SAMPLE_RATE)
-    return Transcript("".join(texts), tuple(segments), language, len(samples) / SAMPLE_RATE)
+        done += sum(transcript.duration for transcript in found)
+    return Transcript("".join(texts), tuple(segments), found[0].language, duration)
+
+
+def _common_language(samples: Samples, stretches: Sequence[Span], loaded: LoadedModel) -> str:
+    """The language of a recording, from the first 30 s of its first three stretches."""
+    heard = [samples[start : min(end, start + WINDOW)] for start, end in stretches[:3]]
+    return next(iter(detect_language(np.concatenate(heard), loaded, windows=len(heard))))
 
 
 def _later(offset: float, seconds: float, *, is_end: bool) -> float:

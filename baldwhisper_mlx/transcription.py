@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
@@ -75,7 +75,11 @@ def prepare(
 
 @dataclass
 class Transcription:
-    """One recording on its way through the windows; from `prepare`."""
+    """One recording on its way through the windows; from `prepare`.
+
+    Called, it goes all the way. Or it is told to `begin` and to `advance` by a window at a time, as
+    long as `size` is not 0, which lets several share a batch.
+    """
 
     loaded: LoadedModel
     duration: float
@@ -86,84 +90,113 @@ class Transcription:
     condition: bool
     words: bool
     language: str | None
-    first: DecodingResult | None = None
-    """Of the first attempt at the first window, if it was decoded with other recordings'."""
+    seek: int = 0
+    """Frame at which the next window starts."""
     last_speech: float = 0.0
     """Seconds at which the last word ended, if words are timed."""
+    _segments: list[Segment] = field(default_factory=list)
+    _history: list[int] = field(default_factory=list)
+    """Tokens of the text so far, after those of the text before the recording."""
+    _n_before: int = 0
+    _prompt_from: int = 0
 
     def __call__(
         self, prompt: str | None, on_progress: Callable[[float, float], None]
     ) -> Transcript:
         """Runs through all windows; `prompt` is the text before the recording, if any."""
-        tokenizer = self.loaded.tokenizer
-        history = self.encoded(prompt)
-        n_initial, prompt_from = len(history), 0
-        segments: list[Segment] = []
-        seek, n_frames = 0, self.mel.n_frames
-        while seek < n_frames:
-            size = min(N_FRAMES, n_frames - seek)
-            if self.first is None:
-                self._encode(seek, size)
-            result, ratio = self._decode(history[prompt_from:], seek, size)
-            if self.thresholds.is_silence(result):
-                seek += size
-            else:
-                found, advance = self._segments(result, ratio, seek, size, len(segments))
-                segments += found
-                history += [token for segment in found for token in segment.tokens]
-                seek += advance
-                if not self.condition or result.temperature > 0.5:
-                    prompt_from = len(history)
-            on_progress(min(seek, n_frames) / n_frames * self.duration, self.duration)
-        text = tokenizer.decode(history[n_initial:])
-        return Transcript(text, tuple(segments), self.language or "en", self.duration)
+        self.begin(prompt)
+        while self.size:
+            self.advance()
+            on_progress(self.done, self.duration)
+        return self.transcript()
 
-    def _encode(self, seek: int, size: int) -> None:
-        decoder = self.loaded.decoder
-        decoder.encode(self.mel.window(seek)[None], [size])
-        self.mel.prefetch(seek)
-        if self.language is None and self.loaded.tokenizer.is_multilingual:
-            (self.language,) = detect_languages(self.loaded)
+    def begin(self, prompt: str | None) -> None:
+        """Starts with the text before the recording, if any."""
+        self._history = self.loaded.tokenizer.encode(" " + prompt.strip()) if prompt else []
+        self._n_before = len(self._history)
 
-    def encoded(self, prompt: str | None) -> list[int]:
-        """Tokens of the text before the recording."""
-        return self.loaded.tokenizer.encode(" " + prompt.strip()) if prompt else []
+    @property
+    def size(self) -> int:
+        """Frames of the next window; 0 at the end."""
+        return max(0, min(N_FRAMES, self.mel.n_frames - self.seek))
 
-    def prompt(self, history: Sequence[int]) -> list[int]:
-        """What a window is told: the end of the text before it, its language, and the task."""
+    @property
+    def done(self) -> float:
+        """Seconds that have been heard."""
+        frames = self.mel.n_frames
+        return min(self.seek, frames) / frames * self.duration if frames else self.duration
+
+    def advance(self, shared: DecodingResult | None = None) -> None:
+        """Transcribes the next window.
+
+        Args:
+            shared: of its first attempt, if that was decoded with other recordings'.
+        """
+        if shared is None:
+            self._encode()
+        size = self.size
+        result, ratio = self._decode(shared)
+        if self.thresholds.is_silence(result):
+            self.seek += size
+            return
+        found, advance = self._make_segments(result, ratio)
+        self._segments += found
+        self._history += [token for segment in found for token in segment.tokens]
+        self.seek += advance
+        if not self.condition or result.temperature > 0.5:
+            self._prompt_from = len(self._history)
+
+    def transcript(self) -> Transcript:
+        """What has been transcribed so far."""
+        text = self.loaded.tokenizer.decode(self._history[self._n_before :])
+        return Transcript(text, tuple(self._segments), self.language or "en", self.duration)
+
+    def prompt(self) -> list[int]:
+        """What the next window is told: the end of the text before it, its language, the task."""
         tokenizer, most = self.loaded.tokenizer, self.loaded.config.n_text_ctx // 2 - 1
+        history = self._history[self._prompt_from :]
         previous = [tokenizer.sot_prev, *history[-most:]] if history else []
         return previous + tokenizer.sot_sequence(
             self.language or "en", self.task, timestamps=self.attempts[0].timestamps
         )
 
-    def _decode(self, history: list[int], seek: int, size: int) -> tuple[DecodingResult, float]:
+    def _encode(self) -> None:
+        decoder = self.loaded.decoder
+        decoder.encode(self.mel.window(self.seek)[None], [self.size])
+        self.mel.prefetch(self.seek)
+        if self.language is None and self.loaded.tokenizer.is_multilingual:
+            (self.language,) = detect_languages(self.loaded)
+
+    def _decode(self, shared: DecodingResult | None) -> tuple[DecodingResult, float]:
         """Attempts at rising temperature until one passes; its output and compression ratio."""
-        tokenizer = self.loaded.tokenizer
-        prompt = self.prompt(history)
-        frames = [size] if self.words else None
+        tokenizer, prompt = self.loaded.tokenizer, self.prompt()
+        frames = [self.size] if self.words else None
         for options in self.attempts:
-            shared, self.first = self.first, None
             result = shared or self.loaded.decoder.decode(prompt, options, align_frames=frames)[0]
             # A stray special token is no text, but as part of a loop it has to count.
             ratio = compression_ratio(tokenizer.decode(result.tokens, special=True).strip())
             if not self.thresholds.is_failure(result, ratio):
                 break
             if shared and options is not self.attempts[-1]:
-                self._encode(seek, size)  # the decoder holds what the batch left there
+                self._encode()  # the decoder holds what the batch left there
+            shared = None
         return result, ratio
 
-    def _segments(
-        self, result: DecodingResult, ratio: float, seek: int, size: int, n_before: int
+    def _make_segments(
+        self, result: DecodingResult, ratio: float
     ) -> tuple[tuple[Segment, ...], int]:
-        tokenizer = self.loaded.tokenizer
+        """The window's segments, and how far it is to the next window."""
+        tokenizer, seek = self.loaded.tokenizer, self.seek
         window = split_window(
-            result.tokens, timestamp_begin=tokenizer.timestamp_begin, seek=seek, segment_size=size
+            result.tokens,
+            timestamp_begin=tokenizer.timestamp_begin,
+            seek=seek,
+            segment_size=self.size,
         )
         segments = make_segments(
             window.pieces,
             tokenizer.decode,
-            first_id=n_before,
+            first_id=len(self._segments),
             seek=seek,
             temperature=result.temperature,
             avg_logprob=result.avg_logprob,

@@ -10,7 +10,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from baldwhisper_convert.prompts import Prompts
-from baldwhisper_mlx.decode import DecodingResult
 from baldwhisper_mlx.rules import DecodingOptions
 from baldwhisper_mlx.transcription import Transcription, _Thresholds
 from tests.tiny_speech import tiny_prompts, tiny_teacher
@@ -22,18 +21,8 @@ CONTEXT = 448
 
 def runtime_prompt(prompts: Prompts, previous: list[int], *, timestamps: bool) -> list[int]:
     """What the runtime's transcription gives its decoder for the same history."""
-    seen: list[list[int]] = []
-
-    def decode(
-        prompt: list[int], _: DecodingOptions, *, align_frames: None
-    ) -> list[DecodingResult]:
-        seen.append(prompt)
-        return [DecodingResult([], 0.0, 0.0, 0.0)]
-
     loaded: Any = SimpleNamespace(
-        tokenizer=prompts.tokenizer,
-        config=SimpleNamespace(n_text_ctx=prompts.n_text_ctx),
-        decoder=SimpleNamespace(decode=decode),
+        tokenizer=prompts.tokenizer, config=SimpleNamespace(n_text_ctx=prompts.n_text_ctx)
     )
     run = Transcription(
         loaded=loaded,
@@ -45,9 +34,9 @@ def runtime_prompt(prompts: Prompts, previous: list[int], *, timestamps: bool) -
         condition=True,
         words=False,
         language=prompts.language,
+        _history=previous,
     )
-    run._decode(previous, 0, 0)
-    return seen[0]
+    return run.prompt()
 
 
 @pytest.mark.parametrize("prompts", [PROMPTS, ENGLISH_ONLY], ids=["multilingual", "english"])

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from baldwhisper_mlx import longform
+from baldwhisper_mlx.decode import Decoder
 from baldwhisper_mlx.load import LoadedModel, load_model
 from baldwhisper_mlx.longform import detect_language, transcribe
 from tests.runtime.test_vad import RATE, noise, talk
@@ -60,8 +61,11 @@ def test_batches_are_the_stretches_one_by_one(
 ) -> None:
     parts = [talk(5), noise(2, 0), talk(20), noise(1.5, 0), talk(18), noise(2, 0), talk(3)]
     samples = np.concatenate(parts)
-    spans = longform.speech_spans(samples, detector) if detector else [(0, len(samples))]
-    chunks = longform.chunks_of(samples, spans, longform.WINDOW)
+    if detector:
+        spans = longform.speech_spans(samples, detector)
+        chunks = longform.chunks_of(samples, spans, longform.WINDOW)
+    else:
+        chunks = longform.equal_parts(samples, 2)  # of 51 s
     assert len(chunks) > 1
     steps: list[tuple[float, float]] = []
     found = transcribe(
@@ -72,8 +76,9 @@ def test_batches_are_the_stretches_one_by_one(
     texts = []
     for start, end in chunks:
         alone = transcribe(
-            samples[start:end], loaded, word_timestamps=words, initial_prompt=prompt, **OPTIONS
-        )
+            samples[start:end], loaded, word_timestamps=words, initial_prompt=prompt,
+            condition_on_previous_text=False, **OPTIONS,
+        )  # fmt: skip
         expected += shifted(alone, start / RATE)
         texts.append(alone.text)
     assert found.text == "".join(texts)
@@ -84,14 +89,45 @@ def test_batches_are_the_stretches_one_by_one(
         for segment in found.segments:
             for word in segment.words or ():
                 assert word.start >= chunks[0][0] / RATE - 0.01
+    assert steps == sorted(steps)
     assert steps[-1][0] <= steps[-1][1] == len(samples) / RATE
 
 
-def test_the_language_is_found_once(loaded: LoadedModel) -> None:
+def test_stretches_of_many_windows_go_in_step(
+    loaded: LoadedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes: list[int] = []
+    encode = Decoder.encode
+
+    def counted(self: Decoder, mel: Any, n_frames: Any) -> None:
+        sizes.append(len(n_frames))
+        encode(self, mel, n_frames)
+
+    monkeypatch.setattr(Decoder, "encode", counted)
+    transcribe(talk(130), loaded, batch_size=2, **OPTIONS)
+    # Each of the two is longer than two windows; the shorter one may end first.
+    assert sizes[:2] == [2, 2]
+    assert set(sizes[2:]) <= {1, 2}
+
+
+def test_the_language_is_found_once(loaded: LoadedModel, monkeypatch: pytest.MonkeyPatch) -> None:
     samples = np.concatenate([talk(25), noise(2, 0), talk(25), noise(2, 0), talk(25)])
     options = OPTIONS | {"language": None}
+    asked: list[int] = []
+    detect = Decoder.detect_language
+
+    def counted(self: Decoder, tokens: Any) -> Any:
+        asked.append(len(tokens))
+        return detect(self, tokens)
+
+    monkeypatch.setattr(Decoder, "detect_language", counted)
     found = transcribe(samples, loaded, batch_size=2, **options)
     assert found.language in loaded.tokenizer.languages
+    assert len(asked) == 1
+    assert (
+        transcribe(samples, loaded, batch_size=2, **OPTIONS | {"language": "French"}).language
+        == "fr"
+    )
 
 
 def test_a_batch_size_below_one_is_refused(loaded: LoadedModel) -> None:

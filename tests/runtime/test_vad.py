@@ -207,3 +207,19 @@ def test_silero_is_run_without_torch() -> None:
         "sys.exit('torch' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@settings(max_examples=100, deadline=None)
+@given(n=st.integers(1000, 300_000), count=st.integers(1, 12))
+def test_parts_are_all_of_it_and_about_equal(n: int, count: int) -> None:
+    count = min(count, n // 1000)
+    parts = vad.equal_parts(noise(n / RATE, 0.1), count)
+    assert len(parts) == count
+    assert [start for start, _ in parts] == [0, *(end for _, end in parts[:-1])]
+    assert parts[-1][1] == n
+    assert all(n / count / 3 - 1 <= end - start <= n / count * 5 / 3 + 1 for start, end in parts)
+
+
+def test_parts_are_cut_where_it_is_quiet() -> None:
+    samples = np.concatenate([talk(8), noise(0.5, 0), talk(9)]) + noise(17.5, 0.02)
+    assert vad.equal_parts(samples, 2)[0][1] / RATE == pytest.approx(8.25, abs=0.25)
