@@ -66,8 +66,7 @@ def transcribe(
         initial_prompt: text before the recording, or before every stretch: names, spelling.
         temperature: of the sampling; of several, the next is tried when an output fails one of
             the two thresholds below.
-        condition_on_previous_text: whether a window's prompt holds the text before it; not so in
-            batches.
+        condition_on_previous_text: whether a window is told the text before it; in batches none is.
         without_timestamps: one segment a window, whose text carries no timestamps.
         word_timestamps: every word with its time (`Segment.words`).
         compression_ratio_threshold: an output that zlib shrinks more than this repeats itself.
