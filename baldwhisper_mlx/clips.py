@@ -9,14 +9,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import mlx.core as mx
 import numpy as np
 import numpy.typing as npt
 
 from baldwhisper_mlx.decode import DecodingResult
 from baldwhisper_mlx.load import LoadedModel
 from baldwhisper_mlx.segments import Transcript
-from baldwhisper_mlx.transcription import Transcription, detect_languages, prepare
+from baldwhisper_mlx.transcription import Transcription, encode_windows, prepare
 
 
 def transcribe_clips(
@@ -71,12 +70,6 @@ def _decode_together(
     # What is sampled depends on the row of the batch, so only greedy attempts can be shared.
     if len(runs) < 2 or attempt.temperature > 0:
         return [None] * len(runs)
-    sizes = [run.size for run in runs]
-    loaded.decoder.encode(mx.stack([run.mel.window(run.seek) for run in runs]), sizes)
-    for run in runs:
-        run.mel.prefetch(run.seek)
-    if runs[0].language is None and loaded.tokenizer.is_multilingual:
-        for run, language in zip(runs, detect_languages(loaded), strict=True):
-            run.language = language
-    frames = sizes if runs[0].words else None
+    encode_windows(runs)
+    frames = [run.size for run in runs] if runs[0].words else None
     return loaded.decoder.decode([run.prompt() for run in runs], attempt, align_frames=frames)

@@ -11,6 +11,7 @@ import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
+import mlx.core as mx
 import numpy as np
 import numpy.typing as npt
 
@@ -133,7 +134,7 @@ class Transcription:
             shared: of its first attempt, if that was decoded with other recordings'.
         """
         if shared is None:
-            self._encode()
+            encode_windows([self])
         size = self.size
         result, ratio = self._decode(shared)
         if self.thresholds.is_silence(result):
@@ -160,13 +161,6 @@ class Transcription:
             self.language or "en", self.task, timestamps=self.attempts[0].timestamps
         )
 
-    def _encode(self) -> None:
-        decoder = self.loaded.decoder
-        decoder.encode(self.mel.window(self.seek)[None], [self.size])
-        self.mel.prefetch(self.seek)
-        if self.language is None and self.loaded.tokenizer.is_multilingual:
-            (self.language,) = detect_languages(self.loaded)
-
     def _decode(self, shared: DecodingResult | None) -> tuple[DecodingResult, float]:
         """Attempts at rising temperature until one passes; its output and compression ratio."""
         tokenizer, prompt = self.loaded.tokenizer, self.prompt()
@@ -178,7 +172,7 @@ class Transcription:
             if not self.thresholds.is_failure(result, ratio):
                 break
             if shared and options is not self.attempts[-1]:
-                self._encode()  # the decoder holds what the batch left there
+                encode_windows([self])  # the decoder holds what the batch left there
             shared = None
         return result, ratio
 
@@ -218,6 +212,22 @@ class Transcription:
             last_speech=self.last_speech,
         )
         return segments, advance_by_words(window, segments, seek)
+
+
+def encode_windows(runs: Sequence[Transcription]) -> None:
+    """Encodes the next windows of recordings, and finds languages that are not known yet.
+
+    Args:
+        runs: of one model and with the same options.
+    """
+    loaded = runs[0].loaded
+    windows = mx.stack([run.mel.window(run.seek) for run in runs])
+    loaded.decoder.encode(windows, [run.size for run in runs])
+    for run in runs:
+        run.mel.prefetch(run.seek)
+    if runs[0].language is None and loaded.tokenizer.is_multilingual:
+        for run, language in zip(runs, detect_languages(loaded), strict=True):
+            run.language = language
 
 
 def detect_languages(loaded: LoadedModel) -> list[str]:

@@ -9,7 +9,6 @@ fill.
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from pathlib import Path
@@ -18,7 +17,7 @@ import click
 import numpy as np
 
 from baldwhisper_mlx.config import SAMPLE_RATE
-from benchmarks.machines import SAMPLE
+from benchmarks.machines import SAMPLE, write_json
 
 WARM_UP = 200
 
@@ -61,8 +60,7 @@ def main(model: str | None, files: int, most: float, output: Path | None) -> Non
         drift = settled[-1] / settled[0] - 1
         click.echo(f"from {WARM_UP} files on: {100 * drift:+.1f} %")
         if output is not None:
-            text = json.dumps({"files": files, "drift": drift, "memory": rows}, indent=1)
-            output.write_text(text + "\n", encoding="utf-8")
+            write_json(output, {"files": files, "drift": drift, "memory": rows})
 
 
 if __name__ == "__main__":

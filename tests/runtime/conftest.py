@@ -12,6 +12,7 @@ import pytest
 import soundfile
 
 from baldwhisper_mlx.config import CONTROL_TOKENS, N_TIMESTAMPS, ModelConfig
+from baldwhisper_mlx.decode import Decoder
 
 RATE = 16_000
 
@@ -78,3 +79,17 @@ def wav(tmp_path: Path) -> Path:
     path = tmp_path / "tone.wav"
     soundfile.write(path, tone(), RATE)
     return path
+
+
+@pytest.fixture
+def encoded_sizes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many windows each encoding so far was of."""
+    sizes: list[int] = []
+    encode = Decoder.encode
+
+    def counted(self: Decoder, mel: Any, n_frames: Any) -> None:
+        sizes.append(len(n_frames))
+        encode(self, mel, n_frames)
+
+    monkeypatch.setattr(Decoder, "encode", counted)
+    return sizes

@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 
 from baldwhisper_mlx.clips import transcribe_clips
-from baldwhisper_mlx.decode import Decoder
 from baldwhisper_mlx.load import LoadedModel, load_model
 from baldwhisper_mlx.longform import transcribe
 
@@ -79,16 +78,9 @@ def test_whatever_the_audio_context(tmp_path: Path, clips: list[Samples], form: 
 
 
 def test_first_windows_are_decoded_together(
-    loaded: LoadedModel, clips: list[Samples], monkeypatch: pytest.MonkeyPatch
+    loaded: LoadedModel, clips: list[Samples], encoded_sizes: list[int]
 ) -> None:
-    sizes: list[int] = []
-    encode = Decoder.encode
-
-    def counted(self: Decoder, mel: Any, n_frames: Any) -> None:
-        sizes.append(len(n_frames))
-        encode(self, mel, n_frames)
-
-    monkeypatch.setattr(Decoder, "encode", counted)
+    sizes = encoded_sizes
     options = OPTIONS["greedy"]
     for clip in clips:
         transcribe(clip, loaded, **options)
