@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import re
 import shutil
 import subprocess
@@ -48,39 +47,25 @@ def load_audio(source: str | Path | BinaryIO) -> Samples:
         FileNotFoundError: there is no such file.
         ValueError: a folder, no audio in it, a cut-off file, NaN samples, an unknown format.
     """
-    if isinstance(source, (str, Path)):
-        name = str(source)
-        path = Path(source)
-        if path.is_dir():
-            raise ValueError(f"{name}: is a folder, not an audio file")
-        if not path.exists():
-            raise FileNotFoundError(f"{name}: no such file")
-        data: bytes | Path = path
-        size = path.stat().st_size
-    else:
-        name = str(getattr(source, "name", "<stream>"))
-        data = source.read()
-        size = len(data)
-    if size == 0:
-        raise ValueError(f"{name}: the file is empty")
-    try:
-        samples = _decode_soundfile(data, name)
-    except (soundfile.LibsndfileError, _BeyondLibsndfile) as error:
-        if missing := caf_missing_bytes(_read(data, 2**20), size):
-            raise ValueError(f"{name}: truncated, {missing} bytes of audio are missing") from None
-        samples = _decode_ffmpeg(data, name, str(error))
-    if samples.size == 0:
-        raise ValueError(f"{name}: contains no audio (0 samples)")
-    if not is_finite(samples):
-        raise ValueError(f"{name}: contains NaN or infinite samples")
-    return samples
+    if not isinstance(source, (str, Path)):
+        # Formats are told by their content, lengths by the file's: both want a file.
+        with tempfile.NamedTemporaryFile() as copy:
+            shutil.copyfileobj(source, copy, _BLOCK)
+            copy.flush()
+            return _decode(Path(copy.name), str(getattr(source, "name", "<stream>")))
+    path = Path(source)
+    if path.is_dir():
+        raise ValueError(f"{source}: is a folder, not an audio file")
+    if not path.exists():
+        raise FileNotFoundError(f"{source}: no such file")
+    return _decode(path, str(source))
 
 
-def load_pcm(data: bytes, rate: int) -> Samples:
+def load_pcm(source: BinaryIO, rate: int) -> Samples:
     """Raw PCM as samples at 16 kHz.
 
     Args:
-        data: signed 16-bit little-endian numbers, one channel.
+        source: of signed 16-bit little-endian numbers, one channel; read to its end.
         rate: of the samples, in Hz.
 
     Returns:
@@ -90,14 +75,37 @@ def load_pcm(data: bytes, rate: int) -> Samples:
         ValueError: nothing in it, half a number, or an impossible rate.
     """
     _check_rate(rate, "raw PCM")
-    if not data:
+    collector, size = _Resampled(rate), 0
+    while data := source.read(2 * _BLOCK):
+        size += len(data)
+        numbers = np.frombuffer(data[: len(data) // 2 * 2], "<i2")
+        collector.add(numbers.astype(np.float32) / np.float32(32768))
+    if not size:
         raise ValueError("raw PCM: there is no audio")
-    if len(data) % 2:
-        raise ValueError(f"raw PCM: {len(data)} bytes are no whole number of 16-bit samples")
-    samples: Samples = np.frombuffer(data, "<i2").astype(np.float32) / np.float32(32768)
-    if rate != SAMPLE_RATE:
-        samples = soxr.resample(samples, rate, SAMPLE_RATE).astype(np.float32, copy=False)
-    return samples
+    if size % 2:
+        raise ValueError(f"raw PCM: {size} bytes are no whole number of 16-bit samples")
+    return collector.samples()
+
+
+class _Resampled:
+    """Collects samples (n,) at some rate, and gives them at 16 kHz."""
+
+    def __init__(self, rate: int) -> None:
+        self._collector = Collector()
+        self._stream = None
+        if rate != SAMPLE_RATE:
+            self._stream = soxr.ResampleStream(rate, SAMPLE_RATE, 1, dtype="float32")
+
+    def add(self, samples: Samples) -> None:
+        if self._stream is not None:
+            samples = self._stream.resample_chunk(samples)
+        self._collector.add(samples)
+
+    def samples(self) -> Samples:
+        """All of them; nothing can be added after that."""
+        if self._stream is not None:
+            self._collector.add(self._stream.resample_chunk(np.zeros(0, np.float32), last=True))
+        return self._collector.samples()
 
 
 class _BeyondLibsndfile(Exception):
@@ -118,27 +126,40 @@ class _Straight(soundfile.SoundFile):  # type: ignore[misc]
         return False
 
 
-def _decode_soundfile(data: bytes | Path, name: str) -> Samples:
-    with _Straight(io.BytesIO(data) if isinstance(data, bytes) else data) as file:
+def _decode(path: Path, name: str) -> Samples:
+    """Samples of a file, and `name` for it in messages."""
+    size = path.stat().st_size
+    if size == 0:
+        raise ValueError(f"{name}: the file is empty")
+    try:
+        samples = _decode_soundfile(path, name)
+    except (soundfile.LibsndfileError, _BeyondLibsndfile) as error:
+        if missing := caf_missing_bytes(_head(path), size):
+            raise ValueError(f"{name}: truncated, {missing} bytes of audio are missing") from None
+        samples = _decode_ffmpeg(path, name, str(error))
+    if samples.size == 0:
+        raise ValueError(f"{name}: contains no audio (0 samples)")
+    if not is_finite(samples):
+        raise ValueError(f"{name}: contains NaN or infinite samples")
+    return samples
+
+
+def _decode_soundfile(path: Path, name: str) -> Samples:
+    with _Straight(path) as file:
         expected, rate, container = file.frames, file.samplerate, file.format
         _check_rate(rate, name)
         if expected > _MAX_FRAMES:
             raise _BeyondLibsndfile("written into a pipe, so that its length is unknown")
-        _check_length(data, name, container, file.extra_info)
-        resampler = soxr.ResampleStream(rate, SAMPLE_RATE, 1, dtype="float32")
-        collected, n_frames = Collector(), 0
+        _check_length(path, name, container, file.extra_info)
+        collected, n_frames = _Resampled(rate), 0
         while True:
             try:
                 block = file.read(_BLOCK, dtype="float32", always_2d=True)
             except soundfile.LibsndfileError as error:
                 raise ValueError(f"{name}: damaged {container} audio ({error})") from None
             n_frames += len(block)
-            mono = block.mean(axis=1, dtype=np.float32)
-            last = not len(block) or (len(block) < _BLOCK and n_frames >= expected)
-            if rate != SAMPLE_RATE and n_frames:
-                mono = resampler.resample_chunk(mono, last=last)
-            collected.add(mono)
-            if last:
+            collected.add(block.mean(axis=1, dtype=np.float32))
+            if not len(block) or (len(block) < _BLOCK and n_frames >= expected):
                 break
     # Compressed streams only estimate their length; the others state it.
     if container not in ("MPEG", "OGG", "MP3") and n_frames < expected:
@@ -146,42 +167,34 @@ def _decode_soundfile(data: bytes | Path, name: str) -> Samples:
     return collected.samples()
 
 
-def _check_length(data: bytes | Path, name: str, container: str, log: str) -> None:
+def _check_length(path: Path, name: str, container: str, log: str) -> None:
     missing = missing_bytes(log, container)
     if container in ("MPEG", "MP3"):
-        surplus = mp3_surplus(_read(data))
+        surplus = mp3_surplus(path.read_bytes())
         missing = max(0, -surplus)
         if surplus > 0:
             raise _BeyondLibsndfile("an MP3 longer than its header says, perhaps several in one")
-    elif container == "OGG" and is_chained_ogg(_read(data)):
+    elif container == "OGG" and is_chained_ogg(path.read_bytes()):
         raise _BeyondLibsndfile("several Ogg streams, one after the other")
     if missing:
         raise ValueError(f"{name}: truncated, {missing} bytes of audio are missing")
 
 
-def _read(data: bytes | Path, limit: int = -1) -> bytes:
-    if isinstance(data, bytes):
-        return data
-    with data.open("rb") as file:
-        return file.read(limit)
+def _head(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return file.read(2**20)
 
 
-def _decode_ffmpeg(data: bytes | Path, name: str, reason: str) -> Samples:
+def _decode_ffmpeg(path: Path, name: str, reason: str) -> Samples:
     ffmpeg = shutil.which("ffmpeg")
     if ffmpeg is None:
         raise ValueError(
             f"{name}: cannot be read without ffmpeg ({reason}); install ffmpeg, "
             "which m4a, mp4, webm and other formats need"
         )
-    with tempfile.TemporaryDirectory() as folder:
-        if isinstance(data, bytes):  # mp4 needs a seekable file, so a pipe would not do
-            path = Path(folder, "audio")
-            path.write_bytes(data)
-        else:
-            path = data
-        command = [ffmpeg, "-nostdin", "-v", "error", "-i", f"file:{path}", "-map", "0:a:0"]
-        command += ["-f", "f32le", "-ac", "1", "-ar", str(SAMPLE_RATE), "-"]
-        samples, code, log = _read_pipe(command)
+    command = [ffmpeg, "-nostdin", "-v", "error", "-i", f"file:{path}", "-map", "0:a:0"]
+    command += ["-f", "f32le", "-ac", "1", "-ar", str(SAMPLE_RATE), "-"]
+    samples, code, log = _read_pipe(command)
     if re.search("partial file|ended prematurely", log):  # exit code 0 all the same
         raise ValueError(f"{name}: truncated, its end is missing")
     if code != 0:

@@ -33,7 +33,7 @@ Progress = Callable[[float, float], None]
 _FILE_ERRORS = (OSError, ValueError, ArithmeticError, RuntimeError)
 
 
-class _Stdin(io.BytesIO):
+class _Stdin(io.BufferedReader):
     """Standard input under the name that messages and outputs call it by."""
 
     name = "stdin"
@@ -153,8 +153,11 @@ def _read(name: str, pcm_rate: int | None) -> Samples:
 
     if name != STDIN:
         return load_audio(name)
-    data = sys.stdin.buffer.read()
-    return load_audio(_Stdin(data)) if pcm_rate is None else load_pcm(data, pcm_rate)
+    stdin = _Stdin(sys.stdin.buffer)  # type: ignore[arg-type]  # it has what a raw stream has
+    try:
+        return load_audio(stdin) if pcm_rate is None else load_pcm(stdin, pcm_rate)
+    finally:
+        stdin.detach()
 
 
 def _is_readable(name: str) -> bool:

@@ -147,4 +147,4 @@ def test_a_rate_that_would_blow_a_file_up(tmp_path: Path, rate: int) -> None:
     with pytest.raises(ValueError, match=f"a.wav: a sample rate of {rate} Hz"):
         load_audio(path)
     with pytest.raises(ValueError, match="raw PCM: a sample rate"):
-        load_pcm(b"ab", rate)
+        load_pcm(io.BytesIO(b"ab"), rate)

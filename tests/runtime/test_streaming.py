@@ -13,7 +13,7 @@ import soundfile
 import soxr
 
 from baldwhisper_mlx import audio, samples
-from baldwhisper_mlx.audio import load_audio
+from baldwhisper_mlx.audio import load_audio, load_pcm
 
 BLOCK = 1000
 
@@ -45,6 +45,35 @@ def test_blocks_are_the_whole(
         assert found.dtype == np.float32
         np.testing.assert_allclose(found, expected, atol=1e-6)
         assert isinstance(found, np.memmap) == (len(found) > in_memory)
+
+
+class Pipe(io.BytesIO):
+    """Notes the most that is read at once."""
+
+    most = 0
+
+    def read(self, size: int | None = -1) -> bytes:
+        data = super().read(size)
+        self.most = max(self.most, len(data))
+        return data
+
+
+@pytest.mark.parametrize("rate", [8000, 16_000, 44_100])
+@pytest.mark.parametrize("in_memory", [10, 10**9])
+def test_pipes_are_not_held_in_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rate: int, in_memory: int
+) -> None:
+    monkeypatch.setattr(samples, "_MOST_IN_MEMORY", in_memory)
+    soundfile.write(tmp_path / "a.wav", sound(12_345, 1), rate, subtype="PCM_16")
+    numbers, _ = soundfile.read(tmp_path / "a.wav", dtype="int16")
+    expected = load_audio(tmp_path / "a.wav")
+    wav, pcm = Pipe((tmp_path / "a.wav").read_bytes()), Pipe(numbers.astype("<i2").tobytes())
+    for found in (load_audio(wav), load_pcm(pcm, rate)):
+        np.testing.assert_allclose(found, expected, atol=1e-6)
+        assert isinstance(found, np.memmap) == (len(found) > in_memory)
+    assert (wav.most, pcm.most) == (BLOCK, 2 * BLOCK)
+    with pytest.raises(ValueError, match="24689 bytes are no whole number"):
+        load_pcm(io.BytesIO(pcm.getvalue()[:-1]), rate)
 
 
 @pytest.mark.parametrize("suffix", [".flac", ".ogg", ".mp3"])
