@@ -81,6 +81,13 @@ class LogMelSpectrogram:
             features = (mx.maximum(power, floor) + 4.0) / 4.0
             return mx.pad(features, [(0, N_FRAMES - size), (0, 0)])
 
+    def is_zero(self, seek: int) -> bool:
+        """Whether no sample under the window that starts at frame `seek` is other than zero."""
+        begin = max(seek * HOP_LENGTH - N_FFT // 2, 0)
+        zero = not self._samples[begin : (seek + N_FRAMES) * HOP_LENGTH + N_FFT // 2].any()
+        let_go(self._samples)
+        return zero
+
     def prefetch(self, seek: int) -> None:
         """Starts on the chunks that the window after the one at `seek` may need."""
         last = min((seek + 2 * N_FRAMES - 1) // N_FRAMES, self._n_chunks - 1)

@@ -64,15 +64,15 @@ def transcribe(
         language: code or English name; None to detect it in the first 30 s.
         task: "transcribe", or "translate" into English.
         initial_prompt: text before the recording, or before every stretch: names, spelling.
-        temperature: of the sampling; of several, the next is tried when an output fails one of
-            the two thresholds below.
+        temperature: of the sampling; the next of several is tried if an output repeats itself, or
+            is unlikely.
         condition_on_previous_text: whether a window is told the text before it; in batches none is.
         without_timestamps: one segment a window, whose text carries no timestamps.
         word_timestamps: every word with its time (`Segment.words`).
-        compression_ratio_threshold: an output that zlib shrinks more than this repeats itself.
-        logprob_threshold: an output whose mean log-probability is below this is unlikely.
-        no_speech_threshold: an unlikely output is taken for silence, and skipped, if the
-            probability of no speech is above this.
+        compression_ratio_threshold: an output that zlib shrinks more than this repeats itself; as
+            does, unless this is None, one with a phrase three times over.
+        logprob_threshold: an output of a mean log-probability below this is unlikely.
+        no_speech_threshold: of no speech's probability; above it, what is unlikely is silence.
         vad: hear only where somebody speaks, found by Silero's detector if it is installed or else
             by loudness; "silero" or "energy" for one of them.
         batch_size: stretches decoded at once, cut where it is quiet.

@@ -19,6 +19,7 @@ from baldwhisper_mlx.config import SAMPLE_RATE
 from baldwhisper_mlx.decode import DecodingResult
 from baldwhisper_mlx.features import N_FRAMES, LogMelSpectrogram
 from baldwhisper_mlx.load import LoadedModel
+from baldwhisper_mlx.loops import is_loop
 from baldwhisper_mlx.rules import DecodingOptions
 from baldwhisper_mlx.samples import is_finite
 from baldwhisper_mlx.segments import Segment, Transcript, make_segments, split_window
@@ -38,8 +39,8 @@ class _Thresholds:
             return False
         return self.logprob is None or result.avg_logprob <= self.logprob
 
-    def is_failure(self, result: DecodingResult, ratio: float) -> bool:
-        repetitive = self.compression_ratio is not None and ratio > self.compression_ratio
+    def is_failure(self, result: DecodingResult, ratio: float, *, loop: bool) -> bool:
+        repetitive = self.compression_ratio is not None and (loop or ratio > self.compression_ratio)
         unlikely = self.logprob is not None and result.avg_logprob < self.logprob
         silent = self.no_speech is not None and result.no_speech_prob > self.no_speech
         return (repetitive or unlikely) and not (silent and unlikely)
@@ -115,6 +116,7 @@ class Transcription:
         """Starts with the text before the recording, if any."""
         self._history = self.loaded.tokenizer.encode(" " + prompt.strip()) if prompt else []
         self._n_before = len(self._history)
+        self._skip_zeros()
 
     @property
     def size(self) -> int:
@@ -139,13 +141,19 @@ class Transcription:
         result, ratio = self._decode(shared)
         if self.thresholds.is_silence(result):
             self.seek += size
-            return
-        found, advance = self._make_segments(result, ratio)
-        self._segments += found
-        self._history += [token for segment in found for token in segment.tokens]
-        self.seek += advance
-        if not self.condition or result.temperature > 0.5:
-            self._prompt_from = len(self._history)
+        else:
+            found, advance = self._make_segments(result, ratio)
+            self._segments += found
+            self._history += [token for segment in found for token in segment.tokens]
+            self.seek += advance
+            if not self.condition or result.temperature > 0.5:
+                self._prompt_from = len(self._history)
+        self._skip_zeros()
+
+    def _skip_zeros(self) -> None:
+        """Goes past windows without any sound; Whisper would write a word or two there."""
+        while self.size and self.mel.is_zero(self.seek):
+            self.seek += self.size
 
     def transcript(self) -> Transcript:
         """What has been transcribed so far."""
@@ -163,15 +171,20 @@ class Transcription:
 
     def _decode(self, shared: DecodingResult | None) -> tuple[DecodingResult, float]:
         """Attempts at rising temperature until one passes; its output and compression ratio."""
-        tokenizer, prompt = self.loaded.tokenizer, self.prompt()
+        tokenizer, decoder = self.loaded.tokenizer, self.loaded.decoder
         frames = [self.size] if self.words else None
         for options in self.attempts:
-            result = shared or self.loaded.decoder.decode(prompt, options, align_frames=frames)[0]
+            result = shared or decoder.decode(self.prompt(), options, align_frames=frames)[0]
             # A stray special token is no text, but as part of a loop it has to count.
             ratio = compression_ratio(tokenizer.decode(result.tokens, special=True).strip())
-            if not self.thresholds.is_failure(result, ratio):
+            told = self._history[self._prompt_from :]
+            loop = is_loop(result.tokens, tokenizer.timestamp_begin, before=told)
+            last = options is self.attempts[-1]
+            if last or not self.thresholds.is_failure(result, ratio, loop=loop):
                 break
-            if shared and options is not self.attempts[-1]:
+            if loop:  # what is told no more and comes again has been heard
+                self._prompt_from = len(self._history)
+            if shared:
                 encode_windows([self])  # the decoder holds what the batch left there
             shared = None
         return result, ratio
