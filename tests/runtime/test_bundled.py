@@ -69,7 +69,7 @@ def test_ways_to_hear_agree(bundled: LoadedModel, options: dict[str, Any]) -> No
         assert segment.end < middle + 1 or segment.start > middle + 34
 
 
-@pytest.mark.parametrize("way", [{"vad": "energy"}, {"vad": "energy", "batch_size": 2}])
+@pytest.mark.parametrize("way", [{}, {"vad": "energy"}, {"vad": "energy", "batch_size": 2}])
 @pytest.mark.parametrize("level", [0.0, 0.0001, 0.1])
 def test_nothing_is_made_up_over_silence_or_noise(
     bundled: LoadedModel, way: dict[str, Any], level: float
