@@ -75,16 +75,19 @@ def load_pcm(source: BinaryIO, rate: int) -> Samples:
         ValueError: nothing in it, half a number, or an impossible rate.
     """
     _check_rate(rate, "raw PCM")
-    collector, size = _Resampled(rate), 0
+    collected, size, half = _Resampled(rate), 0, b""
     while data := source.read(2 * _BLOCK):
         size += len(data)
-        numbers = np.frombuffer(data[: len(data) // 2 * 2], "<i2")
-        collector.add(numbers.astype(np.float32) / np.float32(32768))
+        data = half + data
+        whole = len(data) // 2 * 2
+        half = data[whole:]  # a socket may give part of a number
+        numbers = np.frombuffer(data[:whole], "<i2")
+        collected.add(numbers.astype(np.float32) / np.float32(32768))
     if not size:
         raise ValueError("raw PCM: there is no audio")
     if size % 2:
         raise ValueError(f"raw PCM: {size} bytes are no whole number of 16-bit samples")
-    return collector.samples()
+    return collected.samples()
 
 
 class _Resampled:

@@ -58,6 +58,13 @@ class Pipe(io.BytesIO):
         return data
 
 
+class Socket(io.BytesIO):
+    """Gives a little at a time, which may end within a number."""
+
+    def read(self, size: int | None = -1) -> bytes:
+        return super().read(333)
+
+
 @pytest.mark.parametrize("rate", [8000, 16_000, 44_100])
 @pytest.mark.parametrize("in_memory", [10, 10**9])
 def test_pipes_are_not_held_in_memory(
@@ -72,6 +79,7 @@ def test_pipes_are_not_held_in_memory(
         np.testing.assert_allclose(found, expected, atol=1e-6)
         assert isinstance(found, np.memmap) == (len(found) > in_memory)
     assert (wav.most, pcm.most) == (BLOCK, 2 * BLOCK)
+    np.testing.assert_allclose(load_pcm(Socket(pcm.getvalue()), rate), expected, atol=1e-6)
     with pytest.raises(ValueError, match="24689 bytes are no whole number"):
         load_pcm(io.BytesIO(pcm.getvalue()[:-1]), rate)
 
