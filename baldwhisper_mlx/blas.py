@@ -13,6 +13,8 @@ import sys
 from pathlib import Path
 
 _loaded: str | None = None
+_BLOCKTIME = "KMP_BLOCKTIME"
+_set_here = False
 
 
 def preload() -> str | None:
@@ -21,15 +23,22 @@ def preload() -> str | None:
     Returns:
         "mkl", "openblas", or None if neither was found or MLX had been imported before.
     """
-    global _loaded
+    global _loaded, _set_here
     if _loaded is None and "mlx.core" not in sys.modules:
-        # MLX calls from a thread of its own, beside which idle workers should sleep, not spin.
-        os.environ.setdefault("KMP_BLOCKTIME", "0")
+        # Idle workers of MKL sleep after 10 ms, not at once: some machines take 0.1 ms to wake one,
+        # and a decode step has hundreds of products. Not after 200, because others need the core.
+        if _BLOCKTIME not in os.environ:
+            os.environ[_BLOCKTIME], _set_here = "10", True
         for name, candidates in (("mkl", _mkl_candidates()), ("openblas", ["libopenblas.so.0"])):
             if any(_load(path) for path in candidates):
                 _loaded = name
                 break
     return _loaded
+
+
+def environment() -> dict[str, str]:
+    """The environment for another program: as this process found it."""
+    return {k: v for k, v in os.environ.items() if k != _BLOCKTIME or not _set_here}
 
 
 def hint() -> str | None:

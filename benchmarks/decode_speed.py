@@ -91,6 +91,8 @@ def run_mlx_whisper(model: str, _ct2: str, batch: int, timestamps: bool) -> Call
 def run_ctranslate2(
     model: str, ct2: str, batch: int, timestamps: bool, compute_type: str
 ) -> Callable[[int], int]:
+    for name in os.environ.keys() - blas.environment().keys():
+        del os.environ[name]  # what was set for MLX's BLAS would be CTranslate2's as well
     import ctranslate2
 
     from baldwhisper_mlx.config import CONFIG_FILE, ModelConfig
@@ -215,7 +217,8 @@ def main(
 
     def child(*arguments: str) -> dict[str, Any]:
         command = [sys.executable, __file__, "--model", model, "--ct2", ct2, *arguments]
-        run = subprocess.run(command, check=True, capture_output=True, text=True)
+        env = blas.environment()
+        run = subprocess.run(command, check=True, capture_output=True, text=True, env=env)
         return json.loads(run.stdout.splitlines()[-1])
 
     measured = []

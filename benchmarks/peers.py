@@ -23,7 +23,7 @@ from typing import Any
 
 import click
 
-from baldwhisper_mlx import __version__
+from baldwhisper_mlx import __version__, blas
 from baldwhisper_mlx.bench.children import python_command
 from baldwhisper_mlx.bench.machine import chip, fast_cores, load_average, slug
 from baldwhisper_mlx.bench.results import NUMBER, OPTIONAL_NUMBER, QUARTILES
@@ -85,7 +85,9 @@ def run_program(program: str, model: Path, clips: Clips, threads: int, language:
     command = [*python_command("benchmarks.peer_programs"), json.dumps(job)]
     with tempfile.TemporaryFile(mode="w+") as log:
         began = time.perf_counter()
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True)
+        process = subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=log, text=True, env=blas.environment()
+        )
         assert process.stdout is not None
         startup, lines = 0.0, []
         try:

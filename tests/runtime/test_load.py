@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -126,6 +127,7 @@ def test_the_function_survives_its_module() -> None:
 
 def test_a_blas_is_loaded_before_mlx_or_hinted_at(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(blas, "_loaded", None)
+    monkeypatch.setattr(blas, "_set_here", False)
     monkeypatch.setattr(sys, "platform", "linux")
     assert "pip install" in (blas.hint() or "")
     assert blas.preload() is None  # MLX is there already
@@ -137,3 +139,19 @@ def test_a_blas_is_loaded_before_mlx_or_hinted_at(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(sys, "platform", "darwin")
     monkeypatch.setattr(blas, "_loaded", None)
     assert blas.hint() is None
+
+
+@pytest.mark.parametrize("before", [None, "0"])
+def test_what_is_set_for_mkl_is_kept_from_other_programs(
+    monkeypatch: pytest.MonkeyPatch, before: str | None
+) -> None:
+    monkeypatch.setattr(blas, "_loaded", None)
+    monkeypatch.setattr(blas, "_set_here", False)
+    monkeypatch.setattr(blas, "_load", lambda path: True)
+    monkeypatch.delitem(sys.modules, "mlx.core")
+    monkeypatch.delenv("KMP_BLOCKTIME", raising=False)
+    if before is not None:
+        monkeypatch.setenv("KMP_BLOCKTIME", before)
+    blas.preload()
+    assert os.environ["KMP_BLOCKTIME"] == (before or "10")
+    assert blas.environment().get("KMP_BLOCKTIME") == before
