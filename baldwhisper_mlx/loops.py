@@ -13,6 +13,8 @@ from collections.abc import Sequence
 import mlx.core as mx
 import numpy as np
 
+from baldwhisper_mlx.repeats import repeats
+
 LONGEST_PERIOD = 60
 """Tokens of the longest phrase whose repetition is seen."""
 FEWEST = 12
@@ -40,10 +42,7 @@ def is_loop(tokens: Sequence[int], timestamp_begin: int, before: Sequence[int] =
     told = [token for token in before if token < timestamp_begin][-2 * LONGEST_PERIOD :]
     ids = np.array(told + [token for token in tokens if token < timestamp_begin])
     for period in range(1, min(LONGEST_PERIOD, len(ids) - 1) + 1):
-        # A phrase repeats where tokens equal those one period before, without a break.
-        breaks = np.flatnonzero(ids[period:] != ids[:-period])
-        edges = np.concatenate([[-1], breaks, [len(ids) - period]])
-        ends, runs = edges[1:] + period, np.diff(edges) - 1
+        ends, runs = repeats(ids, period)
         new = np.minimum(runs, ends - len(told))
         if np.any((runs >= max(2 * period, FEWEST_OF_LOOP)) & (new >= min(period, FEWEST))):
             return True

@@ -13,6 +13,7 @@ from typing import Any, Literal
 import numpy as np
 
 from baldwhisper_mlx.evaluation.normalizers import INSTALL, Normalizer, basic
+from baldwhisper_mlx.repeats import repeats
 
 LOOP_REPEATS = 4
 LOOP_CHARACTERS = 24
@@ -146,10 +147,7 @@ def has_loop(text: str) -> bool:
     codes = np.array([ord(c) for c in letters], np.int32)
     longest = min(len(codes) // LOOP_REPEATS, _LONGEST_PHRASE)
     for period in range(1, longest + 1):
-        # A phrase repeats where letters equal those one period before, without a break.
-        breaks = np.flatnonzero(codes[period:] != codes[:-period])
-        edges = np.concatenate([[-1], breaks, [len(codes) - period]])
-        run = int(np.diff(edges).max()) - 1 + period
-        if run >= max(LOOP_REPEATS * period, LOOP_CHARACTERS):
+        _, lengths = repeats(codes, period)
+        if lengths.max() + period >= max(LOOP_REPEATS * period, LOOP_CHARACTERS):
             return True
     return False
