@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any
 from baldwhisper_mlx._version import __version__
 
 if TYPE_CHECKING:
-    from baldwhisper_mlx.load import LoadedModel, load_model
-    from baldwhisper_mlx.longform import detect_language, transcribe
-    from baldwhisper_mlx.segments import Segment, Transcript, Word
+    from baldwhisper_mlx.checkpoint.load import LoadedModel, load_model
+    from baldwhisper_mlx.transcription.segments import Segment, Transcript, Word
+    from baldwhisper_mlx.transcription.transcribe import detect_language, transcribe
 
 __all__ = [
     "LoadedModel",
@@ -32,17 +32,17 @@ __all__ = [
 ]
 
 _HOME = {
-    "LoadedModel": "load",
-    "load_model": "load",
-    "detect_language": "longform",
-    "transcribe": "longform",
-    "Segment": "segments",
-    "Transcript": "segments",
-    "Word": "segments",
+    "LoadedModel": "checkpoint.load",
+    "load_model": "checkpoint.load",
+    "detect_language": "transcription.transcribe",
+    "transcribe": "transcription.transcribe",
+    "Segment": "transcription.segments",
+    "Transcript": "transcription.segments",
+    "Word": "transcription.segments",
 }
 
 if sys.platform == "linux":
-    from baldwhisper_mlx import blas
+    from baldwhisper_mlx.ops import blas
 
     blas.preload()
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from baldwhisper_mlx.quantization import Quantization
+from baldwhisper_mlx.quantization_config import Quantization
 
 FORMAT_VERSION = 1
 CONFIG_FILE = "config.json"
@@ -31,6 +31,8 @@ HOP_LENGTH = 160
 """Samples between two mel frames: 10 ms."""
 FRAMES_PER_POSITION = 2
 """Mel frames per encoder position, and per timestamp step."""
+TIME_PRECISION = FRAMES_PER_POSITION * HOP_LENGTH / SAMPLE_RATE
+"""Seconds between two timestamp tokens: 0.02."""
 
 MOST_LAYERS = 256
 """Of encoder or decoder; Whisper has 32 at most, and building a million would take all memory."""

@@ -13,7 +13,7 @@ from typing import Any
 
 import click
 
-from baldwhisper_mlx.bench.children import call
+from baldwhisper_mlx.bench.processes import call
 
 SAMPLE = Path(__file__).resolve().parent.parent / "examples/sample.wav"
 """The demo's recording; what is said is beside it as text."""

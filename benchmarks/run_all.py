@@ -17,10 +17,10 @@ from pathlib import Path
 import click
 
 from baldwhisper_mlx.bench.machine import chip, slug
-from baldwhisper_mlx.model_files import BUNDLED, MODEL_FILES
+from baldwhisper_mlx.checkpoint.files import BUNDLED, MODEL_FILES
 
 RESULTS = Path("benchmarks/results")
-_BALDWHISPER = "from baldwhisper_mlx.cli import main; main()"
+_BALDWHISPER = "from baldwhisper_mlx.cli.main import main; main()"
 QUICK = {
     "bench": "--rounds 1 --tokens 8 --batch 1 --seconds 1 --seconds 10",
     "peers": "--limit 1",
@@ -69,8 +69,8 @@ def commands(
     peers = ["--data", str(data), *ours, *speak]
     yield command("peers", ["-m", "benchmarks.peers"], checkpoint, *peers)
     repeated = [word for name in named for word in ("--model", name)]
-    yield command("scaling", ["-m", "benchmarks.scaling"], str(data), *repeated, *speak)
-    yield command("profile", ["-m", "benchmarks.profile_model"], *named)
+    yield command("scaling", ["-m", "benchmarks.speed.scaling"], str(data), *repeated, *speak)
+    yield command("profile", ["-m", "benchmarks.speed.profile_model"], *named)
 
 
 def read_students(items: tuple[str, ...]) -> dict[str, Path]:

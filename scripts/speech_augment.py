@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from baldwhisper_convert.augment import (
+from baldwhisper_convert.data.augment import (
     Audio,
     add_noise,
     change_speed,

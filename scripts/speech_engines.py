@@ -26,7 +26,7 @@ import numpy as np
 import soundfile
 import soxr
 
-from baldwhisper_convert.augment import Audio
+from baldwhisper_convert.data.augment import Audio
 from baldwhisper_mlx.config import SAMPLE_RATE
 
 TIMEOUT = 60.0

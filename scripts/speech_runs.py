@@ -22,7 +22,7 @@ from speech_augment import augment, draw_augmentation
 from speech_engines import VoiceRange, VoiceSetting, draw_voice
 from speech_text import ngrams
 
-from baldwhisper_convert.augment import Audio
+from baldwhisper_convert.data.augment import Audio
 from baldwhisper_mlx.config import SAMPLE_RATE
 
 MIN_RUN, MAX_RUN = 6, 30

@@ -26,12 +26,12 @@ Written by `scripts/update_cli_docs.py` from the commands' own `--help`; do not 
 
 def groups() -> dict[str, click.Group]:
     """The two programs, by the name of their console script."""
-    import baldwhisper_convert.cli
-    import baldwhisper_mlx.cli
+    import baldwhisper_convert.cli.main
+    import baldwhisper_mlx.cli.main
 
     return {
-        "baldwhisper": baldwhisper_mlx.cli.cli,
-        "baldwhisper-convert": baldwhisper_convert.cli.main,
+        "baldwhisper": baldwhisper_mlx.cli.main.cli,
+        "baldwhisper-convert": baldwhisper_convert.cli.main.main,
     }
 
 

@@ -3,118 +3,114 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from tests import boundaries
+from tests.support import boundaries
 
 ROOT = Path(__file__).resolve().parent.parent
 RUNTIME = ROOT / "baldwhisper_mlx"
 CONVERTER = ROOT / "convert/baldwhisper_convert"
 MODULE_LINES, FUNCTION_LINES = 300, 60
+MODULES = 8
 
-TRAINING = {"torch", "transformers", "accelerate", "datasets", "safetensors"}
+PACKAGES = ("baldwhisper_mlx", "baldwhisper_convert")
+
+# Who may import whom; CONTRIBUTING.md quotes the table.
+#   layers            a room (folder) imports rooms further to the right only; `(root)` is
+#                     the modules that lie directly in the package
+#   never             none of these is imported
+#   only              of the two packages, nothing but these is imported
+#   only imported by  these, each other, and the `__init__` that names what users import
+RULES: tuple[tuple[str, str, str], ...] = (
+    (
+        "baldwhisper_mlx",
+        "layers",
+        "cli > bench, evaluation > output > transcription > checkpoint > decoding "
+        "> audio, model, text > (root) > ops",
+    ),
+    (
+        "baldwhisper_convert",
+        "layers",
+        "cli > pipeline > compression > training > data > export, model, readers "
+        "> checkpoint > (root)",
+    ),
+    (
+        "baldwhisper_mlx",
+        "never",
+        "torch, transformers, accelerate, safetensors, baldwhisper_convert",
+    ),
+    ("baldwhisper_mlx.decoding", "never", "baldwhisper_mlx.audio, baldwhisper_mlx.text"),
+    (
+        "baldwhisper_mlx.output",
+        "only",
+        "baldwhisper_mlx.output, baldwhisper_mlx.transcription.segments",
+    ),
+    (
+        "baldwhisper_mlx.evaluation.bootstrap, baldwhisper_mlx.evaluation.normalizers, "
+        "baldwhisper_mlx.evaluation.report, baldwhisper_mlx.evaluation.scoring",
+        "never",
+        "baldwhisper_mlx.audio, baldwhisper_mlx.transcription, "
+        "baldwhisper_mlx.evaluation.inference, mlx",
+    ),
+    (
+        "baldwhisper_convert",
+        "only",
+        "baldwhisper_convert, baldwhisper_mlx._version, baldwhisper_mlx.audio, "
+        "baldwhisper_mlx.checkpoint.load, baldwhisper_mlx.config, baldwhisper_mlx.decoding.dtw, "
+        "baldwhisper_mlx.quantization_config, baldwhisper_mlx.text",
+    ),
+    (
+        "baldwhisper_mlx.checkpoint",
+        "only imported by",
+        "baldwhisper_mlx, baldwhisper_convert.export.mlx",
+    ),
+    (
+        "baldwhisper_convert.compression.factorize, baldwhisper_convert.compression.merge, "
+        "baldwhisper_convert.data.prepare, baldwhisper_convert.export",
+        "only imported by",
+        "baldwhisper_convert.cli, baldwhisper_convert.pipeline",
+    ),
+)
+STANDARD_LIBRARY_ONLY = ("_version", "config", "quantization_config", "text.languages")
+
 # Labelled speech may come from the hub, if the package for that is there; it brings no torch.
 HUB_DATASETS = [
-    "baldwhisper_mlx.labelled -> datasets.Audio",
-    "baldwhisper_mlx.labelled -> datasets.load_dataset",
+    "baldwhisper_mlx.audio.speech_dataset -> datasets.Audio",
+    "baldwhisper_mlx.audio.speech_dataset -> datasets.load_dataset",
 ]
 
-STANDARD_LIBRARY_ONLY = ("_version", "config", "languages", "quantization")
+# What the converter shares with the runtime loads no MLX; only export runs what it wrote.
+WITHOUT_MLX = (
+    "audio.buffer",
+    "audio.integrity",
+    "audio.load",
+    "audio.speech_dataset",
+    "decoding.dtw",
+    "text.tokenizer",
+)
 
-# What the inner modules of the runtime may import of it. The outer ones (load, transcription and
-# the command line's) bring them together and are free, but for circles.
-RUNTIME_ARROWS: dict[str, set[str]] = {
-    "_version": set(),
-    "alignment": {"cache", "config", "warping"},
-    "audio": {"config", "integrity", "samples"},
-    "bench.cases": set(),
-    "bench.ceilings": set(),
-    "bench.children": set(),
-    "bench.clips": {"audio", "config", "samples"},
-    "bench.costs": {"config", "model"},
-    "bench.memory": set(),
-    "bench.results": set(),
-    "bench.table": set(),
-    "bench.timing": set(),
-    "bench.plot": set(),
-    "blas": set(),
-    "cache": set(),
-    "community": {"config", "languages", "model_files", "quantization", "tokenizer"},
-    "config": {"quantization"},
-    "decode": {"alignment", "cache", "config", "loops", "model", "rules"},
-    "embedding": set(),
-    "evaluation": set(),
-    "evaluation.alignment": {"evaluation.scoring"},
-    "evaluation.bootstrap": set(),
-    "evaluation.dataset": {"labelled", "samples"},
-    "evaluation.hypotheses": {"model_files"},
-    "evaluation.normalizers": set(),
-    "evaluation.report": {
-        "evaluation.bootstrap",
-        "evaluation.hypotheses",
-        "evaluation.scoring",
-        "evaluation.utterances",
-    },
-    "evaluation.scoring": {"evaluation.normalizers", "repeats"},
-    "evaluation.table": {"evaluation.alignment", "evaluation.utterances"},
-    "evaluation.utterances": {
-        "evaluation.hypotheses",
-        "evaluation.normalizers",
-        "evaluation.scoring",
-    },
-    "features": {"config", "samples"},
-    "functions": {"tiles"},
-    "integrity": set(),
-    "labelled": {"audio", "samples"},
-    "languages": set(),
-    "loops": {"repeats"},
-    "model": {"cache", "config", "embedding", "functions", "tiles"},
-    "quantization": set(),
-    "quantized": {"embedding", "quantization"},
-    "repeats": set(),
-    "rules": {"config", "functions"},
-    "tiles": set(),
-    "samples": {"config"},
-    "segments": {"config"},
-    "subtitles": {"segments"},
-    "tokenizer": {"config", "languages"},
-    "vad": {"config", "samples"},
-    "warping": set(),
-    "words": {"config", "segments"},
-    "writers": {"segments", "subtitles"},
-}
-COMMAND_LINE = {
-    f"baldwhisper_mlx.{name}"
-    for name in ("cli", "batch", "inputs", "outputs", "bench.command", "evaluation.command")
-}
 
-# Stages are found by name as they arrive. Recipes know their settings, and only what brings them
-# together knows their order.
-STAGES = {"align", "prepare", "finetune", "merge", "factorize", "distill", "export", "export_hf"}
-STAGE_USERS = {
-    f"baldwhisper_convert{name}"
-    for name in (
-        "",
-        ".cli",
-        ".stage_cli",
-        ".run_cli",
-        ".recipe",
-        ".stage_runs",
-        ".pipeline",
-        ".search",
-    )
-}
+def named(rule: tuple[str, str, str]) -> list[str]:
+    """Modules and rooms of ours in a rule, by full name."""
+    who, kind, rooms = rule
+    names = re.split(" > |, ", rooms)
+    if kind == "layers":
+        return [f"{who}.{room}" for room in names if room != "(root)"]
+    return [name for name in (*who.split(", "), *names) if name.split(".")[0] in PACKAGES]
 
-# What of the runtime the converter may know: its contract, and how it reads speech, decodes and
-# tokenizes, so that what trains is what is transcribed. None of it loads MLX. Export also runs
-# what it wrote.
-WITHOUT_MLX = ("audio", "integrity", "labelled", "samples", "tokenizer", "warping")
-CONTRACT = {f"baldwhisper_mlx.{name}" for name in (*STANDARD_LIBRARY_ONLY, *WITHOUT_MLX)}
-EXPORT_MAY = CONTRACT | {"baldwhisper_mlx.load"}
+
+def table(rules: tuple[tuple[str, str, str], ...]) -> str:
+    """The rules as the table of CONTRIBUTING.md."""
+    rows = [
+        f"| {', '.join(f'`{name}`' for name in who.split(', '))} | {kind} | `{rooms}` |"
+        for who, kind, rooms in rules
+    ]
+    return "\n".join(["| who | rule | rooms |", "|---|---|---|", *rows])
 
 
 @pytest.fixture(scope="module")
@@ -130,30 +126,10 @@ def outside_standard_library(targets: set[str]) -> list[str]:
     return sorted(t for t in targets if t.split(".")[0] not in sys.stdlib_module_names)
 
 
-def stage_arrows(edges: boundaries.Graph) -> list[str]:
-    stages = {f"baldwhisper_convert.{name}" for name in STAGES}
-    return [
-        f"{name} -> {target}"
-        for name, targets in edges.items()
-        for target in targets & stages
-        if name not in STAGE_USERS
-    ]
-
-
-def contract_breaches(edges: boundaries.Graph) -> list[str]:
-    return [
-        f"{name} -> {target}"
-        for name, targets in of(edges, "baldwhisper_convert").items()
-        for target in targets
-        if target.split(".")[0] == "baldwhisper_mlx"
-        and target not in (EXPORT_MAY if name == "baldwhisper_convert.export" else CONTRACT)
-    ]
-
-
-def test_runtime_imports_neither_torch_nor_converter(edges: boundaries.Graph) -> None:
+def test_datasets_is_the_only_training_package_in_the_runtime(edges: boundaries.Graph) -> None:
     runtime = of(edges, "baldwhisper_mlx")
     assert len(runtime) > 10
-    assert boundaries.importers(runtime, TRAINING | {"baldwhisper_convert"}) == HUB_DATASETS
+    assert boundaries.importers(runtime, {"torch", "datasets", *PACKAGES[1:]}) == HUB_DATASETS
 
 
 def test_importing_all_of_the_runtime_loads_no_torch() -> None:
@@ -187,25 +163,27 @@ def test_what_the_converter_shares_loads_no_mlx() -> None:
 
 @pytest.mark.parametrize("name", STANDARD_LIBRARY_ONLY)
 def test_contract_needs_the_standard_library_only(edges: boundaries.Graph, name: str) -> None:
-    assert outside_standard_library(edges[f"baldwhisper_mlx.{name}"] - CONTRACT) == []
+    contract = {f"baldwhisper_mlx.{module}" for module in STANDARD_LIBRARY_ONLY}
+    assert outside_standard_library(edges[f"baldwhisper_mlx.{name}"] - contract) == []
 
 
-def test_runtime_arrows(edges: boundaries.Graph) -> None:
-    assert boundaries.strangers(edges, "baldwhisper_mlx", RUNTIME_ARROWS) == []
+@pytest.mark.parametrize("rule", RULES, ids=lambda rule: f"{rule[0]} {rule[1]}")
+def test_who_imports_whom(edges: boundaries.Graph, rule: tuple[str, str, str]) -> None:
+    assert boundaries.breaches(edges, PACKAGES, rule) == []
 
 
-def test_library_does_not_know_the_command_line(edges: boundaries.Graph) -> None:
-    for name in edges.keys() - COMMAND_LINE:
-        assert not edges[name] & COMMAND_LINE, name
+def test_contributing_quotes_the_table() -> None:
+    assert table(RULES) in (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
 
 
-def test_stages_do_not_know_each_other(edges: boundaries.Graph) -> None:
-    assert "baldwhisper_convert.export" in edges
-    assert stage_arrows(edges) == []
+@pytest.mark.parametrize("name", sorted({name for rule in RULES for name in named(rule)}))
+def test_the_table_names_what_exists(edges: boundaries.Graph, name: str) -> None:
+    assert name in edges
 
 
-def test_converter_knows_only_the_contract(edges: boundaries.Graph) -> None:
-    assert contract_breaches(edges) == []
+@pytest.mark.parametrize("package", [RUNTIME, CONVERTER], ids=lambda package: package.name)
+def test_few_modules_lie_directly_in_a_package(package: Path) -> None:
+    assert len(list(package.glob("*.py"))) <= MODULES
 
 
 @pytest.mark.parametrize("package", ["baldwhisper_mlx", "baldwhisper_convert"])
@@ -253,29 +231,55 @@ def test_finds_torch(tmp_path: Path, line: str) -> None:
     assert found[0].startswith("pack.bad -> torch")
 
 
-@pytest.mark.parametrize(
-    "line",
-    [
-        "from pack import b",
-        "from pack.b import thing",
-        "import pack.b",
-        "from . import b",
-        "from .b import thing",
-        "def f():\n    from pack.b import thing",
-        "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from pack.b import thing",
-    ],
-)
-def test_finds_forbidden_arrows(tmp_path: Path, line: str) -> None:
-    edges = boundaries.graph(write_package(tmp_path / "pack", a=line, b="thing = 1", c=line))
-    assert boundaries.strangers(edges, "pack", {"a": set(), "b": set()}) == ["pack.a -> pack.b"]
-    assert boundaries.strangers(edges, "pack", {"a": {"b"}}) == []
+LINES = [
+    "from pack.b import thing",
+    "from pack.b.c import thing",
+    "import pack.b.c",
+    "from ..b import thing",
+    "from ..b.c import thing",
+    "def f():\n    from pack.b import c",
+    "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from pack.b import c",
+]
 
 
-def test_finds_arrows_to_the_package_itself_and_from_folders(tmp_path: Path) -> None:
-    files = {"a": "from pack import x", "sub__sub__b": "from ..a import y", "sub__sub__init": ""}
-    edges = boundaries.graph(write_package(tmp_path / "pack", **files))
-    assert boundaries.strangers(edges, "pack", {"a": set()}) == ["pack.a -> pack"]
-    assert boundaries.strangers(edges, "pack", {"sub.b": set()}) == ["pack.sub.b -> pack.a"]
+def rooms(root: Path, line: str) -> boundaries.Graph:
+    """Two rooms, of which `a` imports `b` by `line`, and a module beside them."""
+    files = {"a__sub__init": "", "a__sub__x": line, "b__sub__c": "thing = 1", "config": ""}
+    return boundaries.graph(write_package(root / "pack", **files))
+
+
+@pytest.mark.parametrize("line", LINES)
+def test_finds_breaches_of_layers(tmp_path: Path, line: str) -> None:
+    edges = rooms(tmp_path, line)
+    check = lambda layers: boundaries.breaches(edges, ("pack",), ("pack", "layers", layers))  # noqa: E731
+    assert check("a > b > (root)") == []
+    for wrong in ("b > a > (root)", "a, b > config"):
+        found = check(wrong)
+        assert [arrow.split(" -> ")[0] for arrow in found] == ["pack.a.x"]
+    assert check("a > (root)") != []
+
+
+def test_finds_rooms_that_import_the_package(tmp_path: Path) -> None:
+    edges = rooms(tmp_path, "from pack import something")
+    rule = ("pack", "layers", "a > b > (root)")
+    assert boundaries.breaches(edges, ("pack",), rule) == ["pack.a.x -> pack"]
+
+
+@pytest.mark.parametrize("line", LINES)
+def test_finds_breaches_of_the_other_rules(tmp_path: Path, line: str) -> None:
+    edges = rooms(tmp_path, line)
+
+    def check(*rule: str) -> list[str]:
+        who, kind, names = rule
+        found = boundaries.breaches(edges, ("pack",), (who, kind, names))
+        return [arrow.split(" -> ")[0] for arrow in found]
+
+    assert check("pack.a", "never", "pack.b") == ["pack.a.x"]
+    assert check("pack.b", "never", "pack.a") == check("pack.a", "never", "torch") == []
+    assert check("pack.a", "only", "pack.a, pack.config") == ["pack.a.x"]
+    assert check("pack.a", "only", "pack.b") == []
+    assert check("pack.b", "only imported by", "pack.config") == ["pack.a.x"]
+    assert check("pack.b", "only imported by", "pack.a") == []
 
 
 def test_finds_circles(tmp_path: Path) -> None:
@@ -288,32 +292,6 @@ def test_finds_circles(tmp_path: Path) -> None:
 
 def test_finds_third_party_imports() -> None:
     assert outside_standard_library({"json", "os.path", "numpy.typing"}) == ["numpy.typing"]
-
-
-def test_finds_stages_that_know_each_other(tmp_path: Path) -> None:
-    files = {
-        "cli": "def f():\n    from baldwhisper_convert import merge, distill",
-        "merge": "from baldwhisper_convert.distill import train",
-        "distill": "from baldwhisper_convert import checkpoint",
-        "checkpoint": "",
-    }
-    edges = boundaries.graph(write_package(tmp_path / "baldwhisper_convert", **files))
-    assert stage_arrows(edges) == ["baldwhisper_convert.merge -> baldwhisper_convert.distill"]
-
-
-def test_finds_breaches_of_the_contract(tmp_path: Path) -> None:
-    runtime = write_package(tmp_path / "baldwhisper_mlx", config="X = 1", load="", model="")
-    files = {
-        "export": "from baldwhisper_mlx.load import load_model\nimport baldwhisper_mlx.model",
-        "merge": "from baldwhisper_mlx.config import X\nfrom baldwhisper_mlx import load",
-        "distill": "from baldwhisper_mlx import transcribe",
-    }
-    edges = boundaries.graph(runtime, write_package(tmp_path / "baldwhisper_convert", **files))
-    assert sorted(contract_breaches(edges)) == [
-        "baldwhisper_convert.distill -> baldwhisper_mlx",
-        "baldwhisper_convert.export -> baldwhisper_mlx.model",
-        "baldwhisper_convert.merge -> baldwhisper_mlx.load",
-    ]
 
 
 def test_finds_bad_proportions(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 import click
 import pytest
 
-from benchmarks import decode_speed
+from benchmarks.speed import decode_speed
 from scripts import update_cli_docs
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -11,7 +11,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from baldwhisper_mlx import __version__, blas
+from baldwhisper_mlx._version import __version__
+from baldwhisper_mlx.ops import blas
 
 _THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "OMP_WAIT_POLICY")
 

@@ -12,9 +12,9 @@ from typing import Any
 
 import mlx.core as mx
 
-from baldwhisper_mlx.functions import mlx_only
-from baldwhisper_mlx.load import LoadedModel
-from baldwhisper_mlx.rules import DecodingOptions, LogitRules
+from baldwhisper_mlx.checkpoint.load import LoadedModel
+from baldwhisper_mlx.decoding.logit_rules import DecodingOptions, LogitRules
+from baldwhisper_mlx.ops.functions import mlx_only
 
 _NODE = re.compile(r'label ?= ?"([^"]+)", shape=rectangle')
 

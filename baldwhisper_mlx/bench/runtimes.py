@@ -11,16 +11,16 @@ from typing import Any, Protocol
 
 import mlx.core as mx
 
-from baldwhisper_mlx import __version__
-from baldwhisper_mlx.audio import load_audio
-from baldwhisper_mlx.bench import ceilings, costs, primitives
+from baldwhisper_mlx._version import __version__
+from baldwhisper_mlx.audio.features import N_FRAMES, LogMelSpectrogram
+from baldwhisper_mlx.audio.load import load_audio
+from baldwhisper_mlx.bench import primitives, roofline
+from baldwhisper_mlx.checkpoint.load import load_model
 from baldwhisper_mlx.config import FRAMES_PER_POSITION, ModelConfig
-from baldwhisper_mlx.decode import CHECK_EVERY
-from baldwhisper_mlx.features import N_FRAMES, LogMelSpectrogram
-from baldwhisper_mlx.load import load_model
-from baldwhisper_mlx.longform import transcribe
-from baldwhisper_mlx.rules import DecodingOptions
-from baldwhisper_mlx.transcription import TEMPERATURES
+from baldwhisper_mlx.decoding.decoder import CHECK_EVERY
+from baldwhisper_mlx.decoding.logit_rules import DecodingOptions
+from baldwhisper_mlx.transcription.fallback import TEMPERATURES
+from baldwhisper_mlx.transcription.transcribe import transcribe
 
 Task = Callable[[], dict[str, Any]]
 """Does the work once; returns counts: `tokens`, and of a transcription `windows`, `fallbacks`."""
@@ -60,10 +60,10 @@ class Ours:
         loaded, config = self.loaded, self.loaded.config
         return {
             "runtime": f"baldwhisper-mlx {__version__}",
-            "parameters": costs.count_floats(loaded.model),
+            "parameters": roofline.count_floats(loaded.model),
             "memory_dtype": _dtype_name(loaded.model.decoder.ln.weight.dtype),
-            "weight_bytes": costs.weight_bytes(loaded.model),
-            "encode_flops": costs.encode_flops(config, config.n_audio_ctx),
+            "weight_bytes": roofline.weight_bytes(loaded.model),
+            "encode_flops": roofline.encode_flops(config, config.n_audio_ctx),
             "primitives": primitives.count_step(loaded),
             "syncs_per_token": 1 / CHECK_EVERY,
         }
@@ -71,7 +71,7 @@ class Ours:
     def step_bytes(self, *, batch: int, tokens: int, timestamps: bool) -> float:
         """Bytes that a step of `decode` with these arguments must read."""
         prompt = len(self._prompt(timestamps))
-        return costs.step_bytes(self.loaded.model, batch=batch, prompt=prompt, tokens=tokens)
+        return roofline.step_bytes(self.loaded.model, batch=batch, prompt=prompt, tokens=tokens)
 
     def encoder_flops(self, *, seconds: float) -> int:
         """Operations of `encode` with these arguments."""
@@ -79,15 +79,15 @@ class Ours:
         # What is not "dynamic" encodes 30 s and cuts afterwards.
         if self.loaded.config.audio_context != "dynamic":
             positions = self.loaded.config.n_audio_ctx
-        return costs.encode_flops(self.loaded.config, positions)
+        return roofline.encode_flops(self.loaded.config, positions)
 
     def ceilings(self, *, stream_bytes: int) -> dict[str, float]:
         """Measured bytes per second, and operations per second at this encoder's shapes."""
         config = self.loaded.config
         dtype = self.loaded.model.decoder.ln.weight.dtype
         return {
-            "bytes_per_second": ceilings.bandwidth(stream_bytes),
-            "flops_per_second": ceilings.product_rate(
+            "bytes_per_second": roofline.bandwidth(stream_bytes),
+            "flops_per_second": roofline.product_rate(
                 config.n_audio_state, config.n_audio_ctx, dtype
             ),
         }

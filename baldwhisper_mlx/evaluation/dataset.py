@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
-from baldwhisper_mlx.labelled import Row, audio_of, decode_audio, read_rows
-from baldwhisper_mlx.samples import Samples
+from baldwhisper_mlx.audio.buffer import Samples
+from baldwhisper_mlx.audio.speech_dataset import Row, audio_of, decode_audio, read_rows
 
 SPEAKER_COLUMNS = ("speaker", "speaker_id", "client_id")
 _CHUNK = 2**20

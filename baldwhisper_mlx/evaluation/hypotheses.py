@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from baldwhisper_mlx.model_files import COMMUNITY_FILES, MODEL_FILES
+from baldwhisper_mlx.checkpoint.files import COMMUNITY_FILES, MODEL_FILES
 
 _CHUNK = 2**20
 

@@ -12,8 +12,8 @@ from typing import Any, Literal
 
 import numpy as np
 
+from baldwhisper_mlx.decoding.repetition import repeats
 from baldwhisper_mlx.evaluation.normalizers import INSTALL, Normalizer, basic
-from baldwhisper_mlx.repeats import repeats
 
 LOOP_REPEATS = 4
 LOOP_CHARACTERS = 24

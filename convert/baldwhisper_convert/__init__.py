@@ -12,19 +12,20 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from baldwhisper_convert.canonical import Dimensions
-    from baldwhisper_convert.checkpoint import Checkpoint, read_checkpoint
-    from baldwhisper_convert.export import export_mlx
-    from baldwhisper_convert.vocabulary import Vocabulary
+    from baldwhisper_convert.checkpoint.checkpoint import Checkpoint
+    from baldwhisper_convert.checkpoint.state import Dimensions
+    from baldwhisper_convert.checkpoint.vocabulary import Vocabulary
+    from baldwhisper_convert.export.mlx import export_mlx
+    from baldwhisper_convert.readers.read import read_checkpoint
 
 __all__ = ["Checkpoint", "Dimensions", "Vocabulary", "export_mlx", "read_checkpoint"]
 
 _HOME = {
-    "Checkpoint": "checkpoint",
-    "Dimensions": "canonical",
-    "Vocabulary": "vocabulary",
-    "export_mlx": "export",
-    "read_checkpoint": "checkpoint",
+    "Checkpoint": "checkpoint.checkpoint",
+    "Dimensions": "checkpoint.state",
+    "Vocabulary": "checkpoint.vocabulary",
+    "export_mlx": "export.mlx",
+    "read_checkpoint": "readers.read",
 }
 
 

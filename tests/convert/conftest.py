@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
-from baldwhisper_convert.checkpoint import Checkpoint, read_checkpoint
-from tests import tiny, tiny_vocabulary
+from baldwhisper_convert.checkpoint.checkpoint import Checkpoint
+from baldwhisper_convert.readers.read import read_checkpoint
+from tests.support import tiny, tiny_vocabulary
 
 
 @pytest.fixture(scope="session")

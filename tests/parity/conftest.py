@@ -13,10 +13,10 @@ from typing import Any
 import mlx.core as mx
 import pytest
 
-from baldwhisper_convert.checkpoint import Checkpoint
-from baldwhisper_convert.export import export_mlx
-from baldwhisper_mlx.load import LoadedModel, load_model
-from tests import tiny
+from baldwhisper_convert.checkpoint.checkpoint import Checkpoint
+from baldwhisper_convert.export.mlx import export_mlx
+from baldwhisper_mlx.checkpoint.load import LoadedModel, load_model
+from tests.support import tiny
 
 
 @pytest.fixture(autouse=True, scope="package")

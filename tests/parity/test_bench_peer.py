@@ -14,15 +14,15 @@ import soundfile
 import torch
 from click.testing import CliRunner
 
-from baldwhisper_mlx.bench import costs
 from baldwhisper_mlx.bench import mlx_whisper as peer
+from baldwhisper_mlx.bench import roofline
 from baldwhisper_mlx.bench.runtimes import Ours
-from baldwhisper_mlx.cli import cli
-from baldwhisper_mlx.community import read_community, sinusoids
+from baldwhisper_mlx.checkpoint.mlx_whisper import read_community, sinusoids
+from baldwhisper_mlx.cli.main import cli
 from baldwhisper_mlx.config import SAMPLE_RATE
-from baldwhisper_mlx.languages import LANGUAGES
-from tests import tiny
+from baldwhisper_mlx.text.languages import LANGUAGES
 from tests.runtime.conftest import tiny_config, tone, write_model
+from tests.support import tiny
 
 OPENAI_VOCABULARY = Path(mlx_whisper.__file__).parent / "assets" / "multilingual.tiktoken"
 
@@ -146,4 +146,4 @@ def test_encoding_costs_what_torch_counts() -> None:
             block.cross_attn.key(states)
             block.cross_attn.value(states)
     config = tiny_config(**{k: v for k, v in asdict(dims).items() if k != "n_vocab"})
-    assert costs.encode_flops(config, 1500) == counter.get_total_flops()
+    assert roofline.encode_flops(config, 1500) == counter.get_total_flops()

@@ -13,11 +13,11 @@ import pytest
 from mlx import nn
 
 import baldwhisper_mlx
-from baldwhisper_mlx.community import is_community, read_community
-from baldwhisper_mlx.load import LoadedModel, build_model, load_model
-from tests import tiny
+from baldwhisper_mlx.checkpoint.load import LoadedModel, build_model, load_model
+from baldwhisper_mlx.checkpoint.mlx_whisper import is_community, read_community
 from tests.runtime.conftest import tone
-from tests.tiny_vocabulary import tiny_vocabulary
+from tests.support import tiny
+from tests.support.tiny_vocabulary import tiny_vocabulary
 
 QUANTIZATIONS: dict[str, dict[str, int] | None] = {
     "float32": None,

@@ -8,7 +8,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from baldwhisper_mlx.features import N_FRAMES, LogMelSpectrogram, log_mel_spectrogram, mel_filters
+from baldwhisper_mlx.audio.features import (
+    N_FRAMES,
+    LogMelSpectrogram,
+    log_mel_spectrogram,
+    mel_filters,
+)
 
 whisper_audio = pytest.importorskip("whisper.audio")
 

@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 import torch
 
-from baldwhisper_convert.export import export_mlx
-from baldwhisper_convert.export_hf import ExportWarning, export_hf
-from baldwhisper_mlx.audio import load_audio
-from baldwhisper_mlx.load import LoadedModel, load_model
-from baldwhisper_mlx.rules import DecodingOptions
-from tests import tiny
+from baldwhisper_convert.export.hugging_face import ExportWarning, export_hf
+from baldwhisper_convert.export.mlx import export_mlx
+from baldwhisper_mlx.audio.load import load_audio
+from baldwhisper_mlx.checkpoint.load import LoadedModel, load_model
+from baldwhisper_mlx.decoding.logit_rules import DecodingOptions
+from tests.support import tiny
 
 SAMPLE = Path(__file__).parents[2] / "examples" / "sample.wav"
 LENGTH = 40

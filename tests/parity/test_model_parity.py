@@ -11,10 +11,11 @@ import numpy as np
 import pytest
 import torch
 
-from baldwhisper_convert.checkpoint import Checkpoint, read_checkpoint
-from baldwhisper_convert.export import export_mlx
-from baldwhisper_mlx.load import LoadedModel, load_model
-from tests import tiny
+from baldwhisper_convert.checkpoint.checkpoint import Checkpoint
+from baldwhisper_convert.export.mlx import export_mlx
+from baldwhisper_convert.readers.read import read_checkpoint
+from baldwhisper_mlx.checkpoint.load import LoadedModel, load_model
+from tests.support import tiny
 
 TOKENS = [[410, 1, 99, 300, 7, 250], [410, 2, 0, 511, 8, 1000]]
 

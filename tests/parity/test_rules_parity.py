@@ -11,9 +11,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from baldwhisper_mlx.rules import DecodingOptions, LogitRules, State
-from tests.naive import masked_logits
-from tests.runtime.test_rules import V
+from baldwhisper_mlx.decoding.logit_rules import DecodingOptions, LogitRules, State
+from tests.runtime.decoding.test_logit_rules import V
+from tests.support.naive import masked_logits
 
 decoding = pytest.importorskip("whisper.decoding")
 

@@ -17,7 +17,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from baldwhisper_mlx.segments import make_segments, split_window
+from baldwhisper_mlx.transcription.segments import make_segments, split_window
 
 torch = pytest.importorskip("torch")
 whisper_transcribe = pytest.importorskip("whisper.transcribe")

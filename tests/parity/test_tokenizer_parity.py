@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from baldwhisper_mlx.config import CONTROL_TOKENS
-from baldwhisper_mlx.tokenizer import Tokenizer, read_ranks
+from baldwhisper_mlx.text.tokenizer import Tokenizer, read_ranks
 from tests.runtime.conftest import tiny_config
 
 whisper = pytest.importorskip("whisper")

@@ -16,21 +16,22 @@ import pytest
 import soundfile
 import torch
 
-from baldwhisper_convert.checkpoint import Checkpoint, read_checkpoint
-from baldwhisper_convert.data import Utterance
-from baldwhisper_convert.decoding import decode_greedy
-from baldwhisper_convert.export import export_mlx
-from baldwhisper_convert.modeling import SelfCache, Whisper
-from baldwhisper_convert.prepare import PrepareSettings, prepare
-from baldwhisper_convert.prompts import Prompts
-from baldwhisper_convert.windows import WindowSettings
-from baldwhisper_mlx.audio import load_audio
+from baldwhisper_convert.checkpoint.checkpoint import Checkpoint
+from baldwhisper_convert.data.prepare import PrepareSettings, prepare
+from baldwhisper_convert.data.utterances import Utterance
+from baldwhisper_convert.data.windows import WindowSettings
+from baldwhisper_convert.export.mlx import export_mlx
+from baldwhisper_convert.model.greedy import decode_greedy
+from baldwhisper_convert.model.prompts import Prompts
+from baldwhisper_convert.model.whisper import SelfCache, Whisper
+from baldwhisper_convert.readers.read import read_checkpoint
+from baldwhisper_mlx.audio.features import LogMelSpectrogram
+from baldwhisper_mlx.audio.load import load_audio
+from baldwhisper_mlx.checkpoint.load import LoadedModel, load_model
 from baldwhisper_mlx.config import SAMPLE_RATE
-from baldwhisper_mlx.features import LogMelSpectrogram
-from baldwhisper_mlx.load import LoadedModel, load_model
-from baldwhisper_mlx.rules import DecodingOptions
-from tests.tiny import EMBEDDINGS, factorized_state, tiny_checkpoint, tiny_dims, tiny_state
-from tests.tiny_speech import sound
+from baldwhisper_mlx.decoding.logit_rules import DecodingOptions
+from tests.support.tiny import EMBEDDINGS, factorized_state, tiny_checkpoint, tiny_dims, tiny_state
+from tests.support.tiny_speech import sound
 
 CONTEXT = 60
 DIMS = tiny_dims(n_audio_layer=1, n_text_layer=2, n_text_ctx=CONTEXT)

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 import baldwhisper_mlx
-from baldwhisper_mlx.load import LoadedModel
+from baldwhisper_mlx.checkpoint.load import LoadedModel
 from tests.parity.test_features_parity import speechlike
 
 whisper_transcribe = pytest.importorskip("whisper.transcribe")

@@ -1,10 +1,10 @@
-"""The figures of benchmarks/word_errors.py, from rows whose rates are known."""
+"""The figures of benchmarks/accuracy/word_errors.py, from rows whose rates are known."""
 
 from __future__ import annotations
 
 import pytest
 
-from benchmarks.word_errors import report
+from benchmarks.accuracy.word_errors import report
 
 CLIPS = [
     {"file_name": f"{i}.wav", "text": "ALPHA BRAVO CHARLIE DELTA ECHO FOX GOLF HOTEL INDIA JULIET"}

@@ -13,15 +13,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import baldwhisper_mlx
-from baldwhisper_convert.export import export_mlx
-from baldwhisper_mlx import words
-from baldwhisper_mlx.decode import heads_to_align
-from baldwhisper_mlx.load import LoadedModel, load_model
-from baldwhisper_mlx.segments import Segment
-from baldwhisper_mlx.warping import first_positions, median_filter
+from baldwhisper_convert.export.mlx import export_mlx
+from baldwhisper_mlx.checkpoint.load import LoadedModel, load_model
+from baldwhisper_mlx.decoding.decoder import heads_to_align
+from baldwhisper_mlx.decoding.dtw import first_positions, median_filter
+from baldwhisper_mlx.transcription import words
+from baldwhisper_mlx.transcription.segments import Segment
 from tests.parity.test_features_parity import speechlike
 from tests.parity.test_transcription_parity import multilingual, same_vocabulary  # noqa: F401
-from tests.tiny import tiny_checkpoint, tiny_dims
+from tests.support.tiny import tiny_checkpoint, tiny_dims
 
 timing = pytest.importorskip("whisper.timing")
 whisper_transcribe = pytest.importorskip("whisper.transcribe")

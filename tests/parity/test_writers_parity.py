@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from baldwhisper_mlx.segments import Segment, Transcript, Word
-from baldwhisper_mlx.subtitles import Layout
-from baldwhisper_mlx.writers import WRITERS, writers_with
+from baldwhisper_mlx.output.subtitles import Layout
+from baldwhisper_mlx.output.writers import WRITERS, writers_with
+from baldwhisper_mlx.transcription.segments import Segment, Transcript, Word
 
 utils = pytest.importorskip("whisper.utils")
 

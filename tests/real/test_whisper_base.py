@@ -21,10 +21,10 @@ import pytest
 import torch
 
 import baldwhisper_mlx
-from baldwhisper_mlx.audio import load_audio
-from baldwhisper_mlx.features import LogMelSpectrogram
-from baldwhisper_mlx.load import LoadedModel, load_model
-from baldwhisper_mlx.model import FactorizedEmbedding
+from baldwhisper_mlx.audio.features import LogMelSpectrogram
+from baldwhisper_mlx.audio.load import load_audio
+from baldwhisper_mlx.checkpoint.load import LoadedModel, load_model
+from baldwhisper_mlx.model.whisper import FactorizedEmbedding
 
 pytestmark = pytest.mark.real
 
@@ -100,7 +100,7 @@ def test_a_factorization_of_the_teacher(loaded: LoadedModel, rank: int, dense_ro
 def openai() -> Any:
     from whisper.model import ModelDimensions, Whisper
 
-    from baldwhisper_convert.checkpoint import read_checkpoint
+    from baldwhisper_convert.readers.read import read_checkpoint
 
     source = read_checkpoint(named("BALDWHISPER_TEACHER"))
     model = Whisper(ModelDimensions(**vars(source.dims)))
@@ -158,7 +158,7 @@ def test_word_times_against_openai_whisper(loaded: LoadedModel, openai: Any) -> 
     """On real speech, their words at their times: half of them within 80 ms."""
     from whisper.transcribe import transcribe
 
-    from baldwhisper_convert.checkpoint import read_checkpoint
+    from baldwhisper_convert.readers.read import read_checkpoint
 
     heads = read_checkpoint(named("BALDWHISPER_TEACHER")).alignment_heads
     mask = torch.zeros(6, 8, dtype=torch.bool)

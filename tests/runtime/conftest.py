@@ -12,7 +12,7 @@ import pytest
 import soundfile
 
 from baldwhisper_mlx.config import CONTROL_TOKENS, N_TIMESTAMPS, ModelConfig
-from baldwhisper_mlx.decode import Decoder
+from baldwhisper_mlx.decoding.decoder import Decoder
 
 RATE = 16_000
 
@@ -46,7 +46,7 @@ def write_model(folder: Path, config: ModelConfig) -> Path:
     import mlx.core as mx
     from mlx.utils import tree_flatten
 
-    from baldwhisper_mlx.model import Whisper
+    from baldwhisper_mlx.model.whisper import Whisper
 
     rng = np.random.default_rng(0)
     folder.mkdir(parents=True)

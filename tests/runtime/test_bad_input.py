@@ -17,12 +17,11 @@ import pytest
 import soundfile
 from click.testing import CliRunner
 
-from baldwhisper_mlx.audio import load_audio
-from baldwhisper_mlx.cli import cli
-from baldwhisper_mlx.load import LoadedModel, load_model
-from baldwhisper_mlx.longform import transcribe
-
-from .conftest import RATE, tiny_config, tone
+from baldwhisper_mlx.audio.load import load_audio
+from baldwhisper_mlx.checkpoint.load import LoadedModel, load_model
+from baldwhisper_mlx.cli.main import cli
+from baldwhisper_mlx.transcription.transcribe import transcribe
+from tests.runtime.conftest import RATE, tiny_config, tone
 
 needs_ffmpeg = pytest.mark.skipif(shutil.which("ffmpeg") is None, reason="needs ffmpeg")
 

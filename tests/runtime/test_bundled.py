@@ -12,14 +12,13 @@ import pytest
 from click.testing import CliRunner
 
 import baldwhisper_mlx
-from baldwhisper_mlx.audio import load_audio
-from baldwhisper_mlx.cli import cli
+from baldwhisper_mlx.audio.load import load_audio
+from baldwhisper_mlx.checkpoint.files import BUNDLED, MODEL_FILES, find_model
+from baldwhisper_mlx.checkpoint.load import LoadedModel, load_model
+from baldwhisper_mlx.cli.main import cli
 from baldwhisper_mlx.config import SAMPLE_RATE
-from baldwhisper_mlx.load import LoadedModel, load_model
-from baldwhisper_mlx.model_files import BUNDLED, MODEL_FILES, find_model
-from benchmarks.other_languages import SENTENCES, ranks
-
-from .conftest import tone
+from benchmarks.accuracy.other_languages import SENTENCES, ranks
+from tests.runtime.conftest import tone
 
 SAMPLE = Path(__file__).parents[2] / "examples" / "sample.wav"
 MOST_BYTES = 45_000_000

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from baldwhisper_mlx.config import AUDIO_BUCKET, ModelConfig
-from baldwhisper_mlx.quantization import BITS, Grouping, Quantization, matrix_of, storage
+from baldwhisper_mlx.quantization_config import BITS, Grouping, Quantization, matrix_of, storage
 from tests.runtime.conftest import tiny_config
 
 MIXED = Quantization(

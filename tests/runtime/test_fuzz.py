@@ -16,11 +16,10 @@ import soundfile
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from baldwhisper_mlx.audio import load_audio, load_pcm
+from baldwhisper_mlx.audio.load import load_audio, load_pcm
+from baldwhisper_mlx.checkpoint.load import load_model
 from baldwhisper_mlx.config import ModelConfig
-from baldwhisper_mlx.load import load_model
-
-from .conftest import RATE, tiny_config, tone
+from tests.runtime.conftest import RATE, tiny_config, tone
 
 FUZZ = settings(
     max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]

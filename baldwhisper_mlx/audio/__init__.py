@@ -1,0 +1,1 @@
+"""Audio files and samples: decoding, resampling, log-mel features, voice activity, cutting."""

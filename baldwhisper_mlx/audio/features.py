@@ -1,0 +1,165 @@
+"""Log-mel features, computed on the CPU stream while the default device decodes.
+
+Whisper's features: 25 ms Hann windows every 10 ms, a Slaney mel filter bank, log10 clamped
+to 8 below the loudest bin of the whole recording, scaled to about [-1, 1] (Radford et al.,
+arXiv 2212.04356, section 2.2). Because that peak belongs to the whole recording, a long one
+is passed over once for it; the features themselves are made window by window, so that memory
+does not grow with the recording.
+"""
+
+from __future__ import annotations
+
+import math
+from functools import lru_cache
+
+import mlx.core as mx
+import numpy as np
+import numpy.typing as npt
+
+from baldwhisper_mlx.audio.buffer import let_go
+from baldwhisper_mlx.config import HOP_LENGTH, SAMPLE_RATE
+
+N_FFT = 400
+N_FRAMES = 3000
+"""Frames in Whisper's 30 s window."""
+
+_FLOOR = 1e-10
+_KEPT_CHUNKS = 3
+
+
+def mel_filters(n_mels: int) -> npt.NDArray[np.float32]:
+    """Slaney's mel filter bank, area-normalized, for 16 kHz and a 400-point FFT.
+
+    The mel scale is linear (200/3 Hz a mel) below 1 kHz and logarithmic (27 mels for a factor
+    of 6.4) above: M. Slaney, "Auditory Toolbox", 1998; the same as librosa's default.
+
+    Returns:
+        Weights (201, n_mels), float32: frequency bins to mel bins.
+    """
+    log_step = math.log(6.4) / 27
+    top = 15 + math.log(SAMPLE_RATE / 2 / 1000) / log_step
+    mels = np.linspace(0, top, n_mels + 2)
+    edges = np.where(mels < 15, mels * 200 / 3, 1000 * np.exp(log_step * (mels - 15)))
+    frequencies = np.linspace(0, SAMPLE_RATE / 2, N_FFT // 2 + 1)[:, None]
+    lower, centre, upper = edges[:-2], edges[1:-1], edges[2:]
+    rising = (frequencies - lower) / (centre - lower)
+    falling = (upper - frequencies) / (upper - centre)
+    triangles = np.maximum(0, np.minimum(rising, falling))
+    return np.asarray(triangles * 2 / (upper - lower), np.float32)
+
+
+class LogMelSpectrogram:
+    """The features of one recording, made on demand in chunks of 30 s.
+
+    Args:
+        samples: mono at 16 kHz, (n,), float32.
+        n_mels: mel bins, 80 or 128.
+    """
+
+    def __init__(self, samples: npt.NDArray[np.float32], n_mels: int) -> None:
+        self.n_mels = n_mels
+        self.n_frames = len(samples) // HOP_LENGTH
+        """Whole frames of 10 ms in the recording."""
+        self._samples = samples
+        # Two frames past the end still overlap the audio and can hold its loudest bin.
+        self._n_chunks = -(-(self.n_frames + 3) // N_FRAMES)
+        self._chunks: dict[int, mx.array] = {}
+        self._floor: mx.array | None = None
+
+    def window(self, seek: int) -> mx.array:
+        """The 30 s window that starts at frame `seek`.
+
+        Returns:
+            Features (3000, n_mels), float32, zeros after the recording's last frame.
+        """
+        size = max(0, min(N_FRAMES, self.n_frames - seek))
+        first, last = seek // N_FRAMES, (seek + max(size, 1) - 1) // N_FRAMES
+        with mx.stream(_stream()):
+            floor = self._clamp()
+            power = mx.concatenate([self._chunk(i) for i in range(first, last + 1)])
+            power = power[seek - first * N_FRAMES :][:size]
+            features = (mx.maximum(power, floor) + 4.0) / 4.0
+            return mx.pad(features, [(0, N_FRAMES - size), (0, 0)])
+
+    def is_zero(self, seek: int) -> bool:
+        """Whether no sample under the window that starts at frame `seek` is other than zero."""
+        begin = max(seek * HOP_LENGTH - N_FFT // 2, 0)
+        zero = not self._samples[begin : (seek + N_FRAMES) * HOP_LENGTH + N_FFT // 2].any()
+        let_go(self._samples)
+        return zero
+
+    def prefetch(self, seek: int) -> None:
+        """Starts on the chunks that the window after the one at `seek` may need."""
+        last = min((seek + 2 * N_FRAMES - 1) // N_FRAMES, self._n_chunks - 1)
+        with mx.stream(_stream()):
+            mx.async_eval([self._chunk(i) for i in range(seek // N_FRAMES, last + 1)])
+
+    def _clamp(self) -> mx.array:
+        if self._floor is None:
+            peaks = []
+            for i in range(self._n_chunks):
+                peaks.append(self._chunk(i).max())
+                mx.eval(peaks[-1])
+            self._floor = mx.maximum(mx.stack(peaks).max(), math.log10(_FLOOR)) - 8.0
+        return self._floor
+
+    def _chunk(self, index: int) -> mx.array:
+        """log10 of the mel power of frames [3000 * index, 3000 * (index + 1)), unclamped."""
+        if index not in self._chunks:
+            self._chunks[index] = _log_power(self._segment(index), self.n_mels)
+            while len(self._chunks) > _KEPT_CHUNKS:
+                del self._chunks[next(iter(self._chunks))]
+        return self._chunks[index]
+
+    def _segment(self, index: int) -> mx.array:
+        """Samples under the frames of a chunk: mirrored before the start, zeros after the end."""
+        half = N_FFT // 2
+        n_frames = min(N_FRAMES, self.n_frames + 3 - index * N_FRAMES)
+        begin = index * N_FRAMES * HOP_LENGTH - half
+        end = begin + (n_frames - 1) * HOP_LENGTH + N_FFT
+        segment = np.zeros(end - begin, np.float32)
+        inside = self._samples[max(begin, 0) : end]
+        segment[max(-begin, 0) :][: len(inside)] = inside
+        let_go(self._samples)
+        if begin < 0:
+            segment[:half] = segment[half + 1 : N_FFT + 1][::-1]
+        return mx.array(segment)
+
+
+def log_mel_spectrogram(samples: npt.NDArray[np.float32], n_mels: int = 80) -> mx.array:
+    """Features of one whole recording at once.
+
+    Args:
+        samples: mono at 16 kHz, (n,), float32.
+        n_mels: mel bins, 80 or 128.
+
+    Returns:
+        Features (n // 160, n_mels), float32.
+
+    Example:
+        >>> log_mel_spectrogram(np.zeros(16_000, np.float32)).shape
+        (100, 80)
+    """
+    mel = LogMelSpectrogram(samples, n_mels)
+    windows = [mel.window(seek) for seek in range(0, max(mel.n_frames, 1), N_FRAMES)]
+    return mx.concatenate(windows)[: mel.n_frames]
+
+
+def _log_power(segment: mx.array, n_mels: int) -> mx.array:
+    n_frames = (segment.size - N_FFT) // HOP_LENGTH + 1
+    frames = mx.as_strided(segment, (n_frames, N_FFT), (HOP_LENGTH, 1))
+    window, filters = _constants(n_mels)
+    spectrum = mx.fft.rfft(frames * window)
+    power = mx.square(mx.abs(spectrum)) @ filters
+    return mx.log10(mx.maximum(power, _FLOOR))
+
+
+@lru_cache(maxsize=4)
+def _constants(n_mels: int) -> tuple[mx.array, mx.array]:
+    hann = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(N_FFT) / N_FFT)  # periodic
+    return mx.array(hann.astype(np.float32)), mx.array(mel_filters(n_mels))
+
+
+@lru_cache(maxsize=1)
+def _stream() -> mx.Stream:
+    return mx.new_stream(mx.cpu)

@@ -1,0 +1,152 @@
+"""Labelled speech as rows: local folders, lists of files, and Hugging Face datasets.
+
+The converter trains and `baldwhisper evaluate` measures on what is read here, so that the same
+speech is the same to both. Audio stays encoded until it is used. Standard library only, but for
+decoding and for datasets of the hub.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from baldwhisper_mlx.audio.buffer import Samples
+from baldwhisper_mlx.audio.load import load_audio
+
+Row = dict[str, Any]
+
+_DELIMITERS = {".csv": ",", ".tsv": "\t"}
+_LISTS = (*_DELIMITERS, ".json", ".jsonl")
+
+
+def read_rows(
+    source: str, *, split: str = "train", audio_column: str = "audio", streaming: bool = False
+) -> tuple[Sequence[Row], Path | None]:
+    """Finds labelled speech; nothing is decoded.
+
+    Args:
+        source: a folder in `audiofolder` form (audio files beside metadata.jsonl or .csv) or of
+            parquet files, a CSV, TSV, JSON or JSONL file of paths and texts (paths are relative
+            to the file), or a hub id, `owner/name` or `owner/name:config`.
+        split: of a hub dataset or of a folder with splits.
+        audio_column: of a hub dataset.
+        streaming: read a hub dataset without downloading it first.
+
+    Returns:
+        Rows in the order of the source, which can be gone through more than once (streamed ones
+        have no length); and the folder that paths in them are relative to, None for a hub
+        dataset.
+
+    Raises:
+        FileNotFoundError: no such folder, file or dataset.
+        ValueError: a list that cannot be read.
+        ModuleNotFoundError: a hub dataset, and the package `datasets` is not installed.
+    """
+    path = _list_of(Path(source).expanduser(), split)
+    if path.suffix in _LISTS:
+        if not path.is_file():
+            raise FileNotFoundError(f"{path}: no such file")
+        return list(_listed(path)), path.parent
+    name, _, config = source.partition(":")
+    if path.is_dir():
+        name, config = str(path), ""
+        if next(path.rglob("*.parquet"), None) is None:
+            raise FileNotFoundError(
+                f"{path}: no metadata.jsonl or metadata.csv in it or in its folder {split!r}, "
+                "and no parquet files"
+            )
+    elif path.is_absolute() or source.startswith(("./", "../", "~")) or name.count("/") > 1:
+        raise FileNotFoundError(f"{path}: no such folder")
+    try:
+        from datasets import Audio, load_dataset
+    except ModuleNotFoundError:
+        what = "a folder of parquet files" if path.is_dir() else "no folder here; a hub dataset"
+        raise ModuleNotFoundError(
+            f"{source}: {what} needs the package datasets: pip install datasets"
+        ) from None
+
+    data = load_dataset(name, config or None, split=split, streaming=streaming)
+    if audio_column in (data.column_names or ()):
+        data = data.cast_column(audio_column, Audio(decode=False))
+    return data, None
+
+
+def audio_of(row: Row, column: str, base: Path | None) -> str | bytes | None:
+    """Path or content of a row's audio; None if it has neither.
+
+    Args:
+        row: from `read_rows`.
+        column: of the audio; a list's paths may be called `file_name`, `path` or
+            `audio_filepath` too.
+        base: from `read_rows`.
+    """
+    names = (column, "file_name", "path", "audio_filepath") if base else (column,)
+    found = next((row[name] for name in names if row.get(name)), None)
+    if isinstance(found, dict):
+        path, content = found.get("path"), found.get("bytes")
+        return str(path) if path and Path(path).is_file() else content
+    if found is None or base is None:
+        return None
+    return str(base / str(found))
+
+
+def decode_audio(audio: str | bytes, name: str) -> Samples:
+    """Decodes a row's audio: mono at 16 kHz.
+
+    Args:
+        audio: path of a file, or its content.
+        name: of the row, for errors about content.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the audio cannot be decoded.
+    """
+    if isinstance(audio, str):
+        return load_audio(audio)
+    try:
+        return load_audio(io.BytesIO(audio))
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}") from None
+
+
+def _list_of(path: Path, split: str) -> Path:
+    """The list that an `audiofolder` folder holds, at its top or in the split's folder.
+
+    Read as a list, because datasets' own reader of such folders needs torchcodec even where
+    nothing is decoded.
+    """
+    found = (
+        folder / f"metadata{suffix}"
+        for folder in (path, path / split)
+        for suffix in (".jsonl", ".csv")
+        if (folder / f"metadata{suffix}").is_file()
+    )
+    return next(found, path) if path.is_dir() else path
+
+
+def _listed(path: Path) -> Iterator[Row]:
+    """Rows of a list. Values of a CSV stay text: "null" and "7" are words like any other.
+
+    Raises:
+        ValueError: not UTF-8, or a line that is no JSON object.
+    """
+    try:
+        # Excel opens its CSV files with a byte order mark.
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            if path.suffix in _DELIMITERS:
+                yield from csv.DictReader(file, delimiter=_DELIMITERS[path.suffix])
+                return
+            content = file.read()
+        whole = content.lstrip().startswith("[")
+        lines = (line for line in content.split("\n") if line.strip())
+        rows = json.loads(content) if whole else map(json.loads, lines)
+        for number, row in enumerate(rows, start=1):
+            if not isinstance(row, dict):
+                raise ValueError(f"row {number} is no object")
+            yield row
+    except (ValueError, csv.Error) as error:
+        raise ValueError(f"{path}: cannot be read as a list ({error})") from None

@@ -1,0 +1,133 @@
+"""What a model folder holds, read from its config and the header of its weights.
+
+No tensor is loaded, so describing a model takes milliseconds and works without MLX.
+Standard library only.
+"""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+from baldwhisper_mlx.checkpoint.files import MODEL_FILES, check_files, read_tensor_header
+from baldwhisper_mlx.config import (
+    CONFIG_FILE,
+    CONTROL_TOKENS,
+    FORMAT_VERSION,
+    TIME_PRECISION,
+    WEIGHTS_FILE,
+    ModelConfig,
+)
+from baldwhisper_mlx.quantization_config import matrix_of, storage
+
+
+def count_parameters(header: dict[str, dict[str, Any]], config: ModelConfig) -> int:
+    """Numbers the model has learned; quantized weights count as what they stand for.
+
+    Args:
+        header: from `read_tensor_header`.
+        config: of the same model.
+    """
+    total = 0
+    for name, tensor in header.items():
+        if name.endswith((".scales", ".biases", ".dense_ids")):
+            continue  # bookkeeping of quantization and of the dense rows
+        count = math.prod(tensor["shape"])
+        own = config.quantization.of(matrix_of(name)) if config.quantization else None
+        if own is not None and tensor["dtype"] == "U32":
+            count = count * 32 // own.bits
+        total += count
+    return total
+
+
+def describe_model(folder: str | Path) -> dict[str, str]:
+    """A model folder in a few labelled lines.
+
+    Returns:
+        Label to text, in the order to print.
+
+    Raises:
+        ValueError: a file is missing or damaged; the message names it.
+
+    Example:
+        >>> describe_model("models/whisper-base")["embedding"]
+        'dense, 51865 x 512'
+    """
+    folder = Path(folder)
+    check_files(folder)
+    config = ModelConfig.from_file(folder / CONFIG_FILE)
+    header = read_tensor_header(folder / WEIGHTS_FILE)
+    offsets = {name: entry["data_offsets"] for name, entry in header.items()}
+    sizes = {name: end - begin for name, (begin, end) in offsets.items()}
+    stored = storage(sizes, config.dtype, config.quantization)
+    size = sum(path.stat().st_size for path in folder.iterdir() if path.is_file())
+    languages = len(config.special_tokens.keys() - set(CONTROL_TOKENS))
+    return {
+        "model": str(folder),
+        "format": f"version {FORMAT_VERSION}",
+        "encoder": (
+            f"{config.n_audio_layer} layers, width {config.n_audio_state}, "
+            f"{config.n_audio_head} heads, {config.n_mels} mel bins, "
+            f"{config.n_audio_ctx} positions"
+        ),
+        "decoder": (
+            f"{config.n_text_layer} layers, width {config.n_text_state}, "
+            f"{config.n_text_head} heads, {config.n_text_ctx} positions"
+        ),
+        "vocabulary": f"{config.n_vocab} tokens, "
+        + (f"{languages} languages" if config.is_multilingual else "English only"),
+        "embedding": _describe_embedding(config),
+        "context": _describe_context(config),
+        "parameters": f"{count_parameters(header, config) / 1e6:.1f} M",
+        "dtype": config.dtype,
+        "weights": "; ".join(f"{part} {text}" for part, text in stored.items()),
+        "size": f"{size / 1e6:.1f} MB on disk",
+    }
+
+
+def _describe_embedding(config: ModelConfig) -> str:
+    if config.embedding_rank is None:
+        return f"dense, {config.n_vocab} x {config.n_text_state}"
+    text = f"rank {config.embedding_rank}, {config.embedding_projections} projections"
+    if config.embedding_mean:
+        text += ", mean"
+    if config.embedding_dense_rows:
+        text += f", {config.embedding_dense_rows} dense rows"
+    return text
+
+
+def _describe_context(config: ModelConfig) -> str:
+    if config.audio_context == "full":
+        return "full (always 30 s)"
+    margin = config.audio_context_margin * TIME_PRECISION
+    return f"{config.audio_context} (the clip and {margin:.2f} s)"
+
+
+def stored_facts(folder: Path) -> dict[str, Any]:
+    """Facts about a model folder.
+
+    Args:
+        folder: an exported model, or one of mlx-community's (whose files say less).
+
+    Returns:
+        `disk_bytes`, `stored_dtype`, `quantization` and, of an
+        exported model, `parameters` and what `describe_model` says of its parts.
+
+    Raises:
+        ValueError: a file of an exported model is damaged; the message names it.
+    """
+    files = [path for path in folder.iterdir() if path.is_file()]
+    facts: dict[str, Any] = {
+        "disk_bytes": sum(path.stat().st_size for path in files),
+        "stored_dtype": None,
+        "quantization": None,
+    }
+    if not all((folder / name).is_file() for name in MODEL_FILES):
+        return facts
+    config = ModelConfig.from_file(folder / CONFIG_FILE)
+    lines = describe_model(folder)
+    facts["stored_dtype"] = config.dtype
+    facts["quantization"] = None if config.quantization is None else lines["weights"]
+    facts["parameters"] = count_parameters(read_tensor_header(folder / WEIGHTS_FILE), config)
+    return facts | {key: lines[key] for key in ("encoder", "decoder", "embedding", "context")}

@@ -1,0 +1,121 @@
+"""A model's files: where the folder is, and what its weights file says it holds.
+
+Nothing here needs MLX, so that a model can be found, checked and described in milliseconds.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from baldwhisper_mlx.config import CONFIG_FILE, VOCABULARY_FILE, WEIGHTS_FILE
+
+MODEL_FILES = (CONFIG_FILE, WEIGHTS_FILE, VOCABULARY_FILE)
+"""What every model folder must have; the model card is for people."""
+
+COMMUNITY_FILES = ("weights.safetensors", "weights.npz")
+"""Weights of a model in mlx-whisper's format; see community.py."""
+
+BUNDLED = Path(__file__).parent.parent / "assets" / "base-en"
+"""The model that comes with the package: English, made from OpenAI's whisper-base."""
+
+_WEIGHTS_SUFFIXES = (".safetensors", ".npz", ".bin", ".pt", ".pth")
+_MAX_HEADER = 100 * 2**20
+
+
+def find_model(path_or_hub_id: str | Path | None = None, revision: str | None = None) -> Path:
+    """The folder of a model, fetched from the Hub if it is neither a folder nor in the cache.
+
+    Args:
+        path_or_hub_id: a folder, or a Hugging Face Hub id such as "owner/model". For an id the
+            local cache is tried first, without any network call. None for the bundled model.
+        revision: branch, tag or commit of a Hub id.
+
+    Raises:
+        ValueError: a file where a folder is needed, or a revision of the bundled model.
+        FileNotFoundError: no such folder, and not a Hub id that can be fetched either.
+    """
+    if path_or_hub_id is None:
+        if revision is not None:
+            raise ValueError("a revision belongs to a model on the Hub; none is named")
+        return BUNDLED
+    path = Path(path_or_hub_id).expanduser()
+    if path.is_dir():
+        return path
+    name = str(path_or_hub_id)
+    if path.exists():
+        raise ValueError(f"{path}: a model is a folder, not a file")
+    if isinstance(path_or_hub_id, Path) or name.count("/") != 1 or name[0] in "./~":
+        raise FileNotFoundError(f"{name}: no such folder")
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    files = [*MODEL_FILES, *COMMUNITY_FILES]
+    try:
+        try:
+            found = snapshot_download(
+                name, revision=revision, allow_patterns=files, local_files_only=True
+            )
+        except LocalEntryNotFoundError:
+            found = snapshot_download(name, revision=revision, allow_patterns=files)
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise FileNotFoundError(
+            f"{name}: neither a folder nor a model that can be fetched from the Hub ({reason})"
+        ) from error
+    return Path(found)
+
+
+def check_files(folder: Path) -> None:
+    """Makes sure that a folder holds one model, whole: nothing missing, no second weights file.
+
+    Raises:
+        ValueError: names the folder and the file that is not there, or is one too many.
+    """
+    for name in MODEL_FILES:
+        if not (folder / name).is_file():
+            raise ValueError(f"{folder}: {name} is missing; `baldwhisper-convert export` makes it")
+    extra = [
+        path.name
+        for path in sorted(folder.iterdir())
+        if path.suffix in _WEIGHTS_SUFFIXES and path.name != WEIGHTS_FILE
+    ]
+    if extra:  # shards, or another model: ignoring them would hide that
+        raise ValueError(
+            f"{folder}: weights besides {WEIGHTS_FILE}: {', '.join(extra)}; move them elsewhere"
+        )
+
+
+def read_tensor_header(path: Path) -> dict[str, dict[str, Any]]:
+    """Reads dtype, shape and data_offsets of every tensor in a safetensors file.
+
+    The format: https://github.com/huggingface/safetensors#format.
+
+    Raises:
+        ValueError: damaged, or not as long as the header says; the message names the file.
+        FileNotFoundError: there is no such file.
+    """
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        if not 2 <= length <= min(size - 8, _MAX_HEADER):
+            raise ValueError(f"{path}: not a safetensors file, or truncated in its header")
+        try:
+            header: dict[str, Any] = json.loads(file.read(length))
+            header.pop("__metadata__", None)
+            end = max((int(entry["data_offsets"][1]) for entry in header.values()), default=0)
+        except (
+            ValueError,
+            TypeError,
+            KeyError,
+            IndexError,
+            AttributeError,
+            RecursionError,
+        ) as error:
+            raise ValueError(f"{path}: damaged safetensors header ({error!r})") from None
+    if size != 8 + length + end:
+        raise ValueError(
+            f"{path}: truncated or damaged, {size} bytes instead of {8 + length + end}"
+        )
+    return header

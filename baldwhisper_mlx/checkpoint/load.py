@@ -1,0 +1,184 @@
+"""From a folder or Hub id to a model that is ready to decode.
+
+Everything about a checkpoint is checked here, before its first use: config, file sizes, names
+and shapes of all tensors. Weights are read lazily and stay in one place; only a change of
+dtype makes a copy, tensor by tensor.
+"""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import cast
+
+import mlx.core as mx
+from mlx.utils import tree_flatten
+
+from baldwhisper_mlx.checkpoint.files import check_files, find_model, read_tensor_header
+from baldwhisper_mlx.checkpoint.mlx_whisper import is_community, read_community
+from baldwhisper_mlx.config import (
+    CONFIG_FILE,
+    VOCABULARY_FILE,
+    WEIGHTS_FILE,
+    Dtype,
+    ModelConfig,
+)
+from baldwhisper_mlx.decoding.decoder import Decoder
+from baldwhisper_mlx.decoding.logit_rules import Vocabulary
+from baldwhisper_mlx.model.quantize import dequantize, quantize_model
+from baldwhisper_mlx.model.whisper import Whisper
+from baldwhisper_mlx.ops import blas
+from baldwhisper_mlx.text.tokenizer import Tokenizer, read_ranks
+
+CACHE_LIMIT = 512 * 2**20
+"""Bytes of freed buffers MLX may keep for reuse; without a cap they grow with every new shape."""
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A checkpoint in memory.
+
+    `decoder` holds the caches, which are reused from window to window and file to file.
+    """
+
+    model: Whisper
+    config: ModelConfig
+    tokenizer: Tokenizer
+    decoder: Decoder
+    path: Path
+
+
+def load_model(
+    path_or_hub_id: str | Path | None = None,
+    *,
+    revision: str | None = None,
+    dtype: Dtype | None = None,
+) -> LoadedModel:
+    """Loads an exported model, or one of mlx-community's.
+
+    Args:
+        path_or_hub_id: a folder, or a Hugging Face Hub id such as "owner/model". For an id the
+            local cache is tried first, without any network call. By default the English
+            model that comes with the package.
+        revision: branch, tag or commit of a Hub id.
+        dtype: of the weights in memory; default the checkpoint's on a GPU and float32 on a
+            CPU, where MLX multiplies 16-bit numbers many times slower.
+
+    Raises:
+        ValueError: files missing, damaged or of another format; the message says which.
+        FileNotFoundError: no such folder, and not a Hub id either.
+    """
+    folder = find_model(path_or_hub_id, revision)
+    if is_community(folder):
+        config, weights, ranks = read_community(folder)
+        source = folder
+    else:
+        check_files(folder)
+        config = ModelConfig.from_file(folder / CONFIG_FILE)
+        source = folder / WEIGHTS_FILE
+        weights, ranks = read_weights(source), read_ranks(folder / VOCABULARY_FILE)
+    tokenizer = Tokenizer(ranks, config)
+    if mx.default_device().type == mx.DeviceType.cpu:
+        dtype = dtype or "float32"
+        if advice := blas.hint():
+            warnings.warn(advice, stacklevel=2)
+    mx.set_cache_limit(CACHE_LIMIT)
+    model = build_model(weights, config, str(source), dtype)
+    vocabulary = Vocabulary(
+        n_vocab=config.n_vocab,
+        eot=tokenizer.eot,
+        sot=tokenizer.sot,
+        no_speech=tokenizer.no_speech,
+        no_timestamps=tokenizer.no_timestamps,
+        timestamp_begin=tokenizer.timestamp_begin,
+        suppress=tokenizer.suppressed_tokens,
+        suppress_first=tokenizer.blank_tokens,
+    )
+    return LoadedModel(model, config, tokenizer, Decoder(model, vocabulary), folder)
+
+
+def read_weights(path: Path) -> dict[str, mx.array]:
+    """Reads a safetensors file, lazily.
+
+    Raises:
+        ValueError: a damaged file.
+    """
+    read_tensor_header(path)  # MLX trusts the header, so a cut file must be found before
+    try:
+        return cast(dict[str, mx.array], mx.load(str(path)))
+    except RuntimeError as error:
+        raise ValueError(f"{path}: damaged ({error})") from None
+
+
+def build_model(
+    weights: dict[str, mx.array],
+    config: ModelConfig,
+    source: str,
+    dtype: str | None = None,
+    *,
+    keep_quantized: bool | None = None,
+) -> Whisper:
+    """Builds the model a config describes and fills it.
+
+    Args:
+        weights: tensors by name; emptied on the way, so that no tensor is in memory twice.
+        config: what `weights` must hold, no more and no less.
+        source: where they come from, for errors.
+        dtype: to convert floating-point tensors to; None keeps theirs.
+        keep_quantized: use quantized matrices as they are stored, instead of expanding them.
+            Default: on a GPU, where they are faster; not on a CPU, where MLX has no fast
+            product for them.
+
+    Raises:
+        ValueError: tensors missing, unexpected or of another shape.
+    """
+    model = Whisper(config)
+    if config.quantization is not None:
+        quantize_model(model, config.quantization)
+    parameters = cast(list[tuple[str, mx.array]], tree_flatten(model.parameters()))
+    expected = {name: value.shape for name, value in parameters}
+    _check_tensors(source, expected, {name: value.shape for name, value in weights.items()})
+    on_cpu = mx.default_device().type == mx.DeviceType.cpu
+    keep = not on_cpu if keep_quantized is None else keep_quantized
+    if config.quantization is not None and not keep:
+        model = Whisper(config)
+        dequantize(weights, config.quantization)
+        dtype = dtype or config.dtype
+    target = getattr(mx, dtype) if dtype else None
+    turn = on_cpu and (config.quantization is None or not keep)
+    for name in list(weights):
+        value = weights.pop(name)
+        if target is not None and mx.issubdtype(value.dtype, mx.floating):
+            value = value.astype(target)
+        wide = value.ndim == 2 and value.shape[0] >= value.shape[1]
+        if turn and wide and not name.endswith("positional_embedding"):
+            # BLAS multiplies one row by a matrix twice as fast if its longer side, here that of
+            # the outputs, is contiguous; the array keeps its shape, so nothing else knows
+            # (docs/log.md).
+            value = mx.contiguous(value.T).T
+        model.load_weights([(name, value)], strict=False)
+        mx.eval(value)
+    model.eval()
+    return model
+
+
+def _check_tensors(
+    source: str, expected: dict[str, tuple[int, ...]], found: dict[str, tuple[int, ...]]
+) -> None:
+    problems = {
+        "missing": sorted(expected.keys() - found.keys()),
+        "unexpected": sorted(found.keys() - expected.keys()),
+        "of another shape": [
+            f"{name} {list(found[name])} instead of {list(expected[name])}"
+            for name in sorted(expected.keys() & found.keys())
+            if found[name] != expected[name]
+        ],
+    }
+    parts = [
+        f"{what}: {', '.join(names[:5])}" + (f" and {len(names) - 5} more" if names[5:] else "")
+        for what, names in problems.items()
+        if names
+    ]
+    if parts:
+        raise ValueError(f"{source}: tensors {'; '.join(parts)}")

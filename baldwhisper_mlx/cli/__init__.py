@@ -1,0 +1,1 @@
+"""The command `baldwhisper`: options, help and messages; the work is done elsewhere."""

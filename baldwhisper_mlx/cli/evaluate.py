@@ -1,0 +1,235 @@
+"""The command `baldwhisper evaluate`.
+
+Whatever can be refused is refused before a model is loaded: hours of decoding must not end in a
+missing package or a folder that is in use. Results go to standard output, all else to standard
+error.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import click
+
+from baldwhisper_mlx.evaluation.normalizers import NORMALIZERS
+from baldwhisper_mlx.files import prepare_folder, write_files
+
+HYPOTHESES_FILE = "hypotheses.jsonl"
+UTTERANCES_FILE = "utterances.jsonl"
+REPORT_FILE = "report.json"
+
+
+@click.command()
+@click.option(
+    "-m",
+    "--model",
+    help="Model folder, or id on the Hugging Face Hub. By default the English model that comes "
+    "with the package.",
+)
+@click.option(
+    "--baseline",
+    metavar="MODEL",
+    help="Model to compare with on the same clips, such as the teacher.",
+)
+@click.option(
+    "--data",
+    required=True,
+    metavar="FOLDER_OR_DATASET",
+    help="Speech with its text: a folder with metadata.jsonl or metadata.csv, a CSV, TSV, JSON or "
+    "JSONL list of files, or a Hugging Face dataset (owner/name or owner/name:config).",
+)
+@click.option("--split", default="test", show_default=True, help="Of a dataset with splits.")
+@click.option("--text-column", default="text", show_default=True, help="What is said.")
+@click.option("--audio-column", default="audio", show_default=True, help="Of a dataset.")
+@click.option(
+    "--speaker-column", help="Who says it. By default speaker, speaker_id or client_id, if there."
+)
+@click.option("--limit", type=click.IntRange(min=1), help="Only the first clips.")
+@click.option(
+    "-n",
+    "--normalizer",
+    type=click.Choice(NORMALIZERS),
+    default="basic",
+    show_default=True,
+    help="What is taken away before texts are compared; see docs/evaluation.md.",
+)
+@click.option(
+    "-l",
+    "--language",
+    help="Code or English name of the spoken language; detected clip by clip if not given.",
+)
+@click.option("--without-timestamps", is_flag=True, help="Decode without timestamps.")
+@click.option(
+    "--condition-on-previous-text/--no-condition-on-previous-text",
+    default=True,
+    show_default=True,
+    help="Whether each 30 s window of a longer clip is told the text before it.",
+)
+@click.option(
+    "--fallback",
+    is_flag=True,
+    help="Try again at rising temperatures where the result is repetitive or improbable, as "
+    "`transcribe` does. By default decoding is greedy.",
+)
+@click.option(
+    "--batch-size",
+    type=click.IntRange(min=1),
+    default=1,
+    show_default=True,
+    help="Clips decoded at once, as far as their first 30 s.",
+)
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path),
+    metavar="FOLDER",
+    help="Keep everything here: the report, every utterance with its alignment, and what was "
+    "heard so far, from which a killed run goes on.",
+)
+@click.option("--force", is_flag=True, help="Replace a report on something else that is there.")
+@click.option("--skip-bad", is_flag=True, help="Go on without clips whose audio cannot be read.")
+@click.option("--show-errors", type=click.IntRange(min=0), default=0, metavar="N",
+              help="Show the N utterances with most word errors, word under word.")  # fmt: skip
+@click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
+def evaluate(
+    model: str | None,
+    baseline: str | None,
+    output: Path | None,
+    force: bool,
+    skip_bad: bool,
+    show_errors: int,
+    as_json: bool,
+    **options: Any,
+) -> None:
+    """Measure the word and character errors of a model on labelled speech.
+
+    With --baseline both models hear the same clips, and ratios and differences come with paired
+    intervals. Needs the extra `evaluate`: pip install "baldwhisper-mlx[evaluate]".
+    """
+    try:
+        models = {"model": model} | ({} if baseline is None else {"baseline": baseline})
+        report, utterances = _evaluate(models, output, force, skip_bad, options)
+    except (OSError, ValueError, ArithmeticError, ModuleNotFoundError) as error:
+        raise click.ClickException(str(error)) from None
+
+    from baldwhisper_mlx.evaluation.report_text import render, render_errors
+    from baldwhisper_mlx.evaluation.utterances import worst
+
+    shown = worst(utterances, show_errors)
+    if as_json:
+        if show_errors:
+            report = report | {"worst": [one.to_dict() for one in shown]}
+        text = json.dumps(report, indent=2, ensure_ascii=False) + "\n"
+    else:
+        text = render(report) + ("\n" + render_errors(shown) if shown else "")
+    click.echo(text.encode("utf-8", errors="surrogateescape"), nl=False)
+
+
+def _evaluate(
+    models: dict[str, str | None],
+    output: Path | None,
+    force: bool,
+    skip_bad: bool,
+    options: dict[str, Any],
+) -> tuple[dict[str, Any], list[Any]]:
+    """Report and utterances; everything is checked first, and written last."""
+    from baldwhisper_mlx.checkpoint.files import find_model
+    from baldwhisper_mlx.evaluation.dataset import Source, Speech
+    from baldwhisper_mlx.evaluation.hypotheses import Hypotheses, fingerprint
+    from baldwhisper_mlx.evaluation.normalizers import load_normalizer
+    from baldwhisper_mlx.evaluation.report import make_report
+    from baldwhisper_mlx.evaluation.scoring import load_jiwer
+    from baldwhisper_mlx.evaluation.utterances import judge
+
+    load_jiwer()
+    normalize = load_normalizer(options["normalizer"])
+    columns = ("split", "text_column", "audio_column", "speaker_column", "limit")
+    speech = Speech(Source(name=options["data"], **{key: options[key] for key in columns}))
+    if next(iter(speech), None) is None:
+        raise ValueError(f"{options['data']}: no clips in it")
+    missing = [] if skip_bad else speech.missing_files()
+    if missing:
+        raise FileNotFoundError(
+            f"{options['data']}: {len(missing)} of {len(speech)} clips not there, such as "
+            f"{', '.join(missing[:3])}; --skip-bad goes on without them"
+        )
+    prints = {role: fingerprint(find_model(name)) for role, name in models.items()}
+    settings = options | {"fingerprints": prints}
+    known = Hypotheses(None if output is None else _open_folder(output, settings, force))
+    heard, runs = {}, {}
+    for role, name in models.items():
+        runs[role], heard[role] = _listen(name, prints[role], speech, options, known, skip_bad)
+    utterances, skipped = judge(heard, normalize)
+    report = make_report(utterances, runs, settings=settings, skipped=skipped)
+    if output is not None:
+        rows = (json.dumps(one.to_dict(), ensure_ascii=False) for one in utterances)
+        texts = {
+            output / UTTERANCES_FILE: "".join(f"{row}\n" for row in rows),
+            output / REPORT_FILE: json.dumps(report, indent=2, ensure_ascii=False) + "\n",
+        }
+        write_files(texts, force=True)
+    return report, utterances
+
+
+def _open_folder(output: Path, settings: dict[str, Any], force: bool) -> Path:
+    """Makes sure that the folder is ours to write to; the path of what was heard so far.
+
+    Raises:
+        FileExistsError: it has a report on other models, data or options.
+        ValueError: it cannot be written to.
+    """
+    prepare_folder(output)
+    path = output / REPORT_FILE
+    if path.exists() and not force:
+        try:
+            same = json.loads(path.read_text(encoding="utf-8"))["settings"] == settings
+        except (ValueError, KeyError, TypeError):
+            same = False
+        if not same:
+            raise FileExistsError(
+                f"{path}: a report on other models, data or options; use another --output, or "
+                "--force to replace it (what was heard is kept)"
+            )
+    return output / HYPOTHESES_FILE
+
+
+def _listen(
+    name: str | None,
+    fingerprint: str,
+    speech: Any,
+    options: dict[str, Any],
+    known: Any,
+    skip_bad: bool,
+) -> tuple[Any, Any]:
+    """One model over all clips: its run, and what it heard."""
+    from baldwhisper_mlx.cli.transcribe import open_model
+    from baldwhisper_mlx.evaluation.inference import Listening, listen
+
+    listening = Listening(**{field.name: options[field.name] for field in fields(Listening)})
+    loaded = open_model(name, None, options["language"])
+    label = name or "bundled model"
+    run = listening.run(loaded, label, fingerprint)
+    before = len(known.of(run))
+    if before:
+        click.echo(f"{label}: {before} clips were heard before", err=True)
+    with _progress_bar(label, len(speech)) as on_clip:
+        heard = listen(loaded, speech, listening, run, known, skip_bad=skip_bad, on_clip=on_clip)
+    return run, heard
+
+
+@contextlib.contextmanager
+def _progress_bar(label: str, total: int) -> Iterator[Callable[[Any], None] | None]:
+    """A bar of clips on a terminal; None, and no bar, where there is none."""
+    if not sys.stderr.isatty():
+        yield None
+        return
+    from tqdm import tqdm
+
+    with tqdm(total=total, desc=label, unit=" clips", leave=False) as bar:
+        yield lambda _: bar.update()

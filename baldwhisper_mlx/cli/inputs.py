@@ -1,0 +1,120 @@
+"""Which files are meant: folders, patterns and single names. Standard library only."""
+
+from __future__ import annotations
+
+import glob
+import os
+import unicodedata
+from collections.abc import Sequence
+from pathlib import Path
+
+SUFFIXES = frozenset(
+    (".aac", ".aif", ".aiff", ".au", ".caf", ".flac", ".m4a", ".m4b", ".mka", ".mkv", ".mov",
+     ".mp3", ".mp4", ".mpeg", ".mpga", ".oga", ".ogg", ".opus", ".w64", ".wav", ".webm", ".wma")
+)  # fmt: skip
+"""What a file in a folder is taken for audio by; a file that is named may be called anything."""
+
+
+def expand(names: Sequence[str]) -> list[str]:
+    """Files for names on the command line, in their order, each once.
+
+    A folder stands for the audio files in it and below, sorted, without hidden ones; a pattern
+    such as `talks/*.mp3` or `talks/**/*.mp3` for the files that fit it. A name that stands for no
+    file stays as it is, so that whoever reads it says what is wrong with it.
+
+    Example:
+        >>> expand(["-", "no-such-file.wav"])
+        ['-', 'no-such-file.wav']
+    """
+    return list(dict.fromkeys(file for name in names for file in _files(name) or [name]))
+
+
+def _files(name: str) -> list[str]:
+    path = Path(name)
+    if name == STDIN or path.is_file():
+        return [name]
+    if path.is_dir():
+        return _audio_below(path)
+    if not glob.has_magic(name):
+        return []
+    return [file for file in sorted(glob.glob(name, recursive=True)) if Path(file).is_file()]
+
+
+def _audio_below(folder: Path) -> list[str]:
+    def is_hidden(path: Path) -> bool:
+        return any(part.startswith(".") for part in path.relative_to(folder).parts)
+
+    return [
+        str(path)
+        for path in sorted(folder.rglob("*"))
+        if path.suffix.lower() in SUFFIXES and not is_hidden(path) and path.is_file()
+    ]
+
+
+STDIN = "-"
+"""The input name that means standard input; its outputs are named `stdin`."""
+
+
+def plan_outputs(
+    inputs: Sequence[str], folder: Path, extensions: Sequence[str], *, force: bool
+) -> list[dict[str, Path]]:
+    """Chooses an output path for every input and format, before anything is decoded.
+
+    An output is named after its input without the extension. Where that name is taken, by
+    an earlier input of the same stem, `-2`, `-3` and so on are appended in the order of the
+    command line. Names that differ only in case or in Unicode composition count as the
+    same, because they are the same file on a Mac.
+
+    Args:
+        inputs: audio paths, or `-`.
+        folder: where outputs go; it is not touched.
+        extensions: one per format, without the dot.
+        force: whether files that exist may be replaced.
+
+    Returns:
+        Per input, extension to output path.
+
+    Raises:
+        ValueError: an output would replace an input or a folder.
+        FileExistsError: outputs exist and `force` is not set; the message names them.
+    """
+    plan = [
+        {extension: folder / f"{stem}.{extension}" for extension in extensions}
+        for stem in _distinct_stems([_stem(name) for name in inputs])
+    ]
+    paths = [path for outputs in plan for path in outputs.values()]
+    sources = {os.path.realpath(name) for name in inputs if name != STDIN}
+    for path in paths:
+        if os.path.realpath(path) in sources:
+            raise ValueError(f"{path}: the output would replace an input; use another folder")
+        if path.is_dir():
+            raise ValueError(f"{path}: a folder is in the place of the output; remove it")
+    existing = [str(path) for path in paths if os.path.lexists(path)]
+    if existing and not force:
+        raise FileExistsError(
+            f"{', '.join(existing)}: already there; use --force to replace, or another --output-dir"
+        )
+    return plan
+
+
+def _stem(name: str) -> str:
+    return "stdin" if name == STDIN else Path(name).stem
+
+
+def _distinct_stems(stems: Sequence[str]) -> list[str]:
+    """The stems with `-2`, `-3`, ... after repeated ones; never a name another input has."""
+    wanted = {_same(stem) for stem in stems}
+    taken: set[str] = set()
+    distinct = []
+    for stem in stems:
+        name, count = stem, 1
+        while _same(name) in taken or (count > 1 and _same(name) in wanted):
+            count += 1
+            name = f"{stem}-{count}"
+        taken.add(_same(name))
+        distinct.append(name)
+    return distinct
+
+
+def _same(name: str) -> str:
+    return unicodedata.normalize("NFC", name.casefold())

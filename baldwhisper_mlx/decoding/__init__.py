@@ -1,0 +1,1 @@
+"""Cached greedy decoding: logit rules, repetition, alignment of tokens with audio."""

@@ -1,0 +1,93 @@
+"""When each token was said, from the cross-attention of the decoding itself.
+
+The decoder leaves the queries of its cross-attention as it goes (`LayerCache.queries`); against the
+keys of the audio, which are still in the cache, they give the attention of every token without a
+second pass. Some heads follow the audio; their attention, filtered, is aligned with the tokens by
+dynamic time warping (warping.py). The steps are those of openai-whisper's `timing.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import mlx.core as mx
+import numpy as np
+import numpy.typing as npt
+
+from baldwhisper_mlx.config import FRAMES_PER_POSITION, HOP_LENGTH, SAMPLE_RATE
+from baldwhisper_mlx.decoding.dtw import Matrix, first_positions, smoothed
+from baldwhisper_mlx.model.cache import LayerCache
+
+_SECONDS = FRAMES_PER_POSITION * HOP_LENGTH / SAMPLE_RATE
+
+
+@dataclass(frozen=True)
+class Alignment:
+    """Times of one clip's tokens, in seconds from the start of its window.
+
+    Each is as long as the tokens and has NaN where a token is no text.
+    """
+
+    starts: tuple[float, ...]
+    ends: tuple[float, ...]
+    probabilities: tuple[float, ...]
+    """Of each token, as it was chosen."""
+
+
+def attention_of(
+    cache: Sequence[LayerCache], heads: Sequence[tuple[int, int]]
+) -> npt.NDArray[np.float32]:
+    """Scores before the softmax of some heads' attention to the audio.
+
+    Args:
+        cache: of a decoding whose queries were kept.
+        heads: (layer, head) pairs.
+
+    Returns:
+        (B, number of heads, tokens fed, T).
+    """
+    found = []
+    for layer in sorted({layer for layer, _ in heads}):
+        one = cache[layer]
+        if not one.queries:
+            raise ValueError("the queries of this decoding were not kept")
+        chosen = mx.array([head for other, head in heads if other == layer])
+        queries = mx.concatenate(one.queries, axis=2)[:, chosen].astype(mx.float32)
+        keys = one.cross_attn.state()[0][:, chosen].astype(mx.float32)
+        found.append((queries * queries.shape[-1] ** -0.5) @ keys.swapaxes(-1, -2))
+    return np.array(mx.concatenate(found, axis=1))
+
+
+def align(
+    scores: Matrix,
+    tokens: Sequence[int],
+    probabilities: npt.NDArray[np.float64],
+    *,
+    first: int,
+    text_end: int,
+    n_frames: int,
+) -> Alignment:
+    """Times of a clip's tokens.
+
+    Args:
+        scores: of the heads (heads, rows, T); row 0 is that of <|startoftranscript|>.
+        tokens: what was decoded, timestamps included.
+        probabilities: of the tokens.
+        first: the row that predicted the first token.
+        text_end: ids from there on are no text.
+        n_frames: mel frames of real audio in the window.
+    """
+    spoken = [i for i, token in enumerate(tokens) if token < text_end]
+    starts = np.full(len(tokens), np.nan)
+    ends, chances = starts.copy(), starts.copy()
+    if spoken:
+        length = max(1, min(n_frames // FRAMES_PER_POSITION, scores.shape[-1]))
+        matrix = smoothed(scores[:, : first + len(tokens) + 1, :length])
+        # and the row that predicted the end, which says where the last token ends; a text that
+        # was cut off has none, and ends where its last token begins
+        rows = [min(first + i, len(matrix) - 1) for i in (*spoken, len(tokens))]
+        times = first_positions(-matrix[rows]) * _SECONDS
+        starts[spoken], ends[spoken] = times[:-1], times[1:]
+        chances[spoken] = probabilities[spoken]
+    return Alignment(*(tuple(each.tolist()) for each in (starts, ends, chances)))

@@ -1,0 +1,239 @@
+"""Greedy decoding with cached keys and values, one step ahead of the device.
+
+Decoding deals in token ids and never in text. The loop submits step t + 1 before step t has
+finished; tokens, logit rules and scores stay on the device, and the host looks only every
+`CHECK_EVERY` steps whether all rows have ended. `tests/` holds the naive twin, which keeps no
+cache, reads every token back and gives the same tokens.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import mlx.core as mx
+import numpy as np
+import numpy.typing as npt
+
+from baldwhisper_mlx.config import ModelConfig, default_alignment_heads
+from baldwhisper_mlx.decoding.alignment import Alignment, align, attention_of
+from baldwhisper_mlx.decoding.logit_rules import DecodingOptions, LogitRules, State, Vocabulary
+from baldwhisper_mlx.decoding.loop_guard import LoopGuard
+from baldwhisper_mlx.model.whisper import Whisper
+
+CHECK_EVERY = 4
+"""Steps between two looks at whether every row has ended; each costs one host sync."""
+
+
+@dataclass(frozen=True)
+class DecodingResult:
+    """One clip's output.
+
+    `avg_logprob` is the mean log-probability of the tokens and of the end of text, as OpenAI
+    computes it; `no_speech_prob` is the probability of <|nospeech|> at the start of transcript.
+    """
+
+    tokens: list[int]
+    avg_logprob: float
+    no_speech_prob: float
+    temperature: float
+    alignment: Alignment | None = None
+    """When each token was said, if that was asked for."""
+
+
+class Decoder:
+    """Decodes batches of clips with one model, reusing its caches from call to call.
+
+    Not for two threads at once: `encode` replaces the clips of the call before.
+
+    Example:
+        >>> decoder.encode(mel[None], [2400])
+        >>> decoder.decode([50258, 50259, 50359])[0].tokens
+    """
+
+    def __init__(self, model: Whisper, vocabulary: Vocabulary) -> None:
+        self.model = model
+        self.vocabulary = vocabulary
+        self._cache = model.make_cache()
+        self._batch = 0
+        self._aligned_heads = heads_to_align(model.config)
+        self._aligned_layers = {layer for layer, _ in self._aligned_heads}
+        self._rules: dict[DecodingOptions, LogitRules] = {}
+
+    def encode(self, mel: mx.array, n_frames: Sequence[int]) -> None:
+        """Encodes the clips that the calls after this one decode.
+
+        Args:
+            mel: (B, 2 * n_audio_ctx, n_mels) log-mel, zeros after the end of a clip.
+            n_frames: mel frames of real audio in each clip.
+        """
+        self._batch = len(n_frames)
+        self.model.encode(mel, n_frames, self._cache)
+        mx.async_eval([layer.cross_attn.state() for layer in self._cache])
+
+    def attend_to(self, audio: mx.array) -> None:
+        """The same with encoder states (B, T, d) that are there already."""
+        self._batch = audio.shape[0]
+        self.model.attend_to(audio, self._cache)
+        mx.async_eval([layer.cross_attn.state() for layer in self._cache])
+
+    def detect_language(self, language_tokens: Sequence[int]) -> npt.NDArray[np.float32]:
+        """Probabilities (B, number of languages) of the given language ids for each clip."""
+        sot = mx.full((self._batch, 1), self.vocabulary.sot, mx.int32)
+        logits = self._prefill(sot, [0])[:, 0, mx.array(list(language_tokens))]
+        _require_finite(logits.sum().item())
+        return np.array(mx.softmax(logits, axis=-1))
+
+    def decode(
+        self,
+        prompt: Sequence[int] | Sequence[Sequence[int]],
+        options: DecodingOptions | None = None,
+        *,
+        align_frames: Sequence[int] | None = None,
+    ) -> list[DecodingResult]:
+        """Decodes the encoded clips.
+
+        Args:
+            prompt: ids up to and with the start-of-transcript sequence, the same for all
+                clips (n,) or one row each (B, n), in which <|startoftranscript|> stands at the
+                same place.
+            options: see `DecodingOptions`.
+            align_frames: mel frames of real audio in each clip, to say when its tokens were said.
+
+        Returns:
+            A result for each clip, tokens without prompt and end of text.
+
+        Raises:
+            ValueError: nothing encoded, or a prompt longer than the text context.
+            FloatingPointError: the model produced NaN or infinite logits.
+        """
+        options = options or DecodingOptions()
+        prompts = np.array(prompt, np.int32, ndmin=2)
+        prompts = np.broadcast_to(prompts, (self._batch, prompts.shape[1]))
+        room = self.model.config.n_text_ctx + 1 - prompts.shape[1]
+        if not self._batch or room < 1:
+            raise ValueError("decode: encode() clips first, and keep the prompt in the context")
+        sot = int(np.flatnonzero(prompts[0] == self.vocabulary.sot)[-1])
+        for layer, cache in enumerate(self._cache):
+            kept = align_frames is not None and layer in self._aligned_layers
+            cache.queries = [] if kept else None
+        logits = self._prefill(mx.array(prompts), [sot, prompts.shape[1] - 1])
+        no_speech = mx.softmax(logits[:, 0], axis=-1)[:, self.vocabulary.no_speech]
+        wanted = options.forced_length or options.max_tokens or self.model.config.n_text_ctx // 2
+        state, tokens, sums = self._generate(logits[:, 1], min(room, wanted), options)
+        _require_finite(state.checksum.item())
+        results = _results(
+            np.array(tokens),
+            np.array(state.sum_logprob)[:, 0],
+            np.array(no_speech),
+            self.vocabulary.eot,
+            options.temperature,
+        )
+        if align_frames is None:
+            return results
+        return self._aligned(results, np.array(sums), prompts.shape[1] - 1 - sot, sot, align_frames)
+
+    def _aligned(
+        self,
+        results: Sequence[DecodingResult],
+        sums: npt.NDArray[np.float32],
+        first: int,
+        sot: int,
+        n_frames: Sequence[int],
+    ) -> list[DecodingResult]:
+        """The results with times; row `first` after that of `sot` predicted the first token."""
+        scores = attention_of(self._cache, self._aligned_heads)[:, :, sot:]
+        for cache in self._cache:
+            cache.queries = None
+        chances = np.exp(np.diff(sums.astype(np.float64), axis=1, prepend=0.0))
+        return [
+            dataclasses.replace(
+                result,
+                alignment=align(
+                    row,
+                    result.tokens,
+                    probability,
+                    first=first,
+                    text_end=self.vocabulary.eot,
+                    n_frames=frames,
+                ),
+            )
+            for result, row, probability, frames in zip(
+                results, scores, chances, n_frames, strict=True
+            )
+        ]
+
+    def _prefill(self, prompt: mx.array, positions: list[int]) -> mx.array:
+        """Runs the prompt (B, n) through empty caches; logits (B, len(positions), V)."""
+        for layer in self._cache:
+            layer.self_attn.reset()
+        hidden = self.model.decoder(prompt, self._cache)
+        return self.model.logits(hidden[:, mx.array(positions)])
+
+    def _generate(
+        self, logits: mx.array, n_tokens: int, options: DecodingOptions
+    ) -> tuple[State, mx.array, mx.array]:
+        """The loop: at most `n_tokens` from the prompt's last logits (B, V) on.
+
+        Returns:
+            The last state, tokens (B, n), and the sum of log-probabilities at each (B, n).
+        """
+        if options not in self._rules:
+            self._rules[options] = LogitRules(self.vocabulary, options)
+        rules = self._rules[options]
+        guard = None
+        if options.guard_loops:
+            guard = LoopGuard(self.vocabulary.eot, self.vocabulary.timestamp_begin)
+        keys = mx.random.split(mx.random.key(options.seed), n_tokens)
+        state = rules.first(logits, keys[0])
+        tokens, sums = [state.token], [state.sum_logprob]
+        for step in range(1, n_tokens):
+            mx.async_eval(state)
+            logits = self._step(state.token)
+            if guard is not None:
+                logits = guard(logits, tokens)
+            previous, state = state, rules.next(logits, state, keys[step])
+            tokens.append(state.token)
+            sums.append(state.sum_logprob)
+            if step % CHECK_EVERY == 0:
+                mx.async_eval(state)
+                # Waits for the step before the one just submitted: the device is never idle.
+                _require_finite(previous.checksum.item())
+                if previous.all_finished.item():
+                    break
+        return state, mx.concatenate(tokens, axis=1), mx.concatenate(sums, axis=1)
+
+    def _step(self, token: mx.array) -> mx.array:
+        return self.model.logits(self.model.decoder(token, self._cache).squeeze(1))
+
+
+def heads_to_align(config: ModelConfig) -> tuple[tuple[int, int], ...]:
+    """The (layer, head) pairs whose attention follows the audio: the config's, or the default."""
+    default = default_alignment_heads(config.n_text_layer, config.n_text_head)
+    return config.alignment_heads or default
+
+
+def _require_finite(checksum: object) -> None:
+    if not isinstance(checksum, float) or not math.isfinite(checksum):
+        raise FloatingPointError(
+            "the model produced NaN or infinite logits: its weights are damaged, or they "
+            "overflow in their dtype (try float32)"
+        )
+
+
+def _results(
+    tokens: npt.NDArray[np.int32],
+    sum_logprobs: npt.NDArray[np.float32],
+    no_speech_probs: npt.NDArray[np.float32],
+    eot: int,
+    temperature: float,
+) -> list[DecodingResult]:
+    results = []
+    for row, sum_logprob, no_speech in zip(tokens, sum_logprobs, no_speech_probs, strict=True):
+        ends = np.flatnonzero(row == eot)
+        kept = row[: ends[0]] if ends.size else row
+        average = float(sum_logprob) / (len(kept) + 1)
+        results.append(DecodingResult(kept.tolist(), average, float(no_speech), temperature))
+    return results

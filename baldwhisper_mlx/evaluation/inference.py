@@ -1,0 +1,136 @@
+"""A model over all clips: what it has not heard yet is transcribed, one by one or in batches."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from importlib.metadata import version
+from typing import Any
+
+import mlx.core as mx
+
+from baldwhisper_mlx._version import __version__
+from baldwhisper_mlx.audio.buffer import Samples
+from baldwhisper_mlx.checkpoint.load import LoadedModel
+from baldwhisper_mlx.evaluation.dataset import Clip, Speech
+from baldwhisper_mlx.evaluation.hypotheses import Heard, Hypotheses, Hypothesis, Run
+from baldwhisper_mlx.transcription.batched import transcribe_clips
+from baldwhisper_mlx.transcription.fallback import TEMPERATURES
+
+
+@dataclass(frozen=True, kw_only=True)
+class Listening:
+    """How models listen; the rest is as `transcribe` does it by default."""
+
+    language: str | None = None
+    without_timestamps: bool = False
+    condition_on_previous_text: bool = True
+    fallback: bool = False
+    """Try again at rising temperatures where the result is repetitive or improbable."""
+    batch_size: int = 1
+
+    def options(self) -> dict[str, Any]:
+        """As keyword arguments of `transcribe`."""
+        return {
+            "language": self.language,
+            "without_timestamps": self.without_timestamps,
+            "condition_on_previous_text": self.condition_on_previous_text,
+            "temperature": TEMPERATURES if self.fallback else 0.0,
+        }
+
+    def run(self, loaded: LoadedModel, name: str, fingerprint: str) -> Run:
+        """This way of listening with a model, for `Hypotheses`."""
+        surroundings = {
+            "dtype": str(loaded.model.encoder.ln_post.weight.dtype).rpartition(".")[2],
+            "device": mx.default_device().type.name,
+            "mlx": version("mlx"),
+            "baldwhisper_mlx": __version__,
+        }
+        return Run(name, fingerprint, asdict(self) | surroundings)
+
+
+def listen(
+    loaded: LoadedModel,
+    speech: Speech,
+    listening: Listening,
+    run: Run,
+    known: Hypotheses,
+    *,
+    skip_bad: bool = False,
+    on_clip: Callable[[Clip], None] | None = None,
+) -> list[Heard]:
+    """Hears every clip, or remembers what was heard.
+
+    Args:
+        loaded: the model.
+        speech: the clips.
+        listening: how.
+        run: from `listening.run`.
+        known: what was heard before; what is new is added as it comes.
+        skip_bad: go on where audio cannot be read.
+        on_clip: called after every clip, in their order, heard or remembered.
+
+    Returns:
+        One for each clip, in their order.
+
+    Raises:
+        FileNotFoundError, ValueError: audio cannot be read and `skip_bad` is not set.
+        FloatingPointError: the model produced NaN or infinite logits; names the clip.
+    """
+    waiting: dict[str, tuple[Clip, Samples, float]] = {}
+
+    def flush() -> None:
+        if waiting:
+            known.add(run, _transcribe(loaded, waiting, listening))
+            waiting.clear()
+
+    heard: list[tuple[Heard, str]] = []
+    for clip in speech:
+        began = time.perf_counter()
+        digest = reason = ""
+        try:
+            digest = clip.digest()
+            if digest not in known.of(run) and digest not in waiting:
+                waiting[digest] = clip, clip.samples(), time.perf_counter() - began
+        except (OSError, ValueError) as error:
+            if not skip_bad:
+                raise
+            digest, reason = "", str(error)
+        # The audio of a clip may be its whole content, so clips are not kept.
+        heard.append((Heard(clip.name, clip.text, clip.speaker, None, reason), digest))
+        if len(waiting) >= listening.batch_size:
+            flush()
+        if on_clip is not None:
+            on_clip(clip)
+    flush()
+    found = known.of(run)
+    return [replace(one, hypothesis=found.get(digest)) for one, digest in heard]
+
+
+def _transcribe(
+    loaded: LoadedModel,
+    waiting: dict[str, tuple[Clip, Samples, float]],
+    listening: Listening,
+) -> list[Hypothesis]:
+    began = time.perf_counter()
+    try:
+        samples = [samples for _, samples, _ in waiting.values()]
+        transcripts = transcribe_clips(samples, loaded, **listening.options())
+    except FloatingPointError as error:
+        names = ", ".join(clip.name for clip, _, _ in waiting.values())
+        raise FloatingPointError(f"{names}: {error}") from None
+    share = (time.perf_counter() - began) / len(waiting)
+    return [
+        Hypothesis(
+            audio=digest,
+            file=clip.name,
+            text=transcript.text.strip(),
+            language=transcript.language,
+            duration=round(transcript.duration, 3),
+            seconds=round(reading + share, 4),
+        )
+        for (digest, (clip, _, reading)), transcript in zip(
+            waiting.items(), transcripts, strict=True
+        )
+    ]

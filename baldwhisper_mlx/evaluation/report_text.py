@@ -1,0 +1,155 @@
+"""A report as a person reads it on a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from baldwhisper_mlx.evaluation.utterances import MODEL, Utterance
+from baldwhisper_mlx.evaluation.word_diff import view
+
+MOST_SPEAKERS = 20
+
+Report = dict[str, Any]
+
+
+def render(report: Report) -> str:
+    """All figures of a report but those of more speakers than fit on a screen.
+
+    Args:
+        report: from `make_report`.
+    """
+    parts = [_header(report), _models(report)]
+    if report["comparison"] is not None:
+        parts.append(_comparison(report["comparison"]))
+    roles = list(report["models"])
+    parts.append(_groups("by length", report["by_length"], roles))
+    speakers = report["by_speaker"]
+    if len(speakers) > 1:
+        # Those whom the model serves worst are the ones to look at.
+        shown = sorted(speakers, key=lambda row: -(row[MODEL]["wer"]["value"] or 0.0))
+        title = "by speaker"
+        if len(speakers) > MOST_SPEAKERS:
+            title = f"by speaker, the {MOST_SPEAKERS} worst of {len(speakers)}"
+        parts.append(_groups(title, shown[:MOST_SPEAKERS], roles))
+    return "\n\n".join(parts) + "\n"
+
+
+def render_errors(utterances: Sequence[Utterance]) -> str:
+    """Utterances with the alignment of what the model heard, and of what the baseline did."""
+    blocks = []
+    for one in utterances:
+        speaker = f", speaker {one.speaker}" if one.speaker else ""
+        lines = [f"{one.file} ({one.duration:.1f} s{speaker})"]
+        for role, judged in one.by.items():
+            words = judged.score.words
+            remarks = [f"{words.errors} of {words.total} words wrong"]
+            remarks += ["repetition loop"] if judged.score.is_loop else []
+            remarks += ["nothing heard"] if judged.score.is_empty else []
+            lines.append(f"{role}: {', '.join(remarks)}")
+            lines.append(view(judged.score.alignment))
+        blocks.append("\n".join(lines))
+    return "\n\n".join(blocks) + "\n"
+
+
+def _header(report: Report) -> str:
+    settings, data = report["settings"], report["data"]
+    lines = {
+        role: f"{found['model']} ({found['fingerprint']}), {found['options']['dtype']} on "
+        f"{found['options']['device']}"
+        for role, found in report["models"].items()
+    }
+    speakers = f", {_number(data['speakers'], 'speaker')}" if data["speakers"] else ""
+    lines["data"] = (
+        f"{settings['data']}: {_number(data['utterances'], 'utterance')}{speakers}, "
+        f"{data['seconds'] / 3600:.2f} h, {_number(data['words'], 'word')}"
+    )
+    if data["empty_references"]:
+        lines["data"] += f"; nothing is said in {data['empty_references']}"
+    if data["skipped"]:
+        lines["skipped"] = f"{_number(len(data['skipped']), 'clip')} that cannot be read"
+    lines["normalizer"] = settings["normalizer"]
+    lines["intervals"] = (
+        f"{100 * report['bootstrap']['level']:.0f} %, bootstrap over utterances, "
+        f"{report['bootstrap']['samples']} draws"
+    )
+    width = max(map(len, lines))
+    return "\n".join(f"{label:<{width}}  {text}" for label, text in lines.items())
+
+
+def _number(count: int, what: str) -> str:
+    return f"{count} {what}" if count == 1 else f"{count} {what}s"
+
+
+def _models(report: Report) -> str:
+    head = ["", "WER %", "", "sub", "del", "ins", "CER %", "", "loops", "empty", "RTF"]
+    rows = [head]
+    for role, found in report["models"].items():
+        wer, cer = found["wer"], found["cer"]
+        rows.append(
+            [
+                role,
+                *_percent(wer),
+                *(str(wer[kind]) for kind in ("substitutions", "deletions", "insertions")),
+                *_percent(cer),
+                str(found["repetition_loops"]),
+                str(found["empty_outputs"]),
+                "-" if found["rtf"] is None else f"{found['rtf']:.3f}",
+            ]
+        )
+    return _columns(rows)
+
+
+def _comparison(comparison: Report) -> str:
+    rows = [["model against baseline", "words", "", "characters", ""]]
+    for what, label, show in (
+        ("retention", "retention (baseline's error rate / model's)", _plain),
+        ("accuracy_ratio", "accuracy ratio (model's / baseline's)", _plain),
+        ("difference", "difference, points", _percent),
+    ):
+        cells = show(comparison["wer"][what]), show(comparison["cer"][what])
+        rows.append([label, *cells[0], *cells[1]])
+    return _columns(rows)
+
+
+def _groups(title: str, groups: Sequence[Report], roles: Sequence[str]) -> str:
+    head = [title, "utterances", "words"]
+    for role in roles:
+        head += [f"{role} WER %", "", "CER %"]
+    rows = [head]
+    for group in groups:
+        row = [group["group"], str(group["utterances"]), str(group["words"])]
+        for role in roles:
+            row += [*_percent(group[role]["wer"]), _percent(group[role]["cer"])[0]]
+        rows.append(row)
+    return _columns(rows)
+
+
+def _percent(estimate: Report) -> tuple[str, str]:
+    """Value and interval in percent, two decimals."""
+    return _texts(estimate, 100.0, 2)
+
+
+def _plain(estimate: Report) -> tuple[str, str]:
+    return _texts(estimate, 1.0, 3)
+
+
+def _texts(estimate: Report, factor: float, digits: int) -> tuple[str, str]:
+    value, low, high = (
+        "-" if number is None else f"{factor * number:.{digits}f}"
+        for number in (estimate["value"], *estimate["interval"])
+    )
+    return value, f"[{low}, {high}]"
+
+
+def _columns(rows: Sequence[Sequence[str]]) -> str:
+    """Aligned columns: the first to the left, the others to the right."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = []
+    for row in rows:
+        first, *rest = (
+            f"{text:<{width}}" if i == 0 else f"{text:>{width}}"
+            for i, (text, width) in enumerate(zip(row, widths, strict=True))
+        )
+        lines.append("  ".join([first, *rest]).rstrip())
+    return "\n".join(lines)

@@ -1,0 +1,1 @@
+"""The architecture in MLX: encoder, decoder, key/value caches, factorized embedding."""

@@ -1,0 +1,249 @@
+"""The Whisper architecture in MLX, with a dense or factorized token embedding.
+
+The model maps log-mel to encoder states and tokens to logits. It knows nothing of decoding:
+who picks tokens, and by which rules, is decode.py's business. Dimensions in docstrings:
+B batch, T encoder positions, L tokens, d width, H heads, V vocabulary.
+Blocks work on (B * L, d), because a product of matrices takes fewer primitives than one of stacks.
+
+Architecture: Radford et al., "Robust Speech Recognition via Large-Scale Weak Supervision",
+arXiv 2212.04356. The factorized form of the embedding is in embedding.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import mlx.core as mx
+from mlx import nn
+
+from baldwhisper_mlx.config import ModelConfig
+from baldwhisper_mlx.model.cache import KVCache, LayerCache
+from baldwhisper_mlx.model.embedding import FactorizedEmbedding
+from baldwhisper_mlx.ops import cpu_tiles
+from baldwhisper_mlx.ops.functions import BIG, attention, gelu, stands_in
+
+
+class SelfAttention(nn.Module):
+    """Multi-head attention of sequences over themselves, one product for Q, K and V."""
+
+    def __init__(self, width: int, n_head: int) -> None:
+        super().__init__()
+        self.n_head = n_head
+        self.scale = (width // n_head) ** -0.5
+        self.qkv = nn.Linear(width, 3 * width)
+        self.out = nn.Linear(width, width)
+
+    def __call__(
+        self,
+        x: mx.array,
+        batch: int,
+        cache: KVCache | None = None,
+        mask: mx.array | str | None = None,
+    ) -> mx.array:
+        """x (B * L, d) -> (B * L, d); with a cache, also over the positions before x."""
+        q, k, v = mx.split(_heads(self.qkv(x), batch, 3 * self.n_head), 3, axis=1)
+        if cache is not None:
+            k, v = cache.update(k, v)
+        y = attention(q, k, v, scale=self.scale, mask=mask)
+        return self.out(_merge(y))
+
+
+class CrossAttention(nn.Module):
+    """Multi-head attention over encoder states whose K and V were projected beforehand."""
+
+    def __init__(self, width: int, n_head: int) -> None:
+        super().__init__()
+        self.n_head = n_head
+        self.scale = (width // n_head) ** -0.5
+        self.query = nn.Linear(width, width)
+        self.kv = nn.Linear(width, 2 * width)
+        self.out = nn.Linear(width, width)
+
+    def project(self, audio: mx.array, cache: KVCache) -> None:
+        """Writes K and V of encoder states (B, T, d) into the cache, replacing what it held."""
+        batch, length, _ = audio.shape
+        if stands_in(audio) and isinstance(self.kv, nn.Linear):
+            # A BLAS multiplies one row by a head twice as fast if its positions lie side by side.
+            kv = self.kv.weight @ audio.swapaxes(1, 2) + self.kv.bias[:, None]
+            kv = kv.reshape(batch, 2 * self.n_head, -1, length).swapaxes(2, 3)
+            cache.fill(*mx.split(kv, 2, axis=1))
+        else:
+            k, v = mx.split(_heads(self.kv(audio), batch, 2 * self.n_head), 2, axis=1)
+            cache.fill(mx.contiguous(k), mx.contiguous(v))
+
+    def __call__(self, x: mx.array, batch: int, cache: LayerCache) -> mx.array:
+        """x (B * L, d) -> (B * L, d)."""
+        k, v = cache.cross_attn.state()
+        q = _heads(self.query(x), batch, self.n_head)
+        if cache.queries is not None:
+            cache.queries.append(q)
+        y = attention(q, k, v, scale=self.scale, mask=cache.audio_mask)
+        return self.out(_merge(y))
+
+
+class EncoderBlock(nn.Module):
+    def __init__(self, width: int, n_head: int) -> None:
+        super().__init__()
+        self.attn = SelfAttention(width, n_head)
+        self.attn_ln = nn.LayerNorm(width)
+        self.mlp1 = nn.Linear(width, 4 * width)
+        self.mlp2 = nn.Linear(4 * width, width)
+        self.mlp_ln = nn.LayerNorm(width)
+
+    def __call__(self, x: mx.array, batch: int, mask: mx.array | None) -> mx.array:
+        """x (B * T, d) -> (B * T, d)."""
+        if x.size >= BIG and stands_in(x) and cpu_tiles.can_take(self):
+            return cpu_tiles.encoder_block(self, x, batch, mask)
+        x = x + self.attn(self.attn_ln(x), batch, mask=mask)
+        return x + self.mlp2(gelu(self.mlp1(self.mlp_ln(x))))
+
+
+class DecoderBlock(nn.Module):
+    def __init__(self, width: int, n_head: int) -> None:
+        super().__init__()
+        self.attn = SelfAttention(width, n_head)
+        self.attn_ln = nn.LayerNorm(width)
+        self.cross_attn = CrossAttention(width, n_head)
+        self.cross_attn_ln = nn.LayerNorm(width)
+        self.mlp1 = nn.Linear(width, 4 * width)
+        self.mlp2 = nn.Linear(4 * width, width)
+        self.mlp_ln = nn.LayerNorm(width)
+
+    def __call__(self, x: mx.array, batch: int, cache: LayerCache, mask: str | None) -> mx.array:
+        """x (B * L, d) -> (B * L, d)."""
+        x = x + self.attn(self.attn_ln(x), batch, cache.self_attn, mask)
+        x = x + self.cross_attn(self.cross_attn_ln(x), batch, cache)
+        return x + self.mlp2(gelu(self.mlp1(self.mlp_ln(x))))
+
+
+class AudioEncoder(nn.Module):
+    """Two convolutions (the second halves the frame rate) and a stack of blocks."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        width = config.n_audio_state
+        self.conv1 = nn.Conv1d(config.n_mels, width, kernel_size=3, padding=1)
+        self.conv2 = nn.Conv1d(width, width, kernel_size=3, stride=2, padding=1)
+        self.positional_embedding = mx.zeros((config.n_audio_ctx, width))
+        self.blocks = [
+            EncoderBlock(width, config.n_audio_head) for _ in range(config.n_audio_layer)
+        ]
+        self.ln_post = nn.LayerNorm(width)
+
+    def __call__(self, mel: mx.array, mask: mx.array | None = None) -> mx.array:
+        """Encodes log-mel (B, 2T, n_mels) as (B, T, d); mask (B, 1, 1, T) as in LayerCache."""
+        x = gelu(self.conv1(mel.astype(self.conv1.weight.dtype)))
+        x = gelu(self.conv2(x))
+        x = x + self.positional_embedding[: x.shape[1]]
+        shape = batch, length, width = x.shape
+        x = x.reshape(batch * length, width)
+        for block in self.blocks:
+            x = block(x, batch, mask)
+        return self.ln_post(x).reshape(shape)
+
+
+class TextDecoder(nn.Module):
+    """Token ids and cached audio in, states before the vocabulary product out."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        width = config.n_text_state
+        if config.embedding_rank is None:
+            self.token_embedding: nn.Module = nn.Embedding(config.n_vocab, width)
+        else:
+            self.token_embedding = FactorizedEmbedding(
+                config.n_vocab,
+                width,
+                config.embedding_rank,
+                separate=config.embedding_projections == "separate",
+                mean=config.embedding_mean,
+                dense_rows=config.embedding_dense_rows,
+            )
+        self.positional_embedding = mx.zeros((config.n_text_ctx, width))
+        self.blocks = [DecoderBlock(width, config.n_text_head) for _ in range(config.n_text_layer)]
+        self.ln = nn.LayerNorm(width)
+
+    def __call__(self, tokens: mx.array, cache: Sequence[LayerCache]) -> mx.array:
+        """Runs tokens (B, L) that follow those in the cache; states (B, L, d)."""
+        (batch, length), offset = tokens.shape, cache[0].self_attn.offset
+        x = self.token_embedding(tokens)
+        x = x + self.positional_embedding[offset : offset + length]
+        mask = "causal" if length > 1 else None
+        x = x.reshape(batch * length, -1)
+        for block, layer_cache in zip(self.blocks, cache, strict=True):
+            x = block(x, batch, layer_cache, mask)
+        return self.ln(x).reshape(batch, length, -1)
+
+
+class Whisper(nn.Module):
+    """Encoder and decoder of one checkpoint, described by its config."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.encoder = AudioEncoder(config)
+        self.decoder = TextDecoder(config)
+
+    def make_cache(self) -> list[LayerCache]:
+        """Empty caches, one per decoder layer, for any batch size."""
+        config = self.config
+        return [
+            LayerCache(KVCache(config.n_text_ctx), KVCache(config.n_audio_ctx))
+            for _ in self.decoder.blocks
+        ]
+
+    def encode(self, mel: mx.array, n_frames: Sequence[int], cache: Sequence[LayerCache]) -> None:
+        """Encodes clips and leaves the cross-attention K and V of every layer in the cache.
+
+        Args:
+            mel: (B, 2 * n_audio_ctx, n_mels) normalized log-mel, zeros after a clip's end.
+            n_frames: mel frames (10 ms) of real audio in each of the B clips; they matter
+                unless the checkpoint's `audio_context` is "full".
+            cache: from `make_cache`; its audio is replaced, its tokens are forgotten.
+        """
+        positions = [self.config.audio_positions(n) for n in n_frames]
+        longest = max(positions)
+        mask = None
+        if min(positions) < longest:
+            mask = (mx.arange(longest) < mx.array(positions)[:, None])[:, None, None]
+        if self.config.audio_context == "dynamic":
+            audio = self.encoder(mel[:, : 2 * longest], mask)
+        else:
+            audio = self.encoder(mel)[:, :longest]
+        self.attend_to(audio, cache, mask)
+
+    def attend_to(
+        self, audio: mx.array, cache: Sequence[LayerCache], mask: mx.array | None = None
+    ) -> None:
+        """Leaves encoder states (B, T, d) in the cache, as `encode` does with clips.
+
+        Args:
+            audio: from `encoder`.
+            cache: from `make_cache`.
+            mask: (B, 1, 1, T) as in LayerCache.
+        """
+        for block, layer_cache in zip(self.decoder.blocks, cache, strict=True):
+            block.cross_attn.project(audio, layer_cache.cross_attn)
+            layer_cache.audio_mask = mask
+            layer_cache.self_attn.reset()
+
+    def logits(self, hidden: mx.array) -> mx.array:
+        """Vocabulary logits (..., V), float32, of decoder states (..., d)."""
+        return self.decoder.token_embedding.as_linear(hidden).astype(mx.float32)
+
+
+def _heads(x: mx.array, batch: int, n_head: int) -> mx.array:
+    """(B * L, n_head * width), or (B, L, ...), -> (B, n_head, L, width)."""
+    width = x.shape[-1] // n_head
+    length = x.size // (batch * n_head * width)
+    if length == 1:  # nothing to transpose, and the result stays contiguous
+        return x.reshape(batch, n_head, 1, width)
+    return x.reshape(batch, length, n_head, width).transpose(0, 2, 1, 3)
+
+
+def _merge(x: mx.array) -> mx.array:
+    """(B, H, L, width) -> (B * L, H * width)."""
+    batch, n_head, length, width = x.shape
+    if length > 1:
+        x = x.transpose(0, 2, 1, 3)
+    return x.reshape(batch * length, n_head * width)

@@ -1,0 +1,118 @@
+"""Attention, GELU and log-sum-exp: MLX's own, and stand-ins for its CPU backend on Linux.
+
+That backend computes exp and erf one number at a time, 20 ns each, which was three quarters of the
+encoder's time (docs/log.md). The stand-ins are of two kinds. Big matrices, as the encoder has
+them, are evaluated and given to NumPy (tiles.py). Inside the decode loop nothing may be
+evaluated, so there exp is made of products. Metal and Apple's CPU never come here: the functions
+of this module are then those of MLX. Errors are bounded in tests/runtime/ops/test_functions.py.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import mlx.core as mx
+import numpy as np
+from mlx import nn
+
+from baldwhisper_mlx.ops import cpu_tiles
+
+BIG = 2**18
+"""Numbers from which on it pays to wait for a matrix and let NumPy work on it."""
+SMALL = 2**15
+"""Numbers below which MLX's own functions are as fast as a dozen primitives."""
+
+_SQUARINGS = 8
+_SCALE = 2**-_SQUARINGS * math.sqrt(0.5)
+_LOWEST = -80.0  # exp of it counts for nothing, and squaring up to it makes no subnormal number
+
+_own = False
+
+
+@contextmanager
+def mlx_only() -> Iterator[None]:
+    """MLX's own functions everywhere, for comparisons and for counting primitives."""
+    global _own
+    before, _own = _own, True
+    try:
+        yield
+    finally:
+        _own = before
+
+
+def attention(
+    q: mx.array, k: mx.array, v: mx.array, *, scale: float, mask: mx.array | str | None = None
+) -> mx.array:
+    """Scaled dot-product attention; arguments and result as mx.fast.scaled_dot_product_attention.
+
+    Args:
+        q: (B, H, L, head_dim).
+        k: (B, H, T, head_dim).
+        v: (B, H, T, head_dim).
+        scale: of the scores.
+        mask: "causal", or bool that broadcasts to (B, H, L, T), False where not to look.
+    """
+    size = q.shape[0] * q.shape[1] * q.shape[2] * k.shape[2]
+    if size < SMALL or isinstance(mask, str) or not stands_in(q):
+        return mx.fast.scaled_dot_product_attention(q, k, v, scale=scale, mask=mask)
+    if q.shape[2] > 1 and size >= BIG:
+        return _attend_by_tiles(q, k, v, scale, mask)
+    scores = (q * (scale * _SCALE)) @ k.swapaxes(-1, -2)
+    if mask is not None:
+        scores = mx.where(mask, scores, -mx.inf)
+    weights = _exp(scores - scores.max(axis=-1, keepdims=True))
+    return (weights @ v) / weights.sum(axis=-1, keepdims=True)
+
+
+def gelu(x: mx.array) -> mx.array:
+    """The exact GELU, x * Phi(x), element by element."""
+    if x.size < BIG or not stands_in(x):
+        return nn.gelu(x)
+    result = mx.zeros(x.shape)
+    mx.eval(x, result)
+    cpu_tiles.gelu_of_all(np.asarray(x).reshape(-1), np.asarray(result).reshape(-1))
+    return result
+
+
+def logsumexp(x: mx.array) -> mx.array:
+    """log(sum(exp(x))) over the last axis, which stays as 1; hugely negative if all are -inf."""
+    if x.size < SMALL or not stands_in(x):
+        return mx.logsumexp(x, axis=-1, keepdims=True)
+    largest = mx.maximum(x.max(axis=-1, keepdims=True), -1e30)
+    return largest + mx.log(_exp((x - largest) * _SCALE).sum(axis=-1, keepdims=True))
+
+
+def stands_in(x: mx.array) -> bool:
+    """Whether functions of x are computed in another way than MLX's."""
+    return (
+        sys.platform == "linux"
+        and not _own
+        and x.dtype == mx.float32
+        and mx.default_device().type == mx.DeviceType.cpu
+    )
+
+
+def _attend_by_tiles(
+    q: mx.array, k: mx.array, v: mx.array, scale: float, mask: mx.array | None
+) -> mx.array:
+    batch, n_head, length, width = q.shape
+    result = mx.zeros((batch, length, n_head, width))  # as the next product wants it
+    mx.eval(q, k, v, result)
+    target = np.asarray(result).transpose(0, 2, 1, 3)
+    cpu_tiles.attend(np.asarray(q), np.asarray(k), np.asarray(v), target, scale, mask)
+    return result.transpose(0, 2, 1, 3)
+
+
+def _exp(x: mx.array) -> mx.array:
+    """exp(x / _SCALE) for x <= 0, relative error below 1e-4 down to -10, as products.
+
+    (1 + y + y^2 / 2) ^ n with y = x / (n _SCALE), the square completed: one primitive for each.
+    """
+    root = math.sqrt(0.5)
+    x = mx.square(mx.maximum(x, _LOWEST * _SCALE) + root) + 0.5
+    for _ in range(_SQUARINGS):
+        x = mx.square(x)
+    return x

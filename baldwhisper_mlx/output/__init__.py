@@ -1,0 +1,1 @@
+"""Transcripts as text: txt, srt, vtt, tsv and json."""

@@ -1,0 +1,116 @@
+"""Subtitles: which words stand in one, in which lines, and which of them is being said.
+
+The rules are those of openai-whisper's subtitle writers. Standard library only.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from baldwhisper_mlx.transcription.segments import Segment, Transcript, Word
+
+Cue = tuple[float, float, str]
+"""Start and end in seconds, and text; its lines are set apart by line breaks."""
+
+LONG_PAUSE = 3.0
+"""Seconds without a word after which a new subtitle begins, where segments do not decide."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Layout:
+    """How words are laid out; all of it needs word timestamps.
+
+    Raises:
+        ValueError: a number below 1.
+    """
+
+    max_line_width: int | None = None
+    """Characters of a line."""
+    max_line_count: int | None = None
+    """Lines of a subtitle; with a width, subtitles no longer end where segments do."""
+    max_words_per_line: int | None = None
+    """Words of a line; does nothing beside a width."""
+    highlight_words: bool = False
+    """Whether a subtitle is repeated for each of its words, with that word underlined."""
+
+    def __post_init__(self) -> None:
+        for name in ("max_line_width", "max_line_count", "max_words_per_line"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"{name} must be at least 1, not {value}")
+
+
+PLAIN = Layout()
+
+
+def cues(transcript: Transcript, layout: Layout = PLAIN) -> Iterator[Cue]:
+    """The subtitles of a transcript, laid out by words where their times are known."""
+    if not any(segment.words is not None for segment in transcript.segments):
+        for segment in transcript.segments:
+            yield segment.start, segment.end, _clean(one_line(segment.text))
+        return
+    for words in _subtitles(transcript.segments, layout):
+        texts = [word.word for word in words]
+        whole = _clean("".join(texts))
+        if not layout.highlight_words:
+            yield words[0].start, words[-1].end, whole
+            continue
+        said_until = words[0].start
+        for i, word in enumerate(words):
+            if word.start != said_until:
+                yield said_until, word.start, whole
+            marked = [*texts[:i], _underlined(texts[i]), *texts[i + 1 :]]
+            yield word.start, word.end, _clean("".join(marked))
+            said_until = word.end
+
+
+def _subtitles(segments: Sequence[Segment], layout: Layout) -> Iterator[list[Word]]:
+    """Words of each subtitle; one that opens a further line begins with a line break."""
+    by_segment = layout.max_line_count is None or layout.max_line_width is None
+    width = layout.max_line_width or 1000
+    per_line = layout.max_words_per_line or 1000
+    subtitle: list[Word] = []
+    length, n_lines = 0, 1
+    last = next((s.words[0].start for s in segments if s.words), 0.0)
+    for segment in segments:
+        for i, original in enumerate(segment.words or ()):
+            word = dataclasses.replace(original, word=re.sub(r"\s", " ", original.word))
+            pause = not by_segment and word.start - last > LONG_PAUSE
+            breaks = i % per_line == 0 and bool(subtitle) and by_segment
+            if length and length + len(word.word) <= width and not pause and not breaks:
+                length += len(word.word)
+            else:
+                text = word.word.strip()
+                full = layout.max_line_count is not None and (
+                    pause or n_lines >= layout.max_line_count
+                )
+                if subtitle and (full or breaks):
+                    yield subtitle
+                    subtitle, n_lines = [], 1
+                elif length:
+                    n_lines += 1
+                    text = f"\n{text}"
+                length = len(text.strip())
+                word = dataclasses.replace(word, word=text)
+            subtitle.append(word)
+            last = word.start
+    if subtitle:
+        yield subtitle
+
+
+def _underlined(word: str) -> str:
+    return re.sub(r"^(\s*)(.*)$", r"\1<u>\2</u>", word)
+
+
+def one_line(text: str) -> str:
+    """The text with spaces for its line breaks, and without empty lines."""
+    return " ".join(line for part in text.splitlines() if (line := part.strip()))
+
+
+def _clean(text: str) -> str:
+    """Without what would be read as the end of a subtitle, or as the line of its times."""
+    lines = (line for line in text.split("\n") if line.strip())
+    return "\n".join(re.sub("-{2,}>", "->", line) for line in lines)

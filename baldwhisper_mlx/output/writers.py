@@ -1,0 +1,123 @@
+"""Transcript to text in the formats people use: txt, srt, vtt, tsv, json.
+
+Pure functions, byte for byte what openai-whisper's writers put into their files, except
+where theirs would not read back: a line break inside a segment's text becomes a space,
+because it would end a subtitle or a table row early, and no arrow of any length is left in
+a subtitle's text. JSON keeps characters as they are (theirs escapes all but ASCII, which
+parses to the same but makes most scripts unreadable), and has null where a number is not
+finite, since NaN is not JSON.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from typing import Any
+
+from baldwhisper_mlx.output.subtitles import PLAIN, Layout, cues, one_line
+from baldwhisper_mlx.transcription.segments import Transcript
+
+Writer = Callable[[Transcript], str]
+
+
+def format_timestamp(seconds: float, *, always_include_hours: bool, decimal_marker: str) -> str:
+    """A time as `[hh:]mm:ss.mmm`, rounded to milliseconds.
+
+    Args:
+        seconds: from the start of the audio.
+        always_include_hours: as SRT wants; otherwise hours appear from one hour on.
+        decimal_marker: "," in SRT, "." in WebVTT.
+
+    Raises:
+        ValueError: the time is negative or not finite.
+
+    Example:
+        >>> format_timestamp(3661.5, always_include_hours=False, decimal_marker=".")
+        '01:01:01.500'
+    """
+    if not (math.isfinite(seconds) and seconds >= 0):
+        raise ValueError(f"a segment has a time of {seconds} seconds, which cannot be written")
+    total_seconds, milliseconds = divmod(round(seconds * 1000.0), 1000)
+    total_minutes, second = divmod(total_seconds, 60)
+    hours, minute = divmod(total_minutes, 60)
+    prefix = f"{hours:02d}:" if always_include_hours or hours else ""
+    return f"{prefix}{minute:02d}:{second:02d}{decimal_marker}{milliseconds:03d}"
+
+
+def write_txt(transcript: Transcript) -> str:
+    """Plain text, one line per segment."""
+    return "".join(f"{one_line(segment.text)}\n" for segment in transcript.segments)
+
+
+def write_srt(transcript: Transcript, layout: Layout = PLAIN) -> str:
+    """SubRip subtitles: number, `start --> end`, text, blank line."""
+    written = _cues(transcript, layout, always_include_hours=True, decimal_marker=",")
+    return "".join(
+        f"{number}\n{start} --> {end}\n{text}\n\n"
+        for number, (start, end, text) in enumerate(written, start=1)
+    )
+
+
+def write_vtt(transcript: Transcript, layout: Layout = PLAIN) -> str:
+    """WebVTT subtitles."""
+    written = _cues(transcript, layout, always_include_hours=False, decimal_marker=".")
+    return "WEBVTT\n\n" + "".join(f"{start} --> {end}\n{text}\n\n" for start, end, text in written)
+
+
+def write_tsv(transcript: Transcript) -> str:
+    """Tab-separated start, end (whole milliseconds) and text, under a header line."""
+    rows = (
+        f"{round(1000 * segment.start)}\t{round(1000 * segment.end)}\t"
+        + one_line(segment.text).replace("\t", " ")
+        for segment in transcript.segments
+    )
+    return "".join(f"{row}\n" for row in ("start\tend\ttext", *rows))
+
+
+def write_json(transcript: Transcript) -> str:
+    """Everything there is to know, as one line of JSON in OpenAI's layout."""
+    return json.dumps(_finite(transcript.to_dict()), ensure_ascii=False, allow_nan=False) + "\n"
+
+
+WRITERS: Mapping[str, Writer] = {
+    "txt": write_txt,
+    "srt": write_srt,
+    "vtt": write_vtt,
+    "tsv": write_tsv,
+    "json": write_json,
+}
+"""File extension to writer; every format there is."""
+
+
+def writers_with(layout: Layout) -> dict[str, Writer]:
+    """The same with a layout of subtitles."""
+    subtitles: dict[str, Writer] = {
+        "srt": partial(write_srt, layout=layout),
+        "vtt": partial(write_vtt, layout=layout),
+    }
+    return {**WRITERS, **subtitles}
+
+
+def _cues(
+    transcript: Transcript, layout: Layout, *, always_include_hours: bool, decimal_marker: str
+) -> Iterator[tuple[str, str, str]]:
+    """Start, end and text per subtitle, as they are written."""
+    for start, end, text in cues(transcript, layout):
+        marks = [
+            format_timestamp(
+                time, always_include_hours=always_include_hours, decimal_marker=decimal_marker
+            )
+            for time in (start, end)
+        ]
+        yield marks[0], marks[1], text
+
+
+def _finite(value: Any) -> Any:
+    """The same JSON value with null in place of NaN and infinities."""
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

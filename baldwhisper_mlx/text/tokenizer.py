@@ -1,0 +1,151 @@
+"""Token ids to text and back, from the checkpoint's own vocabulary file.
+
+The vocabulary is a tiktoken rank file; special tokens come from the config by name, so a
+fine-tuned vocabulary or an added language works like OpenAI's.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+
+import tiktoken
+
+from baldwhisper_mlx.config import CONTROL_TOKENS, ModelConfig
+from baldwhisper_mlx.text.languages import ALIASES, LANGUAGES
+
+# GPT-2's pre-tokenization, which all Whisper vocabularies were trained with.
+_PATTERN = r"""'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"""
+
+
+def read_ranks(path: str | Path) -> dict[bytes, int]:
+    """Reads a tiktoken rank file: a line per token, its bytes in base64 and its id.
+
+    Raises:
+        ValueError: a line that is neither; the message names file and line.
+        FileNotFoundError: there is no such file.
+    """
+    ranks: dict[bytes, int] = {}
+    for number, line in enumerate(Path(path).read_bytes().splitlines(), start=1):
+        try:
+            token, rank = line.split()
+            # OpenAI's file writes the empty token as a lone "=", which only lax base64 takes.
+            ranks[b"" if token == b"=" else base64.b64decode(token, validate=True)] = int(rank)
+        except (ValueError, binascii.Error):
+            raise ValueError(f"{path}: line {number} is not `base64 rank`") from None
+    return ranks
+
+
+class Tokenizer:
+    """The vocabulary of one checkpoint.
+
+    Args:
+        ranks: bytes of each mergeable token to its id.
+        config: the checkpoint's config, for its special tokens.
+
+    Raises:
+        ValueError: two tokens share an id, or an id is not below the timestamps.
+    """
+
+    def __init__(self, ranks: dict[bytes, int], config: ModelConfig) -> None:
+        special = config.special_tokens
+        ids = [*ranks.values(), *special.values()]
+        if len(set(ids)) != len(ids) or max(ids) >= config.timestamp_begin:
+            raise ValueError("vocabulary: token ids overlap each other or the timestamps")
+        if max(ranks.values()) > special["<|endoftext|>"]:
+            raise ValueError("vocabulary: text tokens above <|endoftext|>, which no Whisper has")
+        self.encoding = tiktoken.Encoding(
+            name="whisper", pat_str=_PATTERN, mergeable_ranks=ranks, special_tokens=special
+        )
+        self.special_tokens = special
+        self.is_multilingual = config.is_multilingual
+        self.timestamp_begin = config.timestamp_begin
+        self.eot = special["<|endoftext|>"]
+        self.sot = special["<|startoftranscript|>"]
+        self.sot_prev = special["<|startofprev|>"]
+        self.no_speech = special["<|nospeech|>"]
+        self.no_timestamps = special["<|notimestamps|>"]
+        self.languages = {
+            name[2:-2]: token for name, token in special.items() if name not in CONTROL_TOKENS
+        }
+        """Language code to token id."""
+
+    def encode(self, text: str) -> list[int]:
+        """Token ids of text; text that looks like a special token is just text."""
+        return self.encoding.encode(text, disallowed_special=())
+
+    def decode(self, tokens: Sequence[int], *, special: bool = False) -> str:
+        """Text of token ids, without timestamps, and with special tokens by name if asked."""
+        end = self.timestamp_begin if special else self.eot
+        return self.encoding.decode([token for token in tokens if token < end])
+
+    def to_language(self, language: str) -> str:
+        """The code of a language given by code or English name, in any case.
+
+        Raises:
+            ValueError: this model has no such language; the message lists those it has.
+        """
+        # English-only vocabularies hold all languages; their models were taught none of them.
+        spoken = list(self.languages) if self.is_multilingual else ["en"]
+        wanted = language.strip().lower()
+        codes = {name: code for code, name in LANGUAGES.items()} | ALIASES
+        for code in (wanted, codes.get(wanted)):
+            if code in spoken:
+                return code
+        known = ", ".join(f"{c} ({LANGUAGES[c]})" if c in LANGUAGES else c for c in spoken)
+        raise ValueError(f"unknown language {language!r}; this model knows {known}")
+
+    def sot_sequence(self, language: str, task: str, *, timestamps: bool) -> list[int]:
+        """The tokens that open a transcript, and tell the model what to write.
+
+        Args:
+            language: a code of `languages`; English-only models ignore it.
+            task: "transcribe", or "translate" into English.
+            timestamps: whether the output carries timestamp tokens.
+
+        Raises:
+            ValueError: an unknown task, or one that an English-only model cannot do.
+        """
+        if task not in ("transcribe", "translate"):
+            raise ValueError(f"unknown task {task!r}; it is transcribe or translate")
+        sequence = [self.sot]
+        if self.is_multilingual:
+            sequence += [self.languages[language], self.special_tokens[f"<|{task}|>"]]
+        elif task == "translate":
+            raise ValueError("this model knows English only and cannot translate")
+        return sequence if timestamps else [*sequence, self.no_timestamps]
+
+    @cached_property
+    def non_speech_tokens(self) -> tuple[int, ...]:
+        """Ids that annotate rather than transcribe: brackets, notes, speaker dashes.
+
+        OpenAI's list: suppressed by default so that the output holds only what was said.
+        """
+        symbols = [*'"#()*+/:;<=>@[\\]^_`{|}~「」『』']
+        symbols += ["<<", ">>", "<<<", ">>>", "--", "---", "-(", "-[", "('", '("', "((", "))"]
+        symbols += ["(((", ")))", "[[", "]]", "{{", "}}", "♪♪", "♪♪♪"]
+        notes = "♩♪♫♬♭♮♯"
+        # Dashes and quotes may stand inside a sentence, but not open a word.
+        found = {self.encode(" -")[0], self.encode(" '")[0]}
+        for symbol in [*symbols, *notes]:
+            for tokens in (self.encode(symbol), self.encode(" " + symbol)):
+                # A note of several tokens starts with bytes only such symbols have.
+                if len(tokens) == 1 or symbol in notes:
+                    found.add(tokens[0])
+        return tuple(sorted(found))
+
+    @cached_property
+    def suppressed_tokens(self) -> tuple[int, ...]:
+        """Ids never sampled: `non_speech_tokens` and the control tokens of the prompt."""
+        control = set(CONTROL_TOKENS) - {"<|endoftext|>", "<|notimestamps|>"}
+        return tuple(
+            sorted({*self.non_speech_tokens, *(self.special_tokens[name] for name in control)})
+        )
+
+    @cached_property
+    def blank_tokens(self) -> tuple[int, ...]:
+        """Ids that may not come first: a lone space, and end of text."""
+        return (*self.encode(" "), self.eot)

@@ -1,0 +1,1 @@
+"""From samples to segments: windows, fallbacks, batches, word times."""

@@ -1,0 +1,248 @@
+"""What a transcription is made of, and how sampled tokens become timed segments.
+
+The rules are those of OpenAI's `whisper/transcribe.py`, so that results can be compared
+one to one. This module knows which ids are timestamps and nothing else of the vocabulary:
+text comes from a function the caller passes in. Standard library only.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from baldwhisper_mlx.config import FRAMES_PER_POSITION, HOP_LENGTH, SAMPLE_RATE, TIME_PRECISION
+
+
+@dataclass(frozen=True)
+class Word:
+    """One word with its time in seconds from the start of the audio.
+
+    `word` keeps its leading space; `probability` is the mean over its tokens.
+    """
+
+    start: float
+    end: float
+    word: str
+    probability: float
+
+
+@dataclass(frozen=True)
+class Segment:
+    """One timed piece of a transcript, with OpenAI's fields.
+
+    `start` and `end` are seconds from the start of the audio, `seek` is the mel frame
+    (10 ms) at which the segment's window began. The last four numbers before `words`
+    belong to the whole window.
+    """
+
+    id: int
+    seek: int
+    start: float
+    end: float
+    text: str
+    tokens: tuple[int, ...]
+    temperature: float
+    avg_logprob: float
+    compression_ratio: float
+    no_speech_prob: float
+    words: tuple[Word, ...] | None = None
+
+
+@dataclass(frozen=True)
+class Transcript:
+    """The result of a transcription; `duration` is the length of the audio in seconds."""
+
+    text: str
+    segments: tuple[Segment, ...]
+    language: str
+    duration: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """The transcript in the layout of OpenAI's JSON output, plus `duration`.
+
+        Example:
+            >>> list(transcript.to_dict())
+            ['text', 'segments', 'language', 'duration']
+        """
+        return {
+            "text": self.text,
+            "segments": [_segment_dict(segment) for segment in self.segments],
+            "language": self.language,
+            "duration": self.duration,
+        }
+
+
+def _segment_dict(segment: Segment) -> dict[str, Any]:
+    raw = dataclasses.asdict(segment)
+    raw["tokens"] = list(segment.tokens)
+    words = raw.pop("words")
+    return raw if words is None else raw | {"words": list(words)}
+
+
+class Time(Protocol):
+    """Seconds in another recording's time; `is_end` says whether something ends there."""
+
+    def __call__(self, seconds: float, *, is_end: bool) -> float: ...
+
+
+def retimed(segment: Segment, time: Time) -> Segment:
+    """A segment, and its words, at other times.
+
+    Args:
+        segment: of some stretch of a recording.
+        time: from its time to the recording's.
+    """
+    words = segment.words and tuple(
+        dataclasses.replace(
+            word,
+            start=round(time(word.start, is_end=False), 2),
+            end=round(time(word.end, is_end=True), 2),
+        )
+        for word in segment.words
+    )
+    seek = time(segment.seek * HOP_LENGTH / SAMPLE_RATE, is_end=False)
+    return dataclasses.replace(
+        segment,
+        seek=round(seek * SAMPLE_RATE / HOP_LENGTH),
+        start=time(segment.start, is_end=False),
+        end=time(segment.end, is_end=True),
+        words=words,
+    )
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A run of sampled tokens, timestamps included, and its time in seconds of the audio."""
+
+    start: float
+    end: float
+    tokens: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class WindowSplit:
+    """A window's pieces, and the mel frames from its start to the start of the next one.
+
+    `advance` is positive. It may exceed the frames the window had: timestamps may point
+    past the end of the audio. `is_complete` says that nothing is spoken after the last piece.
+    """
+
+    pieces: tuple[Piece, ...]
+    advance: int
+    is_complete: bool = False
+
+
+def split_window(
+    tokens: Sequence[int], *, timestamp_begin: int, seek: int, segment_size: int
+) -> WindowSplit:
+    """Cuts one window's tokens into timed pieces and says where the next window starts.
+
+    The algorithm is the main loop of OpenAI's `whisper/transcribe.py`: two timestamps in
+    a row end one piece and start the next, and what follows the last such pair is decoded
+    again in the next window, unless the output ends in a single timestamp, which says that
+    nothing is spoken after it. Without any pair the window is one piece.
+
+    It differs from OpenAI's where that one goes astray, which sampling under the timestamp
+    rules never provokes: a first piece that opens with text starts with the window (theirs
+    starts before the audio), and a last pair at <|0.00|> moves on by the whole window
+    (theirs decodes the same window forever).
+
+    Args:
+        tokens: sampled ids, without prompt and end-of-text.
+        timestamp_begin: id of <|0.00|>; ids from there on are timestamps.
+        seek: mel frame (10 ms) at which the window starts.
+        segment_size: mel frames of real audio in the window, at most 3000.
+
+    Returns:
+        At least one piece; a piece is kept even if nothing is in it.
+
+    Raises:
+        ValueError: `segment_size` is not positive or `seek` is negative.
+
+    Example:
+        >>> tokens = [50364, 400, 50464]
+        >>> window = split_window(tokens, timestamp_begin=50364, seek=0, segment_size=3000)
+        >>> window.pieces, window.advance
+        ((Piece(start=0.0, end=2.0, tokens=(50364, 400, 50464)),), 3000)
+    """
+    if segment_size <= 0 or seek < 0:
+        raise ValueError(f"no such window: seek {seek}, segment_size {segment_size} (mel frames)")
+    offset = seek * HOP_LENGTH / SAMPLE_RATE
+    is_timestamp = [token >= timestamp_begin for token in tokens]
+    ends_in_single = is_timestamp[-2:] == [False, True]
+
+    cuts = [i for i in range(1, len(tokens)) if is_timestamp[i - 1] and is_timestamp[i]]
+    if not cuts:
+        duration = segment_size * HOP_LENGTH / SAMPLE_RATE
+        last = next((t - timestamp_begin for t in reversed(tokens) if t >= timestamp_begin), 0)
+        if last:  # <|0.00|> alone says nothing about the end
+            duration = last * TIME_PRECISION
+        whole = Piece(offset, offset + duration, tuple(tokens))
+        return WindowSplit((whole,), segment_size, ends_in_single)
+
+    if ends_in_single:
+        cuts.append(len(tokens))
+    pieces = []
+    for begin, end in zip([0, *cuts], cuts, strict=False):
+        start = max(tokens[begin] - timestamp_begin, 0) * TIME_PRECISION
+        stop = (tokens[end - 1] - timestamp_begin) * TIME_PRECISION
+        pieces.append(Piece(offset + start, offset + stop, tuple(tokens[begin:end])))
+    last = tokens[cuts[-1] - 1] - timestamp_begin
+    advance = segment_size if ends_in_single or last == 0 else last * FRAMES_PER_POSITION
+    return WindowSplit(tuple(pieces), advance, ends_in_single)
+
+
+def make_segments(
+    pieces: Sequence[Piece],
+    decode_text: Callable[[Sequence[int]], str],
+    *,
+    first_id: int,
+    seek: int,
+    temperature: float,
+    avg_logprob: float,
+    compression_ratio: float,
+    no_speech_prob: float,
+    keep_empty: bool = False,
+) -> tuple[Segment, ...]:
+    """Gives the pieces of one window their text and the window's statistics.
+
+    As in OpenAI's code, a segment that takes no time or whose text is blank keeps its
+    place and its id but loses text and tokens, so that it never becomes a prompt.
+
+    Args:
+        pieces: from `split_window`.
+        decode_text: ids, timestamps among them, to text without timestamps.
+        first_id: id of the first segment, the number of segments so far.
+        seek: mel frame at which the window started.
+        temperature: sampling temperature of the attempt that was kept.
+        avg_logprob: mean log-probability (nats) of the sampled tokens and end-of-text.
+        compression_ratio: bytes of the window's text over its zlib-compressed bytes.
+        no_speech_prob: probability of <|nospeech|> at the start of the window, 0 to 1.
+        keep_empty: leave that to `without_nothing`, once words have given them other times.
+    """
+    segments = tuple(
+        Segment(
+            id=index,
+            seek=seek,
+            start=piece.start,
+            end=piece.end,
+            text=decode_text(piece.tokens),
+            tokens=piece.tokens,
+            temperature=temperature,
+            avg_logprob=avg_logprob,
+            compression_ratio=compression_ratio,
+            no_speech_prob=no_speech_prob,
+        )
+        for index, piece in enumerate(pieces, start=first_id)
+    )
+    return segments if keep_empty else tuple(map(without_nothing, segments))
+
+
+def without_nothing(segment: Segment) -> Segment:
+    """The segment; without text, tokens and words if it takes no time or its text is blank."""
+    if segment.start != segment.end and segment.text.strip():
+        return segment
+    words = None if segment.words is None else ()
+    return dataclasses.replace(segment, text="", tokens=(), words=words)

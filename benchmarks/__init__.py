@@ -1,0 +1,1 @@
+"""Speed and accuracy, measured over the public API; results are in results/."""

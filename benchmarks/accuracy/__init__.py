@@ -1,0 +1,1 @@
+"""Word errors, word times and agreement with openai-whisper."""

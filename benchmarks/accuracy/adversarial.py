@@ -1,0 +1,149 @@
+"""What is written where nobody speaks: silence, hum, noise, tones, clicks, long gaps in speech.
+
+    python -m benchmarks.accuracy.adversarial --model "base-en=" --model "whisper-base=DIR" \\
+        --output benchmarks/results/adversarial.json
+
+Every sound is made here, the speech of the gaps is `examples/sample.wav`. Each is transcribed as it
+is, with `--vad` by either detector, and in batches. Words are invented if they are more than the
+speech has; a loop is a phrase over and over.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+import numpy.typing as npt
+
+from baldwhisper_mlx.audio.vad import default_method
+from baldwhisper_mlx.config import SAMPLE_RATE
+from benchmarks.machines import SAMPLE, model_or_bundled, write_json
+
+Samples = npt.NDArray[np.float32]
+SECONDS = 40.0
+
+WAYS: dict[str, dict[str, Any]] = {
+    "as it is": {},
+    "vad, energy": {"vad": "energy"},
+    "vad, silero": {"vad": "silero"},
+    "batches": {"batch_size": 4},
+}
+
+
+def _time(seconds: float) -> npt.NDArray[np.float64]:
+    return np.arange(round(seconds * SAMPLE_RATE)) / SAMPLE_RATE
+
+
+def silence(seconds: float = SECONDS) -> Samples:
+    """Digital zeros."""
+    return np.zeros(round(seconds * SAMPLE_RATE), np.float32)
+
+
+def noise(level: float, exponent: float, seed: int = 0) -> Samples:
+    """Steady noise whose power falls with frequency f as f^-exponent; level in full scale."""
+    n = round(SECONDS * SAMPLE_RATE)
+    spectrum = np.fft.rfft(np.random.default_rng(seed).standard_normal(n))
+    spectrum[1:] /= np.arange(1, len(spectrum)) ** (exponent / 2)
+    sound = np.fft.irfft(spectrum, n)
+    return (level * sound / np.sqrt(np.mean(np.square(sound)))).astype(np.float32)
+
+
+def hum() -> Samples:
+    """50 Hz and its harmonics."""
+    t = _time(SECONDS)
+    return (0.05 * sum(np.sin(2 * np.pi * 50 * k * t) / k for k in (1, 2, 3, 5))).astype(np.float32)
+
+
+def tones() -> Samples:
+    """Chords of half a second, with attack and decay, as of a slow melody."""
+    rng = np.random.default_rng(1)
+    parts = []
+    for _ in range(round(SECONDS / 0.5)):
+        t = _time(0.5)
+        notes = 220 * 2 ** (rng.choice([0, 2, 4, 5, 7, 9, 11, 12], 3) / 12)
+        parts.append(sum(np.sin(2 * np.pi * note * t) for note in notes) * np.exp(-4 * t) / 3)
+    return (0.3 * np.concatenate(parts)).astype(np.float32)
+
+
+def clicks() -> Samples:
+    """Two short clicks a second, at uneven times."""
+    rng = np.random.default_rng(2)
+    sound = silence()
+    for place in rng.integers(0, len(sound) - 80, round(2 * SECONDS)):
+        sound[place : place + 80] += 0.5 * rng.standard_normal(80).astype(np.float32)
+    return sound
+
+
+def gaps() -> Samples:
+    """Speech, a minute of quiet noise, speech, a minute of silence, speech."""
+    from baldwhisper_mlx.audio.load import load_audio
+
+    speech = load_audio(SAMPLE)
+    quiet = noise(0.001, 0.0)
+    minute = np.concatenate([quiet, quiet])[: 60 * SAMPLE_RATE]
+    return np.concatenate([speech, minute, speech, silence(60), speech])
+
+
+SOUNDS: dict[str, tuple[Callable[[], Samples], int]] = {
+    "silence": (silence, 0),
+    "quiet white noise": (lambda: noise(0.001, 0.0), 0),
+    "loud white noise": (lambda: noise(0.1, 0.0), 0),
+    "pink noise": (lambda: noise(0.05, 1.0), 0),
+    "hum": (hum, 0),
+    "tones": (tones, 0),
+    "clicks": (clicks, 0),
+    "speech with gaps of a minute": (gaps, 3),
+}
+"""Name to what makes it, and how often the sample is spoken in it."""
+
+
+def measure(loaded: Any, samples: Samples, spoken: int, way: dict[str, Any]) -> dict[str, Any]:
+    """Words written, invented and missed, and whether there is a loop."""
+    import baldwhisper_mlx
+    from baldwhisper_mlx.evaluation.normalizers import load_normalizer
+    from baldwhisper_mlx.evaluation.scoring import score
+
+    said = " ".join([SAMPLE.with_suffix(".txt").read_text(encoding="utf-8")] * spoken)
+    found = baldwhisper_mlx.transcribe(samples, loaded, language="en", **way)
+    judged = score(said, found.text, load_normalizer("basic"))
+    return {
+        "words": len(judged.hypothesis.split()),
+        "invented": judged.words.insertions + judged.words.substitutions,
+        "missed": judged.words.deletions,
+        "loop": judged.is_loop,
+        "text": "" if spoken else found.text,
+    }
+
+
+@click.command()
+@click.option("--model", "models", multiple=True, metavar="NAME=DIR",
+              help="Repeatable; without DIR the model that comes with the package.")  # fmt: skip
+@click.option("--output", required=True, type=click.Path(path_type=Path))
+def main(models: tuple[str, ...], output: Path) -> None:
+    """Transcribe sounds without speech, and speech with long gaps, in every way there is."""
+    import baldwhisper_mlx
+
+    ways = {name: way for name, way in WAYS.items()
+            if way.get("vad") != "silero" or default_method() == "silero"}  # fmt: skip
+    result: dict[str, Any] = {"seconds": SECONDS, "detector of batches": default_method()}
+    for item in models or ("base-en=",):
+        name, folder = model_or_bundled(item)
+        loaded = baldwhisper_mlx.load_model(folder)
+        rows = result.setdefault("models", {}).setdefault(name, {})
+        for sound, (make, spoken) in SOUNDS.items():
+            samples = make()
+            for way, options in ways.items():
+                found = measure(loaded, samples, spoken, options)
+                rows.setdefault(sound, {})[way] = found
+                click.echo(
+                    f"{name}, {sound}, {way}: {found['words']} words, {found['invented']} "
+                    f"invented, {found['missed']} missed" + (", a loop" if found["loop"] else "")
+                )
+        write_json(output, result)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,156 @@
+"""Does the runtime write what openai-whisper writes, from the same weights?
+
+Both transcribe every clip of a folder greedily in float32, with and without timestamps, from
+the same samples. Results go to a JSONL file as they come, and a second run goes on from there.
+
+    python -m benchmarks.accuracy.agreement --checkpoint CKPT --model EXPORTED --data FOLDER \
+        --out a.jsonl
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import click
+
+import baldwhisper_mlx
+from baldwhisper_mlx.audio.load import load_audio
+
+MODES = ("timestamps", "text")
+
+Transcriber = Callable[[Any, str], dict[str, Any]]
+
+
+def openai_model(checkpoint: str) -> Any:
+    """openai-whisper with the canonical weights of any checkpoint, and their alignment heads."""
+    import torch
+    from whisper.model import ModelDimensions, Whisper
+
+    from baldwhisper_convert.readers.read import read_checkpoint
+
+    source = read_checkpoint(checkpoint)
+    model = Whisper(ModelDimensions(**asdict(source.dims)))
+    model.load_state_dict(source.state)
+    if source.alignment_heads:
+        mask = torch.zeros(source.dims.n_text_layer, source.dims.n_text_head, dtype=torch.bool)
+        for layer, head in source.alignment_heads:
+            mask[layer, head] = True
+        model.register_buffer("alignment_heads", mask.to_sparse(), persistent=False)
+    return model.eval()
+
+
+def reference(checkpoint: str, language: str) -> Transcriber:
+    """openai-whisper on those weights."""
+    model = openai_model(checkpoint)
+
+    def transcribe(samples: Any, mode: str) -> dict[str, Any]:
+        result = model.transcribe(
+            samples,
+            language=language,
+            temperature=0.0,
+            fp16=False,
+            without_timestamps=mode == "text",
+        )
+        return summary(result["text"], result["segments"])
+
+    return transcribe
+
+
+def ours(model: str, language: str) -> Transcriber:
+    """The runtime on the exported model."""
+    loaded = baldwhisper_mlx.load_model(model, dtype="float32")
+
+    def transcribe(samples: Any, mode: str) -> dict[str, Any]:
+        result = baldwhisper_mlx.transcribe(
+            samples,
+            loaded,
+            language=language,
+            temperature=0.0,
+            without_timestamps=mode == "text",
+        ).to_dict()
+        return summary(result["text"], result["segments"])
+
+    return transcribe
+
+
+def summary(text: str, segments: list[dict[str, Any]]) -> dict[str, Any]:
+    """What is compared: text, tokens, times, and the scores the algorithm decides by."""
+    return {
+        "text": text.strip(),
+        "tokens": [list(segment["tokens"]) for segment in segments],
+        "times": [[round(s["start"], 2), round(s["end"], 2)] for s in segments],
+        "avg_logprob": [segment["avg_logprob"] for segment in segments],
+        "no_speech_prob": [segment["no_speech_prob"] for segment in segments],
+    }
+
+
+def report(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """Counts per mode, greatest score differences, and every clip whose text differs."""
+    result: dict[str, Any] = {}
+    for mode in MODES:
+        chosen = [row for row in rows if row["mode"] == mode]
+        pairs = [(row["ours"], row["reference"]) for row in chosen]
+        gaps = [
+            abs(a - b)
+            for x, y in pairs
+            if x["tokens"] == y["tokens"]
+            for key in ("avg_logprob", "no_speech_prob")
+            for a, b in zip(x[key], y[key], strict=True)
+        ]
+        result[mode] = {
+            "clips": len(chosen),
+            "same_text": sum(x["text"] == y["text"] for x, y in pairs),
+            "same_tokens": sum(x["tokens"] == y["tokens"] for x, y in pairs),
+            "same_times": sum(x["times"] == y["times"] for x, y in pairs),
+            "largest_score_gap": max(gaps, default=None),
+            "different": [
+                {
+                    "file": row["file"],
+                    "ours": row["ours"]["text"],
+                    "openai": row["reference"]["text"],
+                }
+                for row in chosen
+                if row["ours"]["text"] != row["reference"]["text"]
+            ],
+        }
+    return result
+
+
+@click.command()
+@click.option("--checkpoint", required=True, help="The weights in any format export reads.")
+@click.option("--model", required=True, help="The same weights, exported.")
+@click.option("--data", required=True, type=click.Path(exists=True, path_type=Path))
+@click.option("--out", required=True, type=click.Path(path_type=Path))
+@click.option("--language", default="en", show_default=True)
+@click.option("--limit", type=int, help="Only the first N clips.")
+def main(
+    checkpoint: str, model: str, data: Path, out: Path, language: str, limit: int | None
+) -> None:
+    """Transcribes the clips of DATA (metadata.jsonl with file_name) with both and compares."""
+    lines = (data / "metadata.jsonl").read_text(encoding="utf-8").splitlines()
+    files = [json.loads(line)["file_name"] for line in lines][:limit]
+    rows = [json.loads(line) for line in out.read_text().splitlines()] if out.exists() else []
+    done = {(row["file"], row["mode"]) for row in rows}
+    wanted = [(file, mode) for file in files for mode in MODES if (file, mode) not in done]
+    if wanted:
+        sides = {"ours": ours(model, language), "reference": reference(checkpoint, language)}
+        with out.open("a", encoding="utf-8") as log:
+            for file, mode in wanted:
+                samples = load_audio(data / file)
+                row = {"file": file, "mode": mode}
+                row |= {name: side(samples, mode) for name, side in sides.items()}
+                rows.append(row)
+                log.write(json.dumps(row) + "\n")
+                log.flush()
+    result = report([row for row in rows if row["file"] in set(files)])
+    print(json.dumps(result, indent=2, ensure_ascii=False))
+    sys.exit(any(result[mode]["same_text"] < 0.99 * result[mode]["clips"] for mode in MODES))
+
+
+if __name__ == "__main__":
+    main()

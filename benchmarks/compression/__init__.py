@@ -1,0 +1,1 @@
+"""What each choice of compression costs and buys."""

@@ -1,0 +1,1 @@
+"""Other programs on the same clips and weights."""

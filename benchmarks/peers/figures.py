@@ -1,0 +1,64 @@
+"""The clips that peers.py gives to every program, and the figures of what came back."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from baldwhisper_mlx.audio.load import load_audio
+from baldwhisper_mlx.bench.statistics import quartiles
+from baldwhisper_mlx.config import CONFIG_FILE, SAMPLE_RATE, VOCABULARY_FILE, ModelConfig
+from baldwhisper_mlx.text.tokenizer import Tokenizer, read_ranks
+from benchmarks.accuracy.word_errors import rate_of
+
+
+class Clips:
+    """The clips of a folder, decoded once into files that every program reads alike.
+
+    Args:
+        data: folder with a metadata.jsonl.
+        limit: only the first so many; None for all.
+        work: folder for the samples.
+    """
+
+    def __init__(self, data: Path, limit: int | None, work: Path) -> None:
+        lines = (data / "metadata.jsonl").read_text(encoding="utf-8").splitlines()
+        self.rows: list[dict[str, Any]] = [json.loads(line) for line in lines][:limit]
+        self.paths, self.seconds = [], []
+        for number, row in enumerate(self.rows):
+            samples = load_audio(data / row["file_name"])
+            path = work / f"{number}.npy"
+            np.save(path, samples)
+            self.paths.append(str(path))
+            self.seconds.append(len(samples) / SAMPLE_RATE)
+
+
+def read_tokenizer(folder: Path) -> Tokenizer:
+    """The tokenizer of an exported model, without its weights."""
+    config = ModelConfig.from_file(folder / CONFIG_FILE)
+    return Tokenizer(read_ranks(folder / VOCABULARY_FILE), config)
+
+
+def summary(found: dict[str, Any], clips: Clips, tokenizer: Tokenizer) -> dict[str, Any]:
+    """Figures of one program.
+
+    Tokens are those of its text in the checkpoint's vocabulary, whoever wrote it: timestamps and
+    what a program tried and dropped do not count.
+    """
+    seconds, audio = sum(found["times"]), sum(clips.seconds)
+    names = [row["file_name"] for row in clips.rows]
+    tokens = sum(len(tokenizer.encode(text)) for text in found["texts"])
+    return {
+        "settings": found["settings"],
+        "startup_seconds": round(found["startup_seconds"], 3),
+        "first_seconds": round(found["first_seconds"], 4),
+        "seconds": round(seconds, 3),
+        "seconds_per_clip": {k: round(v, 4) for k, v in quartiles(found["times"]).items()},
+        "rtf": round(seconds / audio, 5),
+        "tokens": tokens,
+        "tokens_per_second": round(tokens / seconds, 2),
+        "peak_process_bytes": found["peak_process_bytes"],
+    } | rate_of(clips.rows, dict(zip(names, found["texts"], strict=True)))

@@ -1,0 +1,136 @@
+"""The same weights in the format of every program that peers.py compares.
+
+Each form is made once, in a work folder, from one checkpoint; float16 as published, wherever
+the format has it. What the programs compute in is their own setting. A form is made in a process
+of its own, so that the one which measures stays small.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from dataclasses import asdict
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from baldwhisper_mlx.bench.processes import call
+
+if TYPE_CHECKING:
+    from baldwhisper_convert.checkpoint.checkpoint import Checkpoint
+
+
+class Forms:
+    """The forms of one checkpoint.
+
+    Args:
+        checkpoint: in any format that export reads.
+        work: folder to keep the forms in; what is there already is not made again.
+    """
+
+    def __init__(self, checkpoint: str, work: Path) -> None:
+        self.source, self.work = checkpoint, work
+
+    @cached_property
+    def checkpoint(self) -> Checkpoint:
+        """The checkpoint, read when a form first needs it."""
+        from baldwhisper_convert.readers.read import read_checkpoint
+
+        return read_checkpoint(self.source)
+
+    def path(self, form: str) -> Path:
+        """Where a form is; made now, by another process, if it is not there yet.
+
+        Args:
+            form: one of `FORMS`.
+
+        Raises:
+            RuntimeError: it cannot be made; the message is the other process's last word.
+        """
+        found = self.work / form
+        if not found.exists():
+            call("benchmarks.peers.models", arguments=[self.source, form, str(self.work)])
+        return found
+
+    def make(self, form: str) -> None:
+        """Makes a form, and those it is made from, in this process."""
+        self.work.mkdir(parents=True, exist_ok=True)
+        found = self.work / form
+        if not found.exists():
+            _MAKERS[form](self, found)
+
+
+def _mlx(forms: Forms, path: Path) -> None:
+    from baldwhisper_convert.export.mlx import export_mlx
+
+    export_mlx(forms.checkpoint, path, dtype="float16")
+
+
+def _mlx_whisper(forms: Forms, path: Path) -> None:
+    from baldwhisper_mlx.checkpoint.mlx_whisper_writer import write_folder
+
+    forms.make("mlx")
+    partial = path.with_name(f".{path.name}.part")
+    os.replace(write_folder(forms.work / "mlx", partial), path)
+
+
+def _openai(forms: Forms, path: Path) -> None:
+    import torch
+
+    partial = path.with_name(f".{path.name}.part")
+    checkpoint = forms.checkpoint
+    content = {"dims": asdict(checkpoint.dims), "model_state_dict": checkpoint.state}
+    torch.save(content, partial)
+    os.replace(partial, path)
+
+
+def _hugging_face(forms: Forms, path: Path) -> None:
+    from baldwhisper_convert.export.hugging_face import export_hf
+
+    export_hf(forms.checkpoint, path, dtype="float16")
+
+
+def _ctranslate2(forms: Forms, path: Path) -> None:
+    from ctranslate2.converters import TransformersConverter
+
+    forms.make("transformers")
+    beside = ["tokenizer.json", "preprocessor_config.json"]
+    converter = TransformersConverter(str(forms.work / "transformers"), copy_files=beside)
+    partial = path.with_name(f".{path.name}.part")
+    converter.convert(str(partial), quantization="float16", force=True)
+    os.replace(partial, path)
+
+
+def _ggml(forms: Forms, path: Path) -> None:
+    from benchmarks.peers.ggml import write_ggml
+
+    write_ggml(forms.checkpoint, path)
+
+
+_MAKERS: dict[str, Callable[[Forms, Path], None]] = {
+    "mlx": _mlx,
+    "mlx-whisper": _mlx_whisper,
+    "openai.pt": _openai,
+    "transformers": _hugging_face,
+    "ctranslate2": _ctranslate2,
+    "ggml.bin": _ggml,
+}
+FORMS = tuple(_MAKERS)
+
+
+def model_bytes(path: Path) -> int:
+    """Size of a model file, or of all files in a model folder."""
+    if path.is_file():
+        return path.stat().st_size
+    return sum(file.stat().st_size for file in path.iterdir() if file.is_file())
+
+
+def main() -> None:
+    """Makes the form that the command line names: checkpoint, form, work folder."""
+    source, form, work = sys.argv[1:]
+    Forms(source, Path(work)).make(form)
+
+
+if __name__ == "__main__":
+    main()

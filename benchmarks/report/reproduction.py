@@ -1,0 +1,169 @@
+"""The tables of docs/reproduction.md: the paper's claims on another language.
+
+From reproduction-NAME.json in benchmarks/results; a part whose file is not there says so. What
+made each file is on the page.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from baldwhisper_mlx.bench.report_text import Rows
+from benchmarks.report.compression import NOT_MEASURED, with_interval
+from benchmarks.report.tables import markdown
+
+PREFIX = "reproduction-"
+STUDENTS = {
+    "merged": "merged",
+    "sheared": "merged and sheared",
+    "joint": "merged and sheared, our shearing",
+    "kept": "layers 0, 3, 5 kept, augmented speech, our shearing",
+}
+"""File of a student's errors and speed to what it is called."""
+CONTEXTS = {
+    "tuned": "whisper-base, fine-tuned on Mboshi with the dynamic context",
+    "base": "whisper-base as it is, English",
+}
+"""File of an evaluation with both contexts to what was evaluated."""
+RATE = "paper, batch 10"
+"""Case of `baldwhisper bench` that is the paper's protocol."""
+
+Found = dict[str, dict[str, Any]]
+"""Contents of the result files, by what follows the prefix."""
+
+
+def read(folder: Path) -> Found:
+    """All result files of the reproduction."""
+    return {
+        path.stem.removeprefix(PREFIX): json.loads(path.read_text(encoding="utf-8"))
+        for path in sorted(folder.glob(f"{PREFIX}*.json"))
+    }
+
+
+def paper_rows(found: Found) -> Rows:
+    """A row a model: size, speed, errors and what is kept of the teacher's."""
+    title = ["", "parameters", "tokens/s", "speed-up", "WER, %", "CER, %", "retention"]
+    rows = [title]
+    for student in measured_students(found):
+        name = STUDENTS[student]
+        errors, speed = found[student], found[f"speed-{student}"]
+        (case,) = (case for case in speed["cases"] if case["name"] == RATE)
+        if len(rows) == 1:
+            rows.append(
+                ["fine-tuned", *_size_and_speed(speed, case, "teacher"), "1",
+                 *_errors(errors["models"]["baseline"]), "1"]
+            )  # fmt: skip
+        up, kept = case["speed_ups"]["compression"], errors["comparison"]["wer"]["retention"]
+        rows.append(
+            [name, *_size_and_speed(speed, case, "student"),
+             f"{up['median']:.2f} [{up['q1']:.2f}, {up['q3']:.2f}]",
+             *_errors(errors["models"]["model"]),
+             f"{kept['value']:.3f} [{kept['interval'][0]:.3f}, {kept['interval'][1]:.3f}]"]
+        )  # fmt: skip
+    return rows
+
+
+def measured_students(found: Found) -> list[str]:
+    """Students whose errors and speed there are."""
+    return [name for name in STUDENTS if {name, f"speed-{name}"} <= found.keys()]
+
+
+def _size_and_speed(speed: dict[str, Any], case: dict[str, Any], role: str) -> list[str]:
+    parameters = speed["contenders"][role]["parameters"]
+    return [f"{parameters / 1e6:.1f} M", f"{case['results'][role]['value']['median']:.1f}"]
+
+
+def _errors(model: dict[str, Any]) -> list[str]:
+    return [with_interval(model[unit]["value"], model[unit]["interval"]) for unit in ("wer", "cer")]
+
+
+def variant_rows(result: dict[str, Any], group: str) -> Rows:
+    """A row a variant of a group; differences are from the first, on the same windows."""
+    members = {name: row for name, row in result["variants"].items() if row["group"] == group}
+    table = [["", "parameters", "steps", "WER, %", "difference"]]
+    plain = next(iter(members.values()))["wer"]
+    for name, row in members.items():
+        change = with_interval(row["wer"] - plain, row["difference_interval"], "+")
+        table.append(
+            [name, f"{row['parameters'] / 1e6:.1f} M", str(row["steps"]),
+             with_interval(row["wer"], row["wer_interval"]),
+             change if len(table) > 1 else "-"]
+        )  # fmt: skip
+    return table
+
+
+def search_rows(trials: Sequence[dict[str, Any]]) -> Rows:
+    """Trials by the share of the lower layer, which is all that a merged layer depends on."""
+    bounds = [0.0, 0.1, 0.25, 0.5, 0.75, 1.0]
+    table = [["alpha / (alpha + beta)", "trials", "best WER, %", "median WER, %"]]
+    for low, high in itertools.pairwise(bounds):
+        is_last = high == bounds[-1]
+        rates = sorted(
+            100 * trial["wer"]
+            for trial in trials
+            if low <= lower_share(trial) < high or (is_last and lower_share(trial) == high)
+        )
+        if rates:
+            middle = (rates[(len(rates) - 1) // 2] + rates[len(rates) // 2]) / 2
+            table.append(
+                [f"{low:g} to {high:g}", str(len(rates)), f"{rates[0]:.1f}", f"{middle:.1f}"]
+            )
+    return table
+
+
+def lower_share(trial: dict[str, Any]) -> float:
+    """Weight of the lower layer of a merged pair, of 1."""
+    share: float = trial["alpha"] / (trial["alpha"] + trial["beta"])
+    return share
+
+
+def context_rows(found: Found) -> Rows:
+    """A row a model: errors and real-time factor with either context; dynamic is the model."""
+    table = [["", "clips", "full: WER, %", "dynamic: WER, %", "full: RTF", "dynamic: RTF"]]
+    for name, report in found.items():
+        models, data = report["models"], report["data"]
+        dynamic, full = models["model"], models["baseline"]
+        table.append(
+            [CONTEXTS.get(name.removeprefix("context-"), name), str(data["utterances"]),
+             *(with_interval(m["wer"]["value"], m["wer"]["interval"]) for m in (full, dynamic)),
+             *(f"{m['rtf']:.3f}" for m in (full, dynamic))]
+        )  # fmt: skip
+    return table
+
+
+def language_rows(result: dict[str, Any]) -> Rows:
+    """A row a model and language: where the tokens of sentences in that language rank."""
+    table = [["", "sentences in", "tokens", "median rank", "in the first 1 %", "first"]]
+    for name, model in result["models"].items():
+        for language, row in model["languages"].items():
+            table.append(
+                [name, language, str(row["tokens"]), f"{row['median_rank']:.0f}",
+                 *(f"{100 * row[share]:.0f} %" for share in ("within_reach", "likeliest"))]
+            )  # fmt: skip
+    return table
+
+
+def reproduction_parts(folder: Path) -> dict[str, str]:
+    """The parts of docs/reproduction.md by the names of their markers.
+
+    Args:
+        folder: of the result files.
+    """
+    found = read(folder)
+    variants, trials = found.get("variants"), found.get("search")
+    languages = found.get("languages")
+    contexts = {name: row for name, row in found.items() if name.startswith("context-")}
+    parts = {
+        "paper": markdown(paper_rows(found)) if measured_students(found) else NOT_MEASURED,
+        "search": markdown(search_rows(trials["trials"])) if trials else NOT_MEASURED,
+        "languages": markdown(language_rows(languages)) if languages else NOT_MEASURED,
+        "context": markdown(context_rows(contexts)) if contexts else NOT_MEASURED,
+    }
+    for group in ("layers", "vocabulary"):
+        measured = variants and any(r["group"] == group for r in variants["variants"].values())
+        parts[group] = markdown(variant_rows(variants, group)) if measured else NOT_MEASURED
+    return parts

@@ -1,0 +1,137 @@
+"""The tables of the report, one function a table: a result in, rows out.
+
+Those of `baldwhisper bench` are its own (baldwhisper_mlx/bench/report_text.py).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from baldwhisper_mlx.bench.report_text import Rows, significant
+from benchmarks.speed.scaling import SAMPLE_BYTES
+
+_PEAKS = ("peak_mlx_bytes", "peak_process_bytes")
+IN_SHORT = ("paper, batch 10", "decode, batch 1", "clip, 10 s, final text", "cold, 10 s")
+
+
+def markdown(rows: Sequence[Sequence[str]]) -> str:
+    """A table; the first row is its heading, and `|` in cells is kept from being a border."""
+    lines = [f"| {' | '.join(cell.replace('|', '/') for cell in row)} |" for row in rows]
+    return "\n".join([lines[0], "|---" * len(rows[0]) + "|", *lines[1:]])
+
+
+def machine_line(machine: dict[str, Any]) -> str:
+    """The machine in a sentence."""
+    blas = f" with {machine['blas']}" if machine.get("blas") else ""
+    return (
+        f"{machine['chip']}, {machine['cores']} cores, {machine['memory_gb']} GiB, "
+        f"{machine['os']}; MLX {machine['mlx']}{blas} on the {machine['device'].upper()}"
+    )
+
+
+def peer_rows(result: dict[str, Any]) -> Rows:
+    """A row a program, the missing ones too."""
+    rows = [["", "RTF", "tokens/s", "WER", "peak MB", "start", "size MB", "dtype"]]
+    for name, found in result["peers"].items():
+        if found["status"] != "measured":
+            rows.append([name, found["status"], *["-"] * 6])
+            continue
+        rows.append(
+            [
+                name,
+                f"{found['rtf']:.4f}",
+                f"{found['tokens_per_second']:.1f}",
+                "-" if found["wer"] is None else f"{100 * found['wer']:.2f} %",
+                f"{found['peak_process_bytes'] / 1e6:.0f}",
+                f"{found['startup_seconds']:.2f} s",
+                f"{found['model_bytes'] / 1e6:.0f}",
+                str(found["settings"].get("dtype", "-")),
+            ]
+        )
+    return rows
+
+
+def word_error_rows(result: dict[str, Any]) -> Rows:
+    """A row a model, the best first, from a result of word_errors.py."""
+    rows = [["", "WER", "WER of the teacher / its own", "accuracy ratio"]]
+    for name, found in sorted(result["models"].items(), key=lambda item: item[1]["wer"]):
+        low, high = found["wer_interval"]
+        cells = [f"{100 * found['wer']:.2f} % [{100 * low:.2f}, {100 * high:.2f}]"]
+        for key in ("wer_ratio", "accuracy_ratio"):
+            low, high = found[f"{key}_interval"]
+            cells.append(f"{found[key]:.3f} [{low:.3f}, {high:.3f}]")
+        rows.append([name, *(cells if name != result["baseline"] else [cells[0], "1", "1"])])
+    return rows
+
+
+def length_rows(model: dict[str, Any]) -> Rows:
+    """Time and memory of a model over the length of the audio, from a result of scaling.py."""
+    rows = [["audio", "time", "RTF", "MLX MB", "process MB", "of which samples MB"]]
+    for point in model["lengths"]:
+        samples = point["audio_seconds"] * SAMPLE_BYTES
+        rows.append(
+            [
+                f"{point['audio_seconds']:g} s",
+                f"{point['seconds']:.2f} s",
+                f"{point['seconds'] / point['audio_seconds']:.4f}",
+                *(_megabytes(point[key]) for key in _PEAKS),
+                f"{samples / 1e6:.1f}",
+            ]
+        )
+    return rows
+
+
+def batch_rows(model: dict[str, Any]) -> Rows:
+    """Speed and memory of a model over the batch size, from a result of scaling.py."""
+    rows = [["batch", "tokens/s", "MLX MB", "process MB"]]
+    for point in model["batches"]:
+        speed = f"{point['tokens'] / point['seconds']:.1f}"
+        rows.append([str(point["batch"]), speed, *(_megabytes(point[key]) for key in _PEAKS)])
+    return rows
+
+
+def chip_row(result: dict[str, Any]) -> list[str]:
+    """A machine in a row: what the student reached there, and its speed-up."""
+    cases = {case["name"]: case for case in result["cases"]}
+    machine = result["machine"]
+    cells = [_short(cases.get(name)) for name in IN_SHORT]
+    return [f"{machine['chip']}, {machine['device']}", machine["mlx"], *cells]
+
+
+def _short(case: dict[str, Any] | None) -> str:
+    if case is None:
+        return "-"
+    value = case["results"]["student"]["value"]["median"]
+    gain = case["speed_ups"].get("compression")
+    text = f"{significant(value)} {case['unit']}"
+    return text if gain is None else f"{text} ({gain['median']:.2f})"
+
+
+def share_rows(profile: dict[str, Any]) -> Rows:
+    """Parts with their share of the whole; pieces of a part are indented below it."""
+    whole = profile["whole_ms"]
+    rows = [["part", "kind", "ms", "share"]]
+    for part in profile["parts"]:
+        name = f"- of which {part['name']}" if part["inside"] else part["name"]
+        rows.append([name, part["kind"], f"{part['ms']:.3f}", f"{100 * part['ms'] / whole:.1f} %"])
+    left = whole - sum(part["ms"] for part in profile["parts"] if not part["inside"])
+    rows.append(["not in any part", "-", f"{left:.3f}", f"{100 * left / whole:.1f} %"])
+    return rows
+
+
+def _megabytes(value: float) -> str:
+    return f"{value / 1e6:.0f}"
+
+
+def word_errors_part(folder: Path) -> str:
+    """The table of `word_errors.json`: what the model in the box hears, and what others do."""
+    path = folder / "word_errors.json"
+    result = json.loads(path.read_text(encoding="utf-8"))
+    what = (
+        f"{result['clips']} clips of {result['data']}, speakers the student never heard; greedy at "
+        "temperature 0, whisper's English normalizer; [95 % intervals], paired over the clips:"
+    )
+    return f"{what}\n\n{markdown(word_error_rows(result))}"

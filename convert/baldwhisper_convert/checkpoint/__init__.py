@@ -1,0 +1,1 @@
+"""One canonical form for every checkpoint: parameters, key maps, vocabulary."""

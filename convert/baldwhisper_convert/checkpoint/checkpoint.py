@@ -1,0 +1,119 @@
+"""Reads a Whisper checkpoint of any format into one canonical state.
+
+`read_checkpoint` finds the files, tells the format by them, reads dimensions and weights by
+that format's rules and checks the result in both directions. Later stages see only a
+`Checkpoint` and never learn where it came from.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+
+import torch
+
+from baldwhisper_convert.checkpoint.state import (
+    Dimensions,
+    EmbeddingForm,
+    Heads,
+    State,
+    canonical_shapes,
+    check_state,
+)
+from baldwhisper_convert.checkpoint.vocabulary import Vocabulary
+from baldwhisper_mlx.config import AudioContext, ModelConfig, default_alignment_heads
+from baldwhisper_mlx.text.tokenizer import Tokenizer
+
+SMALLEST_MULTILINGUAL_VOCABULARY = 51865
+"""English-only models have 51864 tokens; the rule is `Whisper.is_multilingual`'s of OpenAI."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Checkpoint:
+    """One Whisper model, whole: what every stage of the compressor reads and returns.
+
+    Raises:
+        ValueError: the state is not exactly that of a Whisper of `dims`, the vocabulary has
+            another size, or an alignment head does not exist.
+    """
+
+    dims: Dimensions
+    state: State
+    """OpenAI-named floating-point tensors on the CPU, in torch layout (out, in[, kernel])."""
+    vocabulary: Vocabulary
+    alignment_heads: Heads | None = None
+    """(decoder layer, head) pairs; None if the source does not say."""
+    is_multilingual: bool | None = None
+    """Whether prompts carry language and task tokens; None if the source does not say."""
+    source: str
+    """Path it was read from, or `hub-id@commit`."""
+    format: str
+    """Name of the source's format."""
+    licence: str | None = None
+    """Licence that the source's own model card states, if it has one."""
+    audio_context: AudioContext = "full"
+    """What the model was trained for; see `ModelConfig.audio_context`."""
+    audio_context_margin: int = ModelConfig.audio_context_margin
+    """Encoder positions after the end of the audio, unless "full"."""
+
+    def __post_init__(self) -> None:
+        shapes = canonical_shapes(self.dims, self.embedding)
+        check_state(self.state, shapes, self.source)
+        if self.vocabulary.n_vocab != self.dims.n_vocab:
+            raise ValueError(
+                f"{self.source}: the vocabulary has {self.vocabulary.n_vocab} tokens, the "
+                f"embedding {self.dims.n_vocab} rows"
+            )
+        for layer, head in self.alignment_heads or ():
+            if not (0 <= layer < self.dims.n_text_layer and 0 <= head < self.dims.n_text_head):
+                raise ValueError(
+                    f"{self.source}: alignment head ({layer}, {head}) does not exist in a decoder "
+                    f"of {self.dims.n_text_layer} layers with {self.dims.n_text_head} heads"
+                )
+
+    @property
+    def heads(self) -> Heads:
+        """Heads that give words their times: the source's, or by default the upper layers'."""
+        default = default_alignment_heads(self.dims.n_text_layer, self.dims.n_text_head)
+        return self.alignment_heads or default
+
+    @property
+    def embedding(self) -> EmbeddingForm:
+        """Form of the token embedding."""
+        return EmbeddingForm.of(self.state)
+
+    @property
+    def multilingual(self) -> bool:
+        """`is_multilingual`, or OpenAI's rule by the vocabulary size if the source is silent."""
+        if self.is_multilingual is not None:
+            return self.is_multilingual
+        return self.dims.n_vocab >= SMALLEST_MULTILINGUAL_VOCABULARY
+
+    def tokenizer(self) -> Tokenizer:
+        """The runtime's tokenizer of this vocabulary.
+
+        Raises:
+            ValueError: dimensions that the runtime does not support.
+        """
+        config = ModelConfig(
+            **vars(self.dims),
+            special_tokens=dict(self.vocabulary.special_tokens),
+            is_multilingual=self.multilingual,
+            timestamp_begin=self.vocabulary.timestamp_begin,
+            alignment_heads=(),
+        )
+        return Tokenizer(self.vocabulary.ranks, config)
+
+
+def fingerprint(checkpoint: Checkpoint) -> str:
+    """sha256 over names, shapes and float32 values of a checkpoint's tensors, 16 digits.
+
+    It does not depend on where or in which type the checkpoint was stored, as long as the
+    type holds the values.
+    """
+    digest = hashlib.sha256()
+    for name, tensor in sorted(checkpoint.state.items()):
+        plain = tensor.detach().to(torch.float32).contiguous()
+        digest.update(f"{name}{list(plain.shape)}".encode())
+        digest.update(plain.numpy().tobytes())
+    return digest.hexdigest()[:16]

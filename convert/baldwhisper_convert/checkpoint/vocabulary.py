@@ -1,0 +1,224 @@
+"""The vocabulary of an exported model: byte-pair ranks, special tokens, timestamps.
+
+A tokenizer is reduced to what tiktoken needs, and only if that loses nothing: ids must be
+gapless, and merging by id must provably give what the source's merge list gives. Then a
+fine-tuned vocabulary survives the export, and the runtime needs no other tokenizer library.
+"""
+
+from __future__ import annotations
+
+import base64
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from baldwhisper_convert.checkpoint.key_maps import listed
+from baldwhisper_mlx.config import CONTROL_TOKENS, N_TIMESTAMPS
+from baldwhisper_mlx.text.languages import LANGUAGES
+
+END_OF_TEXT, NO_TIMESTAMPS = CONTROL_TOKENS[0], CONTROL_TOKENS[-1]
+
+_RENAMED = {"<|nocaptions|>": "<|nospeech|>", "<|iw|>": "<|he|>"}
+"""Names that older tokenizers use for the same tokens."""
+
+_LANGUAGE = re.compile(r"<\|[a-z]{2,3}\|>")
+_TIMESTAMP = re.compile(r"<\|\d+\.\d\d\|>")
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """Ids of a Whisper model, from 0 to n_vocab - 1 without a gap.
+
+    Raises:
+        ValueError: ids that are missing, doubled or out of place; unknown special tokens.
+    """
+
+    ranks: dict[bytes, int]
+    """Bytes of each mergeable token to its id, which is also its merge rank."""
+    special_tokens: dict[str, int]
+    """Name to id of the control and language tokens, which follow the mergeable ones."""
+    timestamp_begin: int
+    """Id of <|0.00|>; 1501 timestamps are last."""
+
+    def __post_init__(self) -> None:
+        missing = [name for name in CONTROL_TOKENS if name not in self.special_tokens]
+        if missing:
+            raise ValueError(f"not a Whisper vocabulary: no {listed(missing)}")
+        unknown = [
+            name
+            for name in self.special_tokens
+            if name not in CONTROL_TOKENS and not _LANGUAGE.fullmatch(name)
+        ]
+        if unknown:
+            raise ValueError(
+                f"special tokens that are neither control tokens nor languages: {listed(unknown)}"
+            )
+        if self.timestamp_begin != self.special_tokens[NO_TIMESTAMPS] + 1:
+            raise ValueError(f"{NO_TIMESTAMPS} is not right before the timestamps")
+        ids = [*self.ranks.values(), *self.special_tokens.values()]
+        if sorted(ids) != list(range(self.timestamp_begin)):
+            seen = set(ids)
+            gaps = [str(i) for i in range(self.timestamp_begin) if i not in seen]
+            beyond = [str(i) for i in seen if i >= self.timestamp_begin]
+            doubled = len(ids) - len(seen)
+            raise ValueError(
+                f"token ids are not 0 to {self.timestamp_begin - 1}: "
+                f"missing {listed(gaps) or 'none'}; beyond {listed(beyond) or 'none'}; "
+                f"{doubled} used twice"
+            )
+        if any(bytes([byte]) not in self.ranks for byte in range(256)):
+            raise ValueError("some of the 256 single bytes are no tokens; not byte-level BPE")
+
+    @property
+    def n_vocab(self) -> int:
+        """Number of ids, timestamps included."""
+        return self.timestamp_begin + N_TIMESTAMPS
+
+    def rank_file(self) -> bytes:
+        """The mergeable tokens as a tiktoken rank file: `base64(bytes) rank` lines.
+
+        The empty token of the multilingual vocabulary is written `=`, as in OpenAI's file.
+        """
+        ordered = sorted(self.ranks.items(), key=lambda item: item[1])
+        return b"".join(
+            (base64.b64encode(token) or b"=") + b" %d\n" % rank for token, rank in ordered
+        )
+
+
+def unicode_to_byte() -> dict[str, int]:
+    """GPT-2's map of bytes to printable characters, inverted.
+
+    Printable Latin-1 stands for itself, the other 68 bytes for U+0100 and on, in order
+    (`bytes_to_unicode` in OpenAI's GPT-2 encoder).
+    """
+    printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    others = [byte for byte in range(256) if byte not in set(printable)]
+    return {chr(byte): byte for byte in printable} | {
+        chr(0x100 + i): byte for i, byte in enumerate(others)
+    }
+
+
+def token_bytes(token: str, table: dict[str, int]) -> bytes:
+    """Bytes of a byte-level token such as `Ġthe`.
+
+    Raises:
+        ValueError: a character that stands for no byte.
+    """
+    try:
+        return bytes(table[character] for character in token)
+    except KeyError as error:
+        raise ValueError(f"token {token!r} is not byte-level ({error} is no byte)") from None
+
+
+def from_tokens(
+    tokens: dict[str, int], added: dict[str, int], merges: list[tuple[str, str]] | None
+) -> Vocabulary:
+    """Builds a vocabulary from the parts of a Hugging Face byte-level BPE tokenizer.
+
+    Args:
+        tokens: byte-level token to id; special tokens may be among them.
+        added: special token to id; timestamps may be missing, then they follow the others.
+        merges: the source's merges, best first; None if it has none, then only the ids'
+            own consistency is checked.
+
+    Raises:
+        ValueError: not a Whisper vocabulary, or one that tiktoken would encode differently.
+    """
+    special = set(added) | set(CONTROL_TOKENS) | set(_RENAMED)
+    table = unicode_to_byte()
+    ranks = {token_bytes(name, table): i for name, i in tokens.items() if name not in special}
+    if len(ranks) != sum(name not in special for name in tokens):
+        raise ValueError("two tokens stand for the same bytes")
+    named: dict[str, int] = {}
+    for name, token in [*added.items(), *((n, i) for n, i in tokens.items() if n in special)]:
+        name = _RENAMED.get(name, name)
+        if named.setdefault(name, token) != token:
+            raise ValueError(f"special token {name} has the ids {named[name]} and {token}")
+    begin = named.get(NO_TIMESTAMPS, -2) + 1
+    for name in [name for name in named if _TIMESTAMP.fullmatch(name)]:
+        position = round(float(name[2:-2]) * 50)
+        if named.pop(name) != begin + position or position >= N_TIMESTAMPS:
+            raise ValueError(f"timestamp {name} is not at id {begin + position}")
+    vocabulary = Vocabulary(ranks, named, begin)
+    pairs = None
+    if merges is not None:
+        pairs = [(token_bytes(a, table), token_bytes(b, table)) for a, b in merges]
+    check_merges(ranks, pairs)
+    return vocabulary
+
+
+def from_ranks(ranks: dict[bytes, int], n_vocab: int) -> Vocabulary:
+    """Adds OpenAI's special tokens to bare ranks, as many languages as fit `n_vocab`.
+
+    Follows `whisper.tokenizer.get_encoding`: end of text, start of transcript, the languages,
+    the other control tokens, the timestamps.
+
+    Raises:
+        ValueError: `n_vocab` leaves room for no or for too many languages.
+    """
+    count = n_vocab - len(ranks) - len(CONTROL_TOKENS) - N_TIMESTAMPS
+    if not 0 < count <= len(LANGUAGES):
+        raise ValueError(
+            f"{len(ranks)} mergeable tokens do not fit a model of {n_vocab}: that would make "
+            f"{count} languages, expected 1 to {len(LANGUAGES)}"
+        )
+    languages = [f"<|{code}|>" for code in list(LANGUAGES)[:count]]
+    names = [*CONTROL_TOKENS[:2], *languages, *CONTROL_TOKENS[2:]]
+    special = {name: len(ranks) + i for i, name in enumerate(names)}
+    check_merges(ranks, None)
+    return Vocabulary(ranks, special, len(ranks) + len(names))
+
+
+def check_merges(ranks: dict[bytes, int], merges: Iterable[tuple[bytes, bytes]] | None) -> None:
+    """Checks that merging by lowest id, as tiktoken does, equals merging by `merges`.
+
+    It does if every token, encoded with only the tokens of lower id, ends as exactly the
+    two parts of its own merge, and the merges are in the order of ids. For when tiktoken
+    picks a pair, no pair of lower id is left anywhere, so the text under that pair has gone
+    through exactly those merges: the pair is the listed one. The listed one, of lowest
+    rank, is then also the source's choice.
+
+    Args:
+        ranks: token to id.
+        merges: the source's merges, best first; None to check only that each token has one.
+
+    Raises:
+        ValueError: tokens that differ; tiktoken would encode some text differently.
+    """
+    own = own_merges(ranks)
+    if merges is None:
+        return
+    listed_merges = list(merges)
+    if listed_merges != own:
+        differing = [f"{a!r} + {b!r}" for a, b in set(own) ^ set(listed_merges)]
+        raise ValueError(
+            "merges are not in the order of token ids, so tiktoken would encode text "
+            f"differently; {listed(differing) or 'only their order differs'}"
+        )
+
+
+def own_merges(ranks: dict[bytes, int]) -> list[tuple[bytes, bytes]]:
+    """The merge list, best first, that a vocabulary of ranks stands for: a pair per long token.
+
+    Raises:
+        ValueError: tokens that no merge of two lower ones makes.
+    """
+    # The empty token (id 50256 of OpenAI's multilingual vocabulary) occurs in no text.
+    wanted = sorted((i, token) for token, i in ranks.items() if len(token) > 1)
+    parts = [(token, _split(token, rank, ranks)) for rank, token in wanted]
+    broken = [repr(token) for token, found in parts if len(found) != 2]
+    if broken:
+        raise ValueError(f"tokens that no merge of lower ids makes: {listed(broken)}")
+    return [(found[0], found[1]) for _, found in parts]
+
+
+def _split(token: bytes, limit: int, ranks: dict[bytes, int]) -> list[bytes]:
+    """Byte-pair encodes `token` with the ranks below `limit`."""
+    parts = [token[i : i + 1] for i in range(len(token))]
+    while len(parts) > 1:
+        pairs = ((ranks.get(parts[i] + parts[i + 1], limit), i) for i in range(len(parts) - 1))
+        rank, i = min(pairs)
+        if rank >= limit:
+            break
+        parts[i : i + 2] = [parts[i] + parts[i + 1]]
+    return parts

@@ -1,0 +1,1 @@
+"""The command `baldwhisper-convert`: options, help and messages."""

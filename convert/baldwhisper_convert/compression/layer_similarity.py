@@ -1,0 +1,74 @@
+"""How alike the outputs of the decoder's layers are: why neighbours are merged.
+
+The map of Sy et al., arXiv 2510.08599, figure 2: the mean cosine between the outputs of any
+two layers, over the positions of some speech.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import secrets
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from baldwhisper_convert.compression.agreement import Reference, run_decoder
+from baldwhisper_convert.model.whisper import Whisper
+
+
+@torch.no_grad()
+def layer_similarity(model: Whisper, reference: Reference) -> Tensor:
+    """Mean cosine similarity of layer outputs (layers, layers) over real positions.
+
+    Args:
+        model: in evaluation mode.
+        reference: of the same model, or of one with the same encoder.
+    """
+    n_layers = len(model.decoder.blocks)
+    total = torch.zeros(n_layers, n_layers, dtype=torch.float64)
+    for answers in reference.answers:
+        outputs = run_decoder(model, answers).layers
+        units = torch.stack([F.normalize(x[answers.batch.mask].double(), dim=-1) for x in outputs])
+        total += torch.einsum("ind,jnd->ij", units, units)
+    return (total / reference.positions).float()
+
+
+def can_draw() -> bool:
+    """Whether matplotlib is installed."""
+    return importlib.util.find_spec("matplotlib") is not None
+
+
+def draw_similarity(similarity: Sequence[Sequence[float]], path: Path) -> None:
+    """Draws the map as a PNG; the layers are numbered from 0.
+
+    Args:
+        similarity: square, of cosines.
+        path: the file; written whole or not at all.
+    """
+    # Not pyplot: it keeps every figure and may look for a display.
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    size = len(similarity)
+    figure = Figure(figsize=(2 + 0.6 * size, 1.5 + 0.6 * size), layout="constrained")
+    axes = figure.add_subplot()
+    image = axes.imshow(similarity, cmap="viridis", vmax=1.0)
+    axes.set(xlabel="decoder layer", ylabel="decoder layer", title="Cosine of layer outputs")
+    axes.set_xticks(range(size))
+    axes.set_yticks(range(size))
+    middle = (1.0 + min(map(min, similarity))) / 2
+    for i, row in enumerate(similarity):
+        for j, value in enumerate(row):
+            color = "black" if value > middle else "white"
+            axes.text(j, i, f"{value:.2f}", ha="center", va="center", color=color, fontsize=8)
+    figure.colorbar(image, shrink=0.8)
+    partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")
+    try:
+        FigureCanvasAgg(figure).print_png(str(partial))
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)

@@ -1,0 +1,215 @@
+"""Which decoder layers a student has, and how each is made of its teacher's.
+
+Merging a group of layers and keeping one of them are the same thing with other weights: a
+`LayerPlan` lists groups of teacher layers, and weights over each group. Merging follows Sy et
+al., arXiv 2510.08599, section 3; evenly spaced layers are Distil-Whisper's (Gandhi et al., arXiv
+2311.00430).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+
+import torch
+
+from baldwhisper_convert.checkpoint.checkpoint import Checkpoint
+from baldwhisper_convert.checkpoint.state import Heads, State
+
+Groups = tuple[tuple[int, ...], ...]
+
+_PREFIX = "decoder.blocks."
+
+
+@dataclass(frozen=True)
+class LayerPlan:
+    """For each student layer, the teacher layers it stands for and their weights.
+
+    Raises:
+        ValueError: groups that are empty or not consecutive from layer 0 on, or weights that
+            do not fit them.
+    """
+
+    groups: Groups
+    weights: tuple[tuple[float, ...], ...]
+    """Over each group, not negative, with a sum of 1."""
+
+    def __post_init__(self) -> None:
+        flat = [layer for group in self.groups for layer in group]
+        if not all(self.groups) or flat != list(range(len(flat))):
+            raise ValueError(f"not groups of neighbouring layers, from 0 on: {self.groups}")
+        for group, weights in zip(self.groups, self.weights, strict=True):
+            if len(group) != len(weights) or min(weights) < 0 or abs(sum(weights) - 1) > 1e-9:
+                raise ValueError(f"weights {weights} do not fit the layers {group}")
+
+    @property
+    def kept(self) -> tuple[int | None, ...]:
+        """For each student layer, the teacher layer it is a copy of; None if it is merged."""
+        return tuple(
+            group[weights.index(1.0)] if 1.0 in weights else None
+            for group, weights in zip(self.groups, self.weights, strict=True)
+        )
+
+    def __str__(self) -> str:
+        """Such as `keep 0,3,5` or `merge 0+1,2+3,4+5`."""
+        if None not in self.kept:
+            return f"keep {','.join(map(str, self.kept))}"
+        names = [
+            "+".join(map(str, group)) if layer is None else str(layer)
+            for group, layer in zip(self.groups, self.kept, strict=True)
+        ]
+        return f"merge {','.join(names)}"
+
+
+def group_layers(n_layers: int, sizes: Sequence[int] = ()) -> Groups:
+    """Neighbouring layers in groups of the given sizes, by default pairs.
+
+    With an odd number of layers, the last is alone.
+
+    Raises:
+        ValueError: the sizes do not add up to the number of layers.
+
+    Example:
+        >>> group_layers(5)
+        ((0, 1), (2, 3), (4,))
+        >>> group_layers(4, [1, 3])
+        ((0,), (1, 2, 3))
+    """
+    sizes = tuple(sizes) or (2,) * (n_layers // 2) + (1,) * (n_layers % 2)
+    if min(sizes) < 1 or sum(sizes) != n_layers:
+        raise ValueError(f"groups of {list(sizes)} layers do not make up the decoder's {n_layers}")
+    ends = list(accumulate(sizes))
+    return tuple(tuple(range(end - size, end)) for size, end in zip(sizes, ends, strict=True))
+
+
+def merge_plan(groups: Groups, weights: Sequence[tuple[float, float]]) -> LayerPlan:
+    """Weighted means: (alpha lower + beta upper) / (alpha + beta).
+
+    Args:
+        groups: as `group_layers` makes them.
+        weights: (alpha, beta) of each group, or one for all. In a group of more than two, alpha
+            is the weight of every layer but the last.
+
+    Raises:
+        ValueError: a negative or not finite weight, alpha + beta = 0, or weights for another
+            number of groups.
+    """
+    pairs = list(weights) * len(groups) if len(weights) == 1 else list(weights)
+    if len(pairs) != len(groups):
+        raise ValueError(f"{len(pairs)} pairs of alpha and beta for {len(groups)} groups")
+    rows = []
+    for group, (alpha, beta) in zip(groups, pairs, strict=True):
+        if not (0 <= alpha < float("inf") and 0 <= beta < float("inf") and alpha + beta > 0):
+            raise ValueError(
+                f"alpha = {alpha:g}, beta = {beta:g}: they must not be negative, nor both 0"
+            )
+        # A layer on its own is kept, even if only its neighbours' alpha is set.
+        raw = [alpha] * (len(group) - 1) + [beta] if len(group) > 1 else [1.0]
+        rows.append(tuple(weight / sum(raw) for weight in raw))
+    return LayerPlan(groups, tuple(rows))
+
+
+def keep_plan(n_layers: int, kept: Sequence[int]) -> LayerPlan:
+    """Some layers as they are.
+
+    Each stands for itself and the dropped layers below it, so that it is taught its own
+    output. The last also stands for those above it: what follows is the final layer norm,
+    which expects the output of the teacher's last layer.
+
+    Raises:
+        ValueError: nothing kept, or not increasing layer numbers of the decoder.
+
+    Example:
+        >>> keep_plan(6, [0, 3, 5]).groups
+        ((0,), (1, 2, 3), (4, 5))
+        >>> keep_plan(6, [1, 4]).groups
+        ((0, 1), (2, 3, 4, 5))
+    """
+    numbers = list(kept)
+    inside = all(0 <= layer < n_layers for layer in numbers)
+    if not numbers or not inside or numbers != sorted(set(numbers)):
+        raise ValueError(
+            f"cannot keep the layers {numbers}: give increasing numbers from 0 to {n_layers - 1}"
+        )
+    ends = [layer + 1 for layer in numbers[:-1]] + [n_layers]
+    groups = tuple(
+        tuple(range(start, end)) for start, end in zip([0, *ends[:-1]], ends, strict=True)
+    )
+    weights = tuple(
+        tuple(float(layer == own) for layer in group)
+        for group, own in zip(groups, numbers, strict=True)
+    )
+    return LayerPlan(groups, weights)
+
+
+def evenly_spaced(n_layers: int, n_kept: int) -> list[int]:
+    """Distil-Whisper's choice: first and last layer, and evenly between, rounded down.
+
+    Example:
+        >>> evenly_spaced(6, 3), evenly_spaced(32, 2), evenly_spaced(6, 1)
+        ([0, 2, 5], [0, 31], [5])
+    """
+    _check_count(n_layers, n_kept)
+    if n_kept == 1:
+        return [n_layers - 1]
+    return [i * (n_layers - 1) // (n_kept - 1) for i in range(n_kept)]
+
+
+def random_layers(n_layers: int, n_kept: int, seed: int) -> list[int]:
+    """Layers drawn without replacement, in order."""
+    _check_count(n_layers, n_kept)
+    return sorted(random.Random(seed).sample(range(n_layers), n_kept))
+
+
+def apply_plan(checkpoint: Checkpoint, plan: LayerPlan) -> Checkpoint:
+    """The student of a plan: every parameter of a layer is its group's weighted mean.
+
+    A layer that is kept is copied bit by bit, and its alignment heads with it; a merged layer
+    has none. If no heads are left, the default ones hold again.
+
+    Raises:
+        ValueError: the plan is for another number of layers.
+    """
+    n_layers = checkpoint.dims.n_text_layer
+    if plan.groups[-1][-1] != n_layers - 1:
+        raise ValueError(
+            f"{checkpoint.source}: {n_layers} decoder layers, but the plan is for {plan.groups}"
+        )
+    state: State = {
+        name: tensor for name, tensor in checkpoint.state.items() if not name.startswith(_PREFIX)
+    }
+    parts = [
+        name.removeprefix(f"{_PREFIX}0.")
+        for name in checkpoint.state
+        if name.startswith(f"{_PREFIX}0.")
+    ]
+    for new, (group, weights) in enumerate(zip(plan.groups, plan.weights, strict=True)):
+        for part in parts:
+            tensors = [checkpoint.state[f"{_PREFIX}{layer}.{part}"] for layer in group]
+            state[f"{_PREFIX}{new}.{part}"] = _mean(tensors, weights)
+    return dataclasses.replace(
+        checkpoint,
+        dims=dataclasses.replace(checkpoint.dims, n_text_layer=len(plan.groups)),
+        state=state,
+        alignment_heads=_surviving(checkpoint.alignment_heads, plan.kept),
+    )
+
+
+def _mean(tensors: Sequence[torch.Tensor], weights: Sequence[float]) -> torch.Tensor:
+    if 1.0 in weights:
+        return tensors[weights.index(1.0)]
+    terms = [weight * tensor.double() for tensor, weight in zip(tensors, weights, strict=True)]
+    return torch.stack(terms).sum(0).float()
+
+
+def _surviving(heads: Heads | None, kept: Sequence[int | None]) -> Heads | None:
+    new = [(kept.index(layer), head) for layer, head in heads or () if layer in kept]
+    return tuple(new) or None
+
+
+def _check_count(n_layers: int, n_kept: int) -> None:
+    if not 0 < n_kept <= n_layers:
+        raise ValueError(f"cannot keep {n_kept} layers of {n_layers}")

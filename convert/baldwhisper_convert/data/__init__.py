@@ -1,0 +1,1 @@
+"""Labelled speech for training: reading, windows, augmentation, prepared sets, batches."""

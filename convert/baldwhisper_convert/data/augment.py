@@ -1,0 +1,143 @@
+"""Makes speech sound like other recordings of it: speed, rooms, noise, level.
+
+Plain formulas over float32 samples at 16 kHz. The order is that of a recording: the speaker's
+speed, the room, the noise beside the microphone, then its gain.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import soxr
+
+from baldwhisper_mlx.audio.buffer import Samples
+from baldwhisper_mlx.config import SAMPLE_RATE
+
+Audio = Samples
+"""Mono samples (N,) float32 at 16 kHz."""
+
+PEAK = 0.99
+"""Largest magnitude that a level may bring."""
+
+
+def rms_dbfs(audio: Audio) -> float:
+    """20 log10 of the root mean square, where full scale is 1.0; -inf for silence."""
+    power = float(np.mean(np.square(audio, dtype=np.float64)))
+    return 10.0 * float(np.log10(power)) if power > 0.0 else float("-inf")
+
+
+def set_level(audio: Audio, dbfs: float) -> Audio:
+    """Scales to a level of `dbfs`, or to a peak of 0.99 where that would clip."""
+    gain = 10.0 ** ((dbfs - rms_dbfs(audio)) / 20.0) if np.any(audio) else 1.0
+    peak = float(np.max(np.abs(audio), initial=0.0))
+    gain = min(gain, PEAK / peak if peak else gain)
+    # float32 would overflow at the gain of a recording of almost nothing.
+    return np.multiply(audio, gain, dtype=np.float64).astype(np.float32)
+
+
+def change_speed(audio: Audio, speed: float) -> Audio:
+    """Plays `speed` times as fast by resampling, so the pitch moves with it.
+
+    The result has len(audio) / speed samples, up to rounding.
+    """
+    return np.asarray(soxr.resample(audio, speed * SAMPLE_RATE, SAMPLE_RATE), np.float32)
+
+
+def impulse_response(t60: float, wet_db: float, rng: np.random.Generator) -> Audio:
+    """A synthetic room: the direct sound and exponentially decaying noise.
+
+    h[n] = delta[n] + g w[n] 10^(-3 n / (t60 rate)) from 3 ms on, with w white Gaussian noise; the
+    energy of the tail is then 60 dB down at t60 (Sabine's definition), where the response ends.
+
+    Args:
+        t60: reverberation time in seconds.
+        wet_db: energy of the tail against the direct sound, in dB.
+        rng: source of the noise.
+
+    Returns:
+        t60 x 16,000 samples, the first of them 1.0.
+    """
+    count = round(t60 * SAMPLE_RATE)
+    tail = rng.standard_normal(count) * 10.0 ** (-3.0 * np.arange(count) / count)
+    tail[: round(0.003 * SAMPLE_RATE)] = 0.0
+    tail *= 10.0 ** (wet_db / 20.0) / np.sqrt(np.sum(np.square(tail)))
+    tail[0] = 1.0
+    return tail.astype(np.float32)
+
+
+def convolve(audio: Audio, response: Audio) -> Audio:
+    """Linear convolution by FFT, cut to the length of `audio`."""
+    size = 1 << (len(audio) + len(response) - 2).bit_length()
+    product = np.fft.rfft(audio, size) * np.fft.rfft(response, size)
+    convolved: Audio = np.fft.irfft(product, size)[: len(audio)].astype(np.float32)
+    return convolved
+
+
+def pink_noise(count: int, rng: np.random.Generator) -> Audio:
+    """Gaussian noise whose power falls as 1/f (white noise divided by sqrt(f) in frequency)."""
+    spectrum = np.fft.rfft(rng.standard_normal(count))
+    spectrum /= np.sqrt(np.maximum(np.arange(len(spectrum)), 1.0))
+    return np.fft.irfft(spectrum, count).astype(np.float32)
+
+
+def add_noise(audio: Audio, noise: Audio, snr_db: float) -> Audio:
+    """Adds noise scaled so that 10 log10(P_speech / P_noise) over the clip is `snr_db`."""
+    if not np.any(noise) or not np.any(audio):
+        return audio
+    gain = 10.0 ** ((rms_dbfs(audio) - rms_dbfs(noise) - snr_db) / 20.0)
+    mixed: Audio = (audio + gain * noise).astype(np.float32)
+    return mixed
+
+
+@dataclass(frozen=True, kw_only=True)
+class Augmentation:
+    """What may happen to a window.
+
+    Raises:
+        ValueError: a probability that is none, or a range out of order.
+    """
+
+    speed: float = 0.5
+    """Probability of playing it faster (and higher), by up to `fastest`."""
+    fastest: float = 1.12
+    room: float = 0.3
+    """Probability of a room of 0.15 to 0.6 s reverberation time."""
+    noise: float = 0.4
+    """Probability of white or pink noise."""
+    snr: tuple[float, float] = (8.0, 30.0)
+    """Range of the signal-to-noise ratio in dB."""
+    level: tuple[float, float] = (-32.0, -14.0)
+    """Range of the level in dBFS."""
+
+    def __post_init__(self) -> None:
+        for name in ("speed", "room", "noise"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name} must be between 0 and 1, not {getattr(self, name)}")
+        for name in ("snr", "level"):
+            pair = tuple(getattr(self, name))
+            if len(pair) != 2 or pair[0] > pair[1]:
+                raise ValueError(f"{name} must be a range, lower end first, not {pair}")
+            object.__setattr__(self, name, pair)
+        if not 1 <= self.fastest <= 2:
+            raise ValueError(f"fastest must be 1 to 2, not {self.fastest}")
+
+
+def augment(audio: Audio, settings: Augmentation, rng: np.random.Generator) -> tuple[Audio, float]:
+    """Draws and applies one augmentation.
+
+    Returns:
+        The samples, no longer than they were, and the speed they were played at.
+    """
+    speed = 1.0
+    if rng.random() < settings.speed:
+        speed = float(rng.uniform(1.0, settings.fastest))
+        audio = change_speed(audio, speed)
+    if rng.random() < settings.room:
+        response = impulse_response(rng.uniform(0.15, 0.6), rng.uniform(-12.0, -3.0), rng)
+        audio = convolve(audio, response)
+    if rng.random() < settings.noise:
+        white = rng.random() < 0.5
+        noise = rng.standard_normal(len(audio)) if white else pink_noise(len(audio), rng)
+        audio = add_noise(audio, noise.astype(np.float32), rng.uniform(*settings.snr))
+    return set_level(audio, rng.uniform(*settings.level)), speed

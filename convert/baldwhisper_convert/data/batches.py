@@ -1,0 +1,190 @@
+"""Batches of prepared windows: what every training and calibration step takes.
+
+A window's tokens are drawn anew each time it is used: with or without timestamps, with or
+without the previous text as a prompt. The draw depends on seed, epoch and window alone, so
+it is the same for any number of processes and after a resume.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from baldwhisper_convert.data.prepared import SILENCE, PreparedWindow, Windows
+from baldwhisper_convert.model.prompts import Prompts
+from baldwhisper_convert.model.whisper import Whisper, length_mask
+
+IGNORED = -100
+"""Target of positions without cross-entropy, torch's default `ignore_index`."""
+
+_BUCKET = 16
+"""Batches among which windows of like length are sorted."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """B windows, padded. T encoder positions, L tokens."""
+
+    features: Tensor
+    """Encoder states (B, T, d), or log-mel (B, n_mels, 2T) if the encoder is still to be run."""
+    is_mel: bool
+    lengths: Tensor
+    """Encoder positions of each window that are real (B,)."""
+    tokens: Tensor
+    """Decoder input (B, L)."""
+    targets: Tensor
+    """Token to predict at each position (B, L); `IGNORED` where there is none."""
+    mask: Tensor
+    """Positions where the student is compared with the teacher (B, L), bool."""
+
+    def to(self, device: torch.device) -> Batch:
+        """The batch on a device."""
+        moved = (self.lengths, self.tokens, self.targets, self.mask)
+        return Batch(self.features.to(device), self.is_mel, *(t.to(device) for t in moved))
+
+    def encode(self, model: Whisper) -> tuple[Tensor, Tensor | None]:
+        """Encoder states (B, T, d) and their mask, running the model's encoder if needed."""
+        longest = self.features.shape[2] // 2 if self.is_mel else self.features.shape[1]
+        mask = length_mask(self.lengths, longest)
+        return (model.encoder(self.features, mask) if self.is_mel else self.features), mask
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mix:
+    """How a window's tokens are drawn.
+
+    Raises:
+        ValueError: a probability that is none.
+    """
+
+    timestamps: float = 0.5
+    """Share of the windows whose tokens have timestamps."""
+    prompts: float = 0.2
+    """Share of the windows, of those that follow another, with its text as a prompt."""
+
+    def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            if not 0 <= value <= 1:
+                raise ValueError(f"{name} must be between 0 and 1, not {value}")
+
+
+def plan_batches(lengths: Sequence[int], size: int, seed: int, epoch: int) -> list[list[int]]:
+    """One epoch: every window once, in batches of windows of like length, shuffled.
+
+    Args:
+        lengths: of each window, in any unit.
+        size: windows a batch; what does not fill one is left for another epoch, unless there
+            is less than one batch altogether.
+        seed: together with `epoch` determines the order.
+        epoch: number of the pass.
+
+    Example:
+        >>> sorted(i for batch in plan_batches([3, 1, 2], 2, 0, 0) for i in batch)
+        [0, 1, 2]
+    """
+    rng = random.Random(f"{seed}/{epoch}")
+    order = list(range(len(lengths)))
+    rng.shuffle(order)
+    # Cut before sorting, or it would be the longest windows that are left out every time.
+    order = order[: len(order) // size * size or len(order)]
+    batches = []
+    for start in range(0, len(order), size * _BUCKET):
+        near = sorted(order[start : start + size * _BUCKET], key=lambda i: (lengths[i], i))
+        batches += [near[i : i + size] for i in range(0, len(near), size)]
+    rng.shuffle(batches)
+    return batches
+
+
+def epochs(
+    prepared: Windows, size: int, seed: int, *, start: int = 0
+) -> Iterator[tuple[int, list[int]]]:
+    """(epoch, windows of the batch), endlessly, from batch number `start` on.
+
+    Raises:
+        ValueError: there are no windows.
+    """
+    lengths = [window.positions for window in prepared.windows]
+    if not lengths:
+        raise ValueError("the prepared data has no windows")
+    per_epoch = max(1, len(lengths) // size)
+    epoch, skip = divmod(start, per_epoch)
+    while True:
+        for batch in plan_batches(lengths, size, seed, epoch)[skip:]:
+            yield epoch, batch
+        epoch, skip = epoch + 1, 0
+
+
+def collate(
+    prepared: Windows,
+    windows: Sequence[int],
+    prompts: Prompts,
+    mix: Mix | None = None,
+    *,
+    seed: int = 0,
+    epoch: int = 0,
+) -> Batch:
+    """Reads windows and makes their batch.
+
+    Args:
+        prepared: the data.
+        windows: numbers of the windows.
+        prompts: the vocabulary's special tokens.
+        mix: how tokens are drawn; the default mix if None.
+        seed: together with `epoch` and a window's number determines its draw.
+        epoch: number of the pass.
+    """
+    drawn = [
+        draw_tokens(
+            prepared.windows[i], prompts, mix or Mix(), random.Random(f"{seed}/{epoch}/{i}")
+        )
+        for i in windows
+    ]
+    features = [prepared.features(i) for i in windows]
+    lengths = torch.tensor([prepared.windows[i].positions for i in windows])
+    shape = (len(drawn), max(len(tokens) for tokens, _, _ in drawn) - 1)
+    tokens = torch.full(shape, prompts.end)
+    targets, mask = torch.full(shape, IGNORED), torch.zeros(shape, dtype=torch.bool)
+    for row, (sequence, start, with_targets) in enumerate(drawn):
+        length = len(sequence) - 1
+        tokens[row, :length] = torch.tensor(sequence[:-1])
+        mask[row, start:length] = True
+        if with_targets:
+            targets[row, start:length] = torch.tensor(sequence[start + 1 :])
+    return Batch(_pad(features, prepared.is_mel), prepared.is_mel, lengths, tokens, targets, mask)
+
+
+def draw_tokens(
+    window: PreparedWindow, prompts: Prompts, mix: Mix, rng: random.Random
+) -> tuple[list[int], int, bool]:
+    """A window's decoder sequence for one use.
+
+    Returns:
+        The tokens, prompt and end included; the position of <|startoftranscript|>, from which
+        on teacher and student are compared; and whether the tokens are targets (silence has
+        none: there the teacher's doubt is the lesson, not a text).
+    """
+    timestamps = bool(window.tokens) and rng.random() < mix.timestamps
+    with_prompt = bool(window.prompt) and rng.random() < mix.prompts
+    if window.kind == SILENCE:
+        timestamps = rng.random() < mix.timestamps
+    text = prompts.with_timestamps(window.tokens, timestamps)
+    sequence, start = prompts.sequence(
+        text, timestamps=timestamps, previous=window.prompt if with_prompt else ()
+    )
+    return sequence, start, window.kind != SILENCE
+
+
+def _pad(features: Sequence[Tensor], is_mel: bool) -> Tensor:
+    """Stacks (T, d), or (n_mels, 2T), padded with zeros to the longest."""
+    time = 1 if is_mel else 0
+    longest = max(item.shape[time] for item in features)
+    shape = list(features[0].shape)
+    shape[time] = longest
+    stacked = torch.zeros(len(features), *shape)
+    for row, item in zip(stacked, features, strict=True):
+        row.narrow(time, 0, item.shape[time]).copy_(item)
+    return stacked

@@ -1,0 +1,193 @@
+"""Plans windows of at most 30 s: consecutive utterances of one speaker, pauses, silence.
+
+A model that only ever heard single clips does not know what to do with the 30 s windows of a
+long recording: several sentences, a pause, a text before. Plans are pure and seeded; audio is
+put together by them later.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from baldwhisper_convert.data.utterances import Utterance
+from baldwhisper_mlx.audio.buffer import Samples
+from baldwhisper_mlx.config import FRAMES_PER_POSITION, HOP_LENGTH, SAMPLE_RATE
+
+WINDOW_SECONDS = 30.0
+POSITIONS_PER_SECOND = SAMPLE_RATE // (HOP_LENGTH * FRAMES_PER_POSITION)
+"""Encoder positions of a second of audio: 50."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class WindowSettings:
+    """How utterances become windows.
+
+    Raises:
+        ValueError: a number out of range.
+    """
+
+    single: float = 0.2
+    """Share of the windows that hold one utterance alone."""
+    silence: float = 0.02
+    """Windows of silence or noise, as a share of the windows with speech."""
+    pause: float = 0.6
+    """Longest pause put between two utterances, and before the first, in seconds."""
+    margin: float = 0.5
+    """Seconds of encoder output kept after the end of a window's audio."""
+    full: float = 0.3
+    """Share of the windows of which all 30 s of encoder output are kept, as at inference."""
+
+    def __post_init__(self) -> None:
+        for name in ("single", "silence", "full"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name} must be between 0 and 1, not {getattr(self, name)}")
+        for name in ("pause", "margin"):
+            if not 0 <= getattr(self, name) <= WINDOW_SECONDS:
+                raise ValueError(f"{name} must be 0 to 30 s, not {getattr(self, name)}")
+
+
+@dataclass(frozen=True)
+class Placed:
+    """An utterance at its place in a window."""
+
+    utterance: int
+    start: float
+    """Seconds from the start of the window."""
+    end: float
+
+
+@dataclass(frozen=True)
+class Window:
+    """The utterances of a window; none in one of silence."""
+
+    items: tuple[Placed, ...]
+    full: bool
+    """Whether the whole 30 s of encoder output are kept."""
+    follows: int | None = None
+    """Number of the window that the same speaker's speech goes on from."""
+
+    @property
+    def duration(self) -> float:
+        """Seconds up to the end of the last utterance."""
+        return self.items[-1].end if self.items else WINDOW_SECONDS
+
+
+def plan_windows(
+    durations: Sequence[float], groups: Sequence[str], settings: WindowSettings, seed: int
+) -> list[Window]:
+    """Every utterance once, in order, in windows of one group, then windows of silence.
+
+    Args:
+        durations: seconds of each utterance, at most 30.
+        groups: of each utterance; only neighbours of the same group share a window.
+        settings: shares and pauses.
+        seed: of the draws.
+
+    Raises:
+        ValueError: an utterance of more than 30 s or of no length.
+
+    Example:
+        >>> plan = plan_windows([9, 9, 9, 9], ["a", "a", "a", "b"],
+        ...                     WindowSettings(single=0, silence=0, pause=0), seed=0)
+        >>> [len(window.items) for window in plan]
+        [3, 1]
+    """
+    rng = random.Random(seed)
+    windows: list[Window] = []
+    items: list[Placed] = []
+    limit = 1
+
+    def close() -> None:
+        if items:
+            before = windows[-1] if windows else None
+            same = before and groups[before.items[-1].utterance] == groups[items[0].utterance]
+            follows = len(windows) - 1 if same else None
+            windows.append(Window(tuple(items), rng.random() < settings.full, follows))
+            items.clear()
+
+    for i, (duration, group) in enumerate(zip(durations, groups, strict=True)):
+        if not 0 < duration <= WINDOW_SECONDS:
+            raise ValueError(f"utterance {i} lasts {duration:.2f} s; it must be at most 30")
+        pause = rng.uniform(0, settings.pause)
+        end = items[-1].end + pause + duration if items else duration
+        if items and (
+            len(items) >= limit or end > WINDOW_SECONDS or groups[items[-1].utterance] != group
+        ):
+            close()
+        if not items:
+            limit = 1 if rng.random() < settings.single else len(durations)
+            pause = min(pause, WINDOW_SECONDS - duration)
+        start = (items[-1].end if items else 0.0) + pause
+        items.append(Placed(i, start, start + duration))
+    close()
+    n_silent = round(settings.silence * len(windows))
+    return windows + [Window((), rng.random() < settings.full) for _ in range(n_silent)]
+
+
+def join(window: Window, parts: Sequence[Samples]) -> Samples:
+    """The audio of a window: utterances at their places, silence between them.
+
+    Args:
+        window: the plan.
+        parts: samples of its utterances at 16 kHz.
+    """
+    joined = np.zeros(round(window.duration * SAMPLE_RATE), dtype=np.float32)
+    for item, part in zip(window.items, parts, strict=True):
+        start = round(item.start * SAMPLE_RATE)
+        joined[start : start + len(part)] = part[: len(joined) - start]
+    return joined
+
+
+def silence(seed: int) -> Samples:
+    """30 s without speech: digital silence, white or pink noise, or a mains hum.
+
+    Levels are -80 to -25 dBFS. Pink noise has a power that falls with frequency as 1/f.
+    """
+    rng = np.random.default_rng(seed)
+    n = round(WINDOW_SECONDS * SAMPLE_RATE)
+    kind = rng.choice(["zero", "white", "pink", "hum"])
+    if kind == "zero":
+        return np.zeros(n, dtype=np.float32)
+    if kind == "hum":
+        time = np.arange(n) / SAMPLE_RATE
+        base = rng.uniform(49, 61)
+        sound = sum(np.sin(2 * np.pi * base * k * time) / k for k in (1, 2, 3, 5))
+    else:
+        sound = rng.standard_normal(n)
+        if kind == "pink":
+            spectrum = np.fft.rfft(sound)
+            spectrum[1:] /= np.sqrt(np.arange(1, len(spectrum)))
+            sound = np.fft.irfft(spectrum, n)
+    level = 10 ** (rng.uniform(-80, -25) / 20)
+    return np.asarray(sound / np.sqrt(np.mean(np.square(sound))) * level, dtype=np.float32)
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A window of a plan of several passes."""
+
+    number: int
+    """In the whole plan."""
+    number_in_pass: int
+    number_of_pass: int
+    window: Window
+
+
+@dataclass(frozen=True)
+class Sound:
+    """A window's audio and the utterances in it."""
+
+    planned: Planned
+    items: Sequence[Utterance]
+    samples: Samples
+    speed: float = 1.0
+    """How much faster than planned it is played."""
+
+    @property
+    def text(self) -> str:
+        """The transcripts of its utterances."""
+        return " ".join(utterance.text for utterance in self.items)

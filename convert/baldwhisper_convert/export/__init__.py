@@ -1,0 +1,1 @@
+"""A checkpoint as a folder for MLX or for Hugging Face."""

@@ -1,0 +1,198 @@
+"""Writes a checkpoint as a standard Hugging Face Whisper folder, for other programs.
+
+A factorized embedding is multiplied out, because nothing but our runtime knows the factors;
+what that costs is size and speed, not accuracy. Like the other export, the folder is built
+under a temporary name and renamed only after transformers has loaded and run it.
+"""
+
+from __future__ import annotations
+
+import json
+import warnings
+from pathlib import Path
+from typing import Any, get_args
+
+import torch
+
+from baldwhisper_convert.checkpoint.checkpoint import Checkpoint
+from baldwhisper_convert.checkpoint.key_maps import HUGGING_FACE, rename
+from baldwhisper_convert.checkpoint.state import EMBEDDING, State, converted
+from baldwhisper_convert.export.destination import check_destination, replacing, save_tensors
+from baldwhisper_convert.export.hf_files import (
+    generation_config,
+    hf_config,
+    preprocessor_config,
+    tokenizer_files,
+)
+from baldwhisper_convert.export.model_card import MODEL_CARD_FILE, hf_model_card
+from baldwhisper_mlx.config import FRAMES_PER_POSITION, Dtype
+from baldwhisper_mlx.text.tokenizer import Tokenizer
+
+_HF_NAMES = {new: old for old, new in HUGGING_FACE.items() if new is not None}
+_OUTPUT = "proj_out.weight"
+_PROBE = "Hello, world! It's 12 o'clock -- \u00fcberall, \u4e16\u754c.\n\tNext  line"
+
+
+class ExportWarning(UserWarning):
+    """The exported folder is right, but not every program that reads such folders is."""
+
+
+def export_hf(
+    checkpoint: Checkpoint,
+    destination: str | Path,
+    *,
+    dtype: Dtype = "float16",
+    force: bool = False,
+) -> Path:
+    """Exports a checkpoint to a folder for transformers and what converts from it.
+
+    Args:
+        checkpoint: the model; a factorized embedding becomes dense.
+        destination: folder to make; its parent is made too if it is missing.
+        dtype: type the weights are stored in.
+        force: replace an existing exported model (or empty folder).
+
+    Returns:
+        The resolved path of the folder.
+
+    Raises:
+        FileExistsError: `destination` exists and `force` is not set, or it is not something
+            that an export would have made.
+        ValueError: a model that transformers' Whisper cannot express, a weight that does not
+            fit `dtype`, or the exported folder does not load as what was written.
+    """
+    path = Path(destination).expanduser().resolve()
+    check_destination(path, checkpoint.source, force=force)
+    tensors = hf_tensors(checkpoint, dtype)
+    untied = _OUTPUT in tensors
+    if untied:
+        warnings.warn(
+            "input and output embedding differ (separate projections), so the output has a matrix "
+            "of its own (tie_word_embeddings is false); transformers and CTranslate2 follow that, "
+            "but whisper.cpp's converter drops it and its model would be wrong",
+            ExportWarning,
+            stacklevel=2,
+        )
+    if checkpoint.audio_context != "full":
+        warnings.warn(
+            f"trained for a {checkpoint.audio_context} audio context, which only baldwhisper-mlx "
+            "knows; other programs give the model 30 s, and it may be less accurate there",
+            ExportWarning,
+            stacklevel=2,
+        )
+    with replacing(path) as partial:
+        _write_json(partial / "config.json", hf_config(checkpoint, dtype, untied=untied))
+        _write_json(partial / "generation_config.json", generation_config(checkpoint))
+        _write_json(partial / "preprocessor_config.json", preprocessor_config(checkpoint.dims))
+        save_tensors(tensors, partial / "model.safetensors", "pt")
+        for name, text in tokenizer_files(
+            checkpoint.vocabulary, checkpoint.dims.n_text_ctx
+        ).items():
+            (partial / name).write_text(text, encoding="utf-8")
+        parameters = sum(tensor.numel() for tensor in tensors.values())
+        card = hf_model_card(
+            checkpoint, path.name, dtype=dtype, parameters=parameters, untied=untied
+        )
+        (partial / MODEL_CARD_FILE).write_text(card, encoding="utf-8")
+        _prove(partial, tensors, checkpoint.tokenizer())
+    return path
+
+
+def dense_embedding(state: State) -> tuple[torch.Tensor, torch.Tensor]:
+    """The token embedding as the two V x d matrices it stands for, float32.
+
+    Returns:
+        The input's and the output's; one and the same tensor if they do not differ.
+    """
+    dense = state.get(f"{EMBEDDING}.weight")
+    if dense is not None:
+        return dense.float(), dense.float()
+    parts = {
+        name.removeprefix(f"{EMBEDDING}."): tensor
+        for name, tensor in state.items()
+        if name.startswith(f"{EMBEDDING}.")
+    }
+
+    def multiply(projection: torch.Tensor) -> torch.Tensor:
+        matrix = parts["factors"].float() @ projection.float()
+        if "mean" in parts:
+            matrix += parts["mean"].float()
+        if "dense_rows" in parts:
+            matrix[parts["dense_ids"].long()] = parts["dense_rows"].float()
+        return matrix
+
+    first = multiply(parts["input_projection"])
+    second = parts.get("output_projection")
+    return first, first if second is None else multiply(second)
+
+
+def hf_tensors(checkpoint: Checkpoint, dtype: Dtype) -> State:
+    """The state in transformers' names, the embedding dense, in one type.
+
+    `proj_out.weight` is there only if it differs from the token embedding.
+
+    Raises:
+        ValueError: an unknown dtype, or a finite value becomes infinite in it.
+    """
+    if dtype not in get_args(Dtype):
+        raise ValueError(f"dtype {dtype!r} is none of {', '.join(get_args(Dtype))}")
+    state = {
+        name: tensor
+        for name, tensor in checkpoint.state.items()
+        if not name.startswith(f"{EMBEDDING}.")
+    }
+    state[f"{EMBEDDING}.weight"], output = dense_embedding(checkpoint.state)
+    names = rename(state, _HF_NAMES, checkpoint.source)
+    tensors = {f"model.{new}": state[name] for name, new in names.items() if new is not None}
+    if not torch.equal(output, state[f"{EMBEDDING}.weight"]):
+        tensors[_OUTPUT] = output
+    return {
+        name: converted(tensor, dtype, f"{checkpoint.source}: {name}")
+        for name, tensor in tensors.items()
+    }
+
+
+def _prove(folder: Path, tensors: State, tokenizer: Tokenizer) -> None:
+    """Loads the folder with transformers, runs it once, and compares both embeddings and text.
+
+    Raises:
+        ValueError: it is not read as what was written, or its logits are not finite.
+    """
+    import transformers
+
+    bar = transformers.utils.logging.is_progress_bar_enabled()
+    transformers.utils.logging.disable_progress_bar()
+    try:
+        loaded: Any = transformers.WhisperForConditionalGeneration.from_pretrained(
+            folder, local_files_only=True, output_loading_info=True, torch_dtype=torch.float32
+        )
+        processor = transformers.WhisperProcessor.from_pretrained(folder, local_files_only=True)
+    finally:
+        if bar:
+            transformers.utils.logging.enable_progress_bar()
+    model, report = loaded
+    problems = [f"{kind}: {found}" for kind, found in report.items() if found]
+    embedding = tensors["model.decoder.embed_tokens.weight"]
+    for name, wanted, found in (
+        ("input", embedding, model.get_input_embeddings().weight),
+        ("output", tensors.get(_OUTPUT, embedding), model.get_output_embeddings().weight),
+    ):
+        if not torch.equal(wanted.float(), found.detach()):
+            problems.append(f"the {name} embedding is another")
+    tokens = processor.tokenizer(_PROBE, add_special_tokens=False).input_ids
+    if list(tokens) != tokenizer.encode(_PROBE):
+        problems.append("the tokenizer encodes text differently")
+    config = model.config
+    frames = FRAMES_PER_POSITION * config.max_source_positions
+    with torch.inference_mode():
+        start = torch.tensor([[config.decoder_start_token_id]])
+        mel = torch.zeros(1, config.num_mel_bins, frames)
+        logits = model.eval()(input_features=mel, decoder_input_ids=start).logits
+    if not bool(torch.isfinite(logits).all()):
+        problems.append("its logits are not finite")
+    if problems:
+        raise ValueError(f"transformers does not read back what was written: {'; '.join(problems)}")
+
+
+def _write_json(path: Path, value: dict[str, Any]) -> None:
+    path.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")

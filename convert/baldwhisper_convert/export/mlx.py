@@ -1,0 +1,189 @@
+"""Writes a checkpoint as the folder the runtime reads, and proves that it runs.
+
+The folder is built under a temporary name, loaded with the runtime and run once, and only
+then renamed (see destination.py).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import get_args
+
+import torch
+
+from baldwhisper_convert.checkpoint.checkpoint import Checkpoint
+from baldwhisper_convert.checkpoint.key_maps import MLX_EXPORT, rename
+from baldwhisper_convert.checkpoint.state import (
+    CONVOLUTIONS,
+    EMBEDDING,
+    State,
+    converted,
+    fuse,
+)
+from baldwhisper_convert.export.destination import check_destination, replacing, save_tensors
+from baldwhisper_convert.export.model_card import MODEL_CARD_FILE, model_card
+from baldwhisper_convert.export.quantize import QuantizeOptions, quantized
+from baldwhisper_mlx.config import (
+    CONFIG_FILE,
+    CONTROL_TOKENS,
+    VOCABULARY_FILE,
+    WEIGHTS_FILE,
+    AudioContext,
+    Dtype,
+    ModelConfig,
+)
+
+START_OF_TRANSCRIPT = CONTROL_TOKENS[1]
+
+
+def export_mlx(
+    checkpoint: Checkpoint,
+    destination: str | Path,
+    *,
+    dtype: Dtype = "float16",
+    audio_context: AudioContext | None = None,
+    quantize: QuantizeOptions | None = None,
+    force: bool = False,
+) -> Path:
+    """Exports a checkpoint to a folder that `baldwhisper_mlx.load_model` reads.
+
+    Args:
+        checkpoint: the model, dense or with a factorized embedding.
+        destination: folder to make; its parent is made too if it is missing.
+        dtype: type the weights are stored in.
+        audio_context: what the model was trained for, if not what the checkpoint says.
+        quantize: how to quantize the matrices; None stores them in `dtype`.
+        force: replace an existing exported model (or empty folder).
+
+    Returns:
+        The resolved path of the folder.
+
+    Raises:
+        FileExistsError: `destination` exists and `force` is not set, or it is not something
+            that this function would have made.
+        ValueError: a weight does not fit `dtype`, `quantize` names no matrix of the model, or
+            the exported model fails its own run.
+
+    Example:
+        >>> export_mlx(read_checkpoint("openai/whisper-base"), "models/base")  # doctest: +SKIP
+    """
+    path = Path(destination).expanduser().resolve()
+    check_destination(path, checkpoint.source, force=force)
+    config = model_config(checkpoint, dtype=dtype, audio_context=audio_context)
+    # Quantized from what the source says, not from what is left of it in 16 bits.
+    stored = dtype if quantize is None else "float32"
+    tensors = mlx_tensors(checkpoint.state, stored, checkpoint.source)
+    if quantize is not None:
+        config = dataclasses.replace(config, quantization=quantize.plan(tensors))
+    if config.quantization is not None:
+        tensors = quantized(tensors, config.quantization, dtype, checkpoint.source)
+    with replacing(path) as partial:
+        _write(partial, config, tensors, checkpoint, path.name)
+        _prove(partial)
+    return path
+
+
+def model_config(
+    checkpoint: Checkpoint,
+    *,
+    dtype: Dtype = "float16",
+    audio_context: AudioContext | None = None,
+) -> ModelConfig:
+    """The runtime's description of a checkpoint.
+
+    Alignment heads are the source's; where it has none, all heads of the last half of the
+    decoder layers, as in openai-whisper.
+
+    Raises:
+        ValueError: dimensions that the runtime does not support; names the source.
+    """
+    form = checkpoint.embedding
+    try:
+        return ModelConfig(
+            **vars(checkpoint.dims),
+            special_tokens=dict(checkpoint.vocabulary.special_tokens),
+            is_multilingual=checkpoint.multilingual,
+            timestamp_begin=checkpoint.vocabulary.timestamp_begin,
+            alignment_heads=checkpoint.heads,
+            dtype=dtype,
+            embedding_rank=form.rank,
+            embedding_projections=form.projections,
+            embedding_mean=form.mean,
+            embedding_dense_rows=form.dense_rows,
+            audio_context=audio_context or checkpoint.audio_context,
+            audio_context_margin=checkpoint.audio_context_margin,
+        )
+    except ValueError as error:
+        raise ValueError(f"{checkpoint.source}: {error}") from None
+
+
+def mlx_tensors(state: State, dtype: Dtype, source: str) -> State:
+    """Canonical state to the exported folder's names, layouts and type.
+
+    Args:
+        state: canonical tensors.
+        dtype: target type; `dense_ids` become int32 instead.
+        source: where the state comes from, for errors.
+
+    Returns:
+        Contiguous tensors: attention projections fused, convolutions (out, kernel, in).
+
+    Raises:
+        ValueError: a finite value becomes infinite in `dtype`.
+    """
+    if dtype not in get_args(Dtype):
+        raise ValueError(f"dtype {dtype!r} is none of {', '.join(get_args(Dtype))}")
+    fused = fuse(state)
+    tensors: State = {}
+    for name, new in rename(fused, MLX_EXPORT, source).items():
+        if new is None:
+            continue
+        tensor = fused.pop(name)
+        if name in CONVOLUTIONS:
+            tensor = tensor.permute(0, 2, 1)
+        if name == f"{EMBEDDING}.dense_ids":
+            tensors[new] = tensor.to(torch.int32).contiguous()
+        else:
+            tensors[new] = converted(tensor, dtype, f"{source}: {name}")
+    return tensors
+
+
+def _write(
+    folder: Path, config: ModelConfig, tensors: State, checkpoint: Checkpoint, name: str
+) -> None:
+    text = json.dumps(config.to_dict(), indent=2) + "\n"
+    (folder / CONFIG_FILE).write_text(text, encoding="utf-8")
+    save_tensors(tensors, folder / WEIGHTS_FILE, "mlx")
+    (folder / VOCABULARY_FILE).write_bytes(checkpoint.vocabulary.rank_file())
+    sizes = {key: tensor.nbytes for key, tensor in tensors.items()}
+    card = model_card(config, checkpoint, name, sizes)
+    (folder / MODEL_CARD_FILE).write_text(card, encoding="utf-8")
+
+
+def _prove(folder: Path) -> None:
+    """Loads the folder with the runtime and runs 30 s of zeros and one token through it.
+
+    Raises:
+        ValueError: the runtime refuses it, or its logits are not finite or of the wrong shape.
+    """
+    # Here, because everything else in this package works without MLX in the process.
+    import mlx.core as mx
+
+    from baldwhisper_mlx.checkpoint.load import load_model
+
+    loaded = load_model(folder)
+    model, config = loaded.model, loaded.config
+    cache = model.make_cache()
+    frames = 2 * config.n_audio_ctx
+    model.encode(mx.zeros((1, frames, config.n_mels)), [frames], cache)
+    tokens = mx.array([[config.special_tokens[START_OF_TRANSCRIPT]]])
+    logits = model.logits(model.decoder(tokens, cache))
+    if logits.shape != (1, 1, config.n_vocab):
+        raise ValueError(f"the exported model gives logits of shape {logits.shape}")
+    if not bool(mx.isfinite(logits).all().item()):
+        raise ValueError(
+            f"the exported model's logits are not finite in {config.dtype}; export with "
+            "--dtype float32 or bfloat16"
+        )

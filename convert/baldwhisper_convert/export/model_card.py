@@ -1,0 +1,180 @@
+"""The README.md of an exported model: what it is, where it is from, how to run it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from baldwhisper_convert.checkpoint.checkpoint import Checkpoint
+from baldwhisper_mlx.config import CONTROL_TOKENS, Dtype, ModelConfig
+from baldwhisper_mlx.quantization_config import storage
+
+MODEL_CARD_FILE = "README.md"
+
+_CARD = """---
+library_name: {library}
+pipeline_tag: automatic-speech-recognition
+tags:
+- whisper
+- baldwhisper
+- {library}
+{license_line}---
+
+# {name}
+
+{intro} Exported from `{source}` ({format} format).
+
+| | |
+|---|---|
+| parameters | {parameters:,} |
+| weights stored as | {dtype} |
+| encoder | {n_audio_layer} layers, width {n_audio_state}, {n_audio_head} heads, {n_mels} mel bins |
+| decoder | {n_text_layer} layers, width {n_text_state}, {n_text_head} heads |
+| vocabulary | {n_vocab:,} tokens, {languages} language tokens |
+| token embedding | {embedding} |
+| audio context | {audio_context} |
+| alignment heads | {heads} |
+{storage}
+## Use
+
+{use}
+
+## Licence
+
+{licence}
+"""
+
+_MLX_INTRO = """A Whisper speech recognition model in the format of baldwhisper-mlx, for Apple
+silicon (and, slower, any machine with MLX)."""
+_MLX_USE = """```
+pip install baldwhisper-mlx
+baldwhisper transcribe audio.wav --model PATH_TO_THIS_FOLDER
+```
+
+```python
+import baldwhisper_mlx
+
+model = baldwhisper_mlx.load_model("PATH_TO_THIS_FOLDER")
+print(baldwhisper_mlx.transcribe("audio.wav", model).text)
+```
+
+The folder is complete: `config.json`, `model.safetensors` and `vocabulary.tiktoken` need
+nothing from the network."""
+
+_HF_INTRO = (
+    """A Whisper speech recognition model as transformers saves one, written by baldwhisper-mlx."""
+)
+_HF_USE = """```python
+from transformers import pipeline
+
+recognize = pipeline("automatic-speech-recognition", model="PATH_TO_THIS_FOLDER")
+print(recognize("audio.wav")["text"])
+```
+
+For faster-whisper, convert it with CTranslate2:
+
+```
+ct2-transformers-converter --model PATH_TO_THIS_FOLDER --output_dir OUT \\
+    --copy_files tokenizer.json preprocessor_config.json
+```
+
+{whisper_cpp}"""
+_TIED = """whisper.cpp's `models/convert-h5-to-ggml.py` takes it too."""
+_UNTIED = """The input and the output embedding are two matrices (`tie_word_embeddings` is false,
+`proj_out.weight` is the output's). transformers and CTranslate2 support that. whisper.cpp
+does not: its `convert-h5-to-ggml.py` leaves `proj_out.weight` out, and the model it writes
+is wrong."""
+
+
+def model_card(
+    config: ModelConfig, checkpoint: Checkpoint, name: str, sizes: Mapping[str, int]
+) -> str:
+    """The card of a baldwhisper-mlx folder as Markdown, with the front matter the hub reads.
+
+    Args:
+        config: the exported model's config.
+        checkpoint: what was exported.
+        name: the model's name, for the title.
+        sizes: bytes of each exported tensor, by name.
+    """
+    parts = storage(sizes, config.dtype, config.quantization)
+    own = f", matrices in {config.quantization}" if config.quantization else ""
+    return _CARD.format(
+        **_values(checkpoint, name),
+        library="mlx",
+        intro=_MLX_INTRO,
+        use=_MLX_USE,
+        dtype=config.dtype + own,
+        storage="".join(f"| {part} weights | {text} |\n" for part, text in parts.items()),
+        embedding=_embedding(checkpoint),
+        audio_context=config.audio_context,
+        parameters=sum(tensor.numel() for tensor in checkpoint.state.values()),
+    )
+
+
+def hf_model_card(
+    checkpoint: Checkpoint, name: str, *, dtype: Dtype, parameters: int, untied: bool
+) -> str:
+    """The card of a Hugging Face folder.
+
+    Args:
+        checkpoint: what was exported.
+        name: the model's name, for the title.
+        dtype: type the weights are stored in.
+        parameters: of the model as stored, its embedding multiplied out.
+        untied: whether the output embedding is a matrix of its own.
+    """
+    embedding, context = _embedding(checkpoint), str(checkpoint.audio_context)
+    if checkpoint.embedding.rank is not None:
+        embedding = f"dense, multiplied out ({embedding})"
+    if context != "full":
+        context = f"30 s here; trained for {context}, which only baldwhisper-mlx knows"
+    return _CARD.format(
+        **_values(checkpoint, name),
+        library="transformers",
+        storage="",
+        intro=_HF_INTRO,
+        use=_HF_USE.format(whisper_cpp=_UNTIED if untied else _TIED),
+        dtype=dtype,
+        embedding=embedding,
+        audio_context=context,
+        parameters=parameters,
+    )
+
+
+def _values(checkpoint: Checkpoint, name: str) -> dict[str, Any]:
+    origin = "from the source"
+    if not checkpoint.alignment_heads:
+        origin = "the default: all of the last half of the decoder layers"
+    return vars(checkpoint.dims) | {
+        "name": name,
+        "source": _source(checkpoint),
+        "format": checkpoint.format,
+        "languages": len(checkpoint.vocabulary.special_tokens) - len(CONTROL_TOKENS),
+        "heads": f"{len(checkpoint.heads)}, {origin}",
+        "license_line": f"license: {checkpoint.licence}\n" if checkpoint.licence else "",
+        "licence": _licence(checkpoint),
+    }
+
+
+def _source(checkpoint: Checkpoint) -> str:
+    """A hub id as it is, a path without its folders: a card is published, a home is private."""
+    path = Path(checkpoint.source).expanduser()
+    return path.resolve().name if path.exists() else checkpoint.source
+
+
+def _embedding(checkpoint: Checkpoint) -> str:
+    form = checkpoint.embedding
+    if form.rank is None:
+        return "dense"
+    text = f"factorized, rank {form.rank}, {form.projections} projections"
+    text += ", mean added back" if form.mean else ""
+    return text + (f", {form.dense_rows:,} dense rows" if form.dense_rows else "")
+
+
+def _licence(checkpoint: Checkpoint) -> str:
+    text = "The weights' licence is the source's"
+    if checkpoint.licence:
+        return f"{text}, whose model card states: {checkpoint.licence}."
+    return f"{text}; its files do not state one, see where `{_source(checkpoint)}` was published."

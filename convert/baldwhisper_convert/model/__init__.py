@@ -1,0 +1,1 @@
+"""Whisper in torch, for training: the model, greedy decoding, prompts."""

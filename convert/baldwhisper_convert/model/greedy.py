@@ -1,0 +1,138 @@
+"""Greedy decoding in PyTorch: the teacher's labels, and WER while a student trains.
+
+Batched, cached, and by the same rules as the runtime's decoder (OpenAI's): no non-speech
+tokens, no blank start, timestamps in pairs that do not go back. The parity tests hold it
+against the runtime.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from baldwhisper_convert.model.prompts import TIMESTAMP_STEP, Prompts
+from baldwhisper_convert.model.whisper import SelfCache, Whisper
+
+MAX_INITIAL_TIMESTAMP = 1.0
+"""Seconds; the first timestamp may not be later (OpenAI's default)."""
+
+
+@torch.no_grad()
+def decode_greedy(
+    model: Whisper,
+    audio: Tensor,
+    mask: Tensor | None,
+    prompts: Prompts,
+    *,
+    timestamps: bool,
+    max_tokens: int | None = None,
+) -> list[list[int]]:
+    """Decodes a batch.
+
+    Args:
+        model: in evaluation mode.
+        audio: encoder states (B, T, d).
+        mask: of real encoder positions, from `length_mask`.
+        prompts: special tokens and the language.
+        timestamps: whether to decode with timestamp tokens.
+        max_tokens: per window; by default half the text context, as OpenAI's.
+
+    Returns:
+        B lists of tokens, without the prompt and the end.
+    """
+    decoder = model.decoder
+    batch = audio.shape[0]
+    kv = decoder.project_audio(audio)
+    cache = [SelfCache() for _ in decoder.blocks]
+    rules = Rules(prompts, model.dims.n_vocab, timestamps, audio.device)
+    step = torch.tensor([prompts.sot_sequence(timestamps=timestamps)] * batch, device=audio.device)
+    sampled = torch.empty(batch, 0, dtype=torch.long, device=audio.device)
+    ended = torch.zeros(batch, dtype=torch.bool, device=audio.device)
+    numbers = torch.arange(batch, device=audio.device)
+    rows: list[list[int]] = [[] for _ in range(batch)]
+    limit = max_tokens or model.dims.n_text_ctx // 2
+    # The last token is not fed back, so one more than the context fits.
+    for _ in range(min(limit, model.dims.n_text_ctx + 1 - step.shape[1])):
+        output = decoder(step, kv, mask, cache)
+        logits = decoder.token_embedding.as_linear(output.state[:, -1])
+        chosen = rules.apply(logits, sampled).argmax(-1)
+        chosen = torch.where(ended, prompts.end, chosen)
+        sampled = torch.cat([sampled, chosen[:, None]], dim=1)
+        ended |= chosen == prompts.end
+        left = int((~ended).sum())
+        if left == 0:
+            break
+        if 2 * left <= len(ended):  # a row that loops should not take the others along
+            _put(rows, numbers, sampled)
+            keep = ~ended
+            numbers, sampled, chosen, ended = (x[keep] for x in (numbers, sampled, chosen, ended))
+            mask = mask if mask is None else mask[keep]
+            kv = {layer: (k[keep], v[keep]) for layer, (k, v) in kv.items()}
+            for layer in cache:
+                assert layer.kv is not None
+                layer.kv = layer.kv[0][keep], layer.kv[1][keep]
+        step = chosen[:, None]
+    _put(rows, numbers, sampled)
+    return [row[: row.index(prompts.end)] if prompts.end in row else row for row in rows]
+
+
+def _put(rows: list[list[int]], numbers: Tensor, sampled: Tensor) -> None:
+    """Writes what rows have sampled to their places in the batch as it was."""
+    for number, row in zip(numbers.tolist(), sampled.tolist(), strict=True):
+        rows[number] = row
+
+
+class Rules:
+    """Which tokens may come next; openai-whisper's logit filters for greedy decoding."""
+
+    def __init__(
+        self, prompts: Prompts, n_vocab: int, timestamps: bool, device: torch.device
+    ) -> None:
+        tokenizer = prompts.tokenizer
+        self.timestamps = timestamps
+        self.begin, self.end = tokenizer.timestamp_begin, tokenizer.eot
+        self.ids = torch.arange(n_vocab, device=device)
+        self.never = torch.zeros(n_vocab, dtype=torch.bool, device=device)
+        self.never[list(tokenizer.suppressed_tokens)] = True
+        if timestamps:
+            self.never[tokenizer.no_timestamps] = True
+        self.not_first = torch.zeros_like(self.never)
+        self.not_first[list(tokenizer.blank_tokens)] = True
+        if timestamps:
+            latest = self.begin + round(MAX_INITIAL_TIMESTAMP / TIMESTAMP_STEP)
+            self.not_first |= (self.ids < self.begin) | (self.ids > latest)
+
+    def apply(self, logits: Tensor, sampled: Tensor) -> Tensor:
+        """Logits (B, V) with minus infinity where the rules forbid, given the tokens (B, L)."""
+        banned = self.never.expand_as(logits)
+        if sampled.shape[1] == 0:
+            banned = banned | self.not_first
+        elif self.timestamps:
+            banned = banned | self._pairs(sampled)
+        logits = logits.masked_fill(banned, -torch.inf)
+        if self.timestamps:
+            # A timestamp is due if together they are likelier than any text.
+            scores = logits.log_softmax(-1)
+            due = scores[:, self.begin :].logsumexp(-1) > scores[:, : self.begin].amax(-1)
+            logits = logits.masked_fill(due[:, None] & (self.ids < self.begin), -torch.inf)
+        return logits
+
+    def _pairs(self, sampled: Tensor) -> Tensor:
+        """Timestamps come in pairs, or before the end, and never go back (B, V)."""
+        is_time = sampled >= self.begin
+        last = is_time[:, -1]
+        before = is_time[:, -2] if sampled.shape[1] > 1 else torch.ones_like(last)
+        times, text = self.ids >= self.begin, self.ids < self.end
+        banned = (last & before)[:, None] & times
+        banned = banned | ((last & ~before)[:, None] & text)
+        latest = torch.where(is_time, sampled, 0).amax(1)
+        # A segment's end may repeat no earlier time; its start may be the last one's end.
+        floor = torch.where(last & ~before, latest, latest + 1)
+        return banned | (times & (self.ids < floor[:, None]) & (latest > 0)[:, None])
+
+
+def text_of(rows: Sequence[Sequence[int]], prompts: Prompts) -> list[str]:
+    """The text of decoded rows."""
+    return [prompts.tokenizer.decode(list(row)).strip() for row in rows]

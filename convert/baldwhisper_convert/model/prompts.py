@@ -1,0 +1,94 @@
+"""Whisper's token sequences: previous text, start of transcript, text with timestamps, end.
+
+The training side of what the runtime's decoder is prompted with (Radford et al., arXiv
+2212.04356, figure 1). The text itself goes through the runtime's own tokenizer, so a student
+learns the very tokens it will be asked for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from baldwhisper_convert.checkpoint.checkpoint import Checkpoint
+from baldwhisper_mlx.config import N_TIMESTAMPS, ModelConfig
+from baldwhisper_mlx.text.tokenizer import Tokenizer
+
+TIMESTAMP_STEP = 0.02
+"""Seconds from one timestamp token to the next."""
+
+
+@dataclass(frozen=True)
+class Prompts:
+    """Builds decoder sequences for one tokenizer, language and context length."""
+
+    tokenizer: Tokenizer
+    n_text_ctx: int
+    language: str = "en"
+
+    @classmethod
+    def of(cls, checkpoint: Checkpoint, language: str = "en") -> Prompts:
+        """The sequences of a checkpoint's vocabulary.
+
+        Args:
+            checkpoint: any Whisper.
+            language: code or English name.
+
+        Raises:
+            ValueError: the vocabulary has no such language.
+        """
+        config = ModelConfig(
+            **vars(checkpoint.dims),
+            special_tokens=dict(checkpoint.vocabulary.special_tokens),
+            is_multilingual=checkpoint.multilingual,
+            timestamp_begin=checkpoint.vocabulary.timestamp_begin,
+            alignment_heads=(),
+        )
+        tokenizer = Tokenizer(checkpoint.vocabulary.ranks, config)
+        return cls(tokenizer, checkpoint.dims.n_text_ctx, tokenizer.to_language(language))
+
+    @property
+    def end(self) -> int:
+        """Id of <|endoftext|>."""
+        return self.tokenizer.eot
+
+    def sot_sequence(self, *, timestamps: bool) -> list[int]:
+        """Start of transcript, language and task (if multilingual), and no timestamps."""
+        return self.tokenizer.sot_sequence(self.language, "transcribe", timestamps=timestamps)
+
+    def timestamp(self, seconds: float) -> int:
+        """The token nearest to a time within the window, 0 to 30 s."""
+        position = min(max(round(seconds / TIMESTAMP_STEP), 0), N_TIMESTAMPS - 1)
+        return self.tokenizer.timestamp_begin + position
+
+    def with_timestamps(self, tokens: Sequence[int], keep: bool) -> list[int]:
+        """The tokens with or without those that are timestamps."""
+        return [token for token in tokens if keep or token < self.tokenizer.timestamp_begin]
+
+    def sequence(
+        self, tokens: Sequence[int], *, timestamps: bool, previous: Sequence[int] = ()
+    ) -> tuple[list[int], int]:
+        """A whole decoder sequence.
+
+        Args:
+            tokens: text, with timestamps if they are wanted.
+            timestamps: which mode the sequence announces.
+            previous: text tokens of what was said before; as many of the last as fit half the
+                context, as OpenAI's transcribe does.
+
+        Returns:
+            The tokens, <|endoftext|> last, and the position of <|startoftranscript|>.
+
+        Raises:
+            ValueError: longer than the text context; the prompt is shortened first.
+        """
+        body = [*self.sot_sequence(timestamps=timestamps), *tokens, self.end]
+        # The last token is a target only, so one more than the context fits.
+        room = self.n_text_ctx + 1 - len(body)
+        if room < 0:
+            raise ValueError(f"{len(body)} tokens, more than the {self.n_text_ctx} of the context")
+        kept = min(len(previous), self.n_text_ctx // 2 - 1, room - 1)
+        if kept <= 0:
+            return body, 0
+        prompt = [self.tokenizer.sot_prev, *previous[-kept:]]
+        return prompt + body, len(prompt)

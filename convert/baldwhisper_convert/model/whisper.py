@@ -1,0 +1,272 @@
+"""Whisper in PyTorch, under the canonical names, with a dense or factorized token embedding.
+
+The model that training runs: its state dict is the canonical state, so nothing is mapped
+between a checkpoint and a module. It gives what distillation compares (every layer's output)
+and lets the projections of a frozen encoder's states be shared between teacher and student.
+Dimensions in docstrings: B batch, T encoder positions, L tokens, d width, V vocabulary.
+
+Architecture: Radford et al., arXiv 2212.04356. Factorization: Sy et al., arXiv 2510.08599.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from baldwhisper_convert.checkpoint.checkpoint import Checkpoint
+from baldwhisper_convert.checkpoint.state import Dimensions, EmbeddingForm, State
+from baldwhisper_convert.model.embedding import TokenEmbedding
+
+KeysAndValues = tuple[Tensor, Tensor]
+"""Keys and values of one layer, each (B, heads, length, d / heads)."""
+
+
+class SelfCache:
+    """Keys and values of the tokens that one layer has seen."""
+
+    def __init__(self) -> None:
+        self.kv: KeysAndValues | None = None
+
+    @property
+    def length(self) -> int:
+        """Tokens in the cache."""
+        return 0 if self.kv is None else self.kv[0].shape[2]
+
+    def extend(self, kv: KeysAndValues) -> KeysAndValues:
+        """Appends those of new tokens and returns all."""
+        if self.kv is not None:
+            kv = torch.cat([self.kv[0], kv[0]], 2), torch.cat([self.kv[1], kv[1]], 2)
+        self.kv = kv
+        return kv
+
+
+@dataclass(frozen=True)
+class DecoderOutput:
+    """What one pass of the decoder gives."""
+
+    embedded: Tensor
+    """Token embeddings before the positions are added (B, L, d)."""
+    layers: tuple[Tensor, ...]
+    """Output of each block (B, L, d)."""
+    state: Tensor
+    """The last output after the final layer norm: what the vocabulary product takes (B, L, d)."""
+
+
+def _attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, causal: bool) -> Tensor:
+    """Attention (B, heads, L, d / heads), on a CPU in float32.
+
+    There torch's bfloat16 kernel takes twice the time of its float32 one (docs/log.md).
+    """
+    if q.device.type != "cpu" or q.dtype != torch.bfloat16:
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=causal)
+    with torch.autocast("cpu", enabled=False):
+        y = F.scaled_dot_product_attention(
+            q.float(), k.float(), v.float(), attn_mask=mask, is_causal=causal
+        )
+    return y.to(q.dtype)
+
+
+class Attention(nn.Module):
+    """Multi-head attention with Whisper's biases: none on the keys."""
+
+    def __init__(self, width: int, n_head: int) -> None:
+        super().__init__()
+        self.n_head = n_head
+        self.query = nn.Linear(width, width)
+        self.key = nn.Linear(width, width, bias=False)
+        self.value = nn.Linear(width, width)
+        self.out = nn.Linear(width, width)
+
+    def project(self, source: Tensor) -> KeysAndValues:
+        """Keys and values of what is attended to (B, T, d)."""
+        return self._heads(self.key(source)), self._heads(self.value(source))
+
+    def forward(
+        self, x: Tensor, kv: KeysAndValues, mask: Tensor | None = None, causal: bool = False
+    ) -> Tensor:
+        """x (B, L, d) -> (B, L, d); mask, True where to attend, broadcasts to (B, heads, L, T)."""
+        q = self._heads(self.query(x))
+        y = _attend(q, *kv, mask, causal)
+        merged: Tensor = self.out(y.transpose(1, 2).flatten(2))
+        return merged
+
+    def _heads(self, x: Tensor) -> Tensor:
+        return x.view(*x.shape[:-1], self.n_head, -1).transpose(1, 2)
+
+
+class Block(nn.Module):
+    """One layer of the encoder, or of the decoder if it has cross-attention."""
+
+    def __init__(self, width: int, n_head: int, *, cross: bool) -> None:
+        super().__init__()
+        self.attn = Attention(width, n_head)
+        self.attn_ln = nn.LayerNorm(width)
+        if cross:
+            self.cross_attn = Attention(width, n_head)
+            self.cross_attn_ln = nn.LayerNorm(width)
+        self.cross = cross
+        self.mlp = nn.Sequential(
+            nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width)
+        )
+        self.mlp_ln = nn.LayerNorm(width)
+        self.dropout = nn.Dropout(0.0)
+
+    def forward(
+        self,
+        x: Tensor,
+        audio: KeysAndValues | None = None,
+        mask: Tensor | None = None,
+        cache: SelfCache | None = None,
+    ) -> Tensor:
+        """x (B, L, d) -> (B, L, d).
+
+        Args:
+            x: the residual stream.
+            audio: projected encoder states, for a decoder layer, which is causal.
+            mask: True where x (encoder) or the audio (decoder) is real.
+            cache: of the tokens before x; x is then one token, unless the cache is empty.
+        """
+        y = self.attn_ln(x)
+        kv = self.attn.project(y)
+        if cache is not None:
+            kv = cache.extend(kv)
+        own_mask = None if self.cross else mask
+        x = x + self.dropout(self.attn(y, kv, own_mask, causal=self.cross and x.shape[1] > 1))
+        if audio is not None:
+            x = x + self.dropout(self.cross_attn(self.cross_attn_ln(x), audio, mask))
+        branch: Tensor = self.dropout(self.mlp(self.mlp_ln(x)))
+        return x + branch
+
+
+class AudioEncoder(nn.Module):
+    """Two convolutions (the second halves the frame rate) and a stack of blocks."""
+
+    positional_embedding: Tensor
+
+    def __init__(self, dims: Dimensions) -> None:
+        super().__init__()
+        width = dims.n_audio_state
+        self.conv1 = nn.Conv1d(dims.n_mels, width, kernel_size=3, padding=1)
+        self.conv2 = nn.Conv1d(width, width, kernel_size=3, stride=2, padding=1)
+        self.register_buffer("positional_embedding", torch.zeros(dims.n_audio_ctx, width))
+        self.blocks = nn.ModuleList(
+            Block(width, dims.n_audio_head, cross=False) for _ in range(dims.n_audio_layer)
+        )
+        self.ln_post = nn.LayerNorm(width)
+
+    def forward(self, mel: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Encodes log-mel (B, n_mels, 2T) as (B, T, d); mask as `length_mask` makes it."""
+        x = F.gelu(self.conv2(F.gelu(self.conv1(mel)))).transpose(1, 2)
+        x = x + self.positional_embedding[: x.shape[1]]
+        for block in self.blocks:
+            x = block(x, mask=mask)
+        normed: Tensor = self.ln_post(x)
+        return normed
+
+
+class TextDecoder(nn.Module):
+    """Tokens and encoder states in, the outputs of all layers out."""
+
+    def __init__(self, dims: Dimensions, form: EmbeddingForm) -> None:
+        super().__init__()
+        width = dims.n_text_state
+        self.token_embedding = TokenEmbedding(dims, form)
+        self.positional_embedding = nn.Parameter(torch.zeros(dims.n_text_ctx, width))
+        self.blocks = nn.ModuleList(
+            Block(width, dims.n_text_head, cross=True) for _ in range(dims.n_text_layer)
+        )
+        self.ln = nn.LayerNorm(width)
+
+    def project_audio(
+        self, audio: Tensor, layers: Sequence[int] | None = None
+    ) -> dict[int, KeysAndValues]:
+        """Keys and values of encoder states (B, T, d) for the given layers, by default all."""
+        chosen = range(len(self.blocks)) if layers is None else layers
+        return {i: self.blocks[i].cross_attn.project(audio) for i in chosen}  # type: ignore[union-attr, operator]
+
+    def forward(
+        self,
+        tokens: Tensor,
+        audio: Tensor | dict[int, KeysAndValues],
+        mask: Tensor | None = None,
+        cache: Sequence[SelfCache] | None = None,
+    ) -> DecoderOutput:
+        """Runs whole sequences, teacher-forced, or with a cache the tokens that follow it.
+
+        Args:
+            tokens: (B, L) ids; pad on the right.
+            audio: encoder states (B, T, d), or what `project_audio` made of them.
+            mask: which encoder positions are real, from `length_mask`.
+            cache: one for each layer; empty, or L is 1.
+        """
+        kv = audio if isinstance(audio, dict) else self.project_audio(audio)
+        start = cache[0].length if cache else 0
+        embedded = self.token_embedding(tokens)
+        x = embedded + self.positional_embedding[start : start + tokens.shape[1]]
+        layers = []
+        for i, block in enumerate(self.blocks):
+            x = block(x, kv[i], mask, cache[i] if cache else None)
+            layers.append(x)
+        return DecoderOutput(embedded, tuple(layers), self.ln(x))
+
+
+class Whisper(nn.Module):
+    """Encoder and decoder of one checkpoint."""
+
+    def __init__(self, dims: Dimensions, form: EmbeddingForm | None = None) -> None:
+        super().__init__()
+        self.dims = dims
+        self.encoder = AudioEncoder(dims)
+        self.decoder = TextDecoder(dims, form or EmbeddingForm())
+
+    @classmethod
+    def from_checkpoint(cls, checkpoint: Checkpoint) -> Whisper:
+        """A float32 module with a checkpoint's weights, in evaluation mode.
+
+        Example:
+            >>> model = Whisper.from_checkpoint(read_checkpoint("models/base"))  # doctest: +SKIP
+        """
+        with torch.device("meta"):
+            model = cls(checkpoint.dims, checkpoint.embedding)
+        model.to_empty(device="cpu")
+        model.load_state_dict(
+            {
+                name: tensor.float() if tensor.is_floating_point() else tensor.long()
+                for name, tensor in checkpoint.state.items()
+            }
+        )
+        return model.eval()
+
+    def canonical_state(self) -> State:
+        """A detached float32 copy of the weights on the CPU, as `Checkpoint.state` has them."""
+        return {
+            name: tensor.detach().cpu().clone().contiguous()
+            for name, tensor in self.state_dict().items()
+        }
+
+    def set_dropout(self, probability: float) -> None:
+        """Sets the dropout of the decoder's residual branches; it acts in training mode only."""
+        for block in self.decoder.blocks:
+            block.dropout.p = probability  # type: ignore[union-attr]
+
+    def logits(self, output: DecoderOutput) -> Tensor:
+        """Vocabulary logits (B, L, V) of a decoder pass."""
+        return self.decoder.token_embedding.as_linear(output.state)
+
+
+def length_mask(lengths: Tensor, longest: int) -> Tensor | None:
+    """Mask (B, 1, 1, longest) that is True before each length; None if nothing is masked.
+
+    Example:
+        >>> length_mask(torch.tensor([1, 2]), 2)[:, 0, 0]
+        tensor([[ True, False],
+                [ True,  True]])
+    """
+    if bool((lengths >= longest).all()):
+        return None
+    positions = torch.arange(longest, device=lengths.device)
+    return (positions < lengths[:, None])[:, None, None]

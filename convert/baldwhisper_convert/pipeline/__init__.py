@@ -1,0 +1,1 @@
+"""Recipes: settings, stages in order, manifests, the search for merging weights."""

@@ -1,0 +1,125 @@
+"""Stage folders: every stage of the compressor reads one and writes one.
+
+A stage folder is an exported float32 model, so the runtime transcribes with any of them, plus
+`manifest.json`: what made it, from what, and how well. `run` skips a stage whose manifest says
+that the same settings were already applied to the same parent.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.metadata
+import json
+import platform
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from baldwhisper_convert.files import read_json, write_atomically
+
+MANIFEST_FILE = "manifest.json"
+MANIFEST_VERSION = 1
+
+_PACKAGES = ("torch", "accelerate", "datasets", "transformers", "numpy", "mlx", "baldwhisper-mlx")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Manifest:
+    """Where a stage folder comes from.
+
+    Raises:
+        ValueError: teacher layers that are not increasing groups of layer numbers.
+    """
+
+    stage: str
+    """Name of the stage: finetune, merge, factorize or distill."""
+    parent: str
+    """`fingerprint` of the model the stage started from."""
+    teacher: str | None = None
+    """`fingerprint` of the teacher, for a stage that had one."""
+    settings: dict[str, Any] = field(default_factory=dict)
+    """The stage's settings, as its recipe section has them."""
+    data: dict[str, str] = field(default_factory=dict)
+    """Name to fingerprint of the prepared data the stage used."""
+    seed: int = 0
+    teacher_layers: tuple[tuple[int, ...], ...] | None = None
+    """For each decoder layer, the layers of the uncompressed model it stands for."""
+    metrics: dict[str, Any] = field(default_factory=dict)
+    versions: dict[str, str] = field(default_factory=dict)
+    """Of Python and of the packages that computed."""
+
+    def __post_init__(self) -> None:
+        flat = [layer for group in self.teacher_layers or () for layer in group]
+        if any(not group for group in self.teacher_layers or ()) or flat != sorted(set(flat)):
+            raise ValueError(f"teacher_layers: not increasing groups: {self.teacher_layers}")
+
+    def same_work(self, other: Manifest) -> bool:
+        """Whether the other stands for the same stage, settings, parents, data and seed."""
+        keys = ("stage", "parent", "teacher", "settings", "data", "seed")
+        mine, theirs = _plain(self), _plain(other)
+        return all(mine[key] == theirs[key] for key in keys)
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python, the platform and the packages that compute, those installed."""
+    found = {"python": sys.version.split()[0], "platform": platform.platform()}
+    for package in _PACKAGES:
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def write_manifest(folder: Path, manifest: Manifest) -> None:
+    """Writes the manifest of a stage folder, with the versions; whole or not at all."""
+    plain = _plain(dataclasses.replace(manifest, versions=versions()))
+    text = json.dumps({"manifest_version": MANIFEST_VERSION} | plain, indent=2) + "\n"
+    write_atomically(folder / MANIFEST_FILE, text)
+
+
+def read_manifest(folder: Path) -> Manifest | None:
+    """The manifest of a stage folder; None if the folder has none.
+
+    Raises:
+        ValueError: not a manifest of this version.
+    """
+    path = folder / MANIFEST_FILE
+    if not path.is_file():
+        return None
+    raw = read_json(path)
+    known = {item.name for item in dataclasses.fields(Manifest)}
+    if not isinstance(raw, dict) or raw.pop("manifest_version", None) != MANIFEST_VERSION:
+        raise ValueError(f"{path}: not a manifest of version {MANIFEST_VERSION}")
+    if raw.keys() != known:
+        raise ValueError(f"{path}: expected the fields {sorted(known)}; found {sorted(raw)}")
+    layers = raw["teacher_layers"]
+    try:
+        if layers is not None:
+            raw["teacher_layers"] = tuple(tuple(group) for group in layers)
+        return Manifest(**raw)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{path}: {error}") from None
+
+
+def teacher_layers(folder: Path, n_layers: int) -> tuple[tuple[int, ...], ...]:
+    """For each decoder layer of the model in `folder`, the teacher's layers it stands for.
+
+    A model without a manifest, or with one that does not say, stands for itself.
+
+    Raises:
+        ValueError: the manifest is for another number of layers.
+    """
+    manifest = read_manifest(folder) if folder.is_dir() else None
+    groups = manifest.teacher_layers if manifest else None
+    if groups is None:
+        return tuple((layer,) for layer in range(n_layers))
+    if len(groups) != n_layers:
+        raise ValueError(f"{folder}: {n_layers} decoder layers, but {MANIFEST_FILE} lists {groups}")
+    return groups
+
+
+def _plain(manifest: Manifest) -> dict[str, Any]:
+    plain: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(manifest)))
+    return plain

@@ -1,0 +1,148 @@
+"""`run`: the stages of a recipe in order, skipping what is done.
+
+A stage is done if its folder's manifest says the same stage, settings, parent, teacher, data
+and seed. Data is prepared when the first stage needs it, by the teacher as it is then: a
+fine-tuned encoder makes other states. Killed at any point, the same command goes on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from baldwhisper_convert.checkpoint.checkpoint import Checkpoint, fingerprint
+from baldwhisper_convert.data.prepare import prepare
+from baldwhisper_convert.data.prepared import Choice, Prepared
+from baldwhisper_convert.data.speech import Speech, parts
+from baldwhisper_convert.data.texts import text_fingerprint
+from baldwhisper_convert.data.utterances import BadRows, read_utterances
+from baldwhisper_convert.pipeline.manifest import read_manifest, teacher_layers
+from baldwhisper_convert.pipeline.recipe import Recipe, StageRecipe
+from baldwhisper_convert.pipeline.stages import Model, describe, perform, plan_manifest
+from baldwhisper_convert.readers.read import read_checkpoint
+
+Say = Callable[[str], None]
+
+
+class Pipeline:
+    """One recipe, one output folder.
+
+    Args:
+        recipe: what to do.
+        output: prepared data, runs and stage folders go there.
+        sources: other sources for the recipe's data, by name.
+        texts: other files for the recipe's texts, by name.
+        skip_bad: go on without utterances that cannot be used.
+        force: replace stage folders made with other settings.
+        say: where progress is told.
+
+    Raises:
+        ValueError: a source for data, or a file for a text, that the recipe does not have.
+    """
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        output: Path,
+        *,
+        sources: Mapping[str, str] | None = None,
+        texts: Mapping[str, str] | None = None,
+        skip_bad: bool = False,
+        force: bool = False,
+        say: Say = print,
+    ) -> None:
+        self.recipe, self.output = recipe, output
+        self.sources = _known(sources, recipe.data, "data")
+        self.texts = _known(texts, recipe.texts, "text")
+        self.skip_bad = skip_bad
+        self.force, self.say = force, say
+
+    def run(self) -> Path:
+        """Runs all stages; the folder of the last one.
+
+        Raises:
+            FileExistsError: a stage folder has other settings and `force` is not set.
+            ValueError: bad data or settings.
+        """
+        recipe = self.recipe
+        source = read_checkpoint(
+            recipe.teacher, revision=recipe.revision, tokenizer=recipe.tokenizer
+        )
+        model = Model(
+            checkpoint=source,
+            groups=tuple((layer,) for layer in range(source.dims.n_text_layer)),
+        )
+        teacher, folder = source, self.output
+        for number, stage in enumerate(recipe.stages, start=1):
+            folder = self.output / f"{number:02d}-{stage.stage}"
+            model = self._stage(stage, folder, model, teacher)
+            if stage.stage == "finetune" and model.checkpoint.dims == source.dims:
+                teacher = model.checkpoint
+        return folder
+
+    def _stage(self, stage: StageRecipe, folder: Path, model: Model, teacher: Checkpoint) -> Model:
+        speech = self._speech(stage.data, teacher, stage.texts)
+        dev = self._speech((stage.dev,), teacher) if stage.dev else None
+        found = read_manifest(folder) if folder.is_dir() else None
+        if found and found.same_work(plan_manifest(stage, model, teacher, speech, dev)):
+            self.say(f"{folder}: done already")
+            checkpoint = read_checkpoint(folder)
+            groups = teacher_layers(folder, checkpoint.dims.n_text_layer)
+            return Model(checkpoint=checkpoint, groups=groups)
+        if found and not self.force:
+            raise FileExistsError(
+                f"{folder}: made with other settings or from another model; --force replaces it"
+            )
+        runs = self.output / "runs"
+        result, metrics = perform(
+            stage, model, folder, runs, teacher=teacher, speech=speech, dev=dev
+        )
+        self.say(f"{folder}: {describe(metrics)}")
+        return result
+
+    def _speech(
+        self, names: tuple[str, ...], teacher: Checkpoint, texts: tuple[str, ...] = ()
+    ) -> Speech | None:
+        """Data of a stage, prepared if it is not yet; None if the stage names none."""
+        if not names:
+            return None
+        prepared = [(self._prepared(name, teacher), share) for name, share in parts(names)]
+        fingerprints = {
+            name: data.fingerprint
+            for (name, _), (data, _) in zip(parts(names), prepared, strict=True)
+        }
+        files = {name: Path(self.texts.get(name, self.recipe.texts[name])) for name in texts}
+        fingerprints |= {name: text_fingerprint(path) for name, path in files.items()}
+        return Speech(
+            windows=Choice(prepared), fingerprints=fingerprints, texts=tuple(files.values())
+        )
+
+    def _prepared(self, name: str, teacher: Checkpoint) -> Prepared:
+        data = self.recipe.data[name]
+        bad = BadRows(allowed=self.skip_bad)
+        utterances = list(
+            read_utterances(
+                self.sources.get(name, data.source),
+                split=data.split,
+                text_column=data.text_column,
+                audio_column=data.audio_column,
+                streaming=data.streaming,
+                bad=bad,
+            )
+        )
+        by_teacher = data.features == "states" or data.labels == "teacher"
+        suffix = f"-{fingerprint(teacher)[:8]}" if by_teacher else ""
+        folder = self.output / "prepared" / f"{name}{suffix}"
+        return prepare(teacher, utterances, data.settings, folder, bad=bad)
+
+
+def _known(given: Mapping[str, str] | None, own: Mapping[str, Any], kind: str) -> dict[str, str]:
+    """What was given for names that the recipe has."""
+    unknown = sorted((given or {}).keys() - own.keys())
+    if unknown:
+        raise ValueError(
+            f"the recipe has no {kind} called {', '.join(unknown)}; "
+            f"it has {', '.join(own) or 'none'}"
+        )
+    return dict(given or {})

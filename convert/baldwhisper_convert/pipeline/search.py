@@ -1,0 +1,278 @@
+"""Which weights to merge layers with: Bayesian optimization of alpha and beta by Ax.
+
+As in the paper (Sy et al., arXiv 2510.08599, section 3.1): every trial merges the teacher's layers
+with an alpha and a beta of [0, 10], trains that student on a part of the speech and is scored by
+its word errors on a part of the development data. Merged layers depend on alpha / (alpha + beta)
+alone, so the square that is searched is a line; it is searched as the paper did.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import importlib.util
+import json
+import shutil
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from baldwhisper_convert.checkpoint.checkpoint import Checkpoint, fingerprint
+from baldwhisper_convert.compression.merge import MergeSettings
+from baldwhisper_convert.data.speech import Speech
+from baldwhisper_convert.files import read_json, write_atomically
+from baldwhisper_convert.pipeline.stages import Model, run_distill, run_merge
+from baldwhisper_convert.training.objectives import LossSettings
+from baldwhisper_convert.training.settings import TrainingSettings
+
+SEARCH_FILE, TRIALS_FILE, CONTOUR_FILE = "search.json", "trials.json", "search.png"
+LARGEST = 10.0
+"""Upper bound of alpha and of beta, as in the paper."""
+SMALLEST_SUM = 0.01
+"""Of alpha and beta, which must not both be 0."""
+
+Point = dict[str, float]
+"""`alpha` and `beta`."""
+
+_AX_NAMES = {"lower": "alpha", "upper": "beta"}
+"""Ax refuses a parameter called beta, which is a function in its parser of constraints."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearchSettings:
+    """How the weights are searched for.
+
+    Raises:
+        ValueError: no trials, or a way to make layers that has no weights.
+    """
+
+    trials: int = 30
+    seed: int = 0
+    merge: MergeSettings = field(default_factory=MergeSettings)
+    """Groups of layers; alpha and beta are what is searched."""
+    training: TrainingSettings = field(default_factory=lambda: TrainingSettings(epochs=1))
+    """Of each trial; scored by the best look at the development data."""
+    loss: LossSettings = field(default_factory=LossSettings)
+
+    def __post_init__(self) -> None:
+        if self.trials < 1:
+            raise ValueError(f"trials must be at least 1, not {self.trials}")
+        if self.merge.method != "merge" or self.merge.weights:
+            raise ValueError("only merged layers with one alpha and beta for all can be searched")
+
+
+class Optimizer(Protocol):
+    """Proposes points and learns from their scores."""
+
+    def ask(self) -> tuple[int, Point]:
+        """Number and place of the next trial."""
+        ...
+
+    def tell(self, trial: int, score: float) -> None:
+        """The score of a trial; smaller is better."""
+        ...
+
+    def state(self) -> Any:
+        """All it knows, as JSON values."""
+        ...
+
+
+class AxOptimizer:
+    """Ax's own choice of methods: quasi-random points first, then Bayesian optimization.
+
+    Args:
+        seed: of the first points.
+        state: of an optimizer to go on from.
+
+    Raises:
+        ModuleNotFoundError: the package ax-platform is not installed.
+    """
+
+    def __init__(self, seed: int, state: Any = None) -> None:
+        if importlib.util.find_spec("ax") is None:
+            raise ModuleNotFoundError(
+                'the search needs Ax: pip install "baldwhisper-mlx[convert,search]"'
+            )
+        from ax.api.client import Client
+        from ax.api.configs import RangeParameterConfig
+
+        if state is not None:
+            with tempfile.TemporaryDirectory() as folder:
+                path = Path(folder, "ax.json")
+                path.write_text(json.dumps(state), encoding="utf-8")
+                self._client = Client.load_from_json_file(str(path))
+            return
+        self._client = Client(random_seed=seed)
+        self._client.configure_experiment(
+            parameters=[
+                RangeParameterConfig(name=name, parameter_type="float", bounds=(0.0, LARGEST))
+                for name in _AX_NAMES
+            ],
+            parameter_constraints=[f"{' + '.join(_AX_NAMES)} >= {SMALLEST_SUM}"],
+        )
+        self._client.configure_optimization(objective="-wer")
+        self._client.configure_generation_strategy(initialization_random_seed=seed)
+
+    def ask(self) -> tuple[int, Point]:
+        """As `Optimizer.ask`."""
+        ((trial, point),) = self._client.get_next_trials(max_trials=1).items()
+        return trial, {own: float(point[name]) for name, own in _AX_NAMES.items()}
+
+    def tell(self, trial: int, score: float) -> None:
+        """As `Optimizer.tell`."""
+        self._client.complete_trial(trial_index=trial, raw_data={"wer": score})
+
+    def state(self) -> Any:
+        """As `Optimizer.state`."""
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder, "ax.json")
+            self._client.save_to_json_file(str(path))
+            return read_json(path)
+
+
+def search(
+    teacher: Checkpoint,
+    settings: SearchSettings,
+    speech: Speech,
+    dev: Speech,
+    folder: Path,
+    *,
+    optimizer: Callable[[int, Any], Optimizer] = AxOptimizer,
+    say: Callable[[str], None] = print,
+) -> dict[str, Any]:
+    """Runs the trials, or goes on where an interrupted search stopped.
+
+    Args:
+        teacher: whose layers are merged.
+        settings: how.
+        speech: what each trial is trained on.
+        dev: what each trial is scored on.
+        folder: gets `search.json`, from which a search goes on, and at the end `trials.json`,
+            the same without what only the optimizer reads, and a contour plot.
+        optimizer: makes one from a seed and, to go on, a state.
+        say: where progress is told.
+
+    Returns:
+        The best trial: `alpha`, `beta`, `wer`, `seconds`.
+
+    Raises:
+        FileExistsError: the folder has a search of other settings or data.
+        ModuleNotFoundError: Ax is not installed.
+    """
+    progress = _Progress(folder, _key(teacher, settings, speech, dev), settings)
+    asked = optimizer(settings.seed, progress.state["optimizer"])
+    while len(progress.trials) < settings.trials:
+        if progress.state["pending"] is None:
+            number, point = asked.ask()
+            progress.keep(optimizer=asked.state(), pending={"trial": number} | point)
+        pending = dict(progress.state["pending"])
+        number = int(pending.pop("trial"))
+        work = folder / f"trial-{number}"
+        found = _run_trial(teacher, settings, speech, dev, pending, work)
+        asked.tell(number, found["wer"])
+        progress.keep(
+            optimizer=asked.state(), pending=None, trials=[*progress.trials, pending | found]
+        )
+        shutil.rmtree(work)
+        say(
+            f"{len(progress.trials)} of {settings.trials}: alpha {pending['alpha']:.2f}, "
+            f"beta {pending['beta']:.2f}: WER {100 * found['wer']:.2f} %"
+        )
+    kept: dict[str, Any] = {
+        "settings": progress.state["settings"],
+        "train_windows": len(speech.windows.windows),
+        "dev_windows": len(dev.windows.windows),
+        "trials": progress.trials,
+    }
+    write_atomically(folder / TRIALS_FILE, json.dumps(kept, indent=1) + "\n")
+    plot_trials(progress.trials, folder / CONTOUR_FILE)
+    return min(progress.trials, key=lambda trial: trial["wer"])
+
+
+class _Progress:
+    """`search.json`: trials, the one under way and the optimizer's state, written as one."""
+
+    def __init__(self, folder: Path, key: str, settings: SearchSettings) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self.path = folder / SEARCH_FILE
+        plain = json.loads(json.dumps(dataclasses.asdict(settings)))
+        self.state: dict[str, Any] = {
+            "key": key, "settings": plain, "trials": [], "pending": None, "optimizer": None,
+        }  # fmt: skip
+        if self.path.is_file():
+            found = read_json(self.path)
+            if found["key"] != key:
+                raise FileExistsError(f"{folder}: a search with other settings; give another")
+            self.state = found
+
+    @property
+    def trials(self) -> list[dict[str, Any]]:
+        """Those that are finished."""
+        trials: list[dict[str, Any]] = self.state["trials"]
+        return trials
+
+    def keep(self, **changes: Any) -> None:
+        self.state |= changes
+        write_atomically(self.path, json.dumps(self.state, indent=1) + "\n")
+
+
+def _run_trial(
+    teacher: Checkpoint,
+    settings: SearchSettings,
+    speech: Speech,
+    dev: Speech,
+    point: Point,
+    folder: Path,
+) -> dict[str, float]:
+    """Merges, trains and scores one student; training goes on where it was killed."""
+    layers = tuple((layer,) for layer in range(teacher.dims.n_text_layer))
+    model = Model(checkpoint=teacher, groups=layers)
+    weights = dataclasses.replace(settings.merge, alpha=point["alpha"], beta=point["beta"])
+    merged, _ = run_merge(model, weights, None, folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    _, metrics = run_distill(merged, teacher, settings.training, settings.loss, speech, dev, folder)
+    return {name: metrics[name] for name in ("wer", "seconds")}
+
+
+def plot_trials(trials: Sequence[dict[str, Any]], picture: Path) -> None:
+    """Word error rates over (alpha, beta) as contours; nothing without matplotlib.
+
+    Linear between the trials. With fewer than four, or all on one line, only points are drawn.
+    """
+    if not importlib.util.find_spec("matplotlib"):
+        return
+    from matplotlib.figure import Figure
+
+    alphas, betas = [t["alpha"] for t in trials], [t["beta"] for t in trials]
+    rates = [100 * t["wer"] for t in trials]
+    figure = Figure(figsize=(6, 5), layout="constrained")
+    axes = figure.subplots()
+    drawn: Any
+    if len(trials) > 3 and len(set(alphas)) > 1 and len(set(betas)) > 1:
+        drawn = axes.tricontourf(alphas, betas, rates, levels=12, cmap="viridis")
+    else:
+        drawn = axes.scatter(alphas, betas, c=rates, cmap="viridis")
+    axes.plot(alphas, betas, "k.", ms=4)
+    best = min(range(len(trials)), key=lambda i: rates[i])
+    axes.plot(alphas[best], betas[best], "r*", ms=14, label=f"best: {rates[best]:.1f} %")
+    axes.set(
+        xlabel="alpha (lower layer)", ylabel="beta (upper layer)",
+        xlim=(0, LARGEST), ylim=(0, LARGEST),
+    )  # fmt: skip
+    axes.legend(loc="upper right")
+    figure.colorbar(drawn, ax=axes, label="WER in %")
+    figure.savefig(picture, dpi=120)
+
+
+def _key(teacher: Checkpoint, settings: SearchSettings, speech: Speech, dev: Speech) -> str:
+    """What the trials depend on, as 16 hexadecimal digits; more of them may be added later."""
+    plain = dataclasses.asdict(settings)
+    del plain["trials"]
+    parts = {
+        "settings": plain, "teacher": fingerprint(teacher),
+        "train": [*speech.fingerprints.items(), len(speech.windows.windows)],
+        "dev": [*dev.fingerprints.items(), len(dev.windows.windows)],
+    }  # fmt: skip
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]

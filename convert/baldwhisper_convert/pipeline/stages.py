@@ -1,0 +1,276 @@
+"""One stage at a time: a model folder in, a stage folder out.
+
+What `baldwhisper-convert merge` and the others do, and `run` does in order. Each loads the
+model, does the stage's work and saves the result with its manifest; what it needs besides is
+given to it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from baldwhisper_convert.checkpoint.checkpoint import Checkpoint, fingerprint
+from baldwhisper_convert.compression.factorize import (
+    FactorizeSettings,
+    factorize,
+    with_embedding_of,
+)
+from baldwhisper_convert.compression.merge import MergeSettings, merge
+from baldwhisper_convert.data.speech import SAMPLE_BATCH, Speech, sample
+from baldwhisper_convert.data.texts import count_text, count_tokens
+from baldwhisper_convert.export.mlx import export_mlx
+from baldwhisper_convert.model.prompts import Prompts
+from baldwhisper_convert.model.whisper import Whisper
+from baldwhisper_convert.pipeline.manifest import Manifest, write_manifest
+from baldwhisper_convert.pipeline.recipe import StageRecipe, finetuning
+from baldwhisper_convert.training.evaluation import Evaluator
+from baldwhisper_convert.training.log import CURVES_FILE, LOG_FILE
+from baldwhisper_convert.training.loop import new_accelerator, train
+from baldwhisper_convert.training.objectives import (
+    Distillation,
+    Groups,
+    LossSettings,
+    Transcription,
+)
+from baldwhisper_convert.training.settings import TrainingSettings
+
+MERGE_WINDOWS, CALIBRATION_WINDOWS, HELD_OUT_WINDOWS = 24, 120, 24
+"""Windows of speech that merge measures with, and factorize calibrates and checks on."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Model:
+    """A model on its way through the stages."""
+
+    checkpoint: Checkpoint
+    groups: Groups
+    """For each decoder layer, the teacher's layers it stands for."""
+
+
+def run_merge(
+    model: Model, settings: MergeSettings, speech: Speech | None, report: Path, count: int = 0
+) -> tuple[Model, dict[str, Any]]:
+    """Makes a decoder of fewer layers; with speech, measures the choices.
+
+    Args:
+        model: the teacher.
+        settings: which layers.
+        speech: to measure with.
+        report: folder for the similarity map and the choices.
+        count: windows to measure with; 0 for `MERGE_WINDOWS`.
+    """
+    batches = None
+    if speech:
+        prompts = Prompts.of(model.checkpoint, speech.windows.language)
+        batches = sample(speech.windows, prompts, count or MERGE_WINDOWS)
+    student, groups, metrics = merge(model.checkpoint, settings, batches, report)
+    # The groups of a second merge are made of those of the first.
+    original = tuple(tuple(i for layer in group for i in model.groups[layer]) for group in groups)
+    return Model(checkpoint=student, groups=original), metrics
+
+
+def run_factorize(
+    model: Model,
+    settings: FactorizeSettings,
+    speech: Speech,
+    dev: Speech | None,
+    count: int = 0,
+    teacher: Checkpoint | None = None,
+) -> tuple[Model, dict[str, Any]]:
+    """Factorizes the token embedding.
+
+    Args:
+        model: with a dense embedding, or a factorized one that is given up for the teacher's.
+        settings: rank and form.
+        speech: to calibrate on.
+        dev: to measure on; other windows of `speech` if None.
+        count: windows to calibrate on; 0 for `CALIBRATION_WINDOWS`.
+        teacher: whose embedding to start from, if the model's is factorized.
+    """
+    checkpoint = model.checkpoint
+    if teacher and checkpoint.embedding.rank is not None:
+        checkpoint = with_embedding_of(checkpoint, teacher)
+    prompts = Prompts.of(model.checkpoint, speech.windows.language)
+    count = min(count or CALIBRATION_WINDOWS, len(speech.windows.windows))
+    if dev:
+        calibration = sample(speech.windows, prompts, count, timestamps=0.5)
+        held_out = sample(dev.windows, prompts, HELD_OUT_WINDOWS)
+    else:
+        batches = sample(speech.windows, prompts, count + HELD_OUT_WINDOWS, timestamps=0.5)
+        cut = max(1, len(batches) - HELD_OUT_WINDOWS // SAMPLE_BATCH)
+        calibration, held_out = batches[:cut], batches[cut:] or batches[-1:]
+    # All the text there is, because a hundred windows do not know which tokens are frequent.
+    n_vocab = checkpoint.dims.n_vocab
+    counts = count_tokens((w.tokens for w in speech.windows.windows), n_vocab)
+    for text in speech.texts:
+        counts += count_text(text, prompts.tokenizer, n_vocab)
+    student, metrics = factorize(checkpoint, settings, calibration, held_out, counts)
+    return Model(checkpoint=student, groups=model.groups), metrics
+
+
+def run_finetune(
+    model: Model, training: TrainingSettings, speech: Speech, dev: Speech | None, folder: Path
+) -> tuple[Model, dict[str, Any]]:
+    """Trains a model on its labels; `folder` is the run's."""
+    return _train(model, Transcription(), training, speech, dev, folder)
+
+
+def run_distill(
+    model: Model,
+    teacher: Checkpoint,
+    training: TrainingSettings,
+    loss: LossSettings,
+    speech: Speech,
+    dev: Speech | None,
+    folder: Path,
+) -> tuple[Model, dict[str, Any]]:
+    """Trains a student against its teacher; `folder` is the run's."""
+    objective = Distillation(Whisper.from_checkpoint(teacher), model.groups, loss)
+    return _train(model, objective, training, speech, dev, folder)
+
+
+def perform(
+    stage: StageRecipe,
+    model: Model,
+    folder: Path,
+    runs: Path,
+    *,
+    teacher: Checkpoint | None = None,
+    speech: Speech | None = None,
+    dev: Speech | None = None,
+) -> tuple[Model, dict[str, Any]]:
+    """Does one stage and saves its result in `folder`.
+
+    Args:
+        stage: what to do.
+        model: what to do it to.
+        folder: stage folder; replaced if it is an exported model.
+        runs: where training keeps its checkpoints, in a folder named after the settings.
+        teacher: for `distill`, and to factorize a factorized student again.
+        speech: prepared data.
+        dev: prepared development data.
+
+    Returns:
+        The new model and the stage's metrics.
+
+    Raises:
+        ValueError: the stage needs data or a teacher that is not given.
+    """
+    from accelerate import PartialState
+
+    manifest = plan_manifest(stage, model, teacher, speech, dev)
+    work = runs / f"{stage.stage}-{_short_hash(manifest)}"
+    work.mkdir(parents=True, exist_ok=True)
+    if stage.stage == "merge":
+        settings = stage.merge or MergeSettings()
+        result, metrics = run_merge(model, settings, speech, work, stage.speech)
+    elif speech is None:
+        raise ValueError(f"the stage {stage.stage} needs data")
+    elif stage.stage == "factorize":
+        form = stage.factorize or FactorizeSettings()
+        result, metrics = run_factorize(model, form, speech, dev, stage.speech, teacher)
+    elif stage.stage == "finetune":
+        result, metrics = run_finetune(model, stage.training or finetuning(), speech, dev, work)
+    elif teacher is None:
+        raise ValueError("the stage distill needs a teacher")
+    else:
+        training, loss = stage.training or TrainingSettings(), stage.loss or LossSettings()
+        result, metrics = run_distill(model, teacher, training, loss, speech, dev, work)
+    reports = [work / LOG_FILE, work / CURVES_FILE, *sorted(work.glob("layer_*"))]
+    processes = PartialState()
+    if processes.is_main_process:
+        save_stage(result, folder, dataclasses.replace(manifest, metrics=metrics), reports)
+    processes.wait_for_everyone()
+    return result, metrics
+
+
+def plan_manifest(
+    stage: StageRecipe,
+    model: Model,
+    teacher: Checkpoint | None,
+    speech: Speech | None,
+    dev: Speech | None,
+) -> Manifest:
+    """What the manifest of a stage will say, but for its results; arguments as in `perform`."""
+    again = stage.stage == "factorize" and model.checkpoint.embedding.rank is not None
+    taught = stage.stage == "distill" or again
+    return Manifest(
+        stage=stage.stage,
+        parent=fingerprint(model.checkpoint),
+        teacher=fingerprint(teacher) if teacher and taught else None,
+        settings=stage.settings,
+        data=(speech.fingerprints if speech else {}) | (dev.fingerprints if dev else {}),
+        seed=stage.training.seed if stage.training else 0,
+    )
+
+
+def save_stage(
+    model: Model, folder: Path, manifest: Manifest, reports: Sequence[Path] = ()
+) -> Path:
+    """Writes a stage folder: the model, reports beside it, and last the manifest.
+
+    Args:
+        model: the stage's result.
+        folder: replaced if it is an exported model.
+        manifest: without versions and layers, which are filled in.
+        reports: files to copy into the folder.
+    """
+    path = export_mlx(model.checkpoint, folder, dtype="float32", force=True)
+    for report in reports:
+        if report.is_file():
+            shutil.copy2(report, path / report.name)
+    write_manifest(path, dataclasses.replace(manifest, teacher_layers=model.groups))
+    return path
+
+
+def describe(metrics: dict[str, Any]) -> str:
+    """The scalar results of a stage in one line."""
+    plain = {k: v for k, v in metrics.items() if isinstance(v, int | float | str)}
+    return ", ".join(
+        f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in plain.items()
+    )
+
+
+def _short_hash(manifest: Manifest) -> str:
+    plain = dataclasses.asdict(manifest)
+    return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()[:8]
+
+
+def _train(
+    model: Model,
+    objective: Any,
+    training: TrainingSettings,
+    speech: Speech,
+    dev: Speech | None,
+    folder: Path,
+) -> tuple[Model, dict[str, Any]]:
+    prompts = Prompts.of(model.checkpoint, speech.windows.language)
+    module = Whisper.from_checkpoint(model.checkpoint)
+    accelerator = new_accelerator(training)
+    device = accelerator.device
+    if isinstance(objective, Distillation):
+        objective.teacher.to(device)
+    evaluate = Evaluator(dev.windows, prompts, objective, device=device) if dev else None
+    metrics = train(
+        module, objective, speech.windows, prompts, training, folder,
+        evaluate=evaluate, accelerator=accelerator,
+    )  # fmt: skip
+    checkpoint = dataclasses.replace(model.checkpoint, state=module.canonical_state())
+    checkpoint = _with_context(checkpoint, *speech.windows.audio_context)
+    return Model(checkpoint=checkpoint, groups=model.groups), metrics
+
+
+def _with_context(checkpoint: Checkpoint, context: str, margin: int) -> Checkpoint:
+    """The checkpoint as one for the audio context that it was trained in."""
+    if context == "dynamic":
+        return dataclasses.replace(checkpoint, audio_context="dynamic", audio_context_margin=margin)
+    if checkpoint.audio_context == "dynamic":
+        return dataclasses.replace(checkpoint, audio_context="full")
+    return checkpoint

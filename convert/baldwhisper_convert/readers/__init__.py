@@ -1,0 +1,1 @@
+"""Reading checkpoints: Hugging Face, OpenAI, CTranslate2, mlx-community, exported folders."""

@@ -1,0 +1,283 @@
+"""What each Whisper format means: dimensions, names, layouts, quantization, alignment heads.
+
+One function a format, each from files to `Weights` in canonical names. Differences between
+formats end here.
+"""
+
+from __future__ import annotations
+
+import re
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from baldwhisper_convert.checkpoint.key_maps import (
+    HF_DIMENSIONS,
+    HUGGING_FACE,
+    MLX_COMMUNITY,
+    OPENAI,
+    listed,
+    rename,
+)
+from baldwhisper_convert.checkpoint.state import Dimensions, Heads, State, sinusoids
+from baldwhisper_convert.checkpoint.vocabulary import Vocabulary
+from baldwhisper_convert.files import read_json
+from baldwhisper_convert.readers.ctranslate2 import read_ctranslate2
+from baldwhisper_convert.readers.weight_files import (
+    Tensors,
+    as_tensors,
+    find_weights,
+    load_tensors,
+    load_torch_file,
+)
+from baldwhisper_mlx.config import AudioContext, ModelConfig
+
+SIDECARS = ("config.json", "generation_config.json", "README.md")
+"""Files beside the weights that say how to read them."""
+
+_QUANTIZED = ("weight", "scales", "biases")
+_MLX_EXTRAS = ("model_type", "quantization", "quantization_config")
+
+
+class SourceWarning(UserWarning):
+    """Something about a source is wrong that its export can do without."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Weights:
+    """What the files of one checkpoint say, names already canonical, not yet checked."""
+
+    dims: Dimensions
+    state: State
+    alignment_heads: Heads | None
+    is_multilingual: bool | None = None
+    format: str
+    licence: str | None = None
+    vocabulary: Vocabulary | None = None
+    """Only where the weights' own files define it whole; otherwise it is looked for."""
+    audio_context: AudioContext = "full"
+    audio_context_margin: int = ModelConfig.audio_context_margin
+
+
+def read_weights(path: Path) -> Weights:
+    """Reads dimensions, weights and alignment heads from a folder or an OpenAI `.pt` file.
+
+    Raises:
+        FileNotFoundError: no weights, or a file they need is missing.
+        ValueError: not a Whisper, or damaged; the message names the file.
+    """
+    if path.is_file():
+        return _openai(path)
+    files = find_weights([file.name for file in path.iterdir()], str(path))
+    if files.kind == "ctranslate2":
+        return _ctranslate2(path / files.name)
+    config = _config(path)
+    tensors = load_tensors(files, path)
+    source = str(path / files.name)
+    if any("lora_" in name for name in tensors):
+        raise ValueError(f"{source}: has LoRA tensors; merge them (peft's merge_and_unload) first")
+    # The names tell the layout, not the file name: mlx-audio saves MLX names as
+    # model.safetensors beside a Hugging Face config.
+    if any(".mlp1." in name for name in tensors):
+        return _mlx_community(path, config, tensors, source)
+    dims = _dimensions(config, path)
+    if any(".mlp.0." in name for name in tensors):
+        state = _renamed(tensors, OPENAI, source)
+        kind = "OpenAI names in a folder"
+    else:
+        state, kind = _hugging_face(tensors, source), "Hugging Face"
+    return Weights(
+        dims=dims,
+        state=state,
+        alignment_heads=_generation_heads(path, dims),
+        is_multilingual=_is_multilingual(path),
+        format=kind,
+        licence=stated_licence(path),
+    )
+
+
+def _openai(path: Path) -> Weights:
+    """OpenAI's single file: a dictionary of `dims` and `model_state_dict`."""
+    if path.suffix in (".json", ".safetensors", ".npz") or path.name == "model.bin":
+        raise ValueError(f"{path}: give the folder it is in; only OpenAI's .pt is a model alone")
+    raw = load_torch_file(path)
+    if not isinstance(raw, dict) or not {"dims", "model_state_dict"} <= raw.keys():
+        raise ValueError(f"{path}: not OpenAI's format; expected `dims` and `model_state_dict`")
+    tensors = as_tensors(raw["model_state_dict"], f"{path}: model_state_dict")
+    return Weights(
+        dims=Dimensions.from_mapping(raw["dims"], str(path)),
+        state=_renamed(tensors, OPENAI, str(path)),
+        alignment_heads=None,
+        format="OpenAI",
+    )
+
+
+def _ctranslate2(path: Path) -> Weights:
+    dims, state = read_ctranslate2(path)
+    config = path.with_name("config.json")
+    raw = read_json(config) if config.is_file() else {}
+    if not isinstance(raw, dict):
+        raise ValueError(f"{config}: expected a JSON object")
+    return Weights(
+        dims=dims,
+        state=state,
+        alignment_heads=_heads(raw.get("alignment_heads"), dims, config),
+        format="CTranslate2",
+        licence=stated_licence(path.parent),
+    )
+
+
+def _hugging_face(tensors: Tensors, source: str) -> State:
+    """transformers' names, with or without `model.`; the tied output must be tied."""
+    plain: Tensors = {}
+    for name, tensor in tensors.items():
+        if plain.setdefault(name.removeprefix("model."), tensor) is not tensor:
+            raise ValueError(f"{source}: {name} occurs with and without the prefix `model.`")
+    output, embedding = plain.get("proj_out.weight"), plain.get("decoder.embed_tokens.weight")
+    if output is not None and embedding is not None and not torch.equal(output, embedding):
+        raise ValueError(
+            f"{source}: proj_out.weight differs from decoder.embed_tokens.weight; only models "
+            "that tie the two can be exported"
+        )
+    return _renamed(plain, HUGGING_FACE, source)
+
+
+def _mlx_community(path: Path, config: Any, tensors: Tensors, source: str) -> Weights:
+    """mlx-whisper's names and layout; quantized layers are expanded, positions recomputed."""
+    dims = _dimensions(config, path)
+    heads = tensors.get("alignment_heads")
+    tensors = _dequantized(tensors, config, source)
+    state = _renamed(tensors, MLX_COMMUNITY, source)
+    for name in ("encoder.conv1.weight", "encoder.conv2.weight"):
+        if name in state and state[name].ndim == 3:
+            state[name] = state[name].permute(0, 2, 1)
+    if "encoder.positional_embedding" not in state:
+        # mlx-whisper computes them too, so its checkpoints need not carry them.
+        state["encoder.positional_embedding"] = sinusoids(dims.n_audio_ctx, dims.n_audio_state)
+    found = _heads(None if heads is None else heads.tolist(), dims, Path(source))
+    return Weights(
+        dims=dims,
+        state=state,
+        alignment_heads=_generation_heads(path, dims) if found is None else found,
+        format="mlx-community",
+        licence=stated_licence(path),
+    )
+
+
+def _dequantized(tensors: Tensors, config: Any, source: str) -> Tensors:
+    """Expands MLX's affine quantization: every `weight` that has `scales` beside it."""
+    names = [name.removesuffix(".scales") for name in tensors if name.endswith(".scales")]
+    if not names:
+        return tensors
+    settings = config.get("quantization") or config.get("quantization_config")
+    if not isinstance(settings, dict):
+        raise ValueError(f"{source}: quantized, but config.json has no `quantization`")
+    import mlx.core as mx
+
+    plain = dict(tensors)
+    for name in names:
+        own = settings.get(name, settings)
+        affine = isinstance(own, dict) and own.get("mode", "affine") == "affine"
+        if not affine or not {f"{name}.weight", f"{name}.biases"} <= plain.keys():
+            raise ValueError(f"{source}: {name} is not quantized in MLX's affine mode")
+        packed, scales, biases = (plain.pop(f"{name}.{leaf}") for leaf in _QUANTIZED)
+        try:
+            weight = mx.dequantize(
+                mx.array(packed.numpy()),
+                mx.array(scales.float().numpy()),
+                mx.array(biases.float().numpy()),
+                group_size=own["group_size"],
+                bits=own["bits"],
+                stream=mx.cpu,
+            )
+            # Through numpy, which evaluates: MLX may report a shape that does not fit late.
+            plain[f"{name}.weight"] = torch.from_numpy(np.array(weight))
+        except (KeyError, TypeError, ValueError, RuntimeError) as error:
+            raise ValueError(f"{source}: {name} cannot be dequantized ({error})") from None
+    warnings.warn(
+        f"{source}: quantized to {settings.get('bits')} bits; what that lost stays lost",
+        SourceWarning,
+        stacklevel=2,
+    )
+    return plain
+
+
+def _renamed(tensors: Tensors, table: dict[str, str | None], source: str) -> State:
+    names = rename(tensors, table, source)
+    return {new: tensors[old] for old, new in names.items() if new is not None}
+
+
+def _config(folder: Path) -> dict[str, Any]:
+    config = read_json(folder / "config.json")
+    if not isinstance(config, dict):
+        raise ValueError(f"{folder / 'config.json'}: expected a JSON object")
+    kind = config.get("model_type", "whisper")
+    if kind != "whisper":
+        raise ValueError(f"{folder / 'config.json'}: model_type is {kind!r}, expected 'whisper'")
+    return config
+
+
+def _dimensions(config: dict[str, Any], folder: Path) -> Dimensions:
+    """Dimensions by a config of either kind: OpenAI's field names or transformers'."""
+    source = str(folder / "config.json")
+    if "n_mels" in config:
+        raw = {key: value for key, value in config.items() if key not in _MLX_EXTRAS}
+        return Dimensions.from_mapping(raw, source)
+    missing = {key for key in HF_DIMENSIONS.values() if key not in config}
+    if missing:
+        raise ValueError(f"{source}: missing {listed(missing)}")
+    if config.get("activation_function", "gelu") != "gelu" or config.get("scale_embedding"):
+        raise ValueError(f"{source}: not a plain Whisper (activation_function, scale_embedding)")
+    raw = {field: config[key] for field, key in HF_DIMENSIONS.items()}
+    return Dimensions.from_mapping(raw, source)
+
+
+def _generation_heads(folder: Path, dims: Dimensions) -> Heads | None:
+    path = folder / "generation_config.json"
+    if not path.is_file():
+        return None
+    raw = read_json(path)
+    return _heads(raw.get("alignment_heads") if isinstance(raw, dict) else None, dims, path)
+
+
+def _is_multilingual(folder: Path) -> bool | None:
+    path = folder / "generation_config.json"
+    raw = read_json(path) if path.is_file() else None
+    value = raw.get("is_multilingual") if isinstance(raw, dict) else None
+    return value if isinstance(value, bool) else None
+
+
+def _heads(raw: Any, dims: Dimensions, path: Path) -> Heads | None:
+    """Alignment heads, or None (with a warning) if they are another model's.
+
+    Pruned models are often saved with the generation config of the model they came from;
+    word times then need the default heads, everything else is unaffected.
+    """
+    if not raw:
+        return None
+    try:
+        heads = tuple((int(layer), int(head)) for layer, head in raw)
+    except (TypeError, ValueError):
+        raise ValueError(f"{path}: alignment_heads is not a list of pairs") from None
+    if all(0 <= la < dims.n_text_layer and 0 <= he < dims.n_text_head for la, he in heads):
+        return heads
+    warnings.warn(
+        f"{path}: alignment_heads names heads that this decoder of {dims.n_text_layer} layers "
+        "does not have; the default heads are used instead",
+        SourceWarning,
+        stacklevel=2,
+    )
+    return None
+
+
+def stated_licence(folder: Path) -> str | None:
+    """The `license:` of the front matter of the source's model card."""
+    card = folder / "README.md"
+    text = card.read_text(encoding="utf-8", errors="replace") if card.is_file() else ""
+    front = re.match(r"---\n(.*?)\n---", text, re.DOTALL)
+    found = re.search(r"^license:\s*([\w.-]+)\s*$", front[1], re.MULTILINE) if front else None
+    return found[1] if found else None

@@ -1,0 +1,66 @@
+"""Reads a checkpoint of any format, from a path or the hub."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from baldwhisper_convert.checkpoint.checkpoint import Checkpoint
+from baldwhisper_convert.readers import hub
+from baldwhisper_convert.readers.formats import SIDECARS, read_weights
+from baldwhisper_convert.readers.model_folder import is_model_folder, read_model_folder
+from baldwhisper_convert.readers.tokenizer import TOKENIZER_PATTERNS, find_vocabulary
+from baldwhisper_convert.readers.weight_files import find_weights
+
+
+def read_checkpoint(
+    source: str | Path, *, revision: str | None = None, tokenizer: str | None = None
+) -> Checkpoint:
+    """Reads a Whisper checkpoint.
+
+    Args:
+        source: a Hugging Face, CTranslate2 or mlx-community folder, an OpenAI `.pt` file, a
+            folder that export made, or a hub id. The local cache of the hub is asked first.
+        revision: branch, tag or commit, for a hub id.
+        tokenizer: path or hub id of the tokenizer, instead of the checkpoint's own if any.
+
+    Raises:
+        FileNotFoundError: nothing there; or no weights, or no tokenizer.
+        ValueError: not a Whisper, damaged or incomplete; the message names file and tensor.
+
+    Example:
+        >>> checkpoint = read_checkpoint("openai/whisper-base")  # doctest: +SKIP
+        >>> checkpoint.dims.n_text_layer  # doctest: +SKIP
+        6
+    """
+    path = hub.fetch(
+        str(source),
+        revision=revision,
+        allow=(*SIDECARS, *TOKENIZER_PATTERNS),
+        complete=_has_weights,
+        choose=lambda files: list(find_weights(files, str(source)).patterns),
+    )
+    weights = read_model_folder(path) if is_model_folder(path) else read_weights(path)
+    folder = path if path.is_dir() else None
+    vocabulary = weights.vocabulary if tokenizer is None else None
+    return Checkpoint(
+        dims=weights.dims,
+        state=weights.state,
+        vocabulary=vocabulary or find_vocabulary(folder, weights.dims.n_vocab, tokenizer),
+        alignment_heads=weights.alignment_heads,
+        is_multilingual=weights.is_multilingual,
+        # A folder of the hub's cache is named after its commit.
+        source=str(source) if Path(source).expanduser().exists() else f"{source}@{path.name}",
+        format=weights.format,
+        licence=weights.licence,
+        audio_context=weights.audio_context,
+        audio_context_margin=weights.audio_context_margin,
+    )
+
+
+def _has_weights(folder: Path) -> bool:
+    try:
+        names = [str(file.relative_to(folder)) for file in folder.iterdir()]
+        found = find_weights(names, str(folder))
+        return found.missing(folder) == []
+    except FileNotFoundError:
+        return False

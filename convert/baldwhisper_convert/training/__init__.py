@@ -1,0 +1,1 @@
+"""Training: losses, objectives, the loop, checkpoints, logs, evaluation."""

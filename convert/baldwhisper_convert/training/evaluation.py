@@ -1,0 +1,103 @@
+"""Development results while a student trains: distance to the teacher, and word errors."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+
+from baldwhisper_convert.data.batches import Mix, collate
+from baldwhisper_convert.data.prepared import SPEECH, Windows
+from baldwhisper_convert.data.word_errors import word_error_rate, words_wrong
+from baldwhisper_convert.model.greedy import decode_greedy, text_of
+from baldwhisper_convert.model.prompts import Prompts
+from baldwhisper_convert.model.whisper import Whisper
+
+FIXED = Mix(timestamps=0.5, prompts=0.0)
+"""Half of the windows with timestamps, always the same ones."""
+
+FULL = 1500
+"""Encoder positions of 30 s."""
+MOST_SHORT = 4
+"""Times as many short windows at once as of 30 s: the loss holds a vocabulary for every token."""
+
+
+class Evaluator:
+    """Scores a model on development windows.
+
+    Args:
+        data: the windows; their transcripts are the references.
+        prompts: special tokens.
+        objective: what training minimizes; its terms are reported too, if it is given.
+        batch_size: windows of 30 s at once; of short ones four times as many.
+        device: torch device.
+    """
+
+    def __init__(
+        self,
+        data: Windows,
+        prompts: Prompts,
+        objective: nn.Module | None = None,
+        *,
+        batch_size: int = 8,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        self.data, self.prompts, self.objective = data, prompts, objective
+        self.batch_size, self.device = batch_size, torch.device(device)
+
+    def __call__(self, model: Whisper) -> dict[str, float]:
+        """Mean loss terms, and `wer`, which is the score."""
+        parts = self.parts()
+        results = self.losses(model, parts) if self.objective else {}
+        wer = self.wer(model, parts)
+        return results | {"wer": wer, "score": wer}
+
+    def parts(self) -> list[list[int]]:
+        """All windows, in batches of like length; more of short ones go at once."""
+        windows = self.data.windows
+        parts: list[list[int]] = [[]]
+        for i in sorted(range(len(windows)), key=lambda i: windows[i].positions):
+            padded = windows[i].positions * (len(parts[-1]) + 1)
+            if len(parts[-1]) == MOST_SHORT * self.batch_size or padded > self.batch_size * FULL:
+                parts.append([])
+            parts[-1].append(i)
+        return [part for part in parts if part]
+
+    @torch.no_grad()
+    def losses(self, model: Whisper, parts: Sequence[Sequence[int]]) -> dict[str, float]:
+        """Every loss term and metric, averaged over positions."""
+        sums: dict[str, float] = {}
+        positions = 0
+        for part in parts:
+            batch = collate(self.data, part, self.prompts, FIXED).to(self.device)
+            terms = self.objective(model, batch) if self.objective else None
+            if terms is not None:
+                positions += terms.positions
+                for name, value in (terms.losses | terms.metrics).items():
+                    sums[name] = sums.get(name, 0.0) + float(value)
+        return {name: value / max(1, positions) for name, value in sums.items()}
+
+    def wer(self, model: Whisper, parts: Sequence[Sequence[int]]) -> float:
+        """Word error rate of greedy decoding without timestamps."""
+        heard = self.hear(model, parts)
+        return word_error_rate([self.data.windows[i].text for i in heard], list(heard.values()))
+
+    def word_errors(self, model: Whisper) -> list[tuple[int, int]]:
+        """Errors and words of every window of speech, in order; decoded as for `wer`."""
+        heard = self.hear(model, self.parts())
+        return [words_wrong(self.data.windows[i].text, heard[i]) for i in sorted(heard)]
+
+    @torch.no_grad()
+    def hear(self, model: Whisper, parts: Sequence[Sequence[int]]) -> dict[int, str]:
+        """Text of each window of speech, decoded greedily without timestamps, by its number."""
+        texts: dict[int, str] = {}
+        for part in parts:
+            spoken = [i for i in part if self.data.windows[i].kind == SPEECH]
+            if not spoken:
+                continue
+            batch = collate(self.data, spoken, self.prompts, FIXED).to(self.device)
+            states, mask = batch.encode(model)
+            rows = decode_greedy(model, states, mask, self.prompts, timestamps=False)
+            texts |= dict(zip(spoken, text_of(rows, self.prompts), strict=True))
+        return texts

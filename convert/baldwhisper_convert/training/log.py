@@ -1,0 +1,102 @@
+"""A run's log: one JSON line a step, curves as a picture, TensorBoard if it is installed."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from baldwhisper_convert.files import write_atomically
+
+LOG_FILE, CURVES_FILE = "log.jsonl", "curves.png"
+
+
+class Logbook:
+    """Appends to a run's log; lines after `step`, left by a killed run, are dropped first."""
+
+    def __init__(self, folder: Path, step: int, *, enabled: bool = True) -> None:
+        self.folder, self.enabled = folder, enabled
+        self._board: Any = None
+        if not enabled:
+            return
+        path = folder / LOG_FILE
+        kept = [row for row in read_log(path) if row["step"] <= step]
+        # A run killed just after it was resumed must not lose the log of its first part.
+        write_atomically(path, "".join(json.dumps(row) + "\n" for row in kept))
+        self._file = path.open("a", encoding="utf-8")
+        if importlib.util.find_spec("tensorboard"):
+            from torch.utils.tensorboard import SummaryWriter
+
+            self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1)
+
+    def write(self, *, step: int, **values: Any) -> None:
+        """Logs one line; nested mappings are one group of curves."""
+        if not self.enabled:
+            return
+        self._file.write(json.dumps({"step": step} | _rounded(values)) + "\n")
+        self._file.flush()
+        for name, value in values.items():
+            group = value if isinstance(value, Mapping) else {"": value}
+            for key, number in group.items():
+                if self._board and isinstance(number, int | float):
+                    self._board.add_scalar(f"{name}/{key}".rstrip("/"), number, step)
+
+    def close(self) -> None:
+        """Draws the curves."""
+        if self.enabled:
+            self._file.close()
+            if self._board:
+                self._board.close()
+            plot_curves(self.folder / LOG_FILE, self.folder / CURVES_FILE)
+
+
+def read_log(path: Path) -> list[dict[str, Any]]:
+    """The lines of a log; a last one cut short is left out."""
+    if not path.is_file():
+        return []
+    rows = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            rows.append(json.loads(line))
+        except json.JSONDecodeError:
+            break
+    return rows
+
+
+def plot_curves(log: Path, picture: Path) -> None:
+    """Draws losses and development results over steps; nothing without matplotlib."""
+    if not importlib.util.find_spec("matplotlib"):
+        return
+    from matplotlib.figure import Figure
+
+    rows = read_log(log)
+    steps = [row for row in rows if "loss" in row]
+    looks = [row for row in rows if "dev" in row]
+    figure = Figure(figsize=(10, 4), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    hidden = {"step", "epoch", "seconds", "lr", "norm", "agreement"}
+    for name in sorted({key for row in steps for key in row} - hidden):
+        left.plot([r["step"] for r in steps], [r.get(name) for r in steps], label=name, lw=0.8)
+    left.set(xlabel="step", ylabel="loss", yscale="log", title="training")
+    for name in sorted({key for row in looks for key in row["dev"]} - {"score"}):
+        values = [row["dev"].get(name) for row in looks]
+        right.plot([row["step"] for row in looks], values, "o-", label=name, ms=3)
+    right.set(xlabel="step", title="development")
+    for axes in (left, right):
+        axes.grid(alpha=0.3)
+        if axes.lines:
+            axes.legend()
+    figure.savefig(picture, dpi=120)
+
+
+def _rounded(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        name: _rounded(value)
+        if isinstance(value, Mapping)
+        else float(f"{value:.6g}")
+        if isinstance(value, float)
+        else value
+        for name, value in values.items()
+    }

@@ -1,0 +1,263 @@
+"""The training loop: deterministic batches, exact resume, any number of processes.
+
+Accelerate carries devices, processes and precision. Everything random is drawn from the seed
+and the number of the step, never from a running generator, so a run that was killed and
+resumed, or spread over processes, takes the same steps as one that was not.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+import random
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from baldwhisper_convert.data.batches import Batch, collate, epochs
+from baldwhisper_convert.data.prepared import Windows
+from baldwhisper_convert.model.prompts import Prompts
+from baldwhisper_convert.model.whisper import Whisper
+from baldwhisper_convert.training.checkpoints import Progress, RunFolder
+from baldwhisper_convert.training.ema import Average
+from baldwhisper_convert.training.log import Logbook
+from baldwhisper_convert.training.objectives import Terms
+from baldwhisper_convert.training.settings import TrainingSettings, parameter_groups, rate
+
+Evaluate = Callable[[Whisper], dict[str, float]]
+"""Development results of a model; "score" among them, smaller is better."""
+
+
+class Learner(nn.Module):
+    """Model and objective in one module, so that data-parallel wrappers see one forward."""
+
+    def __init__(self, model: Whisper, objective: nn.Module) -> None:
+        super().__init__()
+        self.model, self.objective = model, objective
+
+    def forward(self, batch: Batch) -> Terms:
+        """The objective's terms."""
+        terms: Terms = self.objective(self.model, batch)
+        return terms
+
+
+def train(
+    model: Whisper,
+    objective: nn.Module,
+    data: Windows,
+    prompts: Prompts,
+    settings: TrainingSettings,
+    folder: Path,
+    *,
+    evaluate: Evaluate | None = None,
+    accelerator: Accelerator | None = None,
+) -> dict[str, Any]:
+    """Trains a model in place, or goes on where the run in `folder` stopped.
+
+    Args:
+        model: is left with the best weights by development score, or without `evaluate` with
+            the last ones (averaged, if `ema` is set).
+        objective: an `Objective` module.
+        data: prepared windows.
+        prompts: special tokens of the model's vocabulary.
+        settings: how.
+        folder: of the run: checkpoint, best weights, `log.jsonl`, curves.
+        evaluate: development results.
+        accelerator: device and processes; by default Accelerate's choice.
+
+    Returns:
+        Steps, seconds, and the best development results (in the main process).
+
+    Raises:
+        ValueError: a batch size that processes and accumulation do not divide, too little
+            data or data that does not fit what is to learn, or a loss or gradient that is not
+            finite.
+        BlockingIOError: another process trains in `folder`.
+    """
+    run_folder = RunFolder(folder)
+    if (results := run_folder.finished(model)) is not None:
+        return results
+    accelerator = accelerator or new_accelerator(settings)
+    main = accelerator.is_main_process
+    with run_folder.held() if main else contextlib.nullcontext():
+        run = _Run(model, objective, data, prompts, settings, accelerator)
+        return run.go(run_folder, evaluate)
+
+
+def new_accelerator(settings: TrainingSettings) -> Accelerator:
+    """Accelerate's choice of device and processes, in the settings' precision.
+
+    Accelerate keeps the precision of a process's first accelerator; stages may have their own.
+
+    Raises:
+        ValueError: torchrun started several processes, which Accelerate takes for one each.
+    """
+    kept = AcceleratorState._shared_state
+    if kept and AcceleratorState().mixed_precision != settings.mixed_precision:
+        AcceleratorState._reset_state()
+    accelerator = Accelerator(mixed_precision=settings.mixed_precision)
+    processes = int(os.environ.get("WORLD_SIZE", 1))
+    if accelerator.num_processes != processes:
+        raise ValueError(
+            f"started as one of {processes} processes, but Accelerate finds no devices for them; "
+            "for processes on CPUs set ACCELERATE_USE_CPU=1"
+        )
+    return accelerator
+
+
+class _Run:
+    def __init__(
+        self,
+        model: Whisper,
+        objective: nn.Module,
+        data: Windows,
+        prompts: Prompts,
+        settings: TrainingSettings,
+        accelerator: Accelerator,
+    ) -> None:
+        parts = accelerator.num_processes * settings.accumulate
+        if settings.batch_size % parts:
+            raise ValueError(
+                f"batch_size {settings.batch_size} cannot be divided by {parts} "
+                "(processes times accumulate)"
+            )
+        if len(data.windows) < parts:
+            raise ValueError(f"{len(data.windows)} windows are too few to train on")
+        self.model, self.settings, self.accelerator = model, settings, accelerator
+        self.data, self.prompts = data, prompts
+        model.set_dropout(settings.dropout)
+        learner = Learner(model, objective)
+        groups = parameter_groups(model, objective, settings)
+        if not data.is_mel and any(p.requires_grad for p in model.encoder.parameters()):
+            raise ValueError(
+                "the prepared data is encoder states, from which no encoder learns; "
+                "freeze `encoder.*` or prepare log-mel"
+            )
+        self.late = [group.pop("late") for group in groups]
+        per_epoch = max(1, len(data.windows) // settings.batch_size)
+        self.steps = max(1, round(settings.epochs * per_epoch))
+        optimizer = torch.optim.AdamW(
+            groups, lr=settings.learning_rate, betas=(0.9, 0.98), fused=True
+        )
+        self.learner, self.optimizer = accelerator.prepare(learner, optimizer)
+        self.average = Average(model, settings.ema) if settings.ema else None
+
+    def go(self, folder: RunFolder, evaluate: Evaluate | None) -> dict[str, Any]:
+        settings, main = self.settings, self.accelerator.is_main_process
+        progress = folder.resume(self.accelerator, self.average) or Progress()
+        batches = epochs(self.data, settings.batch_size, settings.seed, start=progress.step)
+        log = Logbook(folder.path, progress.step, enabled=main)
+        bar = tqdm(total=self.steps, initial=progress.step, unit="step", disable=not main)
+        began, saved = time.monotonic() - progress.seconds, time.monotonic()
+        while progress.step < self.steps and not progress.stopped:
+            epoch, windows = next(batches)
+            row = self._step(progress.step, epoch, windows)
+            progress.step += 1
+            progress.seconds = time.monotonic() - began
+            log.write(step=progress.step, epoch=epoch, seconds=round(progress.seconds, 1), **row)
+            bar.set_postfix(loss=f"{row['loss']:.3f}")
+            bar.update()
+            last = progress.step == self.steps
+            every = settings.evaluate_every
+            if evaluate and (last or (every and progress.step % every == 0)):
+                self._look(evaluate, folder, progress, log)
+            due = time.monotonic() - saved > 60 * settings.checkpoint_minutes
+            if not last and self._agreed(due):
+                folder.save(self.accelerator, progress, self.average)
+                saved = time.monotonic()
+        bar.close()
+        log.close()
+        metrics = {"steps": progress.step, "seconds": round(progress.seconds, 1)} | progress.best
+        self._keep(folder, progress, metrics)
+        return metrics
+
+    def _step(self, step: int, epoch: int, windows: Sequence[int]) -> dict[str, float]:
+        """One step of the optimizer; the mean of every term over all positions."""
+        settings, accelerator = self.settings, self.accelerator
+        rank, processes = accelerator.process_index, accelerator.num_processes
+        torch.manual_seed(random.Random(f"{settings.seed}/{step}/{rank}").getrandbits(63))
+        self.learner.train()
+        mine = windows[rank::processes]
+        seed = settings.seed
+        batches = [
+            collate(
+                self.data, mine[i :: settings.accumulate], self.prompts, settings.mix,
+                seed=seed, epoch=epoch,
+            ).to(accelerator.device)
+            for i in range(settings.accumulate)
+        ]  # fmt: skip
+        positions = torch.tensor(float(sum(int(b.mask.sum()) for b in batches)))
+        total = accelerator.reduce(positions.to(accelerator.device), "sum").item()
+        for group, late in zip(self.optimizer.param_groups, self.late, strict=True):
+            group["lr"] = settings.learning_rate * rate(step, self.steps, settings, late=late)
+        sums: dict[str, Tensor] = {}
+        for i, batch in enumerate(batches):
+            last = i == len(batches) - 1
+            with accelerator.no_sync(self.learner) if not last else accelerator.autocast():
+                terms = self.learner(batch)
+            loss = torch.stack(list(terms.losses.values())).sum()
+            # Processes' gradients are averaged, so the sum is scaled back by their number.
+            accelerator.backward(loss * processes / total)
+            for name, value in (terms.losses | terms.metrics).items():
+                value = torch.as_tensor(value, dtype=torch.float32).detach()
+                sums[name] = sums.get(name, torch.zeros(())) + value.cpu()
+        norm = float(accelerator.clip_grad_norm_(self.learner.parameters(), settings.clip))
+        stacked = accelerator.reduce(torch.stack(list(sums.values())).to(accelerator.device), "sum")
+        row = {name: value / total for name, value in zip(sums, stacked.tolist(), strict=True)}
+        row["loss"] = sum(row[name] for name in terms.losses)
+        # In fp16 an infinite gradient is normal: the step is skipped and the scale lowered.
+        if not math.isfinite(row["loss"]) or (
+            not math.isfinite(norm) and settings.mixed_precision != "fp16"
+        ):
+            raise ValueError(
+                f"the loss or its gradient is not finite at step {step + 1}; "
+                "lower the learning rate"
+            )
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        if self.average:
+            self.average.update(self.model, step)
+        return row | {"norm": norm, "lr": self.optimizer.param_groups[0]["lr"]}
+
+    def _look(
+        self, evaluate: Evaluate, folder: RunFolder, progress: Progress, log: Logbook
+    ) -> None:
+        """Development results; keeps the weights if they are the best so far."""
+        patience_over = False
+        if self.accelerator.is_main_process:
+            with Average.applied(self.model, self.average):
+                self.model.eval()
+                results = evaluate(self.model)
+                better = results["score"] < progress.best.get("score", math.inf)
+                if better:
+                    folder.save_best(self.model)
+            log.write(step=progress.step, dev=results)
+            progress.best = results | {"best_step": progress.step} if better else progress.best
+            progress.looks_without_gain = 0 if better else progress.looks_without_gain + 1
+            patience = self.settings.patience
+            patience_over = 0 < patience <= progress.looks_without_gain
+        progress.stopped = self._agreed(patience_over)
+
+    def _agreed(self, answer: bool) -> bool:
+        """The main process's answer in every process; their clocks and scores may differ."""
+        accelerator = self.accelerator
+        flag = torch.tensor(float(answer and accelerator.is_main_process))
+        return bool(accelerator.reduce(flag.to(accelerator.device), "sum").item())
+
+    def _keep(self, folder: RunFolder, progress: Progress, metrics: dict[str, Any]) -> None:
+        self.accelerator.wait_for_everyone()
+        if self._agreed(bool(progress.best)):
+            folder.load_best(self.model)
+        elif self.average:
+            self.average.copy_to(self.model)
+        self.model.set_dropout(0.0)
+        self.model.eval()
+        folder.finish(self.accelerator, self.model, metrics)

@@ -1,0 +1,138 @@
+"""How a model is trained: the settings, the learning rate, and which parameters learn."""
+
+from __future__ import annotations
+
+import fnmatch
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any, Literal, get_args
+
+from torch import nn
+
+from baldwhisper_convert.data.batches import Mix
+
+Schedule = Literal["cosine", "linear", "constant"]
+Precision = Literal["no", "fp16", "bf16"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingSettings:
+    """How a model is trained.
+
+    Raises:
+        ValueError: a value out of range.
+    """
+
+    epochs: float = 3.0
+    """Passes over the data; parts of one are allowed."""
+    batch_size: int = 8
+    """Windows a step, over all processes and accumulated batches."""
+    accumulate: int = 1
+    """Batches a step is made of, in each process."""
+    learning_rate: float = 3e-4
+    schedule: Schedule = "cosine"
+    warmup: float = 0.05
+    """Share of the steps over which the rate rises from 0."""
+    weight_decay: float = 0.01
+    """AdamW's, on matrices only."""
+    clip: float = 1.0
+    """Largest norm of the gradient."""
+    dropout: float = 0.0
+    """Of the decoder's residual branches; a trained Whisper is lost at 0.05 (docs/log.md)."""
+    ema: float = 0.0
+    """Decay of the average of the weights; 0 for none. The average is what is kept."""
+    freeze: tuple[str, ...] = ("encoder.*",)
+    """Parameters that stay as they are (shell patterns on canonical names)."""
+    late: tuple[str, ...] = ()
+    """Parameters that start to learn later than the others."""
+    late_start: float = 0.3
+    """Share of the steps after which the late ones start."""
+    mix: Mix = field(default_factory=Mix)
+    mixed_precision: Precision = "no"
+    evaluate_every: int = 0
+    """Steps between two looks at the development data; 0 for one at the end only."""
+    patience: int = 0
+    """Looks without a better result after which training stops; 0 for never."""
+    checkpoint_minutes: float = 5.0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        positive = ("epochs", "batch_size", "accumulate", "learning_rate", "clip")
+        for name in (*positive, "checkpoint_minutes"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name} must be above 0, not {getattr(self, name)}")
+        for name in ("weight_decay", "evaluate_every", "patience"):
+            if not getattr(self, name) >= 0:
+                raise ValueError(f"{name} must not be negative, not {getattr(self, name)}")
+        for name in ("warmup", "dropout", "ema", "late_start"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(
+                    f"{name} must be at least 0 and below 1, not {getattr(self, name)}"
+                )
+        if self.schedule not in get_args(Schedule):
+            raise ValueError(f"schedule must be one of {get_args(Schedule)}, not {self.schedule!r}")
+        if self.mixed_precision not in get_args(Precision):
+            raise ValueError(f"mixed_precision must be one of {get_args(Precision)}")
+        object.__setattr__(self, "freeze", tuple(self.freeze))
+        object.__setattr__(self, "late", tuple(self.late))
+
+
+def matches(name: str, patterns: Iterable[str]) -> bool:
+    """Whether a parameter's canonical name fits one of the shell patterns."""
+    return any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)
+
+
+def rate(step: int, steps: int, settings: TrainingSettings, *, late: bool = False) -> float:
+    """Factor of the learning rate at a step: linear warm-up, then the schedule.
+
+    Args:
+        step: from 0.
+        steps: of the whole run.
+        settings: schedule, warm-up, and when the late parameters start.
+        late: whether it is for those; they warm up when they start, and join the others'
+            schedule.
+    """
+    start = math.ceil(settings.late_start * steps) if late else 0
+    warmup = max(1, math.ceil(settings.warmup * steps))
+    rise = min(1.0, max(0.0, (step - start + 1) / warmup))
+    done = min(1.0, step / max(1, steps))
+    fall = {
+        "cosine": 0.5 * (1 + math.cos(math.pi * done)),
+        "linear": 1 - done,
+        "constant": 1.0,
+    }[settings.schedule]
+    return rise * fall
+
+
+def parameter_groups(
+    model: nn.Module, objective: nn.Module, settings: TrainingSettings
+) -> list[dict[str, Any]]:
+    """Freezes what is to be frozen and groups the rest for AdamW.
+
+    Raises:
+        ValueError: a pattern fits no parameter, or nothing is left to train.
+    """
+    names = [name for name, _ in model.named_parameters()]
+    for pattern in (*settings.freeze, *settings.late):
+        if not any(matches(name, [pattern]) for name in names):
+            raise ValueError(f"no parameter is called {pattern!r}; they are named as {names[-1]!r}")
+    groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(not matches(name, settings.freeze))
+        if parameter.requires_grad:
+            key = (matches(name, settings.late), parameter.ndim > 1)
+            groups.setdefault(key, []).append(parameter)
+    if not groups:
+        raise ValueError("every parameter is frozen, so there is nothing to train")
+    own = [p for p in objective.parameters() if p.requires_grad]
+    if own:
+        groups.setdefault((False, False), []).extend(own)
+    return [
+        {
+            "params": parameters,
+            "weight_decay": settings.weight_decay if is_matrix else 0.0,
+            "late": late,
+        }
+        for (late, is_matrix), parameters in sorted(groups.items(), key=lambda item: item[0])
+    ]

@@ -1,0 +1,142 @@
+"""`baldwhisper-convert`: options, one-line errors, a quick --help, interruption."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from baldwhisper_convert.cli.main import main
+from baldwhisper_mlx import __version__
+from baldwhisper_mlx.config import ModelConfig
+from tests.support import tiny
+
+ROOT = Path(__file__).parents[3]
+
+
+def run(*arguments: str | Path) -> Result:
+    return CliRunner().invoke(main, [str(argument) for argument in arguments])
+
+
+def command(*arguments: str | Path) -> list[str]:
+    return [sys.executable, "-m", "baldwhisper_convert.cli.main", *map(str, arguments)]
+
+
+def environment() -> dict[str, str]:
+    return os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "convert")])}
+
+
+def test_export(tmp_path: Path, hf_folder: Path) -> None:
+    result = run("export", hf_folder, tmp_path / "m", "--dtype", "bfloat16")
+    assert result.exit_code == 0, result.output
+    assert result.output.startswith(f"{tmp_path / 'm'}: Hugging Face checkpoint as bfloat16, ")
+    assert ModelConfig.from_file(tmp_path / "m" / "config.json").dtype == "bfloat16"
+
+
+def test_options_reach_the_export(tmp_path: Path, openai_pt: Path, hf_folder: Path) -> None:
+    arguments = ("export", openai_pt, tmp_path / "m", "--tokenizer", hf_folder)
+    assert run(*arguments).exit_code == 0
+    result = run(*arguments, "--audio-context", "dynamic", "--force")
+    assert result.exit_code == 0, result.output
+    config = ModelConfig.from_file(tmp_path / "m" / "config.json")
+    assert (config.audio_context, config.dtype) == ("dynamic", "float16")
+
+
+def test_an_existing_destination_is_refused_before_the_source_is_read(tmp_path: Path) -> None:
+    (tmp_path / "m").mkdir()
+    result = run("export", tmp_path / "no such source", tmp_path / "m")
+    assert result.exit_code == 1
+    assert result.stderr == f"Error: {tmp_path / 'm'}: exists already; --force replaces it\n"
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ("nothing", "Error: nothing: no such file or folder, and not a hub id (owner/name)\n"),
+        (".", "Error: .: no weights there; looked for model.safetensors"),
+    ],
+)
+def test_errors_are_one_line_and_no_success(
+    source: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    result = run("export", source, "m")
+    assert result.exit_code == 1
+    assert result.stderr.startswith(message)
+    assert result.stderr.count("\n") == 1
+    assert not (tmp_path / "m").exists()
+
+
+def test_warnings_about_the_source_are_shown(hf_copy: Path, tmp_path: Path) -> None:
+    tiny.edit_json(hf_copy / "generation_config.json", alignment_heads=[[30, 1]])
+    result = run("export", hf_copy, tmp_path / "m")
+    assert result.exit_code == 0, result.output
+    assert result.stderr.startswith(f"Warning: {hf_copy}/generation_config.json: alignment_heads")
+    assert result.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [("export",), ("export", "a", "b", "--dtype", "int8"), ("nothing",), ("export", "a")],
+)
+def test_wrong_usage(arguments: tuple[str, ...]) -> None:
+    assert run(*arguments).exit_code == 2
+
+
+def test_version() -> None:
+    assert run("--version").output == f"baldwhisper-convert, version {__version__}\n"
+
+
+def test_help_names_every_option() -> None:
+    text = run("export", "--help").output
+    for option in ("--dtype", "--revision", "--tokenizer", "--force", "--audio-context"):
+        assert option in text
+
+
+def test_help_loads_nothing_heavy() -> None:
+    code = (
+        "import sys; from baldwhisper_convert.cli.main import main\n"
+        "try: main(['export', '--help'])\n"
+        "except SystemExit: pass\n"
+        "print(sorted({'torch', 'mlx.core', 'numpy', 'transformers'} & sys.modules.keys()))"
+    )
+    run = subprocess.run(
+        [sys.executable, "-c", code], env=environment(), capture_output=True, text=True, check=True
+    )
+    assert run.stdout.endswith("[]\n")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_export_leaves_nothing(
+    number: signal.Signals, tmp_path: Path, hf_folder: Path
+) -> None:
+    """The process is stopped inside the export, once its temporary folder is there."""
+    destination = tmp_path / "out" / "m"
+    code = (
+        "import signal, sys, time; from baldwhisper_convert.cli import main\n"
+        # A test run that was started in the background hands on an ignored SIGINT.
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        "from baldwhisper_convert.export import mlx\n"
+        "mlx._prove = lambda folder: (print('ready', flush=True), time.sleep(60))\n"
+        "main.main(sys.argv[1:])"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, "export", str(hf_folder), str(destination)],
+        env=environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "ready\n"
+    assert len(list(destination.parent.iterdir())) == 1
+    process.send_signal(number)
+    _, errors = process.communicate(timeout=30)
+    assert process.returncode not in (0, None)
+    assert "Traceback" not in errors
+    assert list(destination.parent.iterdir()) == []

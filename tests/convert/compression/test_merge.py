@@ -1,0 +1,131 @@
+"""The merge stage: methods, measurements before training, reports."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from baldwhisper_convert.checkpoint.checkpoint import Checkpoint
+from baldwhisper_convert.compression.layers import apply_plan, keep_plan
+from baldwhisper_convert.compression.merge import MergeSettings, all_choices, choices_table, merge
+from tests.support.tiny import tiny_checkpoint, tiny_dims
+from tests.support.tiny_batches import tiny_batches
+
+
+@pytest.fixture(scope="module")
+def teacher() -> Checkpoint:
+    return tiny_checkpoint(tiny_dims(n_text_layer=4), alignment_heads=((3, 0),))
+
+
+@pytest.mark.parametrize(
+    ("settings", "plan", "groups"),
+    [
+        (MergeSettings(), "merge 0+1,2+3", ((0, 1), (2, 3))),
+        (MergeSettings(groups=(1, 3)), "merge 0,1+2+3", ((0,), (1, 2, 3))),
+        (MergeSettings(method="upper"), "keep 1,3", ((0, 1), (2, 3))),
+        (MergeSettings(method="lower"), "keep 0,2", ((0,), (1, 2, 3))),
+        (MergeSettings(method="even"), "keep 0,3", ((0,), (1, 2, 3))),
+        (MergeSettings(method="even", layers=3), "keep 0,1,3", ((0,), (1,), (2, 3))),
+        (MergeSettings(method="random", layers=4), "keep 0,1,2,3", ((0,), (1,), (2,), (3,))),
+        (MergeSettings(method="keep", keep=(1, 2)), "keep 1,2", ((0, 1), (2, 3))),
+    ],
+)
+def test_methods(
+    teacher: Checkpoint, settings: MergeSettings, plan: str, groups: tuple[tuple[int, ...], ...]
+) -> None:
+    assert str(settings.plan(4)) == plan
+    student, found, metrics = merge(teacher, settings)
+    assert found == groups
+    assert student.dims.n_text_layer == len(groups)
+    assert metrics == {}
+
+
+def test_every_group_may_have_its_own_weights() -> None:
+    settings = MergeSettings(weights=((0.0, 1.0), (1.0, 3.0)))
+    assert settings.plan(4).weights == ((0.0, 1.0), (0.25, 0.75))
+
+
+def test_random_layers_follow_the_seed() -> None:
+    plans = {str(MergeSettings(method="random", seed=seed).plan(12)) for seed in range(10)}
+    assert len(plans) > 5
+
+
+def test_report(teacher: Checkpoint, tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    student, _, metrics = merge(teacher, MergeSettings(), tiny_batches(), tmp_path / "report")
+    assert student.dims.n_text_layer == 2
+    files = {path.name: path for path in (tmp_path / "report").iterdir()}
+    assert files.keys() == {
+        "layer_similarity.json",
+        "layer_similarity.png",
+        "layer_choices.json",
+    }
+    assert files["layer_similarity.png"].read_bytes().startswith(b"\x89PNG")
+    assert json.loads(files["layer_similarity.json"].read_text()) == metrics["similarity"]
+    choices = json.loads(files["layer_choices.json"].read_text())
+    assert choices == metrics["choices"]
+    assert [choice["kl"] for choice in choices] == sorted(choice["kl"] for choice in choices)
+    assert {"merge 0+1,2+3", "keep 1,3", "keep 0,2", "keep 0,3"} <= {c["plan"] for c in choices}
+    own = next(choice for choice in choices if choice["plan"] == "merge 0+1,2+3")
+    assert metrics["kl"] == own["kl"]
+    assert metrics["positions"] == 2 * (7 + 6)
+
+
+def test_search_keeps_the_choice_closest_to_the_teacher(teacher: Checkpoint) -> None:
+    # A layer whose outputs are zero adds nothing, so leaving it out changes nothing.
+    state = dict(teacher.state)
+    for part in ("attn.out", "cross_attn.out", "mlp.2"):
+        for kind in ("weight", "bias"):
+            name = f"decoder.blocks.2.{part}.{kind}"
+            state[name] = torch.zeros_like(state[name])
+    idle = tiny_checkpoint(teacher.dims, state=state, alignment_heads=((3, 0),))
+    settings = MergeSettings(method="search", layers=3)
+    student, groups, metrics = merge(idle, settings, tiny_batches())
+    assert metrics["plan"] == "keep 0,1,3"
+    assert metrics["kl"] == pytest.approx(0, abs=1e-6)
+    assert metrics["top1"] == 1.0
+    assert groups == ((0,), (1,), (2, 3))
+    assert len(metrics["choices"]) == 4
+    assert metrics["choices"][1]["kl"] > 1e-3
+    expected = apply_plan(idle, keep_plan(4, [0, 1, 3])).state
+    assert all(torch.equal(student.state[name], expected[name]) for name in expected)
+    assert choices_table(metrics).splitlines()[0].startswith("> keep 0,1,3")
+    assert choices_table(metrics, most=1).endswith("and 3 worse")
+
+
+def test_a_search_needs_speech(teacher: Checkpoint) -> None:
+    with pytest.raises(ValueError, match="needs speech"):
+        merge(teacher, MergeSettings(method="search"))
+
+
+def test_searches_that_would_not_end() -> None:
+    assert len(all_choices(6, 3)) == 20
+    with pytest.raises(ValueError, match="601080390 ways to keep 16 of 32"):
+        all_choices(32, 16)
+    with pytest.raises(ValueError, match="0 ways"):
+        all_choices(3, 4)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"method": "drop"}, "method must be one of"),
+        ({"alpha": 0.0, "beta": 0.0}, "nor both 0"),
+        ({"weights": ((1.0, 1.0), (0.0, 0.0))}, "nor both 0"),
+        ({"alpha": -0.1}, "not be negative"),
+        ({"keep": (1,)}, 'go with method = "keep"'),
+        ({"method": "keep"}, 'go with method = "keep"'),
+        ({"layers": -1}, "layers must be at least 1"),
+    ],
+)
+def test_bad_settings(fields: dict[str, object], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        MergeSettings(**fields)  # type: ignore[arg-type]
+
+
+def test_settings_from_toml_lists() -> None:
+    settings = MergeSettings(groups=[2, 2], weights=[[0, 1], [1, 1]])  # type: ignore[arg-type]
+    assert settings == MergeSettings(groups=(2, 2), weights=((0, 1), (1, 1)))

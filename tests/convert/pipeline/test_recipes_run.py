@@ -1,0 +1,170 @@
+"""The recipes of the repository on tiny models and stand-ins of their data.
+
+They run as they stand but for the number of passes over the data, which is one.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from click.testing import CliRunner
+
+import baldwhisper_mlx
+from baldwhisper_convert.cli.main import main
+from baldwhisper_convert.pipeline.manifest import read_manifest
+from baldwhisper_convert.pipeline.recipe import read_recipe
+from baldwhisper_convert.training.log import LOG_FILE, read_log
+from baldwhisper_mlx.config import SAMPLE_RATE
+from benchmarks.reproduction import measure
+from tests.support.tiny import tiny_dims, tiny_hf_folder, tiny_hf_model
+from tests.support.tiny_speech import sound, tiny_speech
+
+ROOT = Path(__file__).resolve().parents[3]
+
+
+def run(recipe: Path, folder: Path, teacher: Path, data: dict[str, Path]) -> None:
+    """Runs a copy of the recipe in which every training passes over the data once."""
+    text, times = re.subn(r"^epochs = \d+$", "epochs = 1", recipe.read_text("utf-8"), flags=re.M)
+    assert times == 3
+    short = folder / recipe.name
+    short.write_text(text, encoding="utf-8")
+    given = [word for name, source in data.items() for word in ("--data", f"{name}={source}")]
+    arguments = ["run", str(short), "--teacher", str(teacher), "--output", str(folder / "out")]
+    result = CliRunner().invoke(main, [*arguments, *given])
+    assert result.exit_code == 0, result.output
+
+
+def wide_teacher(folder: Path, layers: int) -> Path:
+    """As wide as rank 96 needs, with so many decoder layers."""
+    width = {"n_audio_state": 128, "n_text_state": 128}
+    dims = tiny_dims(**width, n_audio_layer=1, n_text_layer=layers)
+    return tiny_hf_folder(folder, tiny_hf_model(dims))
+
+
+@pytest.fixture(scope="module")
+def teacher(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """With pairs of decoder layers."""
+    return wide_teacher(tmp_path_factory.mktemp("teacher") / "model", layers=4)
+
+
+def jeli_asr(folder: Path, train: int = 17) -> Path:
+    """The schema of RobotsMali/jeli-asr: audio, duration, bam and french; splits train and test."""
+    import datasets
+
+    folder.mkdir()
+    for split, count in (("train", train), ("test", 2)):
+        columns: dict[str, list[object]] = {"audio": [], "duration": [], "bam": [], "french": []}
+        for number in range(count):
+            seconds = 0.4 + number % 3 / 4
+            file = io.BytesIO()
+            soundfile.write(file, sound(seconds, number), SAMPLE_RATE, format="WAV")
+            columns["audio"].append({"bytes": file.getvalue(), "path": f"{split}-{number}.wav"})
+            columns["duration"].append(seconds)
+            columns["bam"].append(f"i ni ce {number}")
+            columns["french"].append(f"bonjour {number}")
+        data = datasets.Dataset.from_dict(columns).cast_column("audio", datasets.Audio())
+        data.to_parquet(folder / f"{split}-00000-of-00001.parquet")
+    return folder
+
+
+def check(folder: Path, dynamic: bool, layers: int = 2) -> None:
+    """All stages are there, and the last one has so many decoder layers and transcribes."""
+    kinds = ["finetune", "merge", "distill", "factorize", "distill"]
+    names = [f"{number:02}-{kind}" for number, kind in enumerate(kinds, start=1)]
+    assert [path.name for path in sorted(folder.glob("0*"))] == names
+    for name, kind in zip(names, kinds, strict=True):
+        manifest = read_manifest(folder / name)
+        assert manifest is not None
+        assert manifest.stage == kind
+    loaded = baldwhisper_mlx.load_model(folder / names[-1])
+    assert loaded.config.audio_context == ("dynamic" if dynamic else "full")
+    assert (loaded.config.n_text_layer, loaded.config.embedding_rank) == (layers, 96)
+    heard = baldwhisper_mlx.transcribe(np.zeros(8000, np.float32), loaded, temperature=0.0)
+    assert heard.duration == 0.5
+
+
+def test_bambara(teacher: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import datasets
+
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    datasets.disable_progress_bars()
+    source = jeli_asr(tmp_path / "jeli-asr")
+    data = {"train": source, "dev": source}
+    run(ROOT / "recipes/bambara-jeli-asr.toml", tmp_path, teacher, data)
+    check(tmp_path / "out", dynamic=False)
+    sizes = [
+        len(path.read_text(encoding="utf-8").splitlines())
+        for path in sorted(tmp_path.glob("out/prepared/*/windows.jsonl"))
+    ]
+    assert sizes == [1, 16]  # dev is what training does not see
+
+
+def mboshi(recipe: Path, folder: Path, teacher: Path) -> None:
+    """Runs one of the recipes for Mboshi on 16 clips and 3 to choose by."""
+    names = set(read_recipe(recipe).data)
+    assert names == {"train", "dev", "states", "dev_states"}
+    speech = {name: tiny_speech(folder / name, n) for name, n in (("train", 16), ("dev", 3))}
+    data = {name: speech["dev" if name.startswith("dev") else "train"] for name in names}
+    run(recipe, folder, teacher, data)
+
+
+def test_mboshi_with_kept_layers(tmp_path: Path) -> None:
+    teacher = wide_teacher(tmp_path / "teacher", layers=6)
+    mboshi(ROOT / "recipes/mboshi-kept.toml", tmp_path, teacher)
+    check(tmp_path / "out", dynamic=True, layers=3)
+    manifest = read_manifest(tmp_path / "out/02-merge")
+    assert manifest is not None
+    assert manifest.settings["merge"]["keep"] == [0, 3, 5]
+    (states,) = tmp_path.glob("out/prepared/states-*/windows.jsonl")
+    assert len(states.read_text(encoding="utf-8").splitlines()) == 3 * 16
+
+
+def test_mboshi(teacher: Path, tmp_path: Path) -> None:
+    mboshi(ROOT / "recipes/mboshi.toml", tmp_path, teacher)
+    check(tmp_path / "out", dynamic=True)
+    config = json.loads((tmp_path / "out/03-distill/config.json").read_text(encoding="utf-8"))
+    assert config["audio_context"] == "dynamic"
+    variants(tmp_path / "out", tmp_path / "variants")
+
+
+def variants(run: Path, output: Path) -> None:
+    """Some variants of benchmarks.reproduction: trained once, compared within a group."""
+    results = output.with_suffix(".json")
+    arguments = [str(run), "--output", str(output), "--results", str(results), "--epochs", "1"]
+    for name in ("merged", "upper", "rank 96", "random start", "both at once", "one after"):
+        arguments += ["--only", name]
+    done = CliRunner().invoke(measure.main, [*arguments, "--share", "0.5"])
+    assert done.exit_code == 0, done.output
+    assert done.output.count("WER") == 11
+    found = json.loads(results.read_text(encoding="utf-8"))
+    rows = found["variants"]
+    assert list(rows) == [
+        "merged", "merged, another seed", "upper layers kept", "merged, no KL",
+        "merged equally", "merged, upper weighs ten", "merged, layers compared",
+        "sheared, rank 96", "random start", "both at once", "one after the other",
+    ]  # fmt: skip
+    assert (found["windows"], found["share"]) == (3, 0.5)
+    for first in ("merged", "sheared, rank 96"):
+        assert rows[first]["difference_interval"] == [0.0, 0.0]
+    assert rows["merged"]["parameters"] > rows["both at once"]["parameters"]
+    first_losses = {
+        read_log(output / name / LOG_FILE)[0]["loss"] for name in ("merged", "merged--another-seed")
+    }
+    assert len(first_losses) == 2
+    turns = rows["one after the other"]
+    assert turns["steps"] == rows["both at once"]["steps"] == 2 * rows["merged"]["steps"]
+    assert turns["curve"][: len(rows["merged"]["curve"])] == rows["merged"]["curve"]
+    assert turns["parameters"] == rows["both at once"]["parameters"]
+    for name, row in rows.items():
+        assert row["curve"][-1][0] == row["steps"]
+        before = rows["merged"]["steps"] if name == "one after the other" else 0
+        best = min(rate for step, rate in row["curve"] if step > before)
+        assert 100 * row["wer"] == pytest.approx(100 * best, abs=0.01)
+    again = CliRunner().invoke(measure.main, arguments)
+    assert (again.exit_code, again.output) == (0, "")

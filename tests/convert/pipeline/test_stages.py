@@ -1,0 +1,115 @@
+"""What single stages take from the data they are given."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from baldwhisper_convert.compression.factorize import FactorizeSettings
+from baldwhisper_convert.data.prepared import SPEECH, Prepared
+from baldwhisper_convert.data.speech import open_speech, sample
+from baldwhisper_convert.data.texts import read_lines, text_fingerprint
+from baldwhisper_convert.model.prompts import Prompts
+from baldwhisper_convert.pipeline.recipe import StageRecipe
+from baldwhisper_convert.pipeline.stages import Model, plan_manifest, run_factorize
+from tests.support.tiny_prepared import teacher_checkpoint, tiny_prepared
+
+RARE = 7  # a byte token that no window has by itself
+
+
+def edit_windows(folder: Path, change: Any) -> None:
+    path = folder / "windows.jsonl"
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    path.write_text("".join(json.dumps(change(row)) + "\n" for row in rows))
+
+
+def test_factorize_counts_the_tokens_of_windows_it_does_not_calibrate_on(tmp_path: Path) -> None:
+    def repeat(row: dict[str, Any]) -> dict[str, Any]:
+        first = row["number"] == 0
+        return row | {"tokens": row["tokens"] if first else [RARE] * 40}
+
+    tiny_prepared(tmp_path / "speech", 12, silence=0)
+    edit_windows(tmp_path / "speech", repeat)
+    speech = open_speech([str(tmp_path / "speech")])
+    model = Model(checkpoint=teacher_checkpoint(), groups=((0,), (1,), (2,)))
+    settings = FactorizeSettings(rank=8, dense_rows=1)
+    (student, metrics) = run_factorize(model, settings, speech, speech, count=1)
+    assert metrics["calibration_positions"] < 40
+    assert student.checkpoint.state["decoder.token_embedding.dense_ids"].tolist() == [RARE]
+
+
+def test_factorize_counts_the_tokens_of_texts(tmp_path: Path) -> None:
+    tiny_prepared(tmp_path / "speech", 12, silence=0)
+    text = tmp_path / "text.jsonl"
+    text.write_text(json.dumps({"text": "z" * 2000}) + "\n", "utf-8")
+    model = Model(checkpoint=teacher_checkpoint(), groups=((0,), (1,), (2,)))
+    settings = FactorizeSettings(rank=8, dense_rows=1)
+    kept = []
+    for texts in ((), (text,)):
+        speech = open_speech([str(tmp_path / "speech")], texts)
+        student, _ = run_factorize(model, settings, speech, speech, count=1)
+        kept += student.checkpoint.state["decoder.token_embedding.dense_ids"].tolist()
+    prompts = Prompts.of(teacher_checkpoint(), speech.windows.language)
+    assert kept[1] in prompts.tokenizer.encode("zzzz")
+    assert kept[0] not in prompts.tokenizer.encode("zzzz")
+    assert speech.fingerprints["text.jsonl"] == text_fingerprint(text)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("a.jsonl", b'{"text": "x"}\n{"txt": "y"}\n', 'line 2 has no "text"'),
+        ("a.jsonl", b'{"text": 3}\n', 'line 1 has no "text"'),
+        ("a.jsonl", b"[1]\n", 'line 1 has no "text"'),
+        ("a.jsonl", b"{\n", 'line 1 has no "text"'),
+        ("a.txt", b"\xff\xfe\n", "not UTF-8"),
+    ],
+)
+def test_bad_texts_are_refused(tmp_path: Path, name: str, content: bytes, message: str) -> None:
+    path = tmp_path / name
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=message):
+        list(read_lines(path))
+
+
+def test_texts_are_lines_without_the_empty_ones(tmp_path: Path) -> None:
+    plain, rows = tmp_path / "a.txt", tmp_path / "a.jsonl"
+    plain.write_text("one \n\n two\n", "utf-8")
+    rows.write_text('{"text": "one "}\n\n{"text": " two", "source": "x"}\n', "utf-8")
+    assert list(read_lines(plain)) == list(read_lines(rows)) == ["one", "two"]
+
+
+def test_a_factorized_student_is_factorized_again_only_with_a_teacher(tmp_path: Path) -> None:
+    tiny_prepared(tmp_path / "speech", 12, silence=0)
+    speech = open_speech([str(tmp_path / "speech")])
+    teacher, groups = teacher_checkpoint(), ((0,), (1,), (2,))
+    few, more = (FactorizeSettings(rank=8, dense_rows=rows) for rows in (1, 5))
+    student, _ = run_factorize(Model(checkpoint=teacher, groups=groups), few, speech, speech)
+    with pytest.raises(ValueError, match="name the teacher"):
+        run_factorize(student, more, speech, speech)
+    again, _ = run_factorize(student, more, speech, speech, teacher=teacher)
+    assert again.checkpoint.embedding.dense_rows == 5
+
+    stage = StageRecipe(stage="factorize", factorize=more, data=("speech",))
+    for model, taught in ((student, True), (Model(checkpoint=teacher, groups=groups), False)):
+        manifest = plan_manifest(stage, model, teacher, speech, None)
+        assert (manifest.teacher is not None) == taught
+
+
+def test_samples_are_spread_and_have_timestamps_only_if_asked(tmp_path: Path) -> None:
+    data = tiny_prepared(tmp_path / "speech", 40)
+    spoken = sum(window.kind == SPEECH for window in Prepared(tmp_path / "speech").windows)
+    prompts = Prompts.of(teacher_checkpoint(), data.language)
+    begin = prompts.tokenizer.timestamp_begin
+
+    def with_times(share: float) -> int:
+        batches = sample(data, prompts, 100, timestamps=share)
+        assert sum(len(batch.tokens) for batch in batches) == spoken
+        return sum(bool((row >= begin).any()) for batch in batches for row in batch.tokens)
+
+    assert with_times(0.0) == 0
+    assert 0 < with_times(0.5) < spoken
+    assert with_times(1.0) == spoken

@@ -1,0 +1,154 @@
+"""Two processes take the same steps as one: the same loss curve, the same weights in the end."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from baldwhisper_convert.data.batches import collate, epochs
+from baldwhisper_convert.data.prepared import Prepared
+from baldwhisper_convert.training.log import LOG_FILE
+from baldwhisper_convert.training.settings import TrainingSettings
+from tests.support.tiny_prepared import tiny_prepared, tiny_prompts
+from tests.support.tiny_runs import PLAIN, STEPS_BETWEEN, drift, lean, losses, run
+
+ROOT = Path(__file__).parents[3]
+TIMEOUT = 300
+
+RUNS: dict[str, dict[str, Any]] = {
+    "plain": PLAIN | {"epochs": 2, "learning_rate": 1e-3},
+    "accumulated": PLAIN
+    | {
+        "epochs": 2,
+        "learning_rate": 1e-3,
+        "accumulate": 2,
+        "ema": 0.9,
+        "evaluate_every": 2,
+        "patience": 3,
+    },
+}
+
+# Each process has a clock of its own, by which they would write checkpoints at different steps.
+SCRIPT = """
+import baldwhisper_mlx
+import json, sys
+from pathlib import Path
+from accelerate import PartialState
+from safetensors.torch import save_file
+from baldwhisper_convert.data.prepared import Prepared
+from tests.support import tiny_runs
+from tests.convert.training.test_distributed import RUNS
+
+folder, data = Path(sys.argv[1]), Prepared(sys.argv[2])
+rank = PartialState(cpu=True).process_index
+tiny_runs.lean()
+for name, settings in RUNS.items():
+    tiny_runs.tick(seconds=1.0 + rank)
+    evaluate = tiny_runs.drift() if "patience" in settings else None
+    minutes = {"checkpoint_minutes": tiny_runs.STEPS_BETWEEN}
+    weights, results = tiny_runs.run(
+        folder / name, data, evaluate=evaluate, **(settings | minutes)
+    )
+    save_file(weights, folder / f"{name}-{rank}.safetensors")
+    (folder / f"{name}-{rank}.json").write_text(json.dumps(results))
+(folder / f"processes-{rank}.json").write_text(str(PartialState().num_processes))
+"""
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Prepared:
+    return tiny_prepared(tmp_path_factory.mktemp("states") / "data", 16)
+
+
+@pytest.fixture(scope="module")
+def twofold(tmp_path_factory: pytest.TempPathFactory, data: Prepared) -> Path:
+    """The folder of all `RUNS`, done by two processes."""
+    folder = tmp_path_factory.mktemp("two")
+    script = folder / "script.py"
+    script.write_text(SCRIPT)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    # Not `accelerate launch --cpu`: without MPI it starts one process, whatever it is told.
+    launch = f"--nproc_per_node 2 --nnodes 1 --master_addr 127.0.0.1 --master_port {port}"
+    command = [sys.executable, "-m", "torch.distributed.run", *launch.split()]
+    paths = os.pathsep.join([str(ROOT), str(ROOT / "convert")])
+    settings = {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "1"}
+    log = folder / "output.log"
+    with log.open("w") as output:
+        process = subprocess.Popen(
+            [*command, str(script), str(folder), str(data.folder)],
+            env=os.environ | settings | {"PYTHONPATH": paths},
+            stdout=output,
+            stderr=output,
+        )
+        try:
+            process.wait(TIMEOUT)
+        finally:
+            # On SIGTERM torchrun ends its workers, which are in sessions of their own.
+            process.terminate()
+            process.wait(60)
+    assert process.returncode == 0, log.read_text()
+    # Not from the log, where what two processes print may be mixed.
+    assert [(folder / f"processes-{rank}.json").read_text() for rank in (0, 1)] == ["2", "2"]
+    return folder
+
+
+def flat(rows: list[dict[str, Any]]) -> list[dict[str, float]]:
+    return [{k: v for k, v in (row | row.get("dev", {})).items() if k != "dev"} for row in rows]
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_two_processes_do_what_one_does(
+    tmp_path: Path, twofold: Path, data: Prepared, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    lean(monkeypatch.setattr)
+    settings = RUNS[name]
+    evaluate = drift() if "patience" in settings else None
+    weights, results = run(tmp_path, data, evaluate=evaluate, **settings)
+    one, two = flat(losses(tmp_path)), flat(losses(twofold / name))
+    assert len(one) == len(two) == results["steps"] + (results["steps"] // 2 if evaluate else 0)
+    assert [row.keys() for row in one] == [row.keys() for row in two]
+    for a, b in zip(one, two, strict=True):
+        assert b == pytest.approx(a, rel=1e-4, abs=1e-6)
+    found = [load_file(twofold / f"{name}-{rank}.safetensors") for rank in range(2)]
+    for each in found:
+        assert each.keys() == weights.keys()
+        for key, weight in weights.items():
+            torch.testing.assert_close(each[key], weight, rtol=1e-5, atol=1e-5)
+    # The processes agree to the last bit.
+    assert all(torch.equal(found[0][key], found[1][key]) for key in weights)
+    told = json.loads((twofold / f"{name}-0.json").read_text())
+    assert told.keys() == results.keys()
+    assert told.get("best_step") == results.get("best_step")
+
+
+def test_their_batches_have_unequal_numbers_of_tokens(data: Prepared) -> None:
+    # Or a mean of the processes' means would pass the test above.
+    settings = TrainingSettings(**RUNS["plain"])
+    batches = epochs(data, settings.batch_size, settings.seed)
+    unequal = 0
+    for _ in range(8):
+        epoch, windows = next(batches)
+        halves = [
+            collate(data, windows[rank::2], tiny_prompts(), settings.mix, epoch=epoch)
+            for rank in range(2)
+        ]
+        unequal += int(halves[0].mask.sum()) != int(halves[1].mask.sum())
+    assert unequal >= 6
+
+
+def test_the_run_with_two_processes_left_no_checkpoint(twofold: Path) -> None:
+    assert STEPS_BETWEEN < 1
+    for name in RUNS:
+        left = {path.name for path in (twofold / name).iterdir()}
+        assert left == {LOG_FILE, "final.safetensors", "finished.json"}

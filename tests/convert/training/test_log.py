@@ -1,0 +1,164 @@
+"""The log of a run: whole after a kill, with curves and TensorBoard where they are installed."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from baldwhisper_convert.training import log as logbook
+from baldwhisper_convert.training.log import CURVES_FILE, LOG_FILE, Logbook, plot_curves, read_log
+
+PNG = b"\x89PNG\r\n\x1a\n"
+
+
+@pytest.fixture
+def installed(monkeypatch: pytest.MonkeyPatch) -> set[str]:
+    """Names of the optional packages that can be found; none, until a test adds them."""
+    names: set[str] = set()
+
+    def find_spec(name: str) -> Any:
+        return object() if name in names else None
+
+    fake = SimpleNamespace(util=SimpleNamespace(find_spec=find_spec))
+    monkeypatch.setattr(logbook, "importlib", fake)
+    return names
+
+
+def write_steps(folder: Path, first: int, last: int, **values: Any) -> Logbook:
+    log = Logbook(folder, first - 1)
+    for step in range(first, last + 1):
+        log.write(step=step, loss=1 / step, kl=0.5 / step, **values)
+    return log
+
+
+@pytest.mark.usefixtures("installed")
+def test_lines_are_on_disk_at_once(tmp_path: Path) -> None:
+    log = write_steps(tmp_path, 1, 3)
+    assert [row["step"] for row in read_log(tmp_path / LOG_FILE)] == [1, 2, 3]
+    log.write(step=3, dev={"wer": 1 / 3, "kl": 2})
+    assert read_log(tmp_path / LOG_FILE)[-1] == {"step": 3, "dev": {"wer": 0.333333, "kl": 2}}
+    log.close()
+
+
+@pytest.mark.usefixtures("installed")
+def test_lines_after_the_checkpoint_are_dropped_on_resume(tmp_path: Path) -> None:
+    log = write_steps(tmp_path, 1, 6)
+    log.write(step=4, dev={"wer": 0.2})
+    log.write(step=6, dev={"wer": 0.1})
+    log.close()
+    write_steps(tmp_path, 5, 5).close()
+    found = [(row["step"], "dev" in row) for row in read_log(tmp_path / LOG_FILE)]
+    assert found == [(1, False), (2, False), (3, False), (4, False), (4, True), (5, False)]
+
+
+@pytest.mark.usefixtures("installed")
+def test_a_cut_last_line_is_tolerated(tmp_path: Path) -> None:
+    write_steps(tmp_path, 1, 3).close()
+    path = tmp_path / LOG_FILE
+    path.write_text(path.read_text() + '{"step": 4, "lo')
+    assert [row["step"] for row in read_log(path)] == [1, 2, 3]
+    write_steps(tmp_path, 4, 4).close()
+    assert [json.loads(line)["step"] for line in path.read_text().splitlines()] == [1, 2, 3, 4]
+
+
+@pytest.mark.usefixtures("installed")
+def test_resuming_alone_loses_nothing(tmp_path: Path) -> None:
+    # The second run may be killed before it writes its first line.
+    write_steps(tmp_path, 1, 3).close()
+    log = Logbook(tmp_path, 3)
+    assert [row["step"] for row in read_log(tmp_path / LOG_FILE)] == [1, 2, 3]
+    log.close()
+
+
+@pytest.mark.usefixtures("installed")
+def test_a_fresh_run_starts_an_empty_log(tmp_path: Path) -> None:
+    write_steps(tmp_path, 1, 3).close()
+    Logbook(tmp_path, 0).close()
+    assert read_log(tmp_path / LOG_FILE) == []
+
+
+def test_other_processes_write_nothing(tmp_path: Path) -> None:
+    log = Logbook(tmp_path, 0, enabled=False)
+    log.write(step=1, loss=1.0)
+    log.close()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_no_log_has_no_lines(tmp_path: Path) -> None:
+    assert read_log(tmp_path / LOG_FILE) == []
+
+
+def test_curves_need_matplotlib(tmp_path: Path, installed: set[str]) -> None:
+    write_steps(tmp_path, 1, 3).close()
+    assert not (tmp_path / CURVES_FILE).exists()
+    installed.add("matplotlib")
+    pytest.importorskip("matplotlib")
+    log = write_steps(tmp_path, 4, 5)
+    log.write(step=5, dev={"wer": 0.3, "score": 0.3})
+    log.write(step=6, loss=0.1, ce=0.4)
+    log.close()
+    assert (tmp_path / CURVES_FILE).read_bytes().startswith(PNG)
+
+
+def test_an_empty_log_can_be_drawn(tmp_path: Path, installed: set[str]) -> None:
+    pytest.importorskip("matplotlib")
+    installed.add("matplotlib")
+    plot_curves(tmp_path / LOG_FILE, tmp_path / CURVES_FILE)
+    assert (tmp_path / CURVES_FILE).stat().st_size > 1000
+
+
+def test_curves_show_every_loss_and_result(
+    tmp_path: Path, installed: set[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    figure = pytest.importorskip("matplotlib.figure")
+    installed.add("matplotlib")
+    drawn: list[Any] = []
+    monkeypatch.setattr(figure.Figure, "savefig", lambda self, *_, **__: drawn.append(self))
+    log = write_steps(tmp_path, 1, 3, lr=0.1, agreement=0.5, seconds=1.0)
+    log.write(step=3, dev={"wer": 0.3, "score": 0.3})
+    log.close()
+    left, right = drawn[0].axes
+    assert [line.get_label() for line in left.lines] == ["kl", "loss"]
+    assert list(left.lines[1].get_ydata()) == pytest.approx([1, 1 / 2, 1 / 3], rel=1e-5)
+    assert [line.get_label() for line in right.lines] == ["wer"]
+
+
+def test_tensorboard_is_optional(
+    tmp_path: Path, installed: set[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Writer:
+        def __init__(self, folder: str, purge_step: int) -> None:
+            self.folder, self.purge_step, self.scalars = folder, purge_step, []
+            made.append(self)
+
+        def add_scalar(self, name: str, value: float, step: int) -> None:
+            self.scalars.append((name, value, step))
+
+        def close(self) -> None:
+            self.scalars.append("closed")
+
+    made: list[Any] = []
+    module = SimpleNamespace(SummaryWriter=Writer)
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", module)
+    write_steps(tmp_path, 1, 1).close()
+    assert made == []
+    installed.add("tensorboard")
+    log = Logbook(tmp_path, 7)
+    log.write(step=8, loss=0.5, name="x", dev={"wer": 0.25, "note": "y"})
+    log.close()
+    # Step 7 is in the checkpoint; what is purged comes after it.
+    assert made[0].purge_step == 8
+    assert made[0].scalars == [("loss", 0.5, 8), ("dev/wer", 0.25, 8), "closed"]
+
+
+def test_tensorboard_writes_events(tmp_path: Path, installed: set[str]) -> None:
+    pytest.importorskip("tensorboard")
+    installed.add("tensorboard")
+    write_steps(tmp_path, 1, 2).close()
+    (events,) = (tmp_path / "tensorboard").iterdir()
+    assert events.stat().st_size > 0

@@ -1,0 +1,101 @@
+"""Samples in a file are the samples in memory, and take memory for a block at a time."""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from baldwhisper_mlx.audio import buffer, vad
+from baldwhisper_mlx.audio.buffer import Collector, Samples, blocks, is_finite, let_go
+from baldwhisper_mlx.audio.chunking import Span, chunks_of, join_speech
+from baldwhisper_mlx.audio.features import N_FRAMES, LogMelSpectrogram
+from baldwhisper_mlx.audio.vad import energy_probabilities
+
+MINUTES = 8
+MEGABYTES = MINUTES * 60 * 16_000 * 4 / 1e6
+
+
+def sound(n: int) -> Samples:
+    return np.random.default_rng(n).uniform(-0.5, 0.5, n).astype(np.float32)
+
+
+@pytest.fixture
+def in_a_file(monkeypatch: pytest.MonkeyPatch) -> Samples:
+    """Eight minutes, of which half a minute at a time is silent."""
+    monkeypatch.setattr(buffer, "_MOST_IN_MEMORY", 10)
+    collector = Collector()
+    for number in range(2 * MINUTES):
+        collector.add(sound(30 * 16_000) * (number % 2))
+    found = collector.samples()
+    assert isinstance(found, np.memmap)
+    return found
+
+
+@given(st.integers(0, 50), st.integers(1, 60))
+def test_blocks_are_all_samples_in_order(n: int, size: int) -> None:
+    parts = list(blocks(sound(n), size))
+    assert all(0 < len(part) <= size for part in parts)
+    np.testing.assert_array_equal(np.concatenate([*parts, sound(0)]), sound(n))
+
+
+def test_what_is_let_go_is_still_there(in_a_file: Samples) -> None:
+    before = np.array(in_a_file)
+    let_go(in_a_file)
+    let_go(in_a_file[5:9])
+    np.testing.assert_array_equal(in_a_file, before)
+    let_go(before)  # in memory: nothing to let go
+    np.testing.assert_array_equal(in_a_file, before)
+
+
+def spans(recording: Samples) -> list[Span]:
+    return vad.spans_of(energy_probabilities(recording), 160, len(recording), vad.Speech())
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+@pytest.mark.parametrize(
+    "passing",
+    [
+        lambda recording: is_finite(recording),
+        lambda recording: LogMelSpectrogram(recording, 80).window(N_FRAMES),
+        lambda recording: join_speech(recording, spans(recording)),
+        lambda recording: chunks_of(recording, [(0, len(recording))], 30 * 16_000),
+    ],
+    ids=["is_finite", "features", "join_speech", "chunks_of"],
+)
+def test_passing_over_a_file_keeps_none_of_it(in_a_file: Samples, passing) -> None:  # type: ignore[no-untyped-def]
+    passing(in_a_file)  # libraries are files too
+    let_go(in_a_file)
+    before = mapped_megabytes()
+    assert passing(in_a_file) is not None
+    assert mapped_megabytes() - before < MEGABYTES / 4
+    in_a_file.max()  # what a look at all of it would take
+    assert mapped_megabytes() - before > MEGABYTES / 2
+
+
+def mapped_megabytes() -> float:
+    """Memory of this process that is of files."""
+    status = Path("/proc/self/status").read_text(encoding="ascii")
+    return int(re.findall(r"RssFile:\s+(\d+) kB", status)[0]) / 1000
+
+
+@pytest.mark.parametrize("n", [0, 1, 159, 160, 161, 16_000, 48_001])
+def test_levels_by_blocks(monkeypatch: pytest.MonkeyPatch, n: int) -> None:
+    whole = energy_probabilities(sound(n))
+    monkeypatch.setattr(vad, "_BLOCK_HOPS", 7)
+    np.testing.assert_array_equal(energy_probabilities(sound(n)), whole)
+    assert len(whole) == -(-n // 160)
+
+
+@pytest.mark.skipif(vad.default_method() != "silero", reason="needs silero-vad and onnxruntime")
+@pytest.mark.parametrize("n", [0, 1, 511, 512, 513, 7 * 512, 16_001])
+def test_silero_by_blocks(monkeypatch: pytest.MonkeyPatch, n: int) -> None:
+    whole = vad.silero_probabilities(sound(n))
+    monkeypatch.setattr(vad, "_BLOCK_HOPS", 7)
+    np.testing.assert_array_equal(vad.silero_probabilities(sound(n)), whole)
+    assert len(whole) == -(-n // 512)

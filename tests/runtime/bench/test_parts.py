@@ -1,0 +1,304 @@
+"""The parts of `baldwhisper bench`: statistics, cases, clips, costs, primitives, result files."""
+
+from __future__ import annotations
+
+import json
+import platform
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import mlx.core as mx
+import numpy as np
+import pytest
+import soundfile
+from hypothesis import given
+from hypothesis import strategies as st
+from mlx.utils import tree_flatten
+
+from baldwhisper_mlx.audio.load import load_audio
+from baldwhisper_mlx.bench import (
+    machine,
+    memory,
+    primitives,
+    roofline,
+    schema,
+    statistics,
+)
+from baldwhisper_mlx.bench.audio_clips import read_recordings, take, write_clips
+from baldwhisper_mlx.bench.cases import BATCHES, PROTOCOLS, Settings, make_cases
+from baldwhisper_mlx.bench.plot import labelled
+from baldwhisper_mlx.bench.runtimes import count_segments
+from baldwhisper_mlx.checkpoint.describe import stored_facts
+from baldwhisper_mlx.checkpoint.load import load_model
+from baldwhisper_mlx.model.whisper import Whisper
+from tests.runtime.conftest import RATE, tiny_config, tone, write_model
+
+ROOT = Path(__file__).parents[3]
+TIMES = st.lists(st.floats(1e-6, 1e3), min_size=1, max_size=20)
+
+
+@given(TIMES, st.floats(0, 1))
+def test_quantiles_are_numpys(values: list[float], fraction: float) -> None:
+    assert statistics.quantile(values, fraction) == pytest.approx(np.quantile(values, fraction))
+
+
+@given(TIMES)
+def test_quartiles_are_in_order(values: list[float]) -> None:
+    found = statistics.quartiles(values)
+    assert min(values) <= found["q1"] <= found["median"] <= found["q3"] <= max(values)
+
+
+@pytest.mark.parametrize(("values", "fraction"), [([], 0.5), ([1.0], 1.5), ([1.0], -0.1)])
+def test_no_quantile_of_nothing(values: list[float], fraction: float) -> None:
+    with pytest.raises(ValueError, match="no quantile"):
+        statistics.quantile(values, fraction)
+
+
+def test_contenders_take_turns() -> None:
+    turns = list(statistics.alternate(["A", "B", "C"], 2))
+    assert turns == [(0, "A"), (0, "B"), (0, "C"), (1, "A"), (1, "B"), (1, "C")]
+    with pytest.raises(ValueError, match="at least one round"):
+        statistics.alternate(["A"], 0)
+
+
+def test_speed_ups_pair_the_rounds() -> None:
+    # A slow minute hits both of round 2: in pairs it is always 2, while the ratio of any two
+    # other rounds is not.
+    seconds = {"student": [1.0, 10.0, 1.5], "teacher": [2.0, 20.0, 3.0]}
+    assert statistics.speed_ups(seconds, "student", "teacher") == [2.0, 2.0, 2.0]
+    with pytest.raises(ValueError, match="not pairs"):
+        statistics.speed_ups({"a": [1.0], "b": [1.0, 2.0]}, "a", "b")
+
+
+def clip_names(settings: Settings, each: int = 2) -> dict[float, list[str]]:
+    return {s: [f"{s:g}-{i}" for i in range(each)] for s in settings.audio_seconds()}
+
+
+def test_every_protocol_has_its_cases() -> None:
+    settings = Settings()
+    cases = make_cases(settings, clip_names(settings))
+    names = [case.name for case in cases]
+    assert len(set(names)) == len(names)
+    assert names[0] == "paper, batch 10"
+    assert [n for n in names if n.startswith("decode")] == [f"decode, batch {b}" for b in BATCHES]
+    assert "clip, 10 min, first token" in names
+    assert {case.protocol for case in cases} == set(PROTOCOLS)
+    paper = cases[0]
+    assert (paper.amount, paper.unit) == (2560, "tokens/s")
+    assert paper.arguments == {"batch": 10, "tokens": 256, "timestamps": False}
+
+
+def test_rounds_hear_different_clips_and_start_over() -> None:
+    settings = Settings(protocols=("clip",), clip_seconds=(5.0, 600.0), rounds=5)
+    cases = {case.name: case for case in make_cases(settings, clip_names(settings))}
+    short, long = cases["clip, 5 s, final text"], cases["clip, 10 min, final text"]
+    assert [short.round(i)["audio"] for i in range(3)] == ["5-0", "5-1", "5-0"]
+    assert short.round(-1)["audio"] == "5-0"
+    assert long.round(-1)["audio"] == "30-0"  # ten minutes are not spent on a warm-up
+    assert (short.rounds, long.rounds) == (5, 3)
+
+
+def test_only_the_audio_that_is_needed() -> None:
+    assert Settings(protocols=("paper", "encode")).audio_seconds() == []
+    assert Settings(protocols=("clip",), clip_seconds=(5.0, 1.0)).audio_seconds() == [1.0, 5.0]
+    assert Settings(protocols=("cold",)).audio_seconds() == [10.0]
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"protocols": ("sing",)},
+        {"rounds": 0},
+        {"tokens": 0},
+        {"batches": (1, 0)},
+        {"clip_seconds": (0.0,)},
+    ],
+)
+def test_settings_are_checked(wrong: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=r"unknown protocol|must be positive"):
+        Settings(**wrong)
+
+
+@given(
+    lengths=st.lists(st.integers(1, 50), min_size=1, max_size=5),
+    start=st.integers(0, 10),
+    samples=st.integers(0, 300),
+)
+def test_clips_are_the_recordings_round_and_round(
+    lengths: list[int], start: int, samples: int
+) -> None:
+    recordings = [np.full(n, i, np.float32) for i, n in enumerate(lengths)]
+    order = [recordings[(start + i) % len(lengths)] for i in range(len(lengths))]
+    expected = np.tile(np.concatenate(order), samples // sum(lengths) + 1)[:samples]
+    found = take(recordings, start, samples / RATE)
+    np.testing.assert_array_equal(found, expected)
+
+
+def test_a_folder_is_the_recordings_in_it(tmp_path: Path) -> None:
+    for name, seconds in (("b.wav", 0.2), ("a.WAV", 0.1), ("c.flac", 0.3)):
+        soundfile.write(tmp_path / name, tone(seconds), RATE)
+    (tmp_path / "metadata.jsonl").write_text("")
+    (tmp_path / "empty").mkdir()
+
+    def lengths(count: int, seconds: float) -> list[float]:
+        found = read_recordings([str(tmp_path)], count, seconds)
+        return [len(samples) / RATE for samples in found]
+
+    assert lengths(1, 0) == [0.1]
+    assert lengths(1, 0.25) == [0.1, 0.2]
+    assert lengths(3, 0) == lengths(9, 9) == [0.1, 0.2, 0.3]
+    with pytest.raises(ValueError, match="no recordings in this folder"):
+        read_recordings([str(tmp_path / "empty")], 1, 1)
+
+
+def test_clips_in_files(tmp_path: Path, wav: Path) -> None:
+    clips = write_clips([str(wav), str(wav)], [0.5, 2.5], 3, tmp_path)
+    assert {seconds: len(paths) for seconds, paths in clips.items()} == {0.5: 2, 2.5: 2}
+    for seconds, paths in clips.items():
+        assert len(load_audio(paths[0])) == round(seconds * RATE)
+    np.testing.assert_allclose(load_audio(clips[0.5][0]), tone(0.5), atol=1e-4)
+    with pytest.raises(ValueError, match="no recordings"):
+        take([], 0, 1.0)
+
+
+FORMS: dict[str, dict[str, Any]] = {
+    "dense": {},
+    "factorized": {"embedding_rank": 8, "embedding_projections": "separate"},
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_step_reads_each_weight_once(form: str) -> None:
+    config = tiny_config(n_text_layer=2, **FORMS[form])
+    model = Whisper(config)
+    d, v, layers = config.n_text_state, config.n_vocab, config.n_text_layer
+    attention = (3 * d * d + 3 * d) + (d * d + d)
+    cross = 2 * (d * d + d)  # query and output; keys and values were projected beforehand
+    block = attention + cross + (4 * d * d + 4 * d) + (4 * d * d + d) + 3 * 2 * d
+    embedding = v * d if form == "dense" else v * 8 + 2 * 8 * d
+    assert roofline.weight_bytes(model) == 4 * (layers * block + 2 * d + embedding)
+    everything = roofline.count_floats(model)
+    assert everything == sum(value.size for _, value in tree_flatten(model.parameters()))
+
+    caches = 2 * layers * d * 4 * (1500 + 3 + 4.5)
+    one = roofline.step_bytes(model, batch=1, prompt=3, tokens=10)
+    assert one == pytest.approx(roofline.weight_bytes(model) + caches)
+    assert roofline.step_bytes(model, batch=3, prompt=3, tokens=10) == pytest.approx(
+        one + 2 * caches
+    )
+
+
+def test_packed_weights_are_not_counted_as_numbers() -> None:
+    model = Whisper(tiny_config())
+    model.decoder.ln.weight = mx.zeros((3,), mx.uint32)
+    assert roofline.count_floats(model) is None
+
+
+def test_primitives_grow_by_the_layer(tmp_path: Path) -> None:
+    counts = []
+    for layers in (1, 2, 3):
+        folder = write_model(tmp_path / str(layers), tiny_config(n_text_layer=layers))
+        counts.append(primitives.count_step(load_model(folder)))
+    for key in ("graph", "fused"):
+        one, two, three = (count[key] for count in counts)
+        assert three - two == two - one > 0
+    assert len({count["rules"] for count in counts}) == 1
+    assert all(0 < count["rules"] < count["fused"] <= count["graph"] for count in counts)
+
+
+def test_primitives_have_names() -> None:
+    x = mx.ones((2, 3))
+    assert primitives.histogram([mx.exp(mx.exp(x)) @ x.T])["Exp"] == 2
+
+
+def test_ceilings_are_rates() -> None:
+    assert 0 < roofline.bandwidth(2**16, repeats=1) < float("inf")
+    assert 0 < roofline.product_rate(8, 16, mx.float16, repeats=1) < float("inf")
+
+
+def test_segments_are_counted_by_window() -> None:
+    segments = [(0, 0.0, 5), (0, 0.0, 7), (2800, 0.4, 3), (5600, 0.3, 2)]
+    # 0.4 is the third attempt; 0.3 is none of the schedule, so it was the first
+    assert count_segments(segments) == {"tokens": 17, "windows": 3, "fallbacks": 2}
+
+
+def test_the_machine_is_described() -> None:
+    load = machine.load_average()
+    found = machine.describe_machine() | {"load_before": load, "load_after": load}
+    assert schema.problems(found, schema.MACHINE) == []
+    json.dumps(found)
+    assert found["device"] == mx.default_device().type.name
+    assert machine.slug("Apple M1 Pro") == "apple-m1-pro"
+    assert memory.peak_process_bytes() > 10_000_000
+    assert len(load) == 3
+
+
+@pytest.mark.parametrize(
+    ("says", "chip", "cores"),
+    [
+        ({"machdep.cpu.brand_string": "Apple M1", "hw.perflevel0.logicalcpu": "4"}, "Apple M1", 4),
+        ({}, platform.machine(), machine.cores()),
+    ],
+)
+def test_a_mac_tells_its_chip_and_fast_cores(
+    monkeypatch: pytest.MonkeyPatch, says: dict[str, str], chip: str, cores: int
+) -> None:
+    def run(command: list[str], **_: Any) -> Any:
+        assert command[:2] == ["sysctl", "-n"]
+        return subprocess.CompletedProcess(command, 0, stdout=says.get(command[2], "") + "\n")
+
+    monkeypatch.setattr(sys, "platform", "darwin")
+    monkeypatch.setattr(machine, "cores", lambda: cores)
+    monkeypatch.setattr(subprocess, "run", run)
+    assert machine.chip() == chip
+    assert machine.fast_cores() == cores
+
+
+def test_facts_of_files(model_folder: Path, tmp_path: Path) -> None:
+    facts = stored_facts(model_folder)
+    model = load_model(model_folder).model
+    assert facts["parameters"] == roofline.count_floats(model)
+    assert facts["disk_bytes"] == sum(path.stat().st_size for path in model_folder.iterdir())
+    assert (facts["stored_dtype"], facts["quantization"]) == ("float32", None)
+    (tmp_path / "config.json").write_text("{}")
+    assert stored_facts(tmp_path)["stored_dtype"] is None
+
+
+def test_problems_are_named_by_their_place() -> None:
+    shape = {"a": [schema.NUMBER], "b": {...: {"c": str}}, "d": (str, type(None))}
+    good = {"a": [1, 2.5], "b": {"x": {"c": "", "more": 1}}, "d": None, "e": 0}
+    assert schema.problems(good, shape) == []
+    bad = {"a": [1, True], "b": {"x": {}, "y": 3}}
+    assert sorted(schema.problems(bad, shape)) == [
+        "result.a[1]: bool instead of int or float",
+        "result.b.x.c: missing",
+        "result.b.y: int instead of dict",
+        "result.d: missing",
+    ]
+    assert schema.problems({}, [str]) == ["result: dict instead of list"]
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"schema": "other"}', '{"schema": "this"}'])
+def test_a_wrong_result_file_is_refused(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "result.json"
+    path.write_text(text)
+    with pytest.raises(ValueError, match=r"result\.json"):
+        schema.read_result(path, "this", {"schema": str, "x": int})
+
+
+def test_the_process_that_waits_loads_no_mlx() -> None:
+    code = (
+        f"import sys; sys.path.insert(0, {str(ROOT)!r})\n"
+        "import baldwhisper_mlx.cli.main\n"
+        "from baldwhisper_mlx.bench import audio_clips, report_text, runner\n"
+        "sys.exit('mlx was loaded' if 'mlx.core' in sys.modules else 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_points_on_each_other_share_a_label() -> None:
+    points = {"a": (1.0, 5.0), "b": (1.05, 5.01), "c": (3.0, 5.0), "d": (1.0, 8.0)}
+    assert labelled(points, 10, 10) == [("a, b", (1.0, 5.0)), ("c", (3.0, 5.0)), ("d", (1.0, 8.0))]

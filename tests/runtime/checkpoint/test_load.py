@@ -1,0 +1,162 @@
+"""Loading: what is found, from where, and in which dtype; and how little an import costs."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import mlx.core as mx
+import pytest
+from mlx.utils import tree_flatten
+
+import baldwhisper_mlx
+from baldwhisper_mlx.checkpoint.load import CACHE_LIMIT, load_model
+from baldwhisper_mlx.ops import blas
+from tests.runtime.conftest import tiny_config, tone, write_model
+
+
+def test_dtypes(tmp_path: Path) -> None:
+    form = {"embedding_rank": 8, "embedding_dense_rows": 5}
+    folder = write_model(tmp_path / "model", tiny_config(**form))
+    for dtype in ("float32", "float16", "bfloat16"):
+        loaded = load_model(folder, dtype=dtype)  # type: ignore[arg-type]
+        for name, value in tree_flatten(loaded.model.parameters()):
+            expected = mx.int32 if name.endswith("dense_ids") else getattr(mx, dtype)
+            assert value.dtype == expected, name
+    default = load_model(folder).model.decoder.positional_embedding.dtype
+    on_cpu = mx.default_device().type == mx.DeviceType.cpu
+    assert default == (mx.float32 if on_cpu else mx.float16)
+
+
+def test_the_buffer_cache_is_capped(model_folder: Path) -> None:
+    load_model(model_folder)
+    assert mx.set_cache_limit(CACHE_LIMIT) == CACHE_LIMIT
+
+
+def test_caches_are_reused_from_file_to_file(model_folder: Path) -> None:
+    loaded = load_model(model_folder)
+    baldwhisper_mlx.transcribe(tone(1), loaded, temperature=0.0)
+    buffers = [id(layer.self_attn) for layer in loaded.decoder._cache]
+    memory = mx.get_active_memory()
+    for _ in range(3):
+        baldwhisper_mlx.transcribe(tone(1), loaded, temperature=0.0)
+        # one layer's keys and values alone would be more than a hundred thousand bytes
+        assert mx.get_active_memory() <= memory + 2**16
+    assert [id(layer.self_attn) for layer in loaded.decoder._cache] == buffers
+
+
+class Hub:
+    """snapshot_download with a cache and a network that can be counted."""
+
+    def __init__(self, folder: Path, *, cached: bool, online: bool = True) -> None:
+        self.folder, self.cached, self.online = folder, cached, online
+        self.calls: list[dict[str, Any]] = []
+
+    def __call__(self, name: str, **options: Any) -> str:
+        from huggingface_hub.errors import LocalEntryNotFoundError
+
+        self.calls.append({"name": name} | options)
+        if options.get("local_files_only") and not self.cached:
+            raise LocalEntryNotFoundError("not cached")
+        if not options.get("local_files_only") and not self.online:
+            raise OSError("no route to host")
+        return str(self.folder)
+
+
+@pytest.mark.parametrize("cached", [True, False])
+def test_hub_ids_ask_the_cache_first(
+    model_folder: Path, monkeypatch: pytest.MonkeyPatch, cached: bool
+) -> None:
+    hub = Hub(model_folder, cached=cached)
+    monkeypatch.setattr("huggingface_hub.snapshot_download", hub)
+    loaded = load_model("owner/model", revision="abc")
+    assert loaded.path == model_folder
+    assert [call.get("local_files_only", False) for call in hub.calls] == (
+        [True] if cached else [True, False]
+    )
+    assert all(call["revision"] == "abc" for call in hub.calls)
+
+
+def test_no_hub_and_no_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        "huggingface_hub.snapshot_download", Hub(tmp_path, cached=False, online=False)
+    )
+    with pytest.raises(FileNotFoundError, match=r"owner/model.*no route to host"):
+        load_model("owner/model")
+    for name in ("nowhere", "./owner/model", str(tmp_path / "no" / "such")):
+        with pytest.raises(FileNotFoundError, match="no such folder"):
+            load_model(name)
+
+
+def test_a_model_named_twice_is_loaded_once(
+    model_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from baldwhisper_mlx.transcription import transcribe
+
+    loads = []
+    monkeypatch.setattr(
+        transcribe, "load_model", lambda name: loads.append(name) or load_model(name)
+    )
+    transcribe._cached_model.cache_clear()
+    for _ in range(2):
+        baldwhisper_mlx.transcribe(tone(0.2), str(model_folder), temperature=0.0)
+    assert loads == [str(model_folder)]
+    transcribe._cached_model.cache_clear()
+
+
+def run(code: str) -> str:
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    return done.stdout.strip()
+
+
+def test_importing_is_lazy() -> None:
+    loaded = run(
+        "import sys, baldwhisper_mlx; "
+        "print([m for m in ('mlx', 'numpy', 'tiktoken', 'soundfile') if m in sys.modules])"
+    )
+    assert loaded == "[]"
+
+
+def test_the_function_survives_its_module() -> None:
+    code = (
+        "import baldwhisper_mlx.transcription.transcribe, baldwhisper_mlx; "
+        "print(baldwhisper_mlx.transcribe)"
+    )
+    assert run(code).startswith("<function transcribe")
+    with pytest.raises(AttributeError, match="no attribute 'beam_search'"):
+        baldwhisper_mlx.beam_search  # noqa: B018
+
+
+def test_a_blas_is_loaded_before_mlx_or_hinted_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(blas, "_loaded", None)
+    monkeypatch.setattr(blas, "_set_here", False)
+    monkeypatch.setattr(sys, "platform", "linux")
+    assert "pip install" in (blas.hint() or "")
+    assert blas.preload() is None  # MLX is there already
+    monkeypatch.delitem(sys.modules, "mlx.core")
+    monkeypatch.setattr(blas, "_mkl_candidates", list)
+    monkeypatch.setattr(blas, "_load", lambda path: path == "libopenblas.so.0")
+    assert blas.preload() == "openblas"
+    assert blas.hint() is None
+    monkeypatch.setattr(sys, "platform", "darwin")
+    monkeypatch.setattr(blas, "_loaded", None)
+    assert blas.hint() is None
+
+
+@pytest.mark.parametrize("before", [None, "0"])
+def test_what_is_set_for_mkl_is_kept_from_other_programs(
+    monkeypatch: pytest.MonkeyPatch, before: str | None
+) -> None:
+    monkeypatch.setattr(blas, "_loaded", None)
+    monkeypatch.setattr(blas, "_set_here", False)
+    monkeypatch.setattr(blas, "_load", lambda path: True)
+    monkeypatch.delitem(sys.modules, "mlx.core")
+    monkeypatch.delenv("KMP_BLOCKTIME", raising=False)
+    if before is not None:
+        monkeypatch.setenv("KMP_BLOCKTIME", before)
+    blas.preload()
+    assert os.environ["KMP_BLOCKTIME"] == (before or "10")
+    assert blas.environment().get("KMP_BLOCKTIME") == before

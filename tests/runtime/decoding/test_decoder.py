@@ -1,0 +1,165 @@
+"""The decode loop against its naive twin, on random models of every embedding form."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import mlx.core as mx
+import numpy as np
+import pytest
+
+from baldwhisper_mlx.checkpoint.load import LoadedModel, load_model
+from baldwhisper_mlx.decoding import decoder
+from baldwhisper_mlx.decoding.logit_rules import DecodingOptions
+from tests.runtime.conftest import tiny_config, write_model
+from tests.support.naive import naive_decode
+
+FORMS: dict[str, dict[str, Any]] = {
+    "dense": {},
+    "factorized": {
+        "embedding_rank": 8,
+        "embedding_projections": "separate",
+        "embedding_mean": True,
+        "embedding_dense_rows": 40,
+    },
+    "trimmed": {"audio_context": "trimmed"},
+    "dynamic": {"audio_context": "dynamic", "n_text_layer": 2},
+}
+N_FRAMES = [300, 130, 20]
+"""Mel frames of three clips, in a window of 300, a tenth of the real one."""
+
+
+@pytest.fixture(scope="module", params=FORMS)
+def loaded(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> LoadedModel:
+    folder = tmp_path_factory.mktemp("decode") / request.param
+    config = tiny_config(n_audio_ctx=150, **FORMS[request.param])
+    return load_model(write_model(folder, config), dtype="float32")
+
+
+@pytest.fixture(scope="module")
+def mel() -> mx.array:
+    """Three clips (3, 300, 80) of different lengths, zeros after each."""
+    mel = np.random.default_rng(2).standard_normal((3, 300, 80)).astype(np.float32)
+    for row, n in enumerate(N_FRAMES):
+        mel[row, n:] = 0
+    return mx.array(mel)
+
+
+def prompt_of(loaded: LoadedModel, *, timestamps: bool, previous: tuple[int, ...]) -> list[int]:
+    tokenizer = loaded.tokenizer
+    history = [tokenizer.sot_prev, *previous] if previous else []
+    return [*history, *tokenizer.sot_sequence("en", "transcribe", timestamps=timestamps)]
+
+
+@pytest.mark.parametrize("previous", [(), (70, 71, 72, 73)])
+@pytest.mark.parametrize("timestamps", [True, False])
+def test_cached_and_batched_is_naive(
+    loaded: LoadedModel, mel: mx.array, timestamps: bool, previous: tuple[int, ...]
+) -> None:
+    prompt = prompt_of(loaded, timestamps=timestamps, previous=previous)
+    options = DecodingOptions(timestamps=timestamps)
+    loaded.decoder.encode(mel, N_FRAMES)
+    results = loaded.decoder.decode(prompt, options)
+    for row, result in enumerate(results):
+        tokens, average, no_speech = naive_decode(
+            loaded.model, loaded.decoder.vocabulary, mel[row], N_FRAMES[row], prompt, options
+        )
+        assert result.tokens == tokens
+        assert result.avg_logprob == pytest.approx(average, abs=1e-3)
+        assert result.no_speech_prob == pytest.approx(no_speech, rel=1e-3)
+
+
+def test_a_batch_is_its_clips_one_by_one(loaded: LoadedModel, mel: mx.array) -> None:
+    prompt = prompt_of(loaded, timestamps=True, previous=())
+    loaded.decoder.encode(mel, N_FRAMES)
+    together = loaded.decoder.decode(prompt)
+    for row in (2, 0, 1):  # another batch size, so other buffers, then reused ones
+        loaded.decoder.encode(mel[row : row + 1], N_FRAMES[row : row + 1])
+        alone = loaded.decoder.decode(prompt)[0]
+        assert alone.tokens == together[row].tokens
+        assert alone.avg_logprob == pytest.approx(together[row].avg_logprob, abs=1e-4)
+
+
+def test_rows_may_have_prompts_of_their_own(loaded: LoadedModel, mel: mx.array) -> None:
+    tokenizer = loaded.tokenizer
+    prompts = [tokenizer.sot_sequence(code, "transcribe", timestamps=True) for code in ("en", "fr")]
+    loaded.decoder.encode(mel[:2], N_FRAMES[:2])
+    together = loaded.decoder.decode(prompts)
+    for row, prompt in enumerate(prompts):
+        assert loaded.decoder.decode(prompt)[row].tokens == together[row].tokens
+
+
+@pytest.mark.parametrize("check_every", [1, 3, 50])
+def test_when_the_host_looks_changes_nothing(
+    loaded: LoadedModel, mel: mx.array, check_every: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loaded.decoder.encode(mel, N_FRAMES)
+    prompt = prompt_of(loaded, timestamps=False, previous=())
+    options = DecodingOptions(timestamps=False)
+    expected = loaded.decoder.decode(prompt, options)
+    monkeypatch.setattr(decoder, "CHECK_EVERY", check_every)
+    assert loaded.decoder.decode(prompt, options) == expected
+
+
+def test_early_rows_end_the_loop(loaded: LoadedModel, mel: mx.array) -> None:
+    """With end of text forced by a bias, a few steps run, not half the context."""
+    loaded.decoder.encode(mel, N_FRAMES)
+    steps = 0
+    step = loaded.decoder._step
+
+    def counted(token: mx.array) -> mx.array:
+        nonlocal steps
+        steps += 1
+        return step(token) + 1e4 * (mx.arange(loaded.config.n_vocab) == loaded.tokenizer.eot)
+
+    loaded.decoder._step = counted  # type: ignore[method-assign]
+    try:
+        options = DecodingOptions(timestamps=False)
+        prompt = prompt_of(loaded, timestamps=False, previous=())
+        results = loaded.decoder.decode(prompt, options)
+    finally:
+        del loaded.decoder._step
+    assert [len(result.tokens) for result in results] == [1, 1, 1]
+    assert steps <= 2 * decoder.CHECK_EVERY
+
+
+def test_forced_length_and_the_end_of_the_context(loaded: LoadedModel, mel: mx.array) -> None:
+    loaded.decoder.encode(mel[:1], [300])
+    prompt = prompt_of(loaded, timestamps=True, previous=())
+    forced = loaded.decoder.decode(prompt, DecodingOptions(forced_length=17))[0]
+    assert len(forced.tokens) == 17
+    room = loaded.config.n_text_ctx + 1 - len(prompt)
+    full = loaded.decoder.decode(prompt, DecodingOptions(forced_length=1000))[0]
+    assert len(full.tokens) == room
+    assert full.tokens[:17] == forced.tokens
+
+
+def test_sampling_is_repeatable_and_differs_between_seeds(
+    loaded: LoadedModel, mel: mx.array
+) -> None:
+    loaded.decoder.encode(mel[:1], [300])
+    prompt = prompt_of(loaded, timestamps=True, previous=())
+
+    def tokens(seed: int) -> list[int]:
+        options = DecodingOptions(temperature=1.0, seed=seed)
+        return loaded.decoder.decode(prompt, options)[0].tokens
+
+    assert tokens(1) == tokens(1)
+    assert tokens(1) != tokens(2)
+
+
+def test_language_probabilities(loaded: LoadedModel, mel: mx.array) -> None:
+    loaded.decoder.encode(mel, N_FRAMES)
+    ids = list(loaded.tokenizer.languages.values())
+    probabilities = loaded.decoder.detect_language(ids)
+    assert probabilities.shape == (3, len(ids))
+    np.testing.assert_allclose(probabilities.sum(axis=1), 1, rtol=1e-5)
+
+
+def test_misuse_is_named(loaded: LoadedModel, mel: mx.array) -> None:
+    fresh = decoder.Decoder(loaded.model, loaded.decoder.vocabulary)
+    with pytest.raises(ValueError, match="encode"):
+        fresh.decode([loaded.tokenizer.sot])
+    loaded.decoder.encode(mel[:1], [300])
+    with pytest.raises(ValueError, match="context"):
+        loaded.decoder.decode([loaded.tokenizer.sot] * (loaded.config.n_text_ctx + 1))

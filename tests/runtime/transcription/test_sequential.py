@@ -1,0 +1,109 @@
+"""What makes a window be tried again, and what is not decoded at all."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from baldwhisper_mlx.audio.features import N_FRAMES, LogMelSpectrogram
+from baldwhisper_mlx.checkpoint.load import LoadedModel, load_model
+from baldwhisper_mlx.decoding.decoder import Decoder, DecodingResult
+from baldwhisper_mlx.transcription.transcribe import transcribe
+from tests.runtime.conftest import RATE, tone
+
+SENTENCE = list(range(10, 21))
+
+
+@pytest.fixture(scope="module")
+def loaded(model_folder: Path) -> LoadedModel:
+    return load_model(model_folder, dtype="float32")
+
+
+class Script:
+    """A decoder that writes what it is given, attempt by attempt, and notes what it was asked."""
+
+    def __init__(self, loaded: LoadedModel, texts: list[list[int]]) -> None:
+        self.begin, self.sot = loaded.tokenizer.timestamp_begin, loaded.tokenizer.sot
+        self.texts = texts
+        self.asked: list[tuple[float, bool, int]] = []
+        """Temperature, whether loops were forbidden, and tokens of text in the prompt."""
+
+    def decode(self, prompt: list[int], options: Any, **_: Any) -> list[DecodingResult]:
+        told = sum(token < self.begin for token in prompt[: prompt.index(self.sot)][1:])
+        self.asked.append((options.temperature, options.guard_loops, told))
+        tokens = [self.begin, *self.texts[len(self.asked) - 1], self.begin + 1500]
+        return [DecodingResult(tokens, -0.1, 0.0, options.temperature)]
+
+
+def run(
+    monkeypatch: pytest.MonkeyPatch,
+    loaded: LoadedModel,
+    windows: int,
+    texts: list[list[int]],
+    **options: Any,
+) -> tuple[list[list[int]], list[tuple[float, bool, int]]]:
+    """The text of each window, and what the decoder was asked."""
+    script = Script(loaded, texts)
+    monkeypatch.setattr(Decoder, "decode", lambda _, *args, **kw: script.decode(*args, **kw))
+    options = {"language": "en", "compression_ratio_threshold": 100} | options
+    found = transcribe(tone(30 * windows), loaded, **options)
+    assert len(script.asked) == len(texts)
+    heard = [[token for token in s.tokens if token < script.begin] for s in found.segments]
+    return heard, script.asked
+
+
+def test_a_sentence_three_times_over_is_tried_again(
+    monkeypatch: pytest.MonkeyPatch, loaded: LoadedModel
+) -> None:
+    heard, asked = run(monkeypatch, loaded, 1, [SENTENCE * 3, SENTENCE * 2])
+    assert heard == [SENTENCE * 2]
+    assert asked == [(0.0, False, 0), (0.2, True, 0)]
+
+
+def test_what_the_text_before_began_is_heard_again_without_it(
+    monkeypatch: pytest.MonkeyPatch, loaded: LoadedModel
+) -> None:
+    """Said a third time it is a loop of the prompt, unless it comes without being told."""
+    heard, asked = run(monkeypatch, loaded, 4, [SENTENCE] * 5)
+    assert heard == [SENTENCE] * 4
+    assert asked == [
+        (0.0, False, 0),
+        (0.0, False, 11),
+        (0.0, False, 22),
+        (0.2, True, 0),
+        (0.0, False, 11),
+    ]
+
+
+@pytest.mark.parametrize("options", [{"temperature": 0.0}, {"compression_ratio_threshold": None}])
+def test_a_loop_is_kept_if_that_is_asked(
+    monkeypatch: pytest.MonkeyPatch, loaded: LoadedModel, options: dict[str, Any]
+) -> None:
+    heard, asked = run(monkeypatch, loaded, 2, [SENTENCE * 3, SENTENCE], **options)
+    assert heard == [SENTENCE * 3, SENTENCE]
+    assert asked == [(0.0, False, 0), (0.0, False, 30)]
+
+
+@pytest.mark.parametrize("sounds", [[0, 42], [31, 98], []])
+def test_windows_without_a_sound_are_not_decoded(
+    loaded: LoadedModel, monkeypatch: pytest.MonkeyPatch, sounds: list[int]
+) -> None:
+    """Two seconds of a tone here and there, and digital silence."""
+    samples = np.zeros(130 * RATE, np.float32)
+    for start in sounds:
+        samples[start * RATE : (start + 2) * RATE] = tone(2)
+    heard: list[int] = []
+    window = LogMelSpectrogram.window
+    monkeypatch.setattr(
+        LogMelSpectrogram, "window", lambda self, seek: (heard.append(seek), window(self, seek))[1]
+    )
+    options: dict[str, Any] = {"language": "en", "temperature": 0.0, "no_speech_threshold": None}
+    found = transcribe(samples, loaded, **options)
+    assert bool(heard) == bool(found.segments) == bool(sounds)
+    for seek in heard:
+        assert any(seek < 100 * (start + 2) and 100 * start < seek + N_FRAMES for start in sounds)
+    for start in sounds:
+        assert any(seek <= 100 * start < seek + N_FRAMES for seek in heard)

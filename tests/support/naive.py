@@ -1,0 +1,86 @@
+"""The naive twin of the decode loop: no cache, no state, every token read back to the host.
+
+It follows the definitions word by word, one clip at a time, with Python lists and numpy, and
+says what the fast path must say.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import mlx.core as mx
+import numpy as np
+
+from baldwhisper_mlx.decoding.logit_rules import DecodingOptions, Vocabulary
+from baldwhisper_mlx.model.whisper import Whisper
+
+Array = np.ndarray[Any, np.dtype[np.float64]]
+
+
+def masked_logits(
+    logits: Array, sampled: Sequence[int], v: Vocabulary, options: DecodingOptions
+) -> Array:
+    """Logits (V,) with -inf wherever a rule forbids the token that would follow `sampled`."""
+    out = logits.astype(np.float64).copy()
+    begin, first = v.timestamp_begin, not sampled
+    out[list(v.suppress)] = -np.inf
+    if options.forced_length is not None:
+        out[v.eot] = -np.inf
+    if first:
+        out[list(v.suppress_first)] = -np.inf
+    if not options.timestamps:
+        return out
+    out[v.no_timestamps] = -np.inf
+    if first:
+        out[:begin] = -np.inf
+        if options.max_initial_timestamp is not None:
+            out[begin + options.max_initial_timestamp + 1 :] = -np.inf
+    else:
+        last = sampled[-1] >= begin
+        before = len(sampled) < 2 or sampled[-2] >= begin
+        if last and before:
+            out[begin:] = -np.inf
+        if last and not before:
+            out[: v.eot] = -np.inf
+        stamps = [token for token in sampled if token >= begin]
+        if stamps:
+            out[begin : stamps[-1] + (0 if last and not before else 1)] = -np.inf
+    mass = logsumexp(out[begin:])
+    if mass > out[:begin].max():
+        out[:begin] = -np.inf
+    return out
+
+
+def logsumexp(x: Array) -> float:
+    top = x.max()
+    return float(top + np.log(np.exp(x - top).sum())) if np.isfinite(top) else -np.inf
+
+
+def naive_decode(
+    model: Whisper,
+    vocabulary: Vocabulary,
+    mel: mx.array,
+    n_frames: int,
+    prompt: Sequence[int],
+    options: DecodingOptions,
+) -> tuple[list[int], float, float]:
+    """Greedy decoding of one clip; tokens, average log-probability, no-speech probability."""
+    sampled: list[int] = []
+    total = no_speech = 0.0
+    limit = options.forced_length or options.max_tokens or model.config.n_text_ctx // 2
+    while len(sampled) < limit and len(prompt) + len(sampled) <= model.config.n_text_ctx:
+        cache = model.make_cache()
+        model.encode(mel[None], [n_frames], cache)
+        tokens = mx.array([[*prompt, *sampled]])
+        logits = np.array(model.logits(model.decoder(tokens, cache)), np.float64)[0]
+        if not sampled:
+            at_sot = logits[len(prompt) - 1 - list(prompt)[::-1].index(vocabulary.sot)]
+            no_speech = float(np.exp(at_sot[vocabulary.no_speech] - logsumexp(at_sot)))
+        masked = masked_logits(logits[-1], sampled, vocabulary, options)
+        token = int(masked.argmax())
+        total += float(masked[token]) - logsumexp(masked)
+        if token == vocabulary.eot:
+            break
+        sampled.append(token)
+    return sampled, total / (len(sampled) + 1), no_speech
