@@ -21,6 +21,7 @@ STUDENT ?=
 
 demo: $(VENV)/.demo
 	$(BIN)/baldwhisper transcribe examples/sample.wav
+	@echo "Try your own recording: $(BIN)/baldwhisper transcribe talk.m4a"
 
 test: lint
 	$(BIN)/python -m pytest

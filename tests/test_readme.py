@@ -98,6 +98,25 @@ def test_make_targets_exist() -> None:
         assert set(named) <= targets, line
 
 
+def recipe(makefile: str, target: str) -> list[str]:
+    """The command lines of a target, with the Makefile's simple variables put in."""
+    found = re.search(rf"^{target}:.*\n((?:\t.*\n)+)", makefile, flags=re.MULTILINE)
+    assert found
+    lines = found[1].replace("\t", "").splitlines()
+    values = dict(re.findall(r"^(\w+) := (.*)$", makefile, flags=re.MULTILINE))
+    for _ in values:  # one may hold another
+        lines = [re.sub(r"\$\((\w+)\)", lambda m: values[m[1]], line) for line in lines]
+    return lines
+
+
+def test_the_demo_says_last_what_to_try_next() -> None:
+    *_, transcribe, last = recipe((ROOT / "Makefile").read_text(encoding="utf-8"), "demo")
+    said = re.fullmatch(r'@echo "Try your own recording: \.venv/bin/(baldwhisper .*)"', last)
+    assert said, last
+    parse(said[1])
+    assert transcribe == ".venv/bin/baldwhisper transcribe examples/sample.wav"
+
+
 @pytest.mark.parametrize("program", PROGRAMS)
 def test_command_lines_parse(program: str) -> None:
     lines = starting_with(program)
