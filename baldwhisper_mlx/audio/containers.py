@@ -67,9 +67,7 @@ def decode(path: Path, name: str) -> Generator[Block, None, None]:
             )
         except (av.FFmpegError, _OtherFile) as error:
             reason = _reason(error)
-            if (
-                getattr(error, "errno", None) == errno.EINVAL
-            ):  # FFmpeg's answer to formats we left out
+            if getattr(error, "errno", None) == errno.EINVAL:  # FFmpeg's answer to other formats
                 reason = "it is a playlist or something else that is no recording"
             raise ValueError(
                 f"{name}: neither libsndfile nor FFmpeg can decode it ({reason})"
