@@ -152,7 +152,7 @@ def decode_speed_part(folder: Path) -> str:
             decode_speed.markdown(result),
             f"A step of this model is {primitives['gpu']} primitives on a GPU, logit rules "
             "included. Made by",
-            "```bash\npython benchmarks/speed/decode_speed.py --model MODEL --ct2 CT2_FOLDER "
+            "```bash\npython -m benchmarks.speed.decode_speed --model MODEL --ct2 CT2_FOLDER "
             "--out benchmarks/results/decode_speed.json\n```",
         ]
     )
