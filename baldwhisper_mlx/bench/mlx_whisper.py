@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import sys
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
 import mlx.core as mx
@@ -17,7 +16,7 @@ import mlx.core as mx
 from baldwhisper_mlx.audio.features import N_FRAMES
 from baldwhisper_mlx.audio.load import load_audio
 from baldwhisper_mlx.bench.runtimes import Task, count_segments, random_mel, random_states
-from baldwhisper_mlx.checkpoint.mlx_whisper_writer import best_dtype, write_folder
+from baldwhisper_mlx.checkpoint.mlx_whisper_writer import best_dtype
 from baldwhisper_mlx.transcription.fallback import TEMPERATURES
 
 
@@ -25,7 +24,7 @@ class MlxWhisper:
     """A model in mlx-whisper, at its own defaults but for float32 on a CPU.
 
     Args:
-        model: folder from `write_folder`.
+        model: folder that `mlx_whisper_writer.write_folder` wrote.
     """
 
     def __init__(self, model: str) -> None:
@@ -122,12 +121,6 @@ class MlxWhisper:
         multilingual = self.model.is_multilingual
         eot: int = get_tokenizer(multilingual, num_languages=self.model.num_languages).eot
         return eot
-
-
-def convert() -> None:
-    """`write_folder` as a program; its arguments: source, target."""
-    source, target = sys.argv[1:]
-    write_folder(Path(source), Path(target))
 
 
 def print_text() -> None:

@@ -1,13 +1,15 @@
 """A result as text: who was measured on what, and a table for each comparison.
 
 One table says what compression gains, another what the runtime gains. No row has both, because
-their product depends on what one compares with. Standard library only.
+their product depends on what one compares with.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any
+
+from tabulate import tabulate
 
 Rows = list[list[str]]
 """A table; the first row is its heading."""
@@ -161,15 +163,9 @@ def significant(value: float) -> str:
 
 def grid(rows: Sequence[Sequence[str]], left: int = 1) -> str:
     """Columns wide enough for their contents; the first `left` of them flush left."""
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    lines = []
-    for row in rows:
-        cells = [
-            cell.ljust(width) if i < left else cell.rjust(width)
-            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ]
-        lines.append("  ".join(cells).rstrip())
-    return "\n".join(lines)
+    sides = ["left" if i < left else "right" for i in range(len(rows[0]))]
+    text: str = tabulate(rows, tablefmt="plain", colalign=sides, disable_numparse=True)
+    return text
 
 
 def _numbers(values: Sequence[float]) -> str:

@@ -1,6 +1,6 @@
 """Runs a benchmark: contenders in turn, ceilings beside them, everything into one result.
 
-The result is plain data, the contents of a result file (results.py says what is in it).
+The result is plain data, the contents of a result file (docs/benchmarks.md says what is in it).
 """
 
 from __future__ import annotations
@@ -15,9 +15,11 @@ from typing import Any
 from baldwhisper_mlx.bench.cases import Case, Settings
 from baldwhisper_mlx.bench.machine import load_average
 from baldwhisper_mlx.bench.processes import Child, run_to_first_line
-from baldwhisper_mlx.bench.schema import SCHEMA
 from baldwhisper_mlx.bench.statistics import alternate, quartiles, speed_ups
 from baldwhisper_mlx.checkpoint.describe import stored_facts
+
+SCHEMA = "baldwhisper-bench/1"
+"""What a result says of its form; docs/benchmarks.md describes it."""
 
 STREAM_BYTES = 2**28
 """Read to measure the bandwidth: 256 MiB, far more than any cache."""
@@ -33,7 +35,7 @@ class Contender:
 
     name: str
     kind: str
-    """Of the runtime, see `worker.open_runtime`."""
+    """Of the runtime, see `worker.load_runtime`."""
     folder: Path
     model: str
     """What to call the model in a report; the folder may be a temporary one."""
@@ -81,7 +83,7 @@ def run_benchmark(
         cases: from `make_cases`.
         settings: those the cases were made with, for the record.
         command: command line, for the record.
-        notify: told a line of progress now and then.
+        notify: called with a line of progress now and then.
 
     Raises:
         RuntimeError: a contender cannot be loaded or failed; the message names it.

@@ -239,12 +239,13 @@ def _contenders(
         if peer is not None:
             from importlib.util import find_spec
 
-            from baldwhisper_mlx.bench.processes import call
+            from baldwhisper_mlx.bench.processes import isolated
+            from baldwhisper_mlx.bench.worker import write_mlx_whisper
 
             if find_spec("mlx_whisper") is None:
                 raise ValueError(f'{peer} is missing: pip install "baldwhisper-mlx[bench]"')
             theirs = work / peer
-            call("baldwhisper_mlx.bench.mlx_whisper", "convert", [str(folder), str(theirs)])
+            isolated(write_mlx_whisper, str(folder), str(theirs))
             folder = theirs
             found.append(Contender(name=PEER, kind=peer, folder=folder, model=label))
     return found

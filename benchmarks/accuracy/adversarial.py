@@ -1,11 +1,11 @@
-"""What is written where nobody speaks: silence, hum, noise, tones, clicks, long gaps in speech.
+"""Words that models invent in non-speech: silence, hum, noise, tones, clicks, gaps in speech.
 
     python -m benchmarks.accuracy.adversarial --model "base-en=" --model "whisper-base=DIR" \\
         --output benchmarks/results/adversarial.json
 
-Every sound is made here, the speech of the gaps is `examples/sample.wav`. Each is transcribed as it
-is, with `--vad` by either detector, and in batches. Words are invented if they are more than the
-speech has; a loop is a phrase over and over.
+Every sound is synthesized here; the speech around the gaps is `examples/sample.wav`. Each is
+transcribed without options, with `--vad` by either detector, and in batches. Insertions and
+substitutions count as invented words; a loop is a phrase repeated many times.
 """
 
 from __future__ import annotations
@@ -20,7 +20,9 @@ import numpy.typing as npt
 
 from baldwhisper_mlx.audio.vad import default_method
 from baldwhisper_mlx.config import SAMPLE_RATE
-from benchmarks.machines import SAMPLE, model_or_bundled, write_json
+from benchmarks.machines import SAMPLE
+from benchmarks.options import model_or_bundled, models_option, output_option
+from benchmarks.result_files import write_json
 
 Samples = npt.NDArray[np.float32]
 SECONDS = 40.0
@@ -97,7 +99,7 @@ SOUNDS: dict[str, tuple[Callable[[], Samples], int]] = {
     "clicks": (clicks, 0),
     "speech with gaps of a minute": (gaps, 3),
 }
-"""Name to what makes it, and how often the sample is spoken in it."""
+"""Name to what synthesizes it, and how often the sample is in it."""
 
 
 def measure(loaded: Any, samples: Samples, spoken: int, way: dict[str, Any]) -> dict[str, Any]:
@@ -106,24 +108,23 @@ def measure(loaded: Any, samples: Samples, spoken: int, way: dict[str, Any]) -> 
     from baldwhisper_mlx.evaluation.normalizers import load_normalizer
     from baldwhisper_mlx.evaluation.scoring import score
 
-    said = " ".join([SAMPLE.with_suffix(".txt").read_text(encoding="utf-8")] * spoken)
-    found = baldwhisper_mlx.transcribe(samples, loaded, language="en", **way)
-    judged = score(said, found.text, load_normalizer("basic"))
+    reference = " ".join([SAMPLE.with_suffix(".txt").read_text(encoding="utf-8")] * spoken)
+    result = baldwhisper_mlx.transcribe(samples, loaded, language="en", **way)
+    scored = score(reference, result.text, load_normalizer("basic"))
     return {
-        "words": len(judged.hypothesis.split()),
-        "invented": judged.words.insertions + judged.words.substitutions,
-        "missed": judged.words.deletions,
-        "loop": judged.is_loop,
-        "text": "" if spoken else found.text,
+        "words": len(scored.hypothesis.split()),
+        "invented": scored.words.insertions + scored.words.substitutions,
+        "missed": scored.words.deletions,
+        "loop": scored.is_loop,
+        "text": "" if spoken else result.text,
     }
 
 
 @click.command()
-@click.option("--model", "models", multiple=True, metavar="NAME=DIR",
-              help="Repeatable; without DIR the model that comes with the package.")  # fmt: skip
-@click.option("--output", required=True, type=click.Path(path_type=Path))
+@models_option(required=False, bundled=True)
+@output_option()
 def main(models: tuple[str, ...], output: Path) -> None:
-    """Transcribe sounds without speech, and speech with long gaps, in every way there is."""
+    """Transcribe sounds without speech, and speech with long gaps, with each set of options."""
     import baldwhisper_mlx
 
     ways = {name: way for name, way in WAYS.items()

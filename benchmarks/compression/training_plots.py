@@ -28,13 +28,13 @@ def plot_time(log: Path, picture: Path) -> None:
     """
     rows = read_log(log)
     seconds = {row["step"]: row["seconds"] for row in rows if "seconds" in row}
-    looks = [row for row in rows if "dev" in row and row["step"] in seconds]
-    if not looks:
+    evaluations = [row for row in rows if "dev" in row and row["step"] in seconds]
+    if not evaluations:
         raise click.ClickException(f"{log}: no development results")
     figure = Figure(figsize=(5, 3.5), layout="constrained")
     axes = figure.subplots()
-    hours = [seconds[row["step"]] / 3600 for row in looks]
-    rates = [100 * row["dev"]["wer"] for row in looks]
+    hours = [seconds[row["step"]] / 3600 for row in evaluations]
+    rates = [100 * row["dev"]["wer"] for row in evaluations]
     axes.plot(hours, rates, "o-", ms=4)
     limits = (0, 1.1 * max(rates))
     axes.set(xlabel="hours of training", ylabel="WER in %", ylim=limits, title=log.stem)

@@ -1,4 +1,4 @@
-"""The programs that peers.py compares, each at its best settings, in a process of its own.
+"""The programs that are compared, each at its best settings, in a process of its own.
 
 A program is a function from a model's path and a number of threads to what transcribes samples,
 and the settings it found best. All are greedy, with timestamps, without fallback to higher
@@ -27,7 +27,7 @@ class Program:
     """One program.
 
     `package` is what has to be installed, `form` the form of the weights it reads (see
-    peer_models.py), and `open` loads them.
+    models.py), and `open` loads them.
     """
 
     package: str

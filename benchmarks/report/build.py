@@ -17,8 +17,6 @@ from typing import Any
 import click
 
 from baldwhisper_mlx.bench import report_text
-from baldwhisper_mlx.bench import schema as bench_results
-from benchmarks.peers import compare
 from benchmarks.report.compression import compression_parts
 from benchmarks.report.reproduction import reproduction_parts
 from benchmarks.report.tables import (
@@ -32,7 +30,8 @@ from benchmarks.report.tables import (
     share_rows,
     word_errors_part,
 )
-from benchmarks.speed import profile_model, scaling
+from benchmarks.result_files import read_result
+from benchmarks.speed import scaling
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 RESULTS, PAGE = Path("benchmarks/results"), Path("benchmarks/RESULTS.md")
@@ -40,14 +39,14 @@ README, GUIDE, PROFILE = Path("README.md"), Path("docs/benchmarks.md"), Path("do
 COMPRESSION, REPRODUCTION = Path("docs/compression.md"), Path("docs/reproduction.md")
 CARD = Path("baldwhisper_mlx/assets/base-en/README.md")
 
-SHAPES: dict[str, tuple[str, dict[str, Any]]] = {
-    "bench": (bench_results.SCHEMA, bench_results.BENCH),
-    "paper-form": (bench_results.SCHEMA, bench_results.BENCH),
-    "peers": (compare.SCHEMA, compare.SHAPE),
-    "scaling": (scaling.SCHEMA, scaling.SHAPE),
-    "profile": (profile_model.SCHEMA, profile_model.SHAPE),
+KINDS = {
+    "bench": "bench",
+    "paper-form": "bench",
+    "peers": "peers",
+    "scaling": "scaling",
+    "profile": "profile",
 }
-"""Kind of result to its schema and shape."""
+"""Start of a result file's name to its definition in result.schema.json."""
 
 IN_README = (
     "paper, batch 10",
@@ -77,14 +76,9 @@ def read_results(folder: Path) -> Results:
         ValueError: a file is not a result of its kind; the message names it.
     """
     found: Results = {}
-    for kind, (schema, shape) in SHAPES.items():
+    for kind, schema in KINDS.items():
         for path in sorted(folder.glob(f"{kind}-*.json")):
-            result = bench_results.read_result(path, schema, shape)
-            if kind == "peers":
-                measured = [p for p in result["peers"].values() if p["status"] == "measured"]
-                wrong = bench_results.problems(measured, [compare.MEASURED], "peers")
-                if wrong:
-                    raise ValueError(f"{path}: {'; '.join(wrong[:5])}")
+            result = read_result(path, schema)
             found.setdefault(path.stem.removeprefix(f"{kind}-"), {})[kind] = result
     return dict(sorted(found.items()))
 
@@ -106,7 +100,7 @@ def results_page(results: Results) -> str:
             parts += SECTIONS[kind](result)
             picture = plot_path(kind, chip)
             parts.append(f"![{TITLES[kind]}]({os.path.relpath(picture, PAGE.parent)})")
-        missing = [TITLES[kind] for kind in SHAPES if kind not in kinds]
+        missing = [TITLES[kind] for kind in KINDS if kind not in kinds]
         if missing:
             parts.append(f"Not measured on this machine: {', '.join(missing).lower()}.")
     return "\n\n".join(parts) + "\n"
