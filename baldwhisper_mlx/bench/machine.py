@@ -1,4 +1,4 @@
-"""What a measurement was made on: chip, system, versions, and how busy the machine was."""
+"""The machine of a measurement: chip, system, versions and load."""
 
 from __future__ import annotations
 

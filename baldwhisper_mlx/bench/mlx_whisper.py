@@ -1,8 +1,8 @@
-"""The peer that runs on the same MLX: the teacher in mlx-whisper, with the same weights.
+"""The peer on the same MLX: the teacher in mlx-whisper, with the same weights.
 
-It says what the runtime gains, apart from what compression gains. mlx-whisper reads folders of
-its own, so one is written from an exported model; it gets the BLAS that we get, because
-baldwhisper_mlx is imported before MLX.
+It separates the gain of the runtime from the gain of compression. mlx-whisper reads its own format,
+so a folder is written from an exported model; it gets the same BLAS, because baldwhisper_mlx is
+imported before MLX.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from baldwhisper_mlx.transcription.fallback import TEMPERATURES
 
 
 class MlxWhisper:
-    """A model in mlx-whisper, at its own defaults but for float32 on a CPU.
+    """A model in mlx-whisper, with its defaults except for float32 on a CPU.
 
     Args:
         model: folder that `mlx_whisper_writer.write_folder` wrote.
@@ -91,8 +91,8 @@ class MlxWhisper:
             window = pad_or_trim(mel[:N_FRAMES], N_FRAMES, axis=-2).astype(self.dtype)
             code = language or "en"
             if language is None and self.model.is_multilingual:
-                _, found = self.model.detect_language(window)
-                code = max(found, key=found.get)
+                _, probabilities = self.model.detect_language(window)
+                code = max(probabilities, key=probabilities.get)
             options = DecodingOptions(language=code, sample_len=1, fp16=self.fp16)
             return {"tokens": len(self.model.decode(window, options).tokens)}
 

@@ -1,6 +1,6 @@
-"""How many primitives one decode step is: what a GPU has to be asked for, token by token.
+"""How many primitives a decode step has: what is launched on a GPU for every token.
 
-Can be counted without a GPU, and says more about decoding there than a CPU's speed does.
+This can be counted without a GPU, and predicts decoding there better than the speed on a CPU.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def step_graph(loaded: LoadedModel, *, compiled: bool = False) -> tuple[mx.array
         compiled: whether the rules are fused, as they are on a GPU.
 
     Returns:
-        Its logits, and everything the rules leave behind.
+        Its logits, and the state that the rules return.
     """
     config, model = loaded.config, loaded.model
     cache = model.make_cache()

@@ -102,7 +102,8 @@ def _result(pool: ProcessPoolExecutor, function: Callable[..., Any], *arguments:
     try:
         return pool.submit(function, *arguments).result()
     except Exception as error:  # of any kind: the worker runs other people's programs
-        raise RuntimeError(f"{type(error).__name__}: {error}") from None
+        explained = isinstance(error, (ValueError, OSError))  # their messages are for users
+        raise RuntimeError(f"{'' if explained else f'{type(error).__name__}: '}{error}") from None
 
 
 def python_command(

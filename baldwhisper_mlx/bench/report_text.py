@@ -1,6 +1,6 @@
-"""A result as text: who was measured on what, and a table for each comparison.
+"""A result as text: the machine, the models, and a table for each comparison.
 
-One table says what compression gains, another what the runtime gains. No row has both, because
+One table has the gain of compression, another the gain of the runtime. No row has both, because
 their product depends on what one compares with.
 """
 
@@ -14,7 +14,7 @@ from tabulate import tabulate
 Rows = list[list[str]]
 """A table; the first row is its heading."""
 
-DETAILS = "Against what the machine can do, and memory"
+DETAILS = "Ceilings of the machine, memory and counts"
 
 _COUNTED = ("tokens", "windows", "fallbacks")
 
@@ -94,7 +94,7 @@ def comparison_rows(result: dict[str, Any], name: str) -> Rows:
 
 
 def plain_rows(result: dict[str, Any]) -> Rows:
-    """The same where nothing is compared."""
+    """The same without a comparison."""
     names = list(result["contenders"])
     rows = [["", *names]]
     rows += [
@@ -104,8 +104,8 @@ def plain_rows(result: dict[str, Any]) -> Rows:
 
 
 def detail_rows(result: dict[str, Any]) -> Rows:
-    """Ceilings reached, memory, and what transcriptions were made of."""
-    rows = [["", "", "ceiling", "reached", "MLX MB", "process MB", *_COUNTED]]
+    """Ceilings, how much of them is reached, memory, and counts of transcriptions."""
+    rows = [["", "", "ceiling", "of ceiling", "MLX MB", "process MB", *_COUNTED]]
     for case in result["cases"]:
         for name, found in case["results"].items():
             ceiling = found["ceiling"]
@@ -125,7 +125,7 @@ def detail_rows(result: dict[str, Any]) -> Rows:
 
 
 def value_text(case: dict[str, Any], contender: str) -> str:
-    """What a contender reached in a case; for audio also the real-time factor."""
+    """The result of a contender in a case; for audio also the real-time factor."""
     value = case["results"][contender]["value"]
     text = f"{spread(value)} {case['unit']}"
     # the first token does not depend on how much audio follows

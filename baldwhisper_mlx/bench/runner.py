@@ -1,4 +1,4 @@
-"""Runs a benchmark: contenders in turn, ceilings beside them, everything into one result.
+"""Runs a benchmark: contenders in turn, with the ceilings of each, in one result.
 
 The result is plain data, the contents of a result file (docs/benchmarks.md says what is in it).
 """
@@ -43,7 +43,7 @@ class Contender:
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """Two contenders that differ in one thing only; what it gains is one column of its own."""
+    """Two contenders that differ in one thing only, and so measure its gain."""
 
     name: str
     title: str
@@ -89,7 +89,7 @@ def run_benchmark(
         RuntimeError: a contender cannot be loaded or failed; the message names it.
     """
     before = load_average()
-    notify("reading the models, measuring what the machine can do")
+    notify("loading the models, measuring the machine's bandwidth and rate of products")
     facts, ceilings, machine = {}, {}, None
     bounds: dict[str, list[float | None]] = {}
     for contender in contenders:
@@ -164,7 +164,7 @@ def measure_case(
 
 @contextlib.contextmanager
 def _runner(contender: Contender, case: Case) -> Iterator[Callable[[dict[str, Any]], Any]]:
-    """What runs a round of a case, given its arguments."""
+    """A function that runs one round of a case, given its arguments."""
     if case.action == "cold":
         yield lambda arguments: run_to_first_line(*_cold_program(contender, **arguments))
         return
@@ -175,7 +175,7 @@ def _runner(contender: Contender, case: Case) -> Iterator[Callable[[dict[str, An
 def _cold_program(
     contender: Contender, audio: str, language: str | None, temperature: float | None
 ) -> tuple[str, str, list[str]]:
-    """What a user runs to see the text of a file: module, function and arguments."""
+    """The program that prints the text of a file: module, function and arguments."""
     folder = str(contender.folder)
     if contender.kind == "baldwhisper-mlx":
         options = ["--language", language] if language else []
@@ -190,7 +190,7 @@ def _cold_program(
 
 
 def _bound(case: Case, child: Child, ceilings: dict[str, float]) -> float | None:
-    """Seconds that a round takes if bytes or operations are all it costs."""
+    """Least seconds of a round, from the bytes or operations that it needs."""
     if case.action == "decode":
         tokens: int = case.arguments["tokens"]
         step: float = child.ask("step_bytes", **case.arguments)
@@ -202,7 +202,7 @@ def _bound(case: Case, child: Child, ceilings: dict[str, float]) -> float | None
 
 
 def _result(case: Case, replies: list[dict[str, Any]], limit: float | None) -> dict[str, Any]:
-    """What one contender did in a case."""
+    """The result of one contender in a case."""
     seconds = [reply["seconds"] for reply in replies]
     values = [case.amount / s for s in seconds] if case.unit == "tokens/s" else seconds
     value = quartiles(values)

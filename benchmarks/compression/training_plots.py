@@ -75,9 +75,12 @@ def plot_data(ablation: Path, picture: Path) -> None:
 
 
 @click.command()
-@click.option("--log", required=True, type=click.Path(exists=True, path_type=Path))
-@click.option("--ablation", required=True, type=click.Path(exists=True, path_type=Path))
-@click.option("--output", required=True, type=click.Path(file_okay=False, path_type=Path))
+@click.option("--log", required=True, type=click.Path(exists=True, path_type=Path),
+              metavar="FILE", help="The log.jsonl of a stage.")  # fmt: skip
+@click.option("--ablation", required=True, type=click.Path(exists=True, path_type=Path),
+              metavar="FILE", help="Result of benchmarks.compression.ablation.")  # fmt: skip
+@click.option("--output", required=True, type=click.Path(file_okay=False, path_type=Path),
+              metavar="DIR", help="Folder for the plots.")  # fmt: skip
 def main(log: Path, ablation: Path, output: Path) -> None:
     """Draw the curves."""
     output.mkdir(parents=True, exist_ok=True)

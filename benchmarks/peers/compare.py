@@ -151,7 +151,8 @@ def plan(ours: Sequence[str], only: Sequence[str]) -> dict[str, Path | None]:
 @click.option("--ours", multiple=True, metavar="NAME=DIR", help="Another model of ours.")
 @click.option("--only", multiple=True, metavar="NAME", help="Only this program; repeatable.")
 @limit_option
-@click.option("--threads", type=click.IntRange(min=1), default=fast_cores(), show_default=True)
+@click.option("--threads", type=click.IntRange(min=1), default=fast_cores(), show_default=True,
+              help="For programs that take a number of threads.")  # fmt: skip
 @language_option
 @click.option("--work", type=click.Path(path_type=Path), default=".cache/peers", show_default=True,
               help="Folder for the weights in other programs' formats.")  # fmt: skip

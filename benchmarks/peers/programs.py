@@ -211,7 +211,3 @@ def work(job: dict[str, Any], say: Callable[[dict[str, Any]], None]) -> None:
 def main() -> None:
     """Reads a job from the command line; answers in lines of JSON on standard output."""
     work(json.loads(sys.argv[1]), lambda line: print("\n" + json.dumps(line), flush=True))
-
-
-if __name__ == "__main__":
-    main()

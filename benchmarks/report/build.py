@@ -2,9 +2,9 @@
 
     python -m benchmarks.report
 
-Result files are benchmarks/results/KIND-CHIP.json, of as many machines as have been measured; a
-page says what has not. tests/benchmarks/test_report.py compares the pages with what this would
-write.
+Result files are benchmarks/results/KIND-CHIP.json, of all machines that have been measured; a page
+says which measurements are missing. tests/benchmarks/test_report.py fails if the pages are not
+those that this program writes.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ IN_README = (
     "clip, 10 min, final text",
     "cold, 10 s",
 )
-NOTHING = "Nothing has been measured yet; [docs/benchmarks.md]({guide}) says how."
+NOTHING = "Nothing has been measured yet; [docs/benchmarks.md]({guide}) has the commands."
 TITLES = {
     "bench": "Speed",
     "paper-form": "Speed of the paper's form",
@@ -129,15 +129,15 @@ def bench_section(result: dict[str, Any]) -> list[str]:
 def paper_form_section(result: dict[str, Any]) -> list[str]:
     """The same of a student of the paper's form, whose weights are random."""
     what = (
-        "A student of three decoder layers and rank 96, as the paper's, with random weights "
-        "(`python -m benchmarks.speed.paper_form`): forced tokens take as long whatever the "
-        "weights are."
+        "A student with three decoder layers and rank 96, as in the paper, and random weights "
+        "(`python -m benchmarks.speed.paper_form`): the time of forced tokens does not depend on "
+        "the weights."
     )
     return [what, *bench_section(result)]
 
 
 def peers_section(result: dict[str, Any]) -> list[str]:
-    """The programs, what they were set to, and why some are missing."""
+    """The programs, their settings, and why some are missing."""
     notes = []
     for name, found in result["peers"].items():
         if found["status"] == "measured":
@@ -147,7 +147,7 @@ def peers_section(result: dict[str, Any]) -> list[str]:
             notes.append(f"- {name}: {found['status']} ({found['reason']})")
     what = (
         f"{result['clips']} clips of {result['data']}, {result['audio_seconds']:.0f} s, greedy, "
-        f"weights of {result['checkpoint']} but for other models of ours."
+        f"weights of {result['checkpoint']} except for our other models."
     )
     return [what, markdown(peer_rows(result)), "\n".join(notes)]
 
@@ -198,14 +198,14 @@ def readme_part(results: Results) -> str:
             result = kinds["peers"]
             parts += [
                 f"Other programs on {result['clips']} clips of {result['data']}, greedy, with "
-                f"the weights of {result['checkpoint']} but for other models of ours:",
+                f"the weights of {result['checkpoint']} except for our other models:",
                 markdown(peer_rows(result)),
             ]
     return "\n\n".join(parts) or NOTHING.format(guide=GUIDE)
 
 
 def chips_part(results: Results) -> str:
-    """The table of docs/benchmarks.md: a row a machine; one to fill in while there is no Mac."""
+    """The table of docs/benchmarks.md: a row for each machine, and an empty one for a Mac."""
     rows = [["machine", "MLX", *(f"{name}: student (speed-up)" for name in IN_SHORT)]]
     rows += [chip_row(kinds["bench"]) for kinds in results.values() if "bench" in kinds]
     if not any(chip.startswith("apple") for chip, kinds in results.items() if "bench" in kinds):
@@ -225,7 +225,7 @@ def profile_part(results: Results) -> str:
             parts.append(f"## {head}, {found['dtype']}")
             for what, title in (("encoder", "Encoding 30 s"), ("step", "One decode step")):
                 one = found[what]
-                where = f", batch {found['batch']}, {found['position']} tokens before it"
+                where = f", batch {found['batch']}, {found['position']} tokens in the cache"
                 title += where if what == "step" else ""
                 parts.append(f"{title}: {one['whole_ms']:.2f} ms")
                 parts.append(markdown(share_rows(one)))
@@ -244,12 +244,12 @@ def fill(page: str, name: str, content: str) -> str:
     pattern = rf"(<!-- report: {name} -->\n).*?(<!-- end -->)"
     filled, times = re.subn(pattern, lambda m: f"{m[1]}{content}\n{m[2]}", page, flags=re.DOTALL)
     if times != 1:
-        raise ValueError(f"the markers of {name!r} are in the page {times} times")
+        raise ValueError(f"the markers of {name!r} are in the page {times} times, and not once")
     return filled
 
 
 def documents(root: Path, results: Results) -> dict[Path, str]:
-    """Every page with figures, as it should be, by its path from `root`."""
+    """Every page with figures, up to date, by its path from `root`."""
     errors = word_errors_part(root / RESULTS)
     parts = [
         (README, "readme", readme_part(results)),
@@ -269,7 +269,7 @@ def documents(root: Path, results: Results) -> dict[Path, str]:
 
 @click.command()
 def main() -> None:
-    """Write all pages and plots anew from benchmarks/results."""
+    """Write all pages and plots from the files in benchmarks/results."""
     from baldwhisper_mlx.bench.plot import save
     from benchmarks.report.plots import draw
     from benchmarks.reproduction.plots import draw_reproduction

@@ -1,7 +1,7 @@
 """The tables of docs/reproduction.md: the paper's claims on another language.
 
-From reproduction-NAME.json in benchmarks/results; a part whose file is not there says so. What
-made each file is on the page.
+From reproduction-NAME.json in benchmarks/results; a part whose file is missing says so. The page
+has the command that wrote each file.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from benchmarks.report.tables import markdown
 PREFIX = "reproduction-"
 STUDENTS = {
     "merged": "merged",
-    "sheared": "merged and sheared",
-    "joint": "merged and sheared, our shearing",
-    "kept": "layers 0, 3, 5 kept, augmented speech, our shearing",
+    "sheared": 'merged and factorized ("sheared")',
+    "joint": "merged and factorized, joint start",
+    "kept": "layers 0, 3, 5 kept, augmented speech, joint start",
 }
 """File of a student's errors and speed to what it is called."""
 CONTEXTS = {
@@ -45,7 +45,7 @@ def read(folder: Path) -> Found:
 
 
 def paper_rows(found: Found) -> Rows:
-    """A row a model: size, speed, errors and what is kept of the teacher's."""
+    """A row for each model: size, speed, errors, and WER relative to the teacher's."""
     title = ["", "parameters", "tokens/s", "speed-up", "WER, %", "CER, %", "retention"]
     rows = [title]
     for student in measured_students(found):
@@ -68,7 +68,7 @@ def paper_rows(found: Found) -> Rows:
 
 
 def measured_students(found: Found) -> list[str]:
-    """Students whose errors and speed there are."""
+    """Students whose errors and speed have been measured."""
     return [name for name in STUDENTS if {name, f"speed-{name}"} <= found.keys()]
 
 
@@ -82,7 +82,7 @@ def _errors(model: dict[str, Any]) -> list[str]:
 
 
 def variant_rows(result: dict[str, Any], group: str) -> Rows:
-    """A row a variant of a group; differences are from the first, on the same windows."""
+    """A row for each variant of a group; differences are from the first, on the same windows."""
     members = {name: row for name, row in result["variants"].items() if row["group"] == group}
     table = [["", "parameters", "steps", "WER, %", "difference"]]
     plain = next(iter(members.values()))["wer"]
@@ -97,7 +97,7 @@ def variant_rows(result: dict[str, Any], group: str) -> Rows:
 
 
 def search_rows(trials: Sequence[dict[str, Any]]) -> Rows:
-    """Trials by the share of the lower layer, which is all that a merged layer depends on."""
+    """Trials by the share of the lower layer, on which alone a merged layer depends."""
     bounds = [0.0, 0.1, 0.25, 0.5, 0.75, 1.0]
     table = [["alpha / (alpha + beta)", "trials", "best WER, %", "median WER, %"]]
     for low, high in itertools.pairwise(bounds):
@@ -122,7 +122,7 @@ def lower_share(trial: dict[str, Any]) -> float:
 
 
 def context_rows(found: Found) -> Rows:
-    """A row a model: errors and real-time factor with either context; dynamic is the model."""
+    """A row for each model: errors and real-time factor with either context."""
     table = [["", "clips", "full: WER, %", "dynamic: WER, %", "full: RTF", "dynamic: RTF"]]
     for name, report in found.items():
         models, data = report["models"], report["data"]
@@ -136,8 +136,8 @@ def context_rows(found: Found) -> Rows:
 
 
 def language_rows(result: dict[str, Any]) -> Rows:
-    """A row a model and language: where the tokens of sentences in that language rank."""
-    table = [["", "sentences in", "tokens", "median rank", "in the first 1 %", "first"]]
+    """A row for each model and language: ranks of the tokens of sentences in that language."""
+    table = [["", "sentences in", "tokens", "median rank", "in the first 1 %", "rank 0"]]
     for name, model in result["models"].items():
         for language, row in model["languages"].items():
             table.append(

@@ -37,7 +37,7 @@ from baldwhisper_convert.training.objectives import LossSettings
 from baldwhisper_convert.training.settings import TrainingSettings
 from benchmarks.compression.ablation import report
 from benchmarks.options import checkpoints_option, only_option, output_option
-from benchmarks.reproduction.variants import Variant, variants
+from benchmarks.reproduction.variants import EARLIER_NAMES, Variant, variants
 from benchmarks.result_files import write_json
 
 TEACHER, MERGED, STUDENT = "01-finetune", "02-merge", "03-distill"
@@ -172,11 +172,12 @@ def summary(
 @output_option(name="--results")
 @click.option("--epochs", default=2.0, show_default=True, help="Passes of each training.")
 @click.option("--share", default=1.0, show_default=True, help="Share of the training speech.")
-@click.option("--batch-size", type=click.IntRange(min=1), default=16, show_default=True)
-@click.option("--learning-rate", default=3e-4, show_default=True)
+@click.option("--batch-size", type=click.IntRange(min=1), default=16, show_default=True,
+              help="Windows in a step.")  # fmt: skip
+@click.option("--learning-rate", default=3e-4, show_default=True, help="Peak of the schedule.")
 @only_option
 @click.option("--part", default="0/1", show_default=True, metavar="I/N",
-              help="Every Nth variant from the Ith on, for several processes.")  # fmt: skip
+              help="Every Nth variant from the Ith on, for one of several processes.")  # fmt: skip
 def main(
     run: Path,
     checkpoints: Path,
@@ -201,6 +202,7 @@ def main(
         mix=dataclasses.replace(TrainingSettings().mix, prompts=0.0),
     )
     every = variants(opened.alpha, opened.beta)
+    adopt_earlier_names(checkpoints)
     first, step = map(int, part.split("/"))
     for name in list(every)[first::step]:
         kept = _file(checkpoints, name)
@@ -217,6 +219,16 @@ def main(
     }
     if done:
         write_json(output, summary(done, training, share))
+
+
+def adopt_earlier_names(folder: Path) -> None:
+    """Renames what an earlier version left in an output folder, so that its run resumes."""
+    for name, earlier in EARLIER_NAMES.items():
+        new, old = _file(folder, name), _file(folder, earlier)
+        # the result and the folder of checkpoints, which exists before the result does
+        for source, target in ((old, new), (old.with_suffix(""), new.with_suffix(""))):
+            if source.exists() and not target.exists():
+                source.rename(target)
 
 
 def _file(output: Path, name: str) -> Path:

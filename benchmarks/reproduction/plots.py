@@ -1,4 +1,4 @@
-"""The pictures of docs/reproduction.md, from the result files its tables are made of."""
+"""The plots of docs/reproduction.md, from the result files of its tables."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from baldwhisper_mlx.bench.plot import save
 from benchmarks.report.reproduction import read
 
 GROUPS = {"layers": "fewer layers", "vocabulary": "factorized embedding, of the merged student"}
-PLAIN_RANK = "sheared, rank "
-"""What the variants are called that differ in nothing but the rank."""
+PLAIN_RANK = "factorized, rank "
+"""Start of the names of the variants that differ in the rank only."""
 
 
 def draw_reproduction(folder: Path) -> None:

@@ -197,7 +197,8 @@ def markdown(result: dict[str, Any]) -> str:
 @click.option(
     "--ct2", required=True, metavar="DIR", help="CTranslate2 folder of the same dimensions."
 )
-@click.option("--rounds", type=click.IntRange(min=1), default=3, show_default=True)
+@click.option("--rounds", type=click.IntRange(min=1), default=3, show_default=True,
+              help="Measurements of each contender.")  # fmt: skip
 @click.option("--out", type=click.Path(path_type=Path), metavar="FILE", help="Result file (JSON).")
 @click.option("--worker", hidden=True, help="Measure one contender and print JSON.")
 @click.option("--batch", hidden=True, default=1)

@@ -53,7 +53,8 @@ def recording(folder: str, seconds: float) -> tuple[Samples, str]:
 @click.option("--seconds", default=600.0, show_default=True, help="Length of the recording.")
 @click.option("--batch", "batches", type=click.IntRange(min=1), multiple=True, default=(4, 8, 16),
               show_default=True, help="Windows decoded together; repeatable.")  # fmt: skip
-@click.option("--rounds", type=click.IntRange(min=1), default=2, show_default=True)
+@click.option("--rounds", type=click.IntRange(min=1), default=2, show_default=True,
+              help="Transcriptions of each way; medians count.")  # fmt: skip
 @language_option
 @click.option("--normalizer", type=click.Choice(NORMALIZERS), default="whisper-english",
               show_default=True, help="See docs/evaluation.md.")  # fmt: skip

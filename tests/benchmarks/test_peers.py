@@ -312,4 +312,4 @@ def test_a_model_of_the_papers_form(model: Path, tmp_path: Path) -> None:
     assert (config.n_vocab, config.n_audio_layer) == (teacher.n_vocab, teacher.n_audio_layer)
     again = CliRunner().invoke(paper_form.main, arguments)
     assert again.exit_code == 2
-    assert "there already" in again.output
+    assert "exists; name a new folder" in again.output

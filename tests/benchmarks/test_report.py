@@ -122,7 +122,7 @@ def test_shares_add_up_to_the_whole() -> None:
     assert shares["softmax"] == 0  # inside attention, which counts already
     rows = tables.share_rows(profile)
     assert ["- of which softmax", "softmax", "4.000", "40.0 %"] in rows
-    assert rows[-1] == ["not in any part", "-", "1.000", "10.0 %"]
+    assert rows[-1] == ["remainder", "-", "1.000", "10.0 %"]
 
 
 def test_the_exponent_of_time() -> None:

@@ -130,7 +130,7 @@ def test_a_peer_that_cannot_be_is_said_to_be_so(
     command = ["bench", "--student", ".", "--teacher", ".", "--peer", "mlx-whisper", "-p", "paper"]
     result = CliRunner().invoke(cli, command)
     assert result.exit_code == 1
-    assert "mlx-whisper is missing" in result.stderr
+    assert "mlx-whisper is not installed" in result.stderr
 
 
 def test_encoding_costs_what_torch_counts() -> None:

@@ -193,14 +193,14 @@ def test_what_is_refused_before_measuring(
     taken = tmp_path / "taken.json"
     taken.write_text("")
     refusals = {
-        "--peer runs the teacher": [*small, "--peer", "mlx-whisper"],
+        "--peer runs the teacher in another program": [*small, "--peer", "mlx-whisper"],
         "clip need AUDIO": [*small, "-p", "clip"],
-        "already there": [*small, "--json", taken],
-        "no folder": [*small, "--json", tmp_path / "gone" / "r.json"],
-        "a plot is one of": [*small, "--plot", tmp_path / "r.jpg"],
-        "it is NAME=PERCENT": [*small, "--wer", "student"],
-        "the names are": [*small, "--wer", "pupil=5"],
-        "no such folder": [audio, "--student", tmp_path / "gone"],
+        "exists; use --force": [*small, "--json", taken],
+        "no such folder": [*small, "--json", tmp_path / "gone" / "r.json"],
+        "ends in .png or .svg": [*small, "--plot", tmp_path / "r.jpg"],
+        "give NAME=PERCENT": [*small, "--wer", "student"],
+        "NAME is student or teacher": [*small, "--wer", "pupil=5"],
+        "gone: no such folder": [audio, "--student", tmp_path / "gone"],
     }
     for message, arguments in refusals.items():
         result = bench(*arguments)
