@@ -1,7 +1,7 @@
 """Result files: written whole, checked against result.schema.json, resumed where a run stopped.
 
-Results come from many machines, so whoever reads one checks first that the keys and types it
-relies on are there. docs/benchmarks.md describes the fields.
+Results come from many machines, so a reader first checks that the keys and types it relies on are
+there. docs/benchmarks.md describes the fields.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import click
-from jsonschema import Draft202012Validator
 
 from baldwhisper_mlx.files import write_files
 
@@ -23,6 +22,12 @@ _SHOWN = 5
 
 @cache
 def _validator(kind: str) -> Any:
+    try:
+        from jsonschema import Draft202012Validator
+    except ModuleNotFoundError:
+        raise click.ClickException(
+            'result files are checked by the package jsonschema: pip install ".[bench]"'
+        ) from None
     document = json.loads(SCHEMA_FILE.read_text(encoding="utf-8"))
     return Draft202012Validator(document | {"$ref": f"#/$defs/{kind}"})
 

@@ -50,13 +50,14 @@ def noise(level: float, exponent: float, seed: int = 0) -> Samples:
     spectrum = np.fft.rfft(np.random.default_rng(seed).standard_normal(n))
     spectrum[1:] /= np.arange(1, len(spectrum)) ** (exponent / 2)
     sound = np.fft.irfft(spectrum, n)
-    return (level * sound / np.sqrt(np.mean(np.square(sound)))).astype(np.float32)
+    return np.asarray(level * sound / np.sqrt(np.mean(np.square(sound))), np.float32)
 
 
 def hum() -> Samples:
     """50 Hz and its harmonics."""
     t = _time(SECONDS)
-    return (0.05 * sum(np.sin(2 * np.pi * 50 * k * t) / k for k in (1, 2, 3, 5))).astype(np.float32)
+    waves = np.sum([np.sin(2 * np.pi * 50 * k * t) / k for k in (1, 2, 3, 5)], axis=0)
+    return np.asarray(0.05 * waves, np.float32)
 
 
 def tones() -> Samples:

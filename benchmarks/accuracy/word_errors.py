@@ -132,7 +132,7 @@ def main(
         transcribe_missing(folder, clips, data, work, name)
     wanted = {clip["file_name"] for clip in clips}
     rows = [row for row in read_rows(work) if row["file_name"] in wanted]
-    result = {
+    result: dict[str, Any] = {
         "data": data_name(data),
         "clips": len(clips),
         "normalizer": "whisper EnglishTextNormalizer",

@@ -44,7 +44,7 @@ def read_tokenizer(folder: Path) -> Tokenizer:
 def summary(found: dict[str, Any], clips: Clips, tokenizer: Tokenizer) -> dict[str, Any]:
     """Figures of one program.
 
-    Tokens are those of its text in the checkpoint's vocabulary, whoever wrote it: timestamps and
+    Tokens are those of its text in the checkpoint's vocabulary, for every program: timestamps and
     what a program tried and dropped do not count.
     """
     seconds, audio = sum(found["times"]), sum(clips.seconds)

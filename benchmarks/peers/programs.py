@@ -136,9 +136,10 @@ def transformers(model: str, threads: int) -> Opened:
     device = "mps" if torch.backends.mps.is_available() else "cpu"
     dtype = torch.float16 if device == "mps" else torch.float32
     processor = WhisperProcessor.from_pretrained(model)
-    loaded = WhisperForConditionalGeneration.from_pretrained(
+    loaded: Any = WhisperForConditionalGeneration.from_pretrained(
         model, dtype=dtype, attn_implementation="sdpa"
-    ).to(device)
+    )
+    loaded = loaded.to(device)
 
     def transcribe(samples: Samples, language: str) -> str:
         long = len(samples) > 30 * 16_000

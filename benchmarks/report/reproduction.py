@@ -164,6 +164,7 @@ def reproduction_parts(folder: Path) -> dict[str, str]:
         "context": markdown(context_rows(contexts)) if contexts else NOT_MEASURED,
     }
     for group in ("layers", "vocabulary"):
-        measured = variants and any(r["group"] == group for r in variants["variants"].values())
-        parts[group] = markdown(variant_rows(variants, group)) if measured else NOT_MEASURED
+        parts[group] = NOT_MEASURED
+        if variants and any(row["group"] == group for row in variants["variants"].values()):
+            parts[group] = markdown(variant_rows(variants, group))
     return parts

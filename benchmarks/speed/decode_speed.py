@@ -19,6 +19,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -124,8 +125,8 @@ def run_ctranslate2(
 CONTENDERS: dict[str, Callable[..., Callable[[int], int]]] = {
     "baldwhisper-mlx float32": run_ours,
     "mlx-whisper float32": run_mlx_whisper,
-    "CTranslate2 float32": lambda *a: run_ctranslate2(*a, compute_type="float32"),
-    "CTranslate2 int8": lambda *a: run_ctranslate2(*a, compute_type="int8"),
+    "CTranslate2 float32": partial(run_ctranslate2, compute_type="float32"),
+    "CTranslate2 int8": partial(run_ctranslate2, compute_type="int8"),
 }
 
 
@@ -225,7 +226,8 @@ def main(
         command = [sys.executable, "-m", module, "--model", model, "--ct2", ct2, *arguments]
         env = blas.environment()
         run = subprocess.run(command, check=True, capture_output=True, text=True, env=env)
-        return json.loads(run.stdout.splitlines()[-1])
+        answer: dict[str, Any] = json.loads(run.stdout.splitlines()[-1])
+        return answer
 
     measured = []
     for number in range(rounds):

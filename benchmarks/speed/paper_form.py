@@ -14,10 +14,11 @@ import dataclasses
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import click
 
-from baldwhisper_mlx.checkpoint.files import CONFIG_FILE, VOCABULARY_FILE, WEIGHTS_FILE
+from baldwhisper_mlx.config import CONFIG_FILE, VOCABULARY_FILE, WEIGHTS_FILE
 
 
 @click.command()
@@ -42,7 +43,7 @@ def main(teacher: Path, folder: Path, layers: int, rank: int) -> None:
         embedding_rank=rank,
         alignment_heads=(),
     )
-    parameters = tree_flatten(Whisper(config).parameters())
+    parameters: Any = tree_flatten(Whisper(config).parameters())
     weights = {
         name: (0.02 * mx.random.normal(value.shape)).astype(getattr(mx, config.dtype))
         for name, value in parameters

@@ -148,7 +148,7 @@ def main(models: tuple[str, ...], batch: int, position: int, repeats: int, outpu
         room = loaded.config.n_text_ctx
         if max(position + 1, PROMPT + WARM_UP + STEPS) > room:
             raise click.UsageError(f"{item}: room for {room} tokens; give a smaller --position")
-        found = {
+        found: dict[str, Any] = {
             "dtype": str(loaded.model.decoder.ln.weight.dtype).removeprefix("mlx.core."),
             "batch": batch,
             "position": position,

@@ -1,4 +1,4 @@
-"""Does time grow with the audio, and memory not? And what does a larger batch cost?
+"""Time and memory over the length of the audio and over the batch size.
 
 Long recordings are made by repeating AUDIO, files or folders of them. Every point is measured in
 a process of its own, after a warm-up on the shortest recording. The result file is written after
@@ -34,7 +34,7 @@ TOKENS = 128
 VARIETY = 600.0
 """Seconds of AUDIO that are enough before it repeats itself."""
 SAMPLE_BYTES = 4 * SAMPLE_RATE
-"""Bytes a second of decoded audio takes in memory, whatever is done with it."""
+"""Bytes that a second of decoded audio takes in memory."""
 
 
 def write_repeated(recordings: Sequence[Samples], seconds: float, path: Path) -> None:
@@ -59,7 +59,7 @@ def measure_length(
         with Child("baldwhisper-mlx", str(model)) as child:
             child.ask("transcribe", audio=str(short), **how)
             load = load_average()
-            found = child.ask("transcribe", audio=str(long), **how)
+            found: dict[str, Any] = child.ask("transcribe", audio=str(long), **how)
     del found["text"]
     return {"audio_seconds": seconds, "load": load} | found
 
@@ -88,7 +88,7 @@ def exponent(points: Sequence[dict[str, Any]]) -> float | None:
         return None
     x0, y0 = (sum(values) / len(pairs) for values in zip(*pairs, strict=True))
     above = sum((x - x0) * (y - y0) for x, y in pairs)
-    return above / sum((x - x0) ** 2 for x, _ in pairs)
+    return float(above / sum((x - x0) ** 2 for x, _ in pairs))
 
 
 @click.command()
