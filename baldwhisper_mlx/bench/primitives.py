@@ -71,6 +71,7 @@ def count_step(loaded: LoadedModel) -> dict[str, Any]:
     mx.eval(one, row, vector)
     attention = histogram([mx.fast.scaled_dot_product_attention(one, one, one, scale=1.0)])
     norm = histogram([mx.fast.layer_norm(row, vector, vector, 1e-5)])
+    # in each layer two attentions and three norms, and one norm after the last
     layers = loaded.config.n_text_layer
     expanded = 2 * layers * (attention.total() - 1) + (3 * layers + 1) * (norm.total() - 1)
     return {"graph": graph, "fused": total - expanded, "rules": total - model_only}

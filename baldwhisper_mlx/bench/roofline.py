@@ -85,9 +85,12 @@ def encode_flops(config: ModelConfig, positions: int) -> int:
     """
     t, d = positions, config.n_audio_state
     frames = FRAMES_PER_POSITION * t
+    # two convolutions of width 3; the second halves the frames
     convolutions = 2 * frames * 3 * config.n_mels * d + 2 * t * 3 * d * d
+    # query, key and value; output; two matrices of the MLP
     products = 2 * t * d * (3 * d + d + 4 * d + 4 * d)
-    attention = 2 * (2 * t * t * d)
+    attention = 2 * (2 * t * t * d)  # scores, and weighted values
+    # keys and values of every decoder layer
     cross = config.n_text_layer * 2 * t * d * 2 * d
     return convolutions + config.n_audio_layer * (products + attention) + cross
 

@@ -84,8 +84,10 @@ def _draws(values: Array, samples: int, seed: int) -> Any:
     at_once = max(1, _CHUNK // size)
     for start in range(0, samples, at_once):
         count = min(at_once, samples - start)
-        drawn = rng.integers(size, size=(count, size))
+        drawn = rng.integers(size, size=(count, size))  # utterances of each draw, with repetition
+        # numbers of different draws must differ, so that one bincount serves all of them
         drawn += size * np.arange(count)[:, None]
+        # how often each utterance is in each draw, (count, size)
         times = np.bincount(drawn.ravel(), minlength=count * size).reshape(count, size)
         yield times @ values
 
