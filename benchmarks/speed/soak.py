@@ -19,7 +19,8 @@ from baldwhisper_mlx.config import SAMPLE_RATE
 from benchmarks.machines import SAMPLE
 from benchmarks.result_files import write_json
 
-WARM_UP = 200
+EVERY, WARM_UP = 100, 200
+"""Files between two readings, and files before caches are full."""
 
 
 @click.command()
@@ -40,7 +41,7 @@ def main(model: str | None, files: int, most: float, output: Path | None) -> Non
         length = round(rng.uniform(0.5, most) * SAMPLE_RATE)
         start = int(rng.integers(0, len(samples) - length))
         baldwhisper_mlx.transcribe(samples[start : start + length], loaded, language="en")
-        if number % 100 == 0:
+        if number % EVERY == 0:
             rows.append({"files": number, "bytes": process.memory_info().rss})
             click.echo(f"{number} files: {rows[-1]['bytes'] / 1e6:.0f} MB")
     settled = [row["bytes"] for row in rows if row["files"] >= WARM_UP]

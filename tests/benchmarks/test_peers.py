@@ -27,7 +27,8 @@ from baldwhisper_mlx.ops.functions import stands_in
 from benchmarks import run_all
 from benchmarks.peers import compare, ggml, models, programs
 from benchmarks.result_files import read_result
-from benchmarks.speed import paper_form, profile_model, scaling
+from benchmarks.speed import paper_form, profile_model, scaling, soak
+from tests.runtime.conftest import tiny_config, write_model
 from tests.support import tiny
 from tests.support.tiny_speech import sound, tiny_speech
 
@@ -313,3 +314,19 @@ def test_a_model_of_the_papers_form(model: Path, tmp_path: Path) -> None:
     again = CliRunner().invoke(paper_form.main, arguments)
     assert again.exit_code == 2
     assert "exists; name a new folder" in again.output
+
+
+def test_memory_is_read_now_and_then(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(soak, "EVERY", 2)
+    monkeypatch.setattr(soak, "WARM_UP", 4)
+    folder = tmp_path / "tiny"
+    write_model(folder, tiny_config(audio_context="dynamic"))
+    output = tmp_path / "soak.json"
+    arguments = ["--model", str(folder), "--files", "6", "--most", "0.6", "--output", str(output)]
+    result = CliRunner().invoke(soak.main, arguments)
+    assert result.exit_code == 0, result.output
+    found = json.loads(output.read_text())
+    assert [row["files"] for row in found["memory"]] == [2, 4, 6]
+    assert all(row["bytes"] > 10_000_000 for row in found["memory"])
+    after_warm_up = [row["bytes"] for row in found["memory"][1:]]
+    assert found["drift"] == pytest.approx(after_warm_up[1] / after_warm_up[0] - 1)
