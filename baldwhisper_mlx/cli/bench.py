@@ -189,7 +189,9 @@ def _check_outputs(paths: list[Path], plot: Path | None, force: bool) -> None:
     for path in paths:
         if not path.parent.is_dir():
             raise click.ClickException(f"{path}: no such folder {path.parent}; make it first")
-        if path.is_dir() or (path.exists() and not force):
+        if path.is_dir():
+            raise click.ClickException(f"{path}: is a folder; give a file name")
+        if path.exists() and not force:
             raise click.ClickException(f"{path}: exists; use --force to replace it")
     if plot is None:
         return

@@ -196,6 +196,7 @@ def test_what_is_refused_before_measuring(
         "--peer runs the teacher in another program": [*small, "--peer", "mlx-whisper"],
         "clip need AUDIO": [*small, "-p", "clip"],
         "exists; use --force": [*small, "--json", taken],
+        "is a folder; give a file name": [*small, "--json", tmp_path, "--force"],
         "no such folder": [*small, "--json", tmp_path / "gone" / "r.json"],
         "ends in .png or .svg": [*small, "--plot", tmp_path / "r.jpg"],
         "give NAME=PERCENT": [*small, "--wer", "student"],
