@@ -15,6 +15,23 @@ from benchmarks.result_files import RESULTS
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
 
+class Benchmark(click.Command):
+    """A command that reports bad input as an error message, and not as a traceback."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Runs the command.
+
+        Raises:
+            click.ClickException: bad input, or a package or program that is missing or failed.
+        """
+        try:
+            return super().invoke(ctx)
+        except (ImportError, OSError, RuntimeError, ValueError) as error:
+            if isinstance(error, (click.exceptions.Exit, click.Abort)):
+                raise
+            raise click.ClickException(str(error)) from error
+
+
 def named_model(item: str) -> tuple[str, Path]:
     """Name and folder of a model given as NAME=DIR.
 

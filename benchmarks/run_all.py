@@ -19,7 +19,7 @@ import click
 from baldwhisper_mlx.bench.machine import chip
 from baldwhisper_mlx.checkpoint.files import BUNDLED, MODEL_FILES
 from benchmarks.machines import slug
-from benchmarks.options import data_option, language_option
+from benchmarks.options import Benchmark, data_option, language_option
 
 RESULTS = Path("benchmarks/results")
 _BALDWHISPER = "from baldwhisper_mlx.cli.main import main; main()"
@@ -94,7 +94,7 @@ def read_students(items: tuple[str, ...]) -> dict[str, Path]:
     return found
 
 
-@click.command()
+@click.command(cls=Benchmark)
 @click.option(
     "--checkpoint",
     required=True,

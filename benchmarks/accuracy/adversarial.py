@@ -21,7 +21,7 @@ import numpy.typing as npt
 from baldwhisper_mlx.audio.vad import default_method
 from baldwhisper_mlx.config import SAMPLE_RATE
 from benchmarks.machines import SAMPLE
-from benchmarks.options import model_or_bundled, models_option, output_option
+from benchmarks.options import Benchmark, model_or_bundled, models_option, output_option
 from benchmarks.result_files import write_json
 
 Samples = npt.NDArray[np.float32]
@@ -121,7 +121,7 @@ def measure(loaded: Any, samples: Samples, spoken: int, way: dict[str, Any]) -> 
     }
 
 
-@click.command()
+@click.command(cls=Benchmark)
 @models_option(required=False, bundled=True)
 @output_option()
 def main(models: tuple[str, ...], output: Path) -> None:

@@ -21,7 +21,7 @@ import click
 
 import baldwhisper_mlx
 from baldwhisper_mlx.audio.load import load_audio
-from benchmarks.options import data_option, language_option, limit_option
+from benchmarks.options import Benchmark, data_option, language_option, limit_option
 from benchmarks.result_files import read_clips
 
 MODES = ("timestamps", "text")
@@ -124,7 +124,7 @@ def report(rows: list[dict[str, Any]]) -> dict[str, Any]:
     return result
 
 
-@click.command()
+@click.command(cls=Benchmark)
 @click.option("--checkpoint", required=True, metavar="MODEL",
               help="The weights in any format that export reads.")  # fmt: skip
 @click.option("--model", required=True, metavar="DIR", help="The same weights, exported.")

@@ -23,7 +23,7 @@ from baldwhisper_mlx.audio.features import LogMelSpectrogram
 from baldwhisper_mlx.audio.load import load_audio
 from baldwhisper_mlx.checkpoint.load import LoadedModel, load_model
 from benchmarks.machines import SAMPLE
-from benchmarks.options import models_option, named_model, output_option
+from benchmarks.options import Benchmark, models_option, named_model, output_option
 from benchmarks.result_files import write_json
 
 LIKELY = 0.01
@@ -81,7 +81,7 @@ def summary(found: Sequence[npt.NDArray[np.int64]], vocabulary: int) -> dict[str
     }
 
 
-@click.command()
+@click.command(cls=Benchmark)
 @models_option()
 @click.option("--language", required=True, help="Code of the models' training language.")
 @output_option()

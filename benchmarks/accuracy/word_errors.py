@@ -27,7 +27,7 @@ from baldwhisper_mlx.evaluation import bootstrap
 from baldwhisper_mlx.evaluation.bootstrap import Bootstrap, Estimate
 from baldwhisper_mlx.evaluation.normalizers import load_normalizer
 from baldwhisper_mlx.evaluation.scoring import score
-from benchmarks.options import data_option, limit_option, models_option, output_option
+from benchmarks.options import Benchmark, data_option, limit_option, models_option, output_option
 from benchmarks.result_files import data_name, read_clips, write_json
 
 
@@ -114,7 +114,7 @@ def report(
     return result
 
 
-@click.command()
+@click.command(cls=Benchmark)
 @data_option()
 @models_option()
 @click.option("--baseline", required=True, help="Name of the model that others are compared with.")

@@ -27,7 +27,13 @@ from baldwhisper_mlx.audio.load import load_audio
 from baldwhisper_mlx.audio.speech_dataset import audio_of, read_rows
 from benchmarks.accuracy.agreement import openai_model
 from benchmarks.machines import describe
-from benchmarks.options import language_option, model_or_bundled, models_option, output_option
+from benchmarks.options import (
+    Benchmark,
+    language_option,
+    model_or_bundled,
+    models_option,
+    output_option,
+)
 from benchmarks.result_files import write_json
 
 NEAR = 0.08
@@ -107,7 +113,7 @@ def summary(found: Sequence[tuple[float, float]]) -> dict[str, Any]:
     return row
 
 
-@click.command()
+@click.command(cls=Benchmark)
 @click.argument("folder")
 @click.option("--checkpoint", required=True, metavar="MODEL", help="What openai-whisper runs.")
 @models_option(bundled=True)

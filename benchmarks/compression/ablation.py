@@ -50,7 +50,13 @@ from baldwhisper_convert.training.settings import TrainingSettings
 from baldwhisper_mlx.evaluation.bootstrap import Bootstrap, difference, error_rate
 from benchmarks.accuracy.word_errors import interval
 from benchmarks.compression.ablation_variants import VARIANTS, Variant
-from benchmarks.options import checkpoints_option, only_option, output_option, prepared_options
+from benchmarks.options import (
+    Benchmark,
+    checkpoints_option,
+    only_option,
+    output_option,
+    prepared_options,
+)
 from benchmarks.result_files import write_json
 
 
@@ -198,7 +204,7 @@ def report(found: dict[str, dict[str, Any]], plain: str) -> dict[str, dict[str, 
     return rows
 
 
-@click.command()
+@click.command(cls=Benchmark)
 @click.argument("teacher")
 @prepared_options
 @checkpoints_option

@@ -40,7 +40,7 @@ from baldwhisper_convert.model.prompts import Prompts
 from baldwhisper_convert.model.whisper import Whisper
 from baldwhisper_convert.readers.read import read_checkpoint
 from benchmarks.compression.ablation import calibration
-from benchmarks.options import output_option, prepared_options
+from benchmarks.options import Benchmark, output_option, prepared_options
 from benchmarks.result_files import write_json
 
 HELD_OUT_WINDOWS = 48
@@ -111,7 +111,7 @@ def layers(teacher: Checkpoint, held_out: Sequence[Batch]) -> list[dict[str, Any
     ]
 
 
-@click.command()
+@click.command(cls=Benchmark)
 @click.argument("teacher")
 @prepared_options
 @output_option(name="--results")

@@ -32,7 +32,7 @@ from baldwhisper_mlx.checkpoint.load import LoadedModel
 from baldwhisper_mlx.config import WEIGHTS_FILE
 from baldwhisper_mlx.decoding.logit_rules import DecodingOptions
 from benchmarks.accuracy.word_errors import rate_of
-from benchmarks.options import data_option, language_option, limit_option, output_option
+from benchmarks.options import Benchmark, data_option, language_option, limit_option, output_option
 from benchmarks.report.compression import quantization_rows
 from benchmarks.report.tables import markdown
 from benchmarks.result_files import data_name, read_clips, resume, write_json
@@ -141,7 +141,7 @@ def measure(
             )
 
 
-@click.command()
+@click.command(cls=Benchmark)
 @click.argument("checkpoint")
 @data_option()
 @output_option()

@@ -16,6 +16,7 @@ import click
 from matplotlib.figure import Figure
 
 from baldwhisper_convert.training.log import read_log
+from benchmarks.options import Benchmark
 
 TIME_FILE, DATA_FILE = "wer_time.png", "wer_data.png"
 
@@ -74,7 +75,7 @@ def plot_data(ablation: Path, picture: Path) -> None:
     figure.savefig(picture, dpi=120)
 
 
-@click.command()
+@click.command(cls=Benchmark)
 @click.option("--log", required=True, type=click.Path(exists=True, path_type=Path),
               metavar="FILE", help="The log.jsonl of a stage.")  # fmt: skip
 @click.option("--ablation", required=True, type=click.Path(exists=True, path_type=Path),

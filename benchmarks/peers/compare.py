@@ -29,6 +29,7 @@ from baldwhisper_mlx.bench.processes import python_command
 from baldwhisper_mlx.ops import blas
 from benchmarks.machines import describe, fast_cores, slug
 from benchmarks.options import (
+    Benchmark,
     data_option,
     language_option,
     limit_option,
@@ -145,7 +146,7 @@ def plan(ours: Sequence[str], only: Sequence[str]) -> dict[str, Path | None]:
     return {name: path for name, path in wanted.items() if not only or name in only}
 
 
-@click.command()
+@click.command(cls=Benchmark)
 @click.argument("checkpoint")
 @data_option()
 @click.option("--ours", multiple=True, metavar="NAME=DIR", help="Another model of ours.")

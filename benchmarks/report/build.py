@@ -17,6 +17,7 @@ from typing import Any
 import click
 
 from baldwhisper_mlx.bench import report_text
+from benchmarks.options import Benchmark
 from benchmarks.report.compression import compression_parts
 from benchmarks.report.reproduction import reproduction_parts
 from benchmarks.report.tables import (
@@ -267,7 +268,7 @@ def documents(root: Path, results: Results) -> dict[Path, str]:
     return pages | {PAGE: results_page(results)}
 
 
-@click.command()
+@click.command(cls=Benchmark)
 def main() -> None:
     """Write all pages and plots from the files in benchmarks/results."""
     from baldwhisper_mlx.bench.plot import save

@@ -36,7 +36,7 @@ from baldwhisper_convert.training.log import LOG_FILE, read_log
 from baldwhisper_convert.training.objectives import LossSettings
 from baldwhisper_convert.training.settings import TrainingSettings
 from benchmarks.compression.ablation import report
-from benchmarks.options import checkpoints_option, only_option, output_option
+from benchmarks.options import Benchmark, checkpoints_option, only_option, output_option
 from benchmarks.reproduction.variants import EARLIER_NAMES, Variant, variants
 from benchmarks.result_files import write_json
 
@@ -166,7 +166,7 @@ def summary(
     }
 
 
-@click.command()
+@click.command(cls=Benchmark)
 @click.argument("run", type=click.Path(exists=True, path_type=Path))
 @checkpoints_option
 @output_option(name="--results")

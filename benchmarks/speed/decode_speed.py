@@ -33,6 +33,7 @@ if any(word.startswith("CTranslate2") for word in sys.argv):
 import baldwhisper_mlx  # before anything else imports MLX, for the BLAS
 from baldwhisper_mlx.bench.machine import chip
 from baldwhisper_mlx.ops import blas
+from benchmarks.options import Benchmark
 from benchmarks.result_files import write_json
 
 LENGTH = 256
@@ -193,7 +194,7 @@ def markdown(result: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-@click.command()
+@click.command(cls=Benchmark)
 @click.option("--model", required=True, metavar="DIR", help="Exported model folder.")
 @click.option(
     "--ct2", required=True, metavar="DIR", help="CTranslate2 folder of the same dimensions."

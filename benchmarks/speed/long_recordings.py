@@ -24,7 +24,13 @@ from baldwhisper_mlx.audio.vad import default_method
 from baldwhisper_mlx.config import SAMPLE_RATE
 from baldwhisper_mlx.evaluation.normalizers import NORMALIZERS
 from benchmarks.machines import describe
-from benchmarks.options import language_option, model_or_bundled, models_option, output_option
+from benchmarks.options import (
+    Benchmark,
+    language_option,
+    model_or_bundled,
+    models_option,
+    output_option,
+)
 from benchmarks.result_files import write_json
 
 PAUSE = 0.6
@@ -47,7 +53,7 @@ def recording(folder: str, seconds: float) -> tuple[Samples, str]:
     return np.concatenate(parts), " ".join(texts)
 
 
-@click.command()
+@click.command(cls=Benchmark)
 @click.argument("folder")
 @models_option(required=False, bundled=True)
 @click.option("--seconds", default=600.0, show_default=True, help="Length of the recording.")

@@ -19,9 +19,10 @@ from typing import Any
 import click
 
 from baldwhisper_mlx.config import CONFIG_FILE, VOCABULARY_FILE, WEIGHTS_FILE
+from benchmarks.options import Benchmark
 
 
-@click.command()
+@click.command(cls=Benchmark)
 @click.argument("teacher", type=click.Path(exists=True, path_type=Path))
 @click.argument("folder", type=click.Path(path_type=Path))
 @click.option("--layers", default=3, show_default=True, help="Decoder layers.")

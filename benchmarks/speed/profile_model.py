@@ -20,7 +20,7 @@ import click
 
 import baldwhisper_mlx  # before anything imports MLX, for the BLAS
 from baldwhisper_mlx.bench.machine import describe_machine, load_average
-from benchmarks.options import named_model, output_option
+from benchmarks.options import Benchmark, named_model, output_option
 from benchmarks.result_files import write_json
 
 SCHEMA = "baldwhisper-profile/1"
@@ -129,7 +129,7 @@ def _entry(part: Any, milliseconds: float) -> dict[str, Any]:
     }
 
 
-@click.command()
+@click.command(cls=Benchmark)
 @click.argument("models", nargs=-1, required=True, metavar="NAME=DIR...")
 @click.option("--batch", type=click.IntRange(min=1), default=1, show_default=True,
               help="Clips decoded together.")  # fmt: skip

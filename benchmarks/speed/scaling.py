@@ -24,7 +24,7 @@ from baldwhisper_mlx.bench.machine import load_average
 from baldwhisper_mlx.bench.processes import Child
 from baldwhisper_mlx.config import SAMPLE_RATE
 from benchmarks.machines import describe
-from benchmarks.options import language_option, models_option, named_model, output_option
+from benchmarks.options import Benchmark, language_option, models_option, named_model, output_option
 from benchmarks.result_files import resume, write_json
 
 SCHEMA = "baldwhisper-scaling/1"
@@ -91,7 +91,7 @@ def exponent(points: Sequence[dict[str, Any]]) -> float | None:
     return float(above / sum((x - x0) ** 2 for x, _ in pairs))
 
 
-@click.command()
+@click.command(cls=Benchmark)
 @click.argument("audio", nargs=-1, required=True)
 @models_option()
 @click.option(

@@ -17,13 +17,14 @@ import psutil
 
 from baldwhisper_mlx.config import SAMPLE_RATE
 from benchmarks.machines import SAMPLE
+from benchmarks.options import Benchmark
 from benchmarks.result_files import write_json
 
 EVERY, WARM_UP = 100, 200
 """Files between two readings, and files before caches are full."""
 
 
-@click.command()
+@click.command(cls=Benchmark)
 @click.option("--model", metavar="DIR", help="Model folder. Default: the bundled model.")
 @click.option("--files", type=click.IntRange(min=1), default=2000, show_default=True,
               help="How many clips.")  # fmt: skip

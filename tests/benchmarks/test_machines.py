@@ -10,11 +10,12 @@ from typing import Any
 
 import click
 import pytest
+from click.testing import CliRunner
 from jsonschema import Draft202012Validator
 
 from baldwhisper_mlx.bench import machine
 from benchmarks import machines
-from benchmarks.options import model_or_bundled, named_model
+from benchmarks.options import Benchmark, model_or_bundled, named_model
 from benchmarks.peers import compare
 from benchmarks.report.build import KINDS
 from benchmarks.result_files import (
@@ -47,6 +48,28 @@ def test_what_is_no_model(item: str) -> None:
             read(item)
     with pytest.raises(click.UsageError):
         named_model("base-en=")
+
+
+@pytest.mark.parametrize(
+    "error", [ValueError("not a model"), OSError("no disk"), RuntimeError("died"), ImportError("x")]
+)
+def test_bad_input_is_an_error_message(error: Exception) -> None:
+    @click.command(cls=Benchmark)
+    def fail() -> None:
+        raise error
+
+    result = CliRunner().invoke(fail)
+    assert (result.exit_code, result.stderr) == (1, f"Error: {error}\n")
+
+
+def test_help_and_interrupts_are_no_errors() -> None:
+    @click.command(cls=Benchmark)
+    @click.pass_context
+    def stop(context: click.Context) -> None:
+        context.exit(3)
+
+    assert CliRunner().invoke(stop).exit_code == 3
+    assert CliRunner().invoke(stop, ["--help"]).exit_code == 0
 
 
 def test_results_are_written_whole(tmp_path: Path) -> None:
