@@ -21,6 +21,10 @@ from baldwhisper_mlx.text.languages import ALIASES, LANGUAGES
 _PATTERN = r"""'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"""
 
 
+TASKS = ("transcribe", "translate")
+"""What a model can write: the spoken words, or their English translation."""
+
+
 def read_ranks(path: str | Path) -> dict[bytes, int]:
     """Reads a tiktoken rank file: a line per token, its bytes in base64 and its id.
 
@@ -37,6 +41,16 @@ def read_ranks(path: str | Path) -> dict[bytes, int]:
         except (ValueError, binascii.Error):
             raise ValueError(f"{path}: line {number} is not `base64 rank`") from None
     return ranks
+
+
+def check_task(task: str) -> None:
+    """Makes sure that a task is one of `TASKS`.
+
+    Raises:
+        ValueError: it is not; the message lists them.
+    """
+    if task not in TASKS:
+        raise ValueError(f"unknown task {task!r}: task must be {' or '.join(TASKS)}")
 
 
 class Tokenizer:
@@ -109,8 +123,7 @@ class Tokenizer:
         Raises:
             ValueError: an unknown task, or one that an English-only model cannot do.
         """
-        if task not in ("transcribe", "translate"):
-            raise ValueError(f"unknown task {task!r}; it is transcribe or translate")
+        check_task(task)
         sequence = [self.sot]
         if self.is_multilingual:
             sequence += [self.languages[language], self.special_tokens[f"<|{task}|>"]]
