@@ -240,7 +240,7 @@ class Decoder:
 
 
 def heads_to_align(config: ModelConfig) -> tuple[tuple[int, int], ...]:
-    """The (layer, head) pairs whose attention follows the audio: the config's, or the default."""
+    """The (layer, head) pairs whose attention follows the audio: the config's, else the default."""
     default = default_alignment_heads(config.n_text_layer, config.n_text_head)
     return config.alignment_heads or default
 
@@ -261,7 +261,7 @@ def _results(
     eot: int,
     temperature: float,
 ) -> list[DecodingResult]:
-    """A result for each row of the tokens (B, n), which go on after a row's end of text."""
+    """A result for each row of the tokens (B, n), which continue past a row's end of text."""
     results = []
     for row, sum_logprob, no_speech in zip(tokens, sum_logprobs, no_speech_probs, strict=True):
         ends = np.flatnonzero(row == eot)

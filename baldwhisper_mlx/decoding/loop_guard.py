@@ -36,7 +36,7 @@ class LoopGuard:
         # A period is a loop if its whole phrase, and no fewer than FEWEST tokens, are repeated;
         # tokens further back do not matter.
         self._ignored = mx.array(back > np.maximum(periods, FEWEST))
-        # If period p goes on, the next token is the one p places back.
+        # If period p continues, the next token is the one p places back.
         self._next = mx.array(_WINDOW - periods[:, 0])
 
     def __call__(self, logits: mx.array, tokens: list[mx.array]) -> mx.array:

@@ -56,8 +56,8 @@ def _mkl_candidates() -> list[str]:
     # The wheel of MKL puts its libraries beside the interpreter's own, not into site-packages.
     roots = [Path(sys.prefix, "lib")]
     roots += [Path(entry).parents[1] for entry in sys.path if entry.endswith("site-packages")]
-    found = (str(path) for root in roots for path in sorted(root.glob("libmkl_rt.so*")))
-    return list(dict.fromkeys(found))
+    paths = (str(path) for root in roots for path in sorted(root.glob("libmkl_rt.so*")))
+    return list(dict.fromkeys(paths))
 
 
 def _load(path: str) -> bool:

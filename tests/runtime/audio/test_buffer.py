@@ -44,7 +44,7 @@ def test_blocks_are_all_samples_in_order(n: int, size: int) -> None:
     np.testing.assert_array_equal(np.concatenate([*parts, sound(0)]), sound(n))
 
 
-def test_what_is_let_go_is_still_there(in_a_file: Samples) -> None:
+def test_released_samples_are_read_again(in_a_file: Samples) -> None:
     before = np.array(in_a_file)
     let_go(in_a_file)
     let_go(in_a_file[5:9])
@@ -68,7 +68,7 @@ def spans(recording: Samples) -> list[Span]:
     ],
     ids=["is_finite", "features", "join_speech", "chunks_of"],
 )
-def test_passing_over_a_file_keeps_none_of_it(in_a_file: Samples, passing) -> None:  # type: ignore[no-untyped-def]
+def test_reading_a_mapped_file_leaves_none_of_it_in_memory(in_a_file: Samples, passing) -> None:  # type: ignore[no-untyped-def]
     passing(in_a_file)  # libraries are files too
     let_go(in_a_file)
     before = mapped_megabytes()

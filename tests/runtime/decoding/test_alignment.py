@@ -1,4 +1,4 @@
-"""When tokens were said: the warping path, the filter, and what the decoder leaves for them."""
+"""When tokens were spoken: the warping path, the filter, and the queries that decoding keeps."""
 
 from __future__ import annotations
 
