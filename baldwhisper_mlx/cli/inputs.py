@@ -103,6 +103,23 @@ def plan_outputs(
     return plan
 
 
+def without_existing(
+    files: Sequence[str], plan: Sequence[dict[str, Path]]
+) -> tuple[tuple[str, ...], list[dict[str, Path]]]:
+    """The inputs with outputs that do not exist yet, and those outputs.
+
+    Args:
+        files: audio paths, or `-`.
+        plan: from `plan_outputs`.
+    """
+    missing = [
+        {kind: path for kind, path in outputs.items() if not os.path.lexists(path)}
+        for outputs in plan
+    ]
+    kept = [i for i, outputs in enumerate(missing) if outputs]
+    return tuple(files[i] for i in kept), [missing[i] for i in kept]
+
+
 def _stem(name: str) -> str:
     return "stdin" if name == STDIN else Path(name).stem
 

@@ -8,7 +8,6 @@ imported when a command runs. Exit codes: 0 success, 1 a file or the model faile
 from __future__ import annotations
 
 import math
-import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -18,9 +17,10 @@ import click
 from baldwhisper_mlx._version import __version__
 from baldwhisper_mlx.cli.bench import bench
 from baldwhisper_mlx.cli.evaluate import evaluate
-from baldwhisper_mlx.cli.inputs import STDIN, expand, plan_outputs
+from baldwhisper_mlx.cli.inputs import STDIN, expand, plan_outputs, without_existing
+from baldwhisper_mlx.cli.usage import check_input, check_layout, check_output
 from baldwhisper_mlx.files import prepare_folder
-from baldwhisper_mlx.output.subtitles import PLAIN, Layout
+from baldwhisper_mlx.output.subtitles import Layout
 from baldwhisper_mlx.output.writers import WRITERS, writers_with
 
 INTERRUPTED = 130
@@ -171,15 +171,15 @@ def transcribe(
     if files.count(STDIN) > 1:
         raise click.UsageError("standard input can be read only once: give `-` only once")
     files = tuple(expand(files))
-    _check_input(files, pcm_rate)
-    _check_output(len(files), output_format, output_dir, force, skip_existing)
+    check_input(files, pcm_rate)
+    check_output(len(files), output_format, output_dir, force, skip_existing)
     layout = Layout(
         highlight_words=highlight_words,
         max_line_width=max_line_width,
         max_line_count=max_line_count,
         max_words_per_line=max_words_per_line,
     )
-    _check_layout(layout, options["word_timestamps"])
+    check_layout(layout, options["word_timestamps"])
     formats = list(WRITERS) if output_format == "all" else [output_format]
     plan: list[dict[str, Path]] | None = None
     try:
@@ -190,7 +190,7 @@ def transcribe(
         raise click.ClickException(str(error)) from None
 
     if skip_existing and plan is not None:
-        files, plan = _without_existing(files, plan)
+        files, plan = _skip_existing(files, plan)
     from baldwhisper_mlx.cli.transcribe import transcribe_files
 
     if options["temperature"] is None:
@@ -199,9 +199,9 @@ def transcribe(
         files, model, revision, writers=writers_with(layout), printed_format=formats[0],
         plan=plan, force=force, pcm_rate=pcm_rate, options=options,
     )  # fmt: skip
+    if failed and len(files) > 1:
+        click.echo(f"{len(failed)} of {len(files)} files failed: {', '.join(failed)}", err=True)
     if failed:
-        if len(files) > 1:
-            click.echo(f"{len(failed)} of {len(files)} files failed: {', '.join(failed)}", err=True)
         raise click.exceptions.Exit(1)
 
 
@@ -253,54 +253,11 @@ def info(model: str | None, revision: str | None) -> None:
 cli.add_command(bench)
 
 
-def _check_input(files: tuple[str, ...], pcm_rate: int | None) -> None:
-    if STDIN in files and sys.stdin.isatty():
-        raise click.UsageError(
-            "`-` reads audio from standard input, which is a terminal: pipe a file into it"
-        )
-    if pcm_rate is not None and files != (STDIN,):
-        raise click.UsageError(
-            "--pcm-rate is for raw PCM on standard input: give `-` as the only FILE"
-        )
-
-
-def _check_output(
-    n_files: int, output_format: str, output_dir: Path | None, force: bool, skip_existing: bool
-) -> None:
-    if skip_existing and (force or output_dir is None):
-        raise click.UsageError("--skip-existing needs --output-dir and excludes --force")
-    if output_dir is not None:
-        return
-    if output_format == "all":
-        raise click.UsageError("--output-format all writes several files: give --output-dir")
-    if n_files > 1 and output_format != "txt":
-        raise click.UsageError(
-            f"several {output_format} results cannot share standard output: give --output-dir"
-        )
-
-
-def _without_existing(
+def _skip_existing(
     files: tuple[str, ...], plan: list[dict[str, Path]]
 ) -> tuple[tuple[str, ...], list[dict[str, Path]]]:
-    """The files with outputs that do not exist yet, and those outputs; reports how many do."""
-    missing = [
-        {kind: path for kind, path in outputs.items() if not os.path.lexists(path)}
-        for outputs in plan
-    ]
-    kept = [i for i, outputs in enumerate(missing) if outputs]
-    if len(kept) < len(files):
-        n_existing = len(files) - len(kept)
-        click.echo(f"{n_existing} of {len(files)} files skipped: outputs exist", err=True)
-    return tuple(files[i] for i in kept), [missing[i] for i in kept]
-
-
-def _check_layout(layout: Layout, word_timestamps: bool) -> None:
-    if layout != PLAIN and not word_timestamps:
-        raise click.UsageError(
-            "--highlight-words, --max-line-width, --max-line-count and --max-words-per-line need "
-            "--word-timestamps"
-        )
-    if layout.max_line_count is not None and layout.max_line_width is None:
-        raise click.UsageError("--max-line-count needs --max-line-width")
-    if layout.max_words_per_line is not None and layout.max_line_width is not None:
-        raise click.UsageError("give --max-words-per-line or --max-line-width, not both")
+    """`without_existing`, with a line about how many files are skipped."""
+    remaining, missing = without_existing(files, plan)
+    if n_skipped := len(files) - len(remaining):
+        click.echo(f"{n_skipped} of {len(files)} files skipped: outputs exist", err=True)
+    return remaining, missing
