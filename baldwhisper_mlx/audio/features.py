@@ -78,6 +78,7 @@ class LogMelSpectrogram:
             Features (3000, n_mels), float32, zeros after the recording's last frame.
         """
         size = max(0, min(N_FRAMES, self.n_frames - seek))
+        # The chunks that the window lies in, at most two.
         first, last = seek // N_FRAMES, (seek + max(size, 1) - 1) // N_FRAMES
         with mx.stream(_stream()):
             floor = self._clamp()
@@ -87,7 +88,8 @@ class LogMelSpectrogram:
             return mx.pad(features, [(0, N_FRAMES - size), (0, 0)])
 
     def is_zero(self, seek: int) -> bool:
-        """Whether no sample under the window that starts at frame `seek` is other than zero."""
+        """Whether the window that starts at frame `seek` is digital silence."""
+        # Its first and last frames also reach half an FFT before and after it.
         begin = max(seek * HOP_LENGTH - N_FFT // 2, 0)
         zero = not self._samples[begin : (seek + N_FRAMES) * HOP_LENGTH + N_FFT // 2].any()
         let_go(self._samples)

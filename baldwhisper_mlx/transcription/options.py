@@ -34,8 +34,7 @@ class TranscribeOptions:
     """
 
     language: str | None = None
-    """Code or English name of the spoken language; by default it is detected from the first 30 s.
-    Whether the model knows it is checked when both are at hand."""
+    """Code or English name of the spoken language. Default None: detected in the first 30 s."""
     task: str = "transcribe"
     """"transcribe", or "translate" into English. Default "transcribe"."""
     initial_prompt: str | None = None

@@ -124,7 +124,7 @@ class Transcription:
             self._segments += segments
             self._history += [token for segment in segments for token in segment.tokens]
             self.seek += advance
-            # A hot sample is a bad example for the window after it, as in OpenAI's code.
+            # As in OpenAI's code, text sampled at a high temperature is not used as context.
             if not self.options.condition_on_previous_text or result.temperature > 0.5:
                 self._prompt_from = len(self._history)
         self._skip_zeros()
@@ -164,7 +164,7 @@ class Transcription:
             is_last = attempt is attempts[-1]
             if is_last or not thresholds.is_failure(result, ratio, loop=loop):
                 break
-            if loop:  # without the previous text: a phrase that still comes was spoken
+            if loop:  # without the previous text, a phrase is written again only if it was spoken
                 self._prompt_from = len(self._history)
             if first_attempt:
                 encode_windows([self])  # the decoder still holds the whole batch
