@@ -107,7 +107,7 @@ def read_weights(path: Path) -> dict[str, mx.array]:
     Raises:
         ValueError: a damaged file.
     """
-    read_tensor_header(path)  # MLX trusts the header and would read past a truncated file's end
+    read_tensor_header(path)  # MLX trusts the header, so truncation has to be detected before
     try:
         return cast(dict[str, mx.array], mx.load(str(path)))
     except RuntimeError as error:
