@@ -16,8 +16,9 @@ STDIN = "-"
 """The input name that means standard input; its outputs are named `stdin`."""
 
 SUFFIXES = frozenset(
-    (".aac", ".aif", ".aiff", ".au", ".caf", ".flac", ".m4a", ".m4b", ".mka", ".mkv", ".mov",
-     ".mp3", ".mp4", ".mpeg", ".mpga", ".oga", ".ogg", ".opus", ".w64", ".wav", ".webm", ".wma")
+    (".3gp", ".aac", ".aif", ".aiff", ".amr", ".au", ".avi", ".caf", ".flac", ".flv", ".m4a",
+     ".m4b", ".m4v", ".mka", ".mkv", ".mov", ".mp3", ".mp4", ".mpeg", ".mpg", ".mpga", ".oga",
+     ".ogg", ".opus", ".w64", ".wav", ".webm", ".wma", ".wmv", ".wv")
 )  # fmt: skip
 """Endings of the files in a folder that are taken for audio; a file given by name may have any."""
 

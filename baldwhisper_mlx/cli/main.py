@@ -119,8 +119,8 @@ def _finite(ctx: click.Context, param: click.Parameter, value: float | None) -> 
               help="Most words in a subtitle (srt, vtt); needs --word-timestamps, and "
               "excludes --max-line-width.")  # fmt: skip
 @click.option("--vad", is_flag=True,
-              help="Transcribe only speech, found by Silero's detector if it is installed (the "
-              "extra `vad`), or else by loudness.")  # fmt: skip
+              help="Transcribe only where Silero's detector finds speech, so that nothing is "
+              "made up over silence or noise.")  # fmt: skip
 @click.option("--batch-size", type=_COUNT, default=1, show_default=True,
               help="Number of parts of a file that are decoded together; it is cut where it is "
               "quiet, and no window is conditioned on the previous text.")  # fmt: skip

@@ -10,9 +10,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from numbers import Integral, Real
-from typing import get_args
 
-from baldwhisper_mlx.audio.vad import Method
 from baldwhisper_mlx.decoding.logit_rules import DecodingOptions
 from baldwhisper_mlx.text.tokenizer import check_task
 from baldwhisper_mlx.transcription.fallback import TEMPERATURES, Thresholds, attempts
@@ -57,9 +55,9 @@ class TranscribeOptions:
     """Mean log-probability of the tokens, in nats; an output below it is improbable. Default -1."""
     no_speech_threshold: float | None = 0.6
     """Probability of no speech, 0 to 1; an improbable output above it is silence. Default 0.6."""
-    vad: bool | Method = False
-    """Whether only speech is transcribed, found by voice activity detection: True for the best
-    detector that is installed, or its name. Default False."""
+    vad: bool = False
+    """Whether only the parts are transcribed in which Silero's voice activity detector finds
+    speech. Default False."""
     batch_size: int = 1
     """Stretches of the recording that are decoded together. Default 1: the whole, sequentially."""
     on_progress: Progress | None = field(default=None, compare=False)
@@ -73,9 +71,8 @@ class TranscribeOptions:
             value = getattr(self, name)
             if value is not None and (not isinstance(value, Real) or math.isnan(value)):
                 raise ValueError(f"{name} must be a number or None, not {value!r}")
-        if not isinstance(self.vad, bool) and self.vad not in get_args(Method):
-            known = " or ".join(map(repr, (False, True, *get_args(Method))))
-            raise ValueError(f"vad must be {known}, not {self.vad!r}")
+        if not isinstance(self.vad, bool):
+            raise ValueError(f"vad must be True or False, not {self.vad!r}")
         self.attempts  # noqa: B018  # names a temperature that is out of range
 
     @property

@@ -20,7 +20,7 @@ from baldwhisper_mlx.audio.buffer import Samples, check_samples
 from baldwhisper_mlx.audio.chunking import Span, chunks_of, equal_parts, join_speech
 from baldwhisper_mlx.audio.features import N_FRAMES, LogMelSpectrogram
 from baldwhisper_mlx.audio.load import load_audio
-from baldwhisper_mlx.audio.vad import Method, Speech, speech_spans
+from baldwhisper_mlx.audio.vad import Speech, speech_spans
 from baldwhisper_mlx.checkpoint.load import LoadedModel, load_model
 from baldwhisper_mlx.config import HOP_LENGTH, SAMPLE_RATE
 from baldwhisper_mlx.transcription.batched import transcribe_clips
@@ -47,7 +47,7 @@ def transcribe(
     compression_ratio_threshold: float | None = 2.4,
     logprob_threshold: float | None = -1.0,
     no_speech_threshold: float | None = 0.6,
-    vad: bool | Method = False,
+    vad: bool = False,
     batch_size: int = 1,
     on_progress: Callable[[float, float], None] | None = None,
 ) -> Transcript:
@@ -70,7 +70,7 @@ def transcribe(
             is, unless this is None, a phrase three times in a row.
         logprob_threshold: below this mean log-probability (nats) an output is improbable.
         no_speech_threshold: above this probability of no speech, what is improbable is silence.
-        vad: skip what is not speech: True, or the name of a detector ("silero", "energy").
+        vad: transcribe only where Silero's detector finds speech.
         batch_size: stretches decoded together; the recording is cut where it is quiet.
         on_progress: called after every window with the seconds of audio done and in all.
 
@@ -152,16 +152,12 @@ def _transcribe(samples: Samples, loaded: LoadedModel, options: TranscribeOption
     return transcribe_sequentially(samples, loaded, options)
 
 
-def _speech(samples: Samples, vad: bool | Method) -> list[Span]:
-    return speech_spans(samples, None if isinstance(vad, bool) else vad)
-
-
 def _without_pauses(
     samples: Samples, loaded: LoadedModel, options: TranscribeOptions
 ) -> Transcript:
     """Transcribes the speech as one recording, and maps its times back to the whole."""
     duration = len(samples) / SAMPLE_RATE
-    joined = join_speech(samples, _speech(samples, options.vad), Speech().pad)
+    joined = join_speech(samples, speech_spans(samples), Speech().pad)
     if not joined.spans:
         return _empty(samples, loaded, options)
 
@@ -178,7 +174,7 @@ def _in_batches(samples: Samples, loaded: LoadedModel, options: TranscribeOption
     """Transcribes `batch_size` stretches in lockstep: of speech, or equal parts of everything."""
     batch_size = options.batch_size
     if options.vad:
-        stretches = chunks_of(samples, _speech(samples, options.vad), WINDOW)
+        stretches = chunks_of(samples, speech_spans(samples), WINDOW)
     else:
         stretches = equal_parts(samples, min(batch_size, -(-len(samples) // WINDOW)))
     if not stretches:
