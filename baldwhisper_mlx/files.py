@@ -1,6 +1,8 @@
-"""Writing output files: completely or not at all, into folders that were checked before.
+"""Where transcripts go: output names decided before any work, files written whole or not at all.
 
-Standard library only.
+Hours of decoding must not end in "file exists", and a transcript must not replace another
+one because two recordings share a name. Everything that can be refused is refused here,
+up front. Standard library only.
 """
 
 from __future__ import annotations
@@ -22,7 +24,7 @@ def prepare_folder(folder: Path) -> None:
         raise ValueError(f"{folder}: is a file, not a folder to write to")
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        # A file is created to test it: permission bits do not apply to root or network drives.
+        # Only creating a file tells: permission bits say nothing about root or network drives.
         probe = _temporary(folder)
         probe.touch(exist_ok=False)
         probe.unlink()

@@ -15,7 +15,7 @@ MODEL_FILES = (CONFIG_FILE, WEIGHTS_FILE, VOCABULARY_FILE)
 """The files that every model folder must have; the model card is optional."""
 
 COMMUNITY_FILES = ("weights.safetensors", "weights.npz")
-"""Names of the weights file in mlx-whisper's format; see mlx_whisper.py."""
+"""Weights of a model in mlx-whisper's format; see community.py."""
 
 BUNDLED = Path(__file__).parent.parent / "assets" / "base-en"
 """The model that comes with the package: English, made from OpenAI's whisper-base."""

@@ -1,9 +1,9 @@
 """Reads Whisper folders in mlx-whisper's format, as mlx-community publishes them.
 
-They have OpenAI's dimensions in `config.json`, separate projections for query, key and value, and
-no vocabulary. Fusing these projections concatenates rows, which leaves the integers of a quantized
-matrix as they are. The vocabulary is one of OpenAI's two: the multilingual one comes with the
-bundled model, the English one is read from an installed package that has it.
+They have OpenAI's dimensions in `config.json`, one product less fused than ours, quantized or
+not, and no vocabulary. Fusing query, key and value by rows changes nothing of a quantized matrix,
+so such a model runs from its own integers. The vocabulary is one of OpenAI's two: the multilingual
+one is the bundled model's, the English one is taken from a package that has it.
 """
 
 from __future__ import annotations
@@ -159,9 +159,9 @@ def _special_tokens(first: int, languages: int) -> dict[str, int]:
 
 
 def _ranks(folder: Path, n_vocab: int) -> dict[bytes, int]:
-    vocabulary = folder / VOCABULARY_FILE
-    if vocabulary.is_file():
-        return read_ranks(vocabulary)
+    own = folder / VOCABULARY_FILE
+    if own.is_file():
+        return read_ranks(own)
     if n_vocab != ENGLISH_ONLY:
         return read_ranks(BUNDLED / VOCABULARY_FILE)
     for package in _PACKAGES:
@@ -172,8 +172,8 @@ def _ranks(folder: Path, n_vocab: int) -> dict[bytes, int]:
             if path.is_file():
                 return read_ranks(path)
     raise FileNotFoundError(
-        f"{folder}: no {VOCABULARY_FILE}, and OpenAI's English vocabulary is not on this computer; "
-        f"install one of the packages {' or '.join(_PACKAGES)}, which have it; or "
+        f"{folder}: an English-only model without its vocabulary, and neither of the packages "
+        f"{' and '.join(_PACKAGES)} is installed to take OpenAI's from; "
         "`baldwhisper-convert export` makes a complete model"
     )
 

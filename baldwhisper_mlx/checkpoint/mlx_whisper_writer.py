@@ -14,8 +14,7 @@ from baldwhisper_mlx.checkpoint.load import read_weights
 from baldwhisper_mlx.checkpoint.mlx_whisper import is_community, read_community, sinusoids
 from baldwhisper_mlx.config import CONFIG_FILE, WEIGHTS_FILE, ModelConfig
 
-_FUSED = {"qkv": ("query", "key", "value"), "kv": ("key", "value")}
-"""Our fused projections, and the parts that mlx-whisper keeps apart."""
+_PARTS = {"qkv": ("query", "key", "value"), "kv": ("key", "value")}
 _POSITIONS = "encoder.positional_embedding"
 
 
@@ -72,9 +71,9 @@ def _split(name: str, value: mx.array) -> dict[str, mx.array]:
     """A tensor under mlx-whisper's names, a fused one as its parts."""
     prefix, _, leaf = name.rpartition(".")
     parent, _, projection = prefix.rpartition(".")
-    if projection not in _FUSED:
+    if projection not in _PARTS:
         return {name: value}
-    names = _FUSED[projection]
+    names = _PARTS[projection]
     parts = dict(zip(names, mx.split(value, len(names)), strict=True))
     if leaf == "bias":
         del parts["key"]  # Whisper's keys have no bias
