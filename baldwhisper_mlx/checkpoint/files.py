@@ -1,6 +1,6 @@
-"""A model's files: finding the folder, checking it, and reading the header of its weights.
+"""Finds a model folder, checks its files and reads the header of its weights.
 
-Nothing here needs MLX, so that a model is found, checked and described in milliseconds.
+Works without MLX, so that a model can be found, checked and described in milliseconds.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any
 from baldwhisper_mlx.config import CONFIG_FILE, VOCABULARY_FILE, WEIGHTS_FILE
 
 MODEL_FILES = (CONFIG_FILE, WEIGHTS_FILE, VOCABULARY_FILE)
-"""The files that every model folder must have; the model card is optional."""
+"""Files that every model folder must have."""
 
 COMMUNITY_FILES = ("weights.safetensors", "weights.npz")
 """Weights of a model in mlx-whisper's format; see community.py."""

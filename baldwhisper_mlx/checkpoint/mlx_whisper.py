@@ -43,7 +43,7 @@ _PART = re.compile(r"(.+\.)(attn|cross_attn)\.(query|key|value)\.(weight|scales|
 
 
 def is_community(folder: Path) -> bool:
-    """Whether `config.json` is one of mlx-whisper's: OpenAI's dimensions, and no type of ours."""
+    """Whether `config.json` is one of mlx-whisper's: OpenAI's dimensions and no type of ours."""
     try:
         config = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
