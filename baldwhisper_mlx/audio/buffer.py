@@ -21,7 +21,7 @@ _MOST_IN_MEMORY = 20 * 60 * SAMPLE_RATE
 """Samples (20 min, 77 MB) above which a recording is kept in a temporary file."""
 
 
-class Collector:
+class SampleBuffer:
     """Collects the samples of a recording: in memory, or, of a long one, in a temporary file.
 
     An hour of audio has 230 MB. Mapped from a file, only the pages in use take memory. The file has
@@ -58,10 +58,10 @@ def blocks(samples: Samples, size: int) -> Iterator[Samples]:
     """All samples in order, `size` at a time; of a file, one block is in memory at a time."""
     for first in range(0, len(samples), size):
         yield samples[first : first + size]
-        let_go(samples)
+        release_pages(samples)
 
 
-def let_go(samples: Samples) -> None:
+def release_pages(samples: Samples) -> None:
     """Frees the memory of samples that are mapped from a file; their next use reads them again.
 
     Samples in memory, and parts of mapped ones, stay as they are.

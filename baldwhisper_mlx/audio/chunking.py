@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from baldwhisper_mlx.audio.buffer import Collector, Samples, blocks
+from baldwhisper_mlx.audio.buffer import SampleBuffer, Samples, blocks
 from baldwhisper_mlx.config import SAMPLE_RATE
 
 Span = tuple[int, int]
@@ -68,7 +68,7 @@ def join_speech(samples: Samples, spans: Sequence[Span], pad: float = 0.0) -> Jo
         spans: in their order.
         pad: seconds without speech at either end of a span; see `Joined.pad`.
     """
-    joined = Collector()
+    joined = SampleBuffer()
     for start, end in spans:
         for block in blocks(samples[start:end], _BLOCK_HOPS * _LEVEL_HOP):
             joined.add(block)

@@ -16,7 +16,7 @@ import mlx.core as mx
 import numpy as np
 import numpy.typing as npt
 
-from baldwhisper_mlx.audio.buffer import let_go
+from baldwhisper_mlx.audio.buffer import release_pages
 from baldwhisper_mlx.config import HOP_LENGTH, SAMPLE_RATE
 
 N_FFT = 400
@@ -92,7 +92,7 @@ class LogMelSpectrogram:
         # Its first and last frames also reach half an FFT before and after it.
         begin = max(seek * HOP_LENGTH - N_FFT // 2, 0)
         zero = not self._samples[begin : (seek + N_FRAMES) * HOP_LENGTH + N_FFT // 2].any()
-        let_go(self._samples)
+        release_pages(self._samples)
         return zero
 
     def prefetch(self, seek: int) -> None:
@@ -128,7 +128,7 @@ class LogMelSpectrogram:
         segment = np.zeros(end - begin, np.float32)
         inside = self._samples[max(begin, 0) : end]
         segment[max(-begin, 0) :][: len(inside)] = inside
-        let_go(self._samples)
+        release_pages(self._samples)
         if begin < 0:
             segment[:half] = segment[half + 1 : N_FFT + 1][::-1]
         return mx.array(segment)

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from baldwhisper_mlx.config import FRAMES_PER_POSITION, TIME_PRECISION
-from baldwhisper_mlx.decoding.dtw import Matrix, first_positions, smoothed
+from baldwhisper_mlx.decoding.dtw import Matrix, smoothed, token_start_positions
 from baldwhisper_mlx.model.cache import LayerCache
 
 
@@ -89,7 +89,7 @@ def align(
         # The row that predicted the end of text tells where the last token ends. An output that
         # was cut off has none; its last token ends where it begins.
         rows = [min(first + i, len(matrix) - 1) for i in (*spoken, len(tokens))]
-        times = first_positions(-matrix[rows]) * TIME_PRECISION
+        times = token_start_positions(-matrix[rows]) * TIME_PRECISION
         starts[spoken], ends[spoken] = times[:-1], times[1:]
         text_probabilities[spoken] = probabilities[spoken]
     return Alignment(*(tuple(each.tolist()) for each in (starts, ends, text_probabilities)))

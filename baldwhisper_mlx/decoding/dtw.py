@@ -50,7 +50,7 @@ def median_filter(x: Matrix, width: int) -> Matrix:
     return filtered
 
 
-def first_positions(cost: Matrix) -> npt.NDArray[np.int64]:
+def token_start_positions(cost: Matrix) -> npt.NDArray[np.int64]:
     """The column at which each row of a cost matrix begins on the cheapest path through it.
 
     With tokens as rows and encoder positions as columns: the position at which each token starts.

@@ -20,7 +20,7 @@ from baldwhisper_mlx.config import ModelConfig
 from baldwhisper_mlx.model.cache import KVCache, LayerCache
 from baldwhisper_mlx.model.embedding import FactorizedEmbedding
 from baldwhisper_mlx.ops import cpu_tiles
-from baldwhisper_mlx.ops.functions import BIG, attention, gelu, stands_in
+from baldwhisper_mlx.ops.functions import BIG, attention, gelu, uses_cpu_fallback
 
 
 class SelfAttention(nn.Module):
@@ -62,7 +62,7 @@ class CrossAttention(nn.Module):
     def project(self, audio: mx.array, cache: KVCache) -> None:
         """Writes K and V of encoder states (B, T, d) into the cache, replacing what it held."""
         batch, length, _ = audio.shape
-        if stands_in(audio) and isinstance(self.kv, nn.Linear):
+        if uses_cpu_fallback(audio) and isinstance(self.kv, nn.Linear):
             # A BLAS multiplies one row by a head twice as fast if its positions lie side by side.
             kv = self.kv.weight @ audio.swapaxes(1, 2) + self.kv.bias[:, None]
             kv = kv.reshape(batch, 2 * self.n_head, -1, length).swapaxes(2, 3)
@@ -95,7 +95,7 @@ class EncoderBlock(nn.Module):
     def __call__(self, x: mx.array, batch: int, mask: mx.array | None) -> mx.array:
         """x (B * T, d) -> (B * T, d); mask as in LayerCache."""
         # One call for the whole block: its tiles stay in the cache from step to step.
-        if x.size >= BIG and stands_in(x) and cpu_tiles.can_take(self):
+        if x.size >= BIG and uses_cpu_fallback(x) and cpu_tiles.supports_block(self):
             return cpu_tiles.encoder_block(self, x, batch, mask)
         x = x + self.attn(self.attn_ln(x), batch, mask=mask)
         return x + self.mlp2(gelu(self.mlp1(self.mlp_ln(x))))

@@ -33,7 +33,7 @@ _Job = TypeVar("_Job")
 _turn = Lock()  # two callers at once would reset each other's limit of BLAS threads
 
 
-def can_take(block: Any) -> bool:
+def supports_block(block: Any) -> bool:
     """Whether all matrices of an EncoderBlock are plain ones, none quantized."""
     layers = block.attn.qkv, block.attn.out, block.mlp1, block.mlp2
     return all(isinstance(layer, nn.Linear) for layer in layers)

@@ -56,7 +56,7 @@ def attention(
         mask: "causal", or bool that broadcasts to (B, H, L, T), False where not to attend.
     """
     size = q.shape[0] * q.shape[1] * q.shape[2] * k.shape[2]
-    if size < SMALL or isinstance(mask, str) or not stands_in(q):
+    if size < SMALL or isinstance(mask, str) or not uses_cpu_fallback(q):
         return mx.fast.scaled_dot_product_attention(q, k, v, scale=scale, mask=mask)
     if q.shape[2] > 1 and size >= BIG:
         return _attend_by_tiles(q, k, v, scale, mask)
@@ -69,7 +69,7 @@ def attention(
 
 def gelu(x: mx.array) -> mx.array:
     """The exact GELU, x * Phi(x), element by element."""
-    if x.size < BIG or not stands_in(x):
+    if x.size < BIG or not uses_cpu_fallback(x):
         return nn.gelu(x)
     result = mx.zeros(x.shape)
     mx.eval(x, result)
@@ -79,13 +79,13 @@ def gelu(x: mx.array) -> mx.array:
 
 def logsumexp(x: mx.array) -> mx.array:
     """log(sum(exp(x))) over the last axis, which stays as 1; hugely negative if all are -inf."""
-    if x.size < SMALL or not stands_in(x):
+    if x.size < SMALL or not uses_cpu_fallback(x):
         return mx.logsumexp(x, axis=-1, keepdims=True)
     largest = mx.maximum(x.max(axis=-1, keepdims=True), -1e30)
     return largest + mx.log(_exp((x - largest) * _SCALE).sum(axis=-1, keepdims=True))
 
 
-def stands_in(x: mx.array) -> bool:
+def uses_cpu_fallback(x: mx.array) -> bool:
     """Whether functions of x are computed by this module instead of by MLX."""
     return (
         sys.platform == "linux"

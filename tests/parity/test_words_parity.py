@@ -16,7 +16,7 @@ import baldwhisper_mlx
 from baldwhisper_convert.export.mlx import export_mlx
 from baldwhisper_mlx.checkpoint.load import LoadedModel, load_model
 from baldwhisper_mlx.decoding.decoder import heads_to_align
-from baldwhisper_mlx.decoding.dtw import first_positions, median_filter
+from baldwhisper_mlx.decoding.dtw import median_filter, token_start_positions
 from baldwhisper_mlx.transcription import words
 from baldwhisper_mlx.transcription.segments import Segment
 from baldwhisper_mlx.transcription.word_splitting import TimedToken, split_words
@@ -36,7 +36,7 @@ def test_warping(rows: int, columns: int, seed: int) -> None:
     cost = np.random.default_rng(seed).standard_normal((rows, columns)).astype(np.float32)
     text, time = timing.dtw_cpu(cost.astype(np.float64))
     jumps = np.pad(np.diff(text), (1, 0), constant_values=1).astype(bool)
-    np.testing.assert_array_equal(first_positions(cost), time[jumps])
+    np.testing.assert_array_equal(token_start_positions(cost), time[jumps])
 
 
 @pytest.mark.parametrize("length", [2, 3, 4, 50])
