@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
-from typing import Any
 
 import mlx.core as mx
 
@@ -17,6 +16,7 @@ from baldwhisper_mlx.evaluation.dataset import Clip, Speech
 from baldwhisper_mlx.evaluation.hypotheses import ClipResult, Hypotheses, Hypothesis, Run
 from baldwhisper_mlx.transcription.batched import transcribe_clips
 from baldwhisper_mlx.transcription.fallback import TEMPERATURES
+from baldwhisper_mlx.transcription.options import TranscribeOptions
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,14 +30,14 @@ class InferenceSettings:
     """Retry at rising temperatures where the result is repetitive or improbable."""
     batch_size: int = 1
 
-    def options(self) -> dict[str, Any]:
-        """As keyword arguments of `transcribe`."""
-        return {
-            "language": self.language,
-            "without_timestamps": self.without_timestamps,
-            "condition_on_previous_text": self.condition_on_previous_text,
-            "temperature": TEMPERATURES if self.fallback else 0.0,
-        }
+    def options(self) -> TranscribeOptions:
+        """As options of a transcription."""
+        return TranscribeOptions(
+            language=self.language,
+            without_timestamps=self.without_timestamps,
+            condition_on_previous_text=self.condition_on_previous_text,
+            temperature=TEMPERATURES if self.fallback else 0.0,
+        )
 
     def run(self, loaded: LoadedModel, name: str, fingerprint: str) -> Run:
         """A model with these options, as `Hypotheses` identifies it."""
@@ -116,7 +116,7 @@ def _transcribe(
     began = time.perf_counter()
     try:
         samples = [samples for _, samples, _ in waiting.values()]
-        transcripts = transcribe_clips(samples, loaded, **settings.options())
+        transcripts = transcribe_clips(samples, loaded, options=settings.options())
     except FloatingPointError as error:
         names = ", ".join(clip.name for clip, _, _ in waiting.values())
         raise FloatingPointError(f"{names}: {error}") from None

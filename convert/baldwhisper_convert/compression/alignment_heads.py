@@ -21,7 +21,7 @@ from baldwhisper_convert.data.batches import IGNORED, Batch
 from baldwhisper_convert.files import write_atomically
 from baldwhisper_convert.model.whisper import KeysAndValues, Whisper
 from baldwhisper_mlx.config import CONFIG_FILE, ModelConfig
-from baldwhisper_mlx.decoding.dtw import first_positions
+from baldwhisper_mlx.decoding.dtw import token_start_positions
 
 Head = tuple[int, int]
 """Layer and head, from 0."""
@@ -101,7 +101,7 @@ def forward_share(attention: np.ndarray[tuple[int, int], np.dtype[np.float32]]) 
     What all tokens look at alike counts for nothing, or a head that never moves would be best.
     """
     own = np.maximum(0, attention - attention.mean(axis=0))
-    starts = first_positions(-own)
+    starts = token_start_positions(-own)
     ends = np.append(starts[1:], own.shape[1])
     shares = [
         row[max(0, start - NEAR) : end + NEAR].sum()
