@@ -19,6 +19,7 @@ from baldwhisper_mlx._version import __version__
 from baldwhisper_mlx.cli.bench import bench
 from baldwhisper_mlx.cli.evaluate import evaluate
 from baldwhisper_mlx.cli.inputs import STDIN, expand, plan_outputs
+from baldwhisper_mlx.cli.models import models
 from baldwhisper_mlx.files import prepare_folder
 from baldwhisper_mlx.output.subtitles import PLAIN, Layout
 from baldwhisper_mlx.output.writers import WRITERS, writers_with
@@ -231,6 +232,7 @@ def info(model: str | None, revision: str | None) -> None:
 
 
 cli.add_command(bench)
+cli.add_command(models)
 
 
 def _check_usage(files: tuple[str, ...], output_format: str, output_dir: Path | None) -> None:
