@@ -122,7 +122,10 @@ def check_sdist(sdist: Path) -> None:
         ["git", "ls-files", "-z"], cwd=ROOT, check=True, capture_output=True, text=True
     )
     wanted = {name for name in tracked.stdout.split("\0") if name} | {"PKG-INFO"}
-    compare(f"{sdist.name}, compared with what git tracks", sdist_files(sdist), wanted)
+    found = sdist_files(sdist)
+    if stray := sorted(found - wanted):
+        raise Failure(f"not tracked by git: {', '.join(stray)}; commit, ignore or move them")
+    compare(sdist.name, found, wanted)
 
 
 def check_wheel(wheel: Path, sdist: Path) -> None:
