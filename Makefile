@@ -2,6 +2,7 @@
 #   make demo   speech to text: transcript of examples/sample.wav by the bundled model
 #   make test   ruff, mypy and the offline tests
 #   make bench DATA=path/to/speech   speed, memory and errors of all models and other programs
+#   make test-wheel   wheel and sdist, installed by pip and uv in empty environments, run offline
 # Each makes its own .venv first; a second run finds it there. Works with GNU make 3.81 and 4.
 
 PYTHON ?= python3
@@ -9,6 +10,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 INSTALL := $(PIP) install --quiet --constraint constraints.txt
+PACKAGING := .cache/packaging
 TEACHER := .cache/teacher/whisper-base-ct2
 MODEL := .cache/models/whisper-base
 
@@ -16,8 +18,10 @@ MODEL := .cache/models/whisper-base
 DATA ?=
 # A model folder for `make bench`; the bundled model if there is none.
 STUDENT ?=
+# A wheel for `make test-wheel` that is built already.
+WHEEL ?=
 
-.PHONY: demo test test-real bench lint clean
+.PHONY: demo test test-real bench lint dist test-wheel formula clean
 
 demo: $(VENV)/.demo
 	$(BIN)/baldwhisper transcribe examples/sample.wav
@@ -39,16 +43,30 @@ lint: $(VENV)/.test
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+dist: $(PACKAGING)/.done
+	$(PACKAGING)/bin/python scripts/build_wheel.py dist
+
+test-wheel: $(if $(WHEEL),$(PACKAGING)/.done,dist)
+	$(PACKAGING)/bin/python scripts/test_wheel.py $(or $(WHEEL),dist/*.whl)
+
+# after a change of constraints.txt
+formula: $(PACKAGING)/.done
+	$(PACKAGING)/bin/python scripts/make_formula.py
+
 clean:
 	rm -rf $(VENV) .cache build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
+define CHECK_PYTHON
+@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { \
+	echo "baldwhisper-mlx needs Python 3.10 or newer, but $(PYTHON) is" \
+		"$$($(PYTHON) --version 2>&1 || echo missing);" \
+		"name another one: make PYTHON=python3.12 ..." >&2; exit 1; }
+endef
+
 # The marker of the `mkl` extra keeps it to Linux on x86-64.
 $(VENV)/.demo: constraints.txt pyproject.toml
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { \
-		echo "baldwhisper-mlx needs Python 3.10 or newer, but $(PYTHON) is" \
-			"$$($(PYTHON) --version 2>&1 || echo missing);" \
-			"name another one: make PYTHON=python3.12 ..." >&2; exit 1; }
+	$(CHECK_PYTHON)
 	$(PYTHON) -m venv $(VENV)
 	$(INSTALL) --editable '.[mkl]'
 	@touch $@
@@ -76,3 +94,11 @@ $(TEACHER)/model.bin: | $(VENV)/.convert
 # export writes to a temporary name and renames, so a config.json means a whole model
 $(MODEL)/config.json: | $(VENV)/.convert $(TEACHER)/model.bin
 	$(BIN)/baldwhisper-convert export $(TEACHER) $(MODEL) --dtype float16
+
+# build, twine and uv by themselves: the project neither needs them nor is in their way
+$(PACKAGING)/.done: packaging/requirements.txt
+	$(CHECK_PYTHON)
+	$(PYTHON) -m venv --clear $(PACKAGING)
+	$(PACKAGING)/bin/python -m pip --disable-pip-version-check install --quiet \
+		--requirement packaging/requirements.txt
+	@touch $@

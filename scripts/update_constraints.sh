@@ -21,3 +21,4 @@ uv pip compile --quiet --universal --python-version 3.10 --no-header --no-annota
         sed -E "s/sys_platform != 'emscripten' and //; s/( and| ;) sys_platform != 'emscripten'//"
 } >"$work/constraints.txt"
 mv "$work/constraints.txt" constraints.txt
+echo "constraints.txt is written; the Homebrew formula follows it: make formula"

@@ -18,6 +18,7 @@ from baldwhisper_mlx._version import __version__
 from baldwhisper_mlx.cli.bench import bench
 from baldwhisper_mlx.cli.evaluate import evaluate
 from baldwhisper_mlx.cli.inputs import STDIN, expand, plan_outputs, without_existing
+from baldwhisper_mlx.cli.models import models
 from baldwhisper_mlx.cli.usage import check_input, check_layout, check_output
 from baldwhisper_mlx.files import prepare_folder
 from baldwhisper_mlx.output.subtitles import Layout
@@ -251,6 +252,7 @@ def info(model: str | None, revision: str | None) -> None:
 
 
 cli.add_command(bench)
+cli.add_command(models)
 
 
 def _skip_existing(
