@@ -7,13 +7,13 @@ does not load MLX.
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
 import click
 
 from baldwhisper_mlx.bench.processes import call
+from baldwhisper_mlx.files import write_atomically
 
 SAMPLE = Path(__file__).resolve().parent.parent / "examples/sample.wav"
 """The demo's recording; what is said is beside it as text."""
@@ -57,6 +57,4 @@ def model_or_bundled(item: str) -> tuple[str, Path | None]:
 def write_json(path: Path, content: dict[str, Any]) -> None:
     """Writes a result file, whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.part")
-    temporary.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    os.replace(temporary, path)
+    write_atomically(path, json.dumps(content, indent=1, ensure_ascii=False) + "\n")

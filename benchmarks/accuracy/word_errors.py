@@ -26,6 +26,7 @@ from baldwhisper_mlx.evaluation import bootstrap
 from baldwhisper_mlx.evaluation.bootstrap import Bootstrap, Estimate
 from baldwhisper_mlx.evaluation.normalizers import load_normalizer
 from baldwhisper_mlx.evaluation.scoring import score
+from baldwhisper_mlx.files import write_atomically
 
 
 def listen(
@@ -136,7 +137,7 @@ def main(
         "baseline": baseline,
         "models": report(clips, rows, baseline),
     }
-    out.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    write_atomically(out, json.dumps(result, indent=2) + "\n")
     for name, row in result["models"].items():
         low, high = row["wer_interval"]
         click.echo(

@@ -48,6 +48,7 @@ from baldwhisper_convert.training.evaluation import Evaluator
 from baldwhisper_convert.training.objectives import Distillation, LossSettings
 from baldwhisper_convert.training.settings import TrainingSettings
 from baldwhisper_mlx.evaluation.bootstrap import Bootstrap, difference, error_rate
+from baldwhisper_mlx.files import write_atomically
 from benchmarks.accuracy.word_errors import interval
 from benchmarks.compression.ablation_variants import VARIANTS, Variant
 
@@ -224,7 +225,7 @@ def main(
     for name, variant in VARIANTS.items():
         if name not in found and (not only or any(part in name for part in only)):
             found[name] = workshop.run(name, variant)
-            kept.write_text(json.dumps(found), encoding="utf-8")
+            write_atomically(kept, json.dumps(found))
             errors = np.array(found[name]["word_errors"]).sum(0)
             click.echo(
                 f"{name}: KL {found[name]['kl_before']:.3f} -> {found[name]['kl']:.3f}, "
@@ -238,7 +239,7 @@ def main(
             "plain": plain,
             "variants": report(found, plain),
         }
-        results.write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
+        write_atomically(results, json.dumps(summary, indent=2) + "\n")
 
 
 if __name__ == "__main__":

@@ -40,6 +40,7 @@ from baldwhisper_convert.data.speech import sample
 from baldwhisper_convert.model.prompts import Prompts
 from baldwhisper_convert.model.whisper import Whisper
 from baldwhisper_convert.readers.read import read_checkpoint
+from baldwhisper_mlx.files import write_atomically
 from benchmarks.compression.ablation import calibration
 
 HELD_OUT_WINDOWS = 48
@@ -127,7 +128,7 @@ def main(teacher: str, real: Path, synthetic: Path, dev: Path, results: Path) ->
         "embedding": embeddings(checkpoint, calibration(checkpoint, [real, synthetic]), held_out),
         "layers": layers(checkpoint, held_out),
     }
-    results.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+    write_atomically(results, json.dumps(found, indent=2) + "\n")
 
 
 if __name__ == "__main__":

@@ -32,6 +32,7 @@ from baldwhisper_mlx.audio.load import load_audio
 from baldwhisper_mlx.checkpoint.load import LoadedModel
 from baldwhisper_mlx.config import WEIGHTS_FILE
 from baldwhisper_mlx.decoding.logit_rules import DecodingOptions
+from baldwhisper_mlx.files import write_atomically
 from benchmarks.accuracy.word_errors import rate_of
 from benchmarks.report.compression import quantization_rows
 from benchmarks.report.tables import markdown
@@ -183,7 +184,7 @@ def main(
         clips = [load_audio(data / row["file_name"]) for row in rows]
         for row in measure(read_checkpoint(checkpoint), wanted, rows, clips, language):
             result["variants"].append(row)
-            output.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+            write_atomically(output, json.dumps(result, indent=2) + "\n")
     click.echo(markdown(quantization_rows(result)))
 
 

@@ -18,6 +18,7 @@ import click
 
 from baldwhisper_mlx.bench import report_text
 from baldwhisper_mlx.bench import schema as bench_results
+from baldwhisper_mlx.files import write_atomically
 from benchmarks.peers import compare
 from benchmarks.report.compression import compression_parts
 from benchmarks.report.reproduction import reproduction_parts
@@ -282,7 +283,7 @@ def main() -> None:
 
     results = read_results(ROOT / RESULTS)
     for path, text in documents(ROOT, results).items():
-        (ROOT / path).write_text(text, encoding="utf-8")
+        write_atomically(ROOT / path, text)
     for chip, kinds in results.items():
         for kind in kinds:
             path = ROOT / plot_path(kind, chip)

@@ -31,6 +31,7 @@ if any(word.startswith("CTranslate2") for word in sys.argv):
     import mlx.core  # noqa: F401
 import baldwhisper_mlx  # before anything else imports MLX, for the BLAS
 from baldwhisper_mlx.bench.machine import chip
+from baldwhisper_mlx.files import write_atomically
 from baldwhisper_mlx.ops import blas
 
 LENGTH = 256
@@ -242,7 +243,7 @@ def main(
     }
     if out:
         out.parent.mkdir(parents=True, exist_ok=True)
-        out.write_text(json.dumps(result, indent=1) + "\n")
+        write_atomically(out, json.dumps(result, indent=1) + "\n")
     print(json.dumps({k: v for k, v in result.items() if k != "rounds"}, indent=2))
 
 

@@ -251,14 +251,3 @@ def fuse(state: State) -> State:
             rows = [fused.pop(part.format(**values), blank) for part in parts]
             fused[pattern.format(**values)] = torch.cat(rows)
     return fused
-
-
-def sinusoids(length: int, channels: int) -> torch.Tensor:
-    """Encoder positions (length, channels) float32: sine then cosine, timescales 1 to 10000.
-
-    OpenAI's `whisper.model.sinusoids`; computed in float64 so that rounding is the same on
-    every machine.
-    """
-    scale = torch.linspace(0, 1, channels // 2, dtype=torch.float64)
-    angles = torch.arange(length, dtype=torch.float64)[:, None] * 10000.0 ** -scale[None, :]
-    return torch.cat([angles.sin(), angles.cos()], dim=1).float()

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from baldwhisper_convert.checkpoint.key_maps import listed
 from baldwhisper_mlx.config import CONTROL_TOKENS, N_TIMESTAMPS
-from baldwhisper_mlx.text.languages import LANGUAGES
+from baldwhisper_mlx.text.openai_vocabulary import special_token_ids
 
 END_OF_TEXT, NO_TIMESTAMPS = CONTROL_TOKENS[0], CONTROL_TOKENS[-1]
 
@@ -148,25 +148,14 @@ def from_tokens(
 
 
 def from_ranks(ranks: dict[bytes, int], n_vocab: int) -> Vocabulary:
-    """Adds OpenAI's special tokens to bare ranks, as many languages as fit `n_vocab`.
-
-    Follows `whisper.tokenizer.get_encoding`: end of text, start of transcript, the languages,
-    the other control tokens, the timestamps.
+    """Adds OpenAI's special tokens to bare ranks, as many languages as `n_vocab` has room for.
 
     Raises:
-        ValueError: `n_vocab` leaves room for no or for too many languages.
+        ValueError: `n_vocab` has room for no language or for too many; or as `check_merges`.
     """
-    count = n_vocab - len(ranks) - len(CONTROL_TOKENS) - N_TIMESTAMPS
-    if not 0 < count <= len(LANGUAGES):
-        raise ValueError(
-            f"{len(ranks)} mergeable tokens do not fit a model of {n_vocab}: that would make "
-            f"{count} languages, expected 1 to {len(LANGUAGES)}"
-        )
-    languages = [f"<|{code}|>" for code in list(LANGUAGES)[:count]]
-    names = [*CONTROL_TOKENS[:2], *languages, *CONTROL_TOKENS[2:]]
-    special = {name: len(ranks) + i for i, name in enumerate(names)}
+    special = special_token_ids(len(ranks), n_vocab)
     check_merges(ranks, None)
-    return Vocabulary(ranks, special, len(ranks) + len(names))
+    return Vocabulary(ranks, special, len(ranks) + len(special))
 
 
 def check_merges(ranks: dict[bytes, int], merges: Iterable[tuple[bytes, bytes]] | None) -> None:

@@ -1,16 +1,13 @@
-"""Where an export goes: refused if in use, built under another name, replaced only by a whole.
+"""Checks where an export may be written, and writes its weights file.
 
-Both formats are written this way, so an interrupted or failing export leaves nothing behind,
-and an existing model is replaced only by one that works.
+Both export formats use it. The folder itself is built with `atomic_folder`, so a failed or
+interrupted export leaves nothing behind and an existing model stays until the new one works.
 """
 
 from __future__ import annotations
 
-import contextlib
 import json
-import secrets
-import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -39,31 +36,6 @@ def check_destination(path: Path, source: str, *, force: bool) -> None:
     origin = Path(source).expanduser()
     if origin.exists() and origin.resolve().is_relative_to(path):
         raise FileExistsError(f"{path}: contains the source {source}, which would be deleted")
-
-
-@contextlib.contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """A new folder beside `path` that takes its place on success and is gone on failure."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # Not tempfile.mkdtemp: that makes folders only their owner can read.
-    tag = secrets.token_hex(4)
-    partial = path.with_name(f".{path.name}.{tag}.partial")
-    backup = path.with_name(f".{path.name}.{tag}.old")
-    partial.mkdir()
-    try:
-        yield partial
-        if path.exists():
-            path.rename(backup)
-        try:
-            partial.rename(path)
-        except BaseException:
-            if backup.exists():
-                backup.rename(path)
-            raise
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
-    if backup.exists():
-        shutil.rmtree(backup)
 
 
 def save_tensors(tensors: Mapping[str, torch.Tensor], path: Path, kind: str) -> None:

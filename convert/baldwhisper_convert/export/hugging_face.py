@@ -17,7 +17,7 @@ import torch
 from baldwhisper_convert.checkpoint.checkpoint import Checkpoint
 from baldwhisper_convert.checkpoint.key_maps import HUGGING_FACE, rename
 from baldwhisper_convert.checkpoint.state import EMBEDDING, State, converted
-from baldwhisper_convert.export.destination import check_destination, replacing, save_tensors
+from baldwhisper_convert.export.destination import check_destination, save_tensors
 from baldwhisper_convert.export.hf_files import (
     generation_config,
     hf_config,
@@ -26,6 +26,7 @@ from baldwhisper_convert.export.hf_files import (
 )
 from baldwhisper_convert.export.model_card import MODEL_CARD_FILE, hf_model_card
 from baldwhisper_mlx.config import FRAMES_PER_POSITION, Dtype
+from baldwhisper_mlx.files import atomic_folder
 from baldwhisper_mlx.text.tokenizer import Tokenizer
 
 _HF_NAMES = {new: old for old, new in HUGGING_FACE.items() if new is not None}
@@ -80,21 +81,21 @@ def export_hf(
             ExportWarning,
             stacklevel=2,
         )
-    with replacing(path) as partial:
-        _write_json(partial / "config.json", hf_config(checkpoint, dtype, untied=untied))
-        _write_json(partial / "generation_config.json", generation_config(checkpoint))
-        _write_json(partial / "preprocessor_config.json", preprocessor_config(checkpoint.dims))
-        save_tensors(tensors, partial / "model.safetensors", "pt")
+    with atomic_folder(path) as folder:
+        _write_json(folder / "config.json", hf_config(checkpoint, dtype, untied=untied))
+        _write_json(folder / "generation_config.json", generation_config(checkpoint))
+        _write_json(folder / "preprocessor_config.json", preprocessor_config(checkpoint.dims))
+        save_tensors(tensors, folder / "model.safetensors", "pt")
         for name, text in tokenizer_files(
             checkpoint.vocabulary, checkpoint.dims.n_text_ctx
         ).items():
-            (partial / name).write_text(text, encoding="utf-8")
+            (folder / name).write_text(text, encoding="utf-8")
         parameters = sum(tensor.numel() for tensor in tensors.values())
         card = hf_model_card(
             checkpoint, path.name, dtype=dtype, parameters=parameters, untied=untied
         )
-        (partial / MODEL_CARD_FILE).write_text(card, encoding="utf-8")
-        _prove(partial, tensors, checkpoint.tokenizer())
+        (folder / MODEL_CARD_FILE).write_text(card, encoding="utf-8")
+        _verify_export(folder, tensors, checkpoint.tokenizer())
     return path
 
 
@@ -152,7 +153,7 @@ def hf_tensors(checkpoint: Checkpoint, dtype: Dtype) -> State:
     }
 
 
-def _prove(folder: Path, tensors: State, tokenizer: Tokenizer) -> None:
+def _verify_export(folder: Path, tensors: State, tokenizer: Tokenizer) -> None:
     """Loads the folder with transformers, runs it once, and compares both embeddings and text.
 
     Raises:

@@ -22,7 +22,7 @@ from baldwhisper_convert.checkpoint.state import (
     converted,
     fuse,
 )
-from baldwhisper_convert.export.destination import check_destination, replacing, save_tensors
+from baldwhisper_convert.export.destination import check_destination, save_tensors
 from baldwhisper_convert.export.model_card import MODEL_CARD_FILE, model_card
 from baldwhisper_convert.export.quantize import QuantizeOptions, quantized
 from baldwhisper_mlx.config import (
@@ -34,6 +34,7 @@ from baldwhisper_mlx.config import (
     Dtype,
     ModelConfig,
 )
+from baldwhisper_mlx.files import atomic_folder
 
 START_OF_TRANSCRIPT = CONTROL_TOKENS[1]
 
@@ -71,7 +72,7 @@ def export_mlx(
     """
     path = Path(destination).expanduser().resolve()
     check_destination(path, checkpoint.source, force=force)
-    config = model_config(checkpoint, dtype=dtype, audio_context=audio_context)
+    config = checkpoint.model_config(dtype=dtype, audio_context=audio_context)
     # Quantized from what the source says, not from what is left of it in 16 bits.
     stored = dtype if quantize is None else "float32"
     tensors = mlx_tensors(checkpoint.state, stored, checkpoint.source)
@@ -79,44 +80,10 @@ def export_mlx(
         config = dataclasses.replace(config, quantization=quantize.plan(tensors))
     if config.quantization is not None:
         tensors = quantized(tensors, config.quantization, dtype, checkpoint.source)
-    with replacing(path) as partial:
-        _write(partial, config, tensors, checkpoint, path.name)
-        _prove(partial)
+    with atomic_folder(path) as folder:
+        _write(folder, config, tensors, checkpoint, path.name)
+        _verify_export(folder)
     return path
-
-
-def model_config(
-    checkpoint: Checkpoint,
-    *,
-    dtype: Dtype = "float16",
-    audio_context: AudioContext | None = None,
-) -> ModelConfig:
-    """The runtime's description of a checkpoint.
-
-    Alignment heads are the source's; where it has none, all heads of the last half of the
-    decoder layers, as in openai-whisper.
-
-    Raises:
-        ValueError: dimensions that the runtime does not support; names the source.
-    """
-    form = checkpoint.embedding
-    try:
-        return ModelConfig(
-            **vars(checkpoint.dims),
-            special_tokens=dict(checkpoint.vocabulary.special_tokens),
-            is_multilingual=checkpoint.multilingual,
-            timestamp_begin=checkpoint.vocabulary.timestamp_begin,
-            alignment_heads=checkpoint.heads,
-            dtype=dtype,
-            embedding_rank=form.rank,
-            embedding_projections=form.projections,
-            embedding_mean=form.mean,
-            embedding_dense_rows=form.dense_rows,
-            audio_context=audio_context or checkpoint.audio_context,
-            audio_context_margin=checkpoint.audio_context_margin,
-        )
-    except ValueError as error:
-        raise ValueError(f"{checkpoint.source}: {error}") from None
 
 
 def mlx_tensors(state: State, dtype: Dtype, source: str) -> State:
@@ -162,7 +129,7 @@ def _write(
     (folder / MODEL_CARD_FILE).write_text(card, encoding="utf-8")
 
 
-def _prove(folder: Path) -> None:
+def _verify_export(folder: Path) -> None:
     """Loads the folder with the runtime and runs 30 s of zeros and one token through it.
 
     Raises:

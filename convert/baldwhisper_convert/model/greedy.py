@@ -12,8 +12,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from baldwhisper_convert.model.prompts import TIMESTAMP_STEP, Prompts
+from baldwhisper_convert.model.prompts import Prompts
 from baldwhisper_convert.model.whisper import SelfCache, Whisper
+from baldwhisper_mlx.config import TIME_PRECISION
 
 MAX_INITIAL_TIMESTAMP = 1.0
 """Seconds; the first timestamp may not be later (OpenAI's default)."""
@@ -101,11 +102,11 @@ class Rules:
         self.not_first = torch.zeros_like(self.never)
         self.not_first[list(tokenizer.blank_tokens)] = True
         if timestamps:
-            latest = self.begin + round(MAX_INITIAL_TIMESTAMP / TIMESTAMP_STEP)
+            latest = self.begin + round(MAX_INITIAL_TIMESTAMP / TIME_PRECISION)
             self.not_first |= (self.ids < self.begin) | (self.ids > latest)
 
     def apply(self, logits: Tensor, sampled: Tensor) -> Tensor:
-        """Logits (B, V) with minus infinity where the rules forbid, given the tokens (B, L)."""
+        """Sets logits (B, V) of tokens that must not follow `sampled` (B, L) to minus infinity."""
         banned = self.never.expand_as(logits)
         if sampled.shape[1] == 0:
             banned = banned | self.not_first

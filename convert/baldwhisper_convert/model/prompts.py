@@ -11,11 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from baldwhisper_convert.checkpoint.checkpoint import Checkpoint
-from baldwhisper_mlx.config import N_TIMESTAMPS, ModelConfig
+from baldwhisper_mlx.config import N_TIMESTAMPS, TIME_PRECISION
 from baldwhisper_mlx.text.tokenizer import Tokenizer
-
-TIMESTAMP_STEP = 0.02
-"""Seconds from one timestamp token to the next."""
 
 
 @dataclass(frozen=True)
@@ -37,14 +34,7 @@ class Prompts:
         Raises:
             ValueError: the vocabulary has no such language.
         """
-        config = ModelConfig(
-            **vars(checkpoint.dims),
-            special_tokens=dict(checkpoint.vocabulary.special_tokens),
-            is_multilingual=checkpoint.multilingual,
-            timestamp_begin=checkpoint.vocabulary.timestamp_begin,
-            alignment_heads=(),
-        )
-        tokenizer = Tokenizer(checkpoint.vocabulary.ranks, config)
+        tokenizer = checkpoint.tokenizer()
         return cls(tokenizer, checkpoint.dims.n_text_ctx, tokenizer.to_language(language))
 
     @property
@@ -58,7 +48,7 @@ class Prompts:
 
     def timestamp(self, seconds: float) -> int:
         """The token nearest to a time within the window, 0 to 30 s."""
-        position = min(max(round(seconds / TIMESTAMP_STEP), 0), N_TIMESTAMPS - 1)
+        position = min(max(round(seconds / TIME_PRECISION), 0), N_TIMESTAMPS - 1)
         return self.tokenizer.timestamp_begin + position
 
     def with_timestamps(self, tokens: Sequence[int], keep: bool) -> list[int]:

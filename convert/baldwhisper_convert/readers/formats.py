@@ -23,7 +23,7 @@ from baldwhisper_convert.checkpoint.key_maps import (
     listed,
     rename,
 )
-from baldwhisper_convert.checkpoint.state import Dimensions, Heads, State, sinusoids
+from baldwhisper_convert.checkpoint.state import Dimensions, Heads, State
 from baldwhisper_convert.checkpoint.vocabulary import Vocabulary
 from baldwhisper_convert.files import read_json
 from baldwhisper_convert.readers.ctranslate2 import read_ctranslate2
@@ -35,6 +35,7 @@ from baldwhisper_convert.readers.weight_files import (
     load_torch_file,
 )
 from baldwhisper_mlx.config import AudioContext, ModelConfig
+from baldwhisper_mlx.model.positions import sinusoids
 
 SIDECARS = ("config.json", "generation_config.json", "README.md")
 """Files beside the weights that say how to read them."""
@@ -157,7 +158,8 @@ def _mlx_community(path: Path, config: Any, tensors: Tensors, source: str) -> We
             state[name] = state[name].permute(0, 2, 1)
     if "encoder.positional_embedding" not in state:
         # mlx-whisper computes them too, so its checkpoints need not carry them.
-        state["encoder.positional_embedding"] = sinusoids(dims.n_audio_ctx, dims.n_audio_state)
+        positions = sinusoids(dims.n_audio_ctx, dims.n_audio_state)
+        state["encoder.positional_embedding"] = torch.from_numpy(positions)
     found = _heads(None if heads is None else heads.tolist(), dims, Path(source))
     return Weights(
         dims=dims,

@@ -24,9 +24,9 @@ from baldwhisper_convert.checkpoint.state import (
 )
 from baldwhisper_convert.checkpoint.vocabulary import Vocabulary, check_merges
 from baldwhisper_convert.readers.formats import Weights, stated_licence
-from baldwhisper_convert.readers.tokenizer import read_ranks
 from baldwhisper_convert.readers.weight_files import WeightFiles, load_tensors
 from baldwhisper_mlx.config import CONFIG_FILE, VOCABULARY_FILE, WEIGHTS_FILE, ModelConfig
+from baldwhisper_mlx.text.tokenizer import read_ranks
 
 _CANONICAL = {new: old for old, new in MLX_EXPORT.items() if new is not None}
 

@@ -35,9 +35,9 @@ def read_checkpoint(
     path = hub.fetch(
         str(source),
         revision=revision,
-        allow=(*SIDECARS, *TOKENIZER_PATTERNS),
-        complete=_has_weights,
-        choose=lambda files: list(find_weights(files, str(source)).patterns),
+        patterns=(*SIDECARS, *TOKENIZER_PATTERNS),
+        is_complete=_has_weights,
+        more_patterns=lambda files: list(find_weights(files, str(source)).patterns),
     )
     weights = read_model_folder(path) if is_model_folder(path) else read_weights(path)
     folder = path if path.is_dir() else None

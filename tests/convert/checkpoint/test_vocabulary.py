@@ -234,7 +234,7 @@ def test_bare_ranks_get_as_many_languages_as_fit(languages: int) -> None:
 @pytest.mark.parametrize("languages", [-1, 0, 101])
 def test_bare_ranks_of_another_size_are_refused(languages: int) -> None:
     ranks = tiny_vocabulary.tiny_vocabulary().ranks
-    with pytest.raises(ValueError, match=f"would make {languages} languages"):
+    with pytest.raises(ValueError, match=f"would leave {languages} language tokens"):
         from_ranks(ranks, len(ranks) + 8 + languages + 1501)
 
 

@@ -57,7 +57,7 @@ def test_an_existing_destination_is_refused_before_the_source_is_read(tmp_path: 
 @pytest.mark.parametrize(
     ("source", "message"),
     [
-        ("nothing", "Error: nothing: no such file or folder, and not a hub id (owner/name)\n"),
+        ("nothing", "Error: nothing: no such file or folder, and not a Hub id (owner/name)\n"),
         (".", "Error: .: no weights there; looked for model.safetensors"),
     ],
 )
@@ -122,7 +122,7 @@ def test_an_interrupted_export_leaves_nothing(
         # A test run that was started in the background hands on an ignored SIGINT.
         "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "from baldwhisper_convert.export import mlx\n"
-        "mlx._prove = lambda folder: (print('ready', flush=True), time.sleep(60))\n"
+        "mlx._verify_export = lambda folder: (print('ready', flush=True), time.sleep(60))\n"
         "main.main(sys.argv[1:])"
     )
     process = subprocess.Popen(

@@ -78,7 +78,7 @@ def test_force_does_not_delete_its_own_source(tmp_path: Path, reference: Checkpo
         export_mlx(inside, folder, force=True)
 
 
-@pytest.mark.parametrize("stage", ["_write", "_prove"])
+@pytest.mark.parametrize("stage", ["_write", "_verify_export"])
 @pytest.mark.parametrize("error", [OSError(28, "No space left"), KeyboardInterrupt()])
 @pytest.mark.parametrize("existing", [True, False])
 def test_a_failure_leaves_everything_as_it_was(
@@ -113,7 +113,7 @@ def test_a_failing_rename_brings_the_old_model_back(
     rename = Path.rename
 
     def failing(self: Path, target: Path) -> Path:
-        if self.name.endswith(".partial"):
+        if self.name.endswith(".tmp"):
             raise OSError("rename failed")
         return rename(self, target)
 

@@ -16,7 +16,7 @@ import torch
 from safetensors.torch import load_file
 
 from baldwhisper_convert.checkpoint.checkpoint import Checkpoint
-from baldwhisper_convert.export.mlx import export_mlx, mlx_tensors, model_config
+from baldwhisper_convert.export.mlx import export_mlx, mlx_tensors
 from baldwhisper_convert.readers.read import read_checkpoint
 from baldwhisper_mlx import load_model
 from baldwhisper_mlx.config import ModelConfig, default_alignment_heads
@@ -56,7 +56,7 @@ def test_the_exported_model_gives_the_sources_logits(exported: Path, hf_model: A
 def test_the_folder_is_complete(exported: Path, reference: Checkpoint) -> None:
     assert names(exported) == FILES
     config = ModelConfig.from_file(exported / "config.json")
-    assert config == model_config(reference, dtype="float32")
+    assert config == reference.model_config(dtype="float32")
     assert config.alignment_heads == tiny.ALIGNMENT_HEADS
     assert config.is_multilingual
     assert config.special_tokens == tiny_vocabulary.tiny_vocabulary().special_tokens

@@ -12,7 +12,6 @@ import pytest
 import torch
 
 from baldwhisper_convert.checkpoint.checkpoint import fingerprint
-from baldwhisper_convert.files import write_atomically
 from baldwhisper_convert.pipeline.manifest import (
     MANIFEST_FILE,
     Manifest,
@@ -21,6 +20,7 @@ from baldwhisper_convert.pipeline.manifest import (
     versions,
     write_manifest,
 )
+from baldwhisper_mlx.files import write_atomically
 from tests.support.tiny import edit_json, factorized_state
 from tests.support.tiny_speech import tiny_teacher
 
@@ -168,7 +168,7 @@ def test_atomic_writing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
         with pytest.raises(OSError, match="disk full"):
             write_atomically(path, "new")
     with monkeypatch.context() as patch:
-        patch.setattr(Path, "write_text", fail)
+        patch.setattr(Path, "write_bytes", fail)
         with pytest.raises(OSError, match="disk full"):
             write_atomically(path, "new")
     with pytest.raises(UnicodeEncodeError):

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
 from baldwhisper_convert.checkpoint.checkpoint import Checkpoint
-from baldwhisper_convert.export.mlx import export_mlx, mlx_tensors, model_config
+from baldwhisper_convert.export.mlx import export_mlx, mlx_tensors
 from baldwhisper_convert.readers.read import read_checkpoint
 from tests.support import tiny
 
@@ -42,7 +42,7 @@ def tiny_form(form: str, **fields: Any) -> Checkpoint:
 def write_quickly(checkpoint: Checkpoint, folder: Path, dtype: Any) -> Path:
     """What export writes, without the proof that it runs, for hundreds of folders."""
     folder.mkdir()
-    config = model_config(checkpoint, dtype=dtype)
+    config = checkpoint.model_config(dtype=dtype)
     (folder / "config.json").write_text(json.dumps(config.to_dict()))
     save_file(mlx_tensors(checkpoint.state, dtype, "x"), folder / "model.safetensors")
     (folder / "vocabulary.tiktoken").write_bytes(checkpoint.vocabulary.rank_file())
@@ -117,7 +117,7 @@ def test_any_model_comes_back(
     read = read_checkpoint(folder)
     assert all(read.state[name].equal(tensor) for name, tensor in state.items())
     # Once more through the file: nothing drifts from stage to stage.
-    assert model_config(read) == model_config(written)
+    assert read.model_config() == written.model_config()
     again = mlx_tensors(read.state, "float32", "x")
     first = load_file(folder / "model.safetensors")
     assert again.keys() == first.keys()

@@ -10,8 +10,10 @@ from typing import Any
 
 import pytest
 
-from baldwhisper_convert.readers import hub, tokenizer
-from baldwhisper_convert.readers.tokenizer import find_vocabulary, read_ranks, read_tokenizer
+from baldwhisper_convert.readers import hub
+from baldwhisper_convert.readers.tokenizer import find_vocabulary, read_tokenizer
+from baldwhisper_mlx.text import openai_vocabulary
+from baldwhisper_mlx.text.tokenizer import read_ranks
 from tests.support import tiny_vocabulary
 
 N_VOCAB = tiny_vocabulary.tiny_vocabulary().n_vocab
@@ -103,7 +105,7 @@ def test_another_size_is_an_error_that_gives_both(name: str, tmp_path: Path) -> 
         ("x.tiktoken", "YQ== 0\nYg== x\n", "line 2 is not `base64 rank`"),
         ("x.tiktoken", "?? 0\n", "line 1 is not `base64 rank`"),
         ("x.tiktoken", "YQ==\n", "line 1 is not `base64 rank`"),
-        ("x.tiktoken", "YQ== 0\n", "do not fit a model of 2014"),
+        ("x.tiktoken", "YQ== 0\n", "n_vocab 2014 is not that of an OpenAI"),
     ],
 )
 def test_damaged_files_are_named(name: str, content: str, match: str, tmp_path: Path) -> None:
@@ -166,7 +168,7 @@ class TestWithoutAnyTokenizer:
         package: str,
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:
-        monkeypatch.setattr(tokenizer, "_PACKAGES", (package,))
+        monkeypatch.setattr(openai_vocabulary, "PACKAGES", (package,))
         vocabulary = find_vocabulary(None, n_vocab)
         assert len(vocabulary.ranks) == mergeable
         assert len(vocabulary.special_tokens) == 8 + languages
@@ -194,7 +196,7 @@ class TestWithoutAnyTokenizer:
         def unreachable(source: str, **_: Any) -> Path:
             raise FileNotFoundError(f"{source}: no network")
 
-        monkeypatch.setattr(tokenizer, "_PACKAGES", ("no_such_package",))
+        monkeypatch.setattr(openai_vocabulary, "PACKAGES", ("no_such_package",))
         monkeypatch.setattr(hub, "fetch", unreachable)
         with pytest.raises(FileNotFoundError) as error:
             find_vocabulary(None, 51864)
@@ -218,7 +220,7 @@ class TestWithoutAnyTokenizer:
             asked.append(source)
             return tmp_path
 
-        monkeypatch.setattr(tokenizer, "_PACKAGES", ())
+        monkeypatch.setattr(openai_vocabulary, "PACKAGES", ())
         monkeypatch.setattr(hub, "fetch", fetch)
         tiny_vocabulary.tiny_tokenizer_json(tmp_path)
         with pytest.raises(ValueError, match=f"has {n_vocab} rows"):
@@ -227,7 +229,7 @@ class TestWithoutAnyTokenizer:
 
     def test_a_package_is_not_imported_for_it(self, monkeypatch: pytest.MonkeyPatch) -> None:
         spec = SimpleNamespace(submodule_search_locations=None)
-        monkeypatch.setattr(tokenizer.importlib.util, "find_spec", lambda _: spec)
+        monkeypatch.setattr(importlib.util, "find_spec", lambda _: spec)
         monkeypatch.setattr(hub, "fetch", lambda *_, **__: Path("/nonexistent"))
         with pytest.raises(FileNotFoundError):
             find_vocabulary(None, 51865)
