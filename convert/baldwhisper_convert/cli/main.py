@@ -161,7 +161,3 @@ def export(
 
 for command in (prepare, finetune, search, merge, factorize, distill, align, run):
     main.add_command(command)
-
-
-if __name__ == "__main__":
-    main()

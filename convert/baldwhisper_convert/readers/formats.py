@@ -6,7 +6,6 @@ formats end here.
 
 from __future__ import annotations
 
-import re
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -277,9 +276,15 @@ def _heads(raw: Any, dims: Dimensions, path: Path) -> Heads | None:
 
 
 def stated_licence(folder: Path) -> str | None:
-    """The `license:` of the front matter of the source's model card."""
+    """The `license` in the metadata of the source's model card; None without a readable one."""
+    from huggingface_hub.repocard import metadata_load
+    from yaml import YAMLError
+
     card = folder / "README.md"
-    text = card.read_text(encoding="utf-8", errors="replace") if card.is_file() else ""
-    front = re.match(r"---\n(.*?)\n---", text, re.DOTALL)
-    found = re.search(r"^license:\s*([\w.-]+)\s*$", front[1], re.MULTILINE) if front else None
-    return found[1] if found else None
+    if not card.is_file():
+        return None
+    try:
+        licence = (metadata_load(card) or {}).get("license")
+    except (ValueError, YAMLError):  # the card is for people; a bad one must not stop an export
+        return None
+    return licence if isinstance(licence, str) else None

@@ -23,10 +23,6 @@ def run(*arguments: str | Path) -> Result:
     return CliRunner().invoke(main, [str(argument) for argument in arguments])
 
 
-def command(*arguments: str | Path) -> list[str]:
-    return [sys.executable, "-m", "baldwhisper_convert.cli.main", *map(str, arguments)]
-
-
 def environment() -> dict[str, str]:
     return os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "convert")])}
 
@@ -96,6 +92,13 @@ def test_help_names_every_option() -> None:
     text = run("export", "--help").output
     for option in ("--dtype", "--revision", "--tokenizer", "--force", "--audio-context"):
         assert option in text
+
+
+def test_it_runs_as_a_module() -> None:
+    """torchrun and accelerate start modules."""
+    command = [sys.executable, "-m", "baldwhisper_convert.cli", "distill", "--help"]
+    run = subprocess.run(command, env=environment(), capture_output=True, text=True, check=True)
+    assert run.stdout.startswith("Usage: python -m baldwhisper_convert.cli distill [OPTIONS]")
 
 
 def test_help_loads_nothing_heavy() -> None:

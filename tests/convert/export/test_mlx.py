@@ -13,6 +13,7 @@ import mlx.core as mx
 import numpy as np
 import pytest
 import torch
+from huggingface_hub import ModelCard
 from safetensors.torch import load_file
 
 from baldwhisper_convert.checkpoint.checkpoint import Checkpoint
@@ -87,13 +88,17 @@ def test_the_card_says_what_it_is(exported: Path, reference: Checkpoint) -> None
     ):
         assert words in card
     assert "license:" not in card
+    assert "base_model:" not in card
     assert str(Path(reference.source).parent) not in card
 
 
 def test_a_stated_licence_is_repeated(tmp_path: Path, reference: Checkpoint) -> None:
     hub = replace(reference, licence="apache-2.0", source="some/model@abc", alignment_heads=None)
-    card = (export_mlx(hub, tmp_path / "m") / "README.md").read_text()
-    assert "\nlicense: apache-2.0\n---\n" in card
+    path = export_mlx(hub, tmp_path / "m") / "README.md"
+    metadata, card = ModelCard.load(path).data, path.read_text()
+    assert metadata.license == "apache-2.0"
+    assert metadata.base_model == "some/model"
+    assert metadata.tags == ["whisper", "baldwhisper", "mlx"]
     assert "states: apache-2.0." in card
     assert "Exported from `some/model@abc`" in card
     assert "the default: all of the last half of the decoder layers" in card
