@@ -1,8 +1,8 @@
 """The vocabulary of an exported model: byte-pair ranks, special tokens, timestamps.
 
 A tokenizer is reduced to what tiktoken needs, and only if that loses nothing: ids must be
-gapless, and merging by id must provably give what the source's merge list gives. Then a
-fine-tuned vocabulary survives the export, and the runtime needs no other tokenizer library.
+consecutive, and merging by id must give what the source's merge list gives (`check_merges`). So
+a fine-tuned vocabulary is exported unchanged, and the runtime needs no other tokenizer library.
 """
 
 from __future__ import annotations
@@ -174,20 +174,20 @@ def check_merges(ranks: dict[bytes, int], merges: Iterable[tuple[bytes, bytes]] 
     Raises:
         ValueError: tokens that differ; tiktoken would encode some text differently.
     """
-    own = own_merges(ranks)
+    implied = merges_of(ranks)
     if merges is None:
         return
     listed_merges = list(merges)
-    if listed_merges != own:
-        differing = [f"{a!r} + {b!r}" for a, b in set(own) ^ set(listed_merges)]
+    if listed_merges != implied:
+        differing = [f"{a!r} + {b!r}" for a, b in set(implied) ^ set(listed_merges)]
         raise ValueError(
             "merges are not in the order of token ids, so tiktoken would encode text "
             f"differently; {listed(differing) or 'only their order differs'}"
         )
 
 
-def own_merges(ranks: dict[bytes, int]) -> list[tuple[bytes, bytes]]:
-    """The merge list, best first, that a vocabulary of ranks stands for: a pair per long token.
+def merges_of(ranks: dict[bytes, int]) -> list[tuple[bytes, bytes]]:
+    """The merge list, best first, that ranks imply: one pair for each token of several bytes.
 
     Raises:
         ValueError: tokens that no merge of two lower ones makes.
@@ -195,10 +195,10 @@ def own_merges(ranks: dict[bytes, int]) -> list[tuple[bytes, bytes]]:
     # The empty token (id 50256 of OpenAI's multilingual vocabulary) occurs in no text.
     wanted = sorted((i, token) for token, i in ranks.items() if len(token) > 1)
     parts = [(token, _split(token, rank, ranks)) for rank, token in wanted]
-    broken = [repr(token) for token, found in parts if len(found) != 2]
+    broken = [repr(token) for token, pair in parts if len(pair) != 2]
     if broken:
         raise ValueError(f"tokens that no merge of lower ids makes: {listed(broken)}")
-    return [(found[0], found[1]) for _, found in parts]
+    return [(pair[0], pair[1]) for _, pair in parts]
 
 
 def _split(token: bytes, limit: int, ranks: dict[bytes, int]) -> list[bytes]:

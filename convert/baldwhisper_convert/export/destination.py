@@ -15,22 +15,27 @@ import torch
 from baldwhisper_mlx.config import CONFIG_FILE
 
 EXPORTED_BY = "baldwhisper_mlx_version"
-"""Key of a `config.json` in another format, by which an export recognizes its own work."""
+"""Key in the `config.json` of a Hugging Face export that shows what wrote it."""
 
 
 def check_destination(path: Path, source: str, *, force: bool) -> None:
-    """Refuses a destination that is in use, before any work is done.
+    """Checks, before any work is done, that an export may write to `path`.
+
+    Args:
+        path: the folder to make.
+        source: the checkpoint to export, as the user named it.
+        force: whether an existing exported model (or empty folder) may be replaced.
 
     Raises:
         FileExistsError: it exists and `force` is not set; or it is a file, holds something
-            else than an exported model, or holds the source.
+            else than an exported model, or contains the source.
     """
     path = path.expanduser().resolve()
     if not path.exists():
         return
     if not force:
         raise FileExistsError(f"{path}: exists already; --force replaces it")
-    # Replacing means deleting, so it is limited to what an export can have made.
+    # Replacing deletes, so only what an export can have made is replaced.
     if not path.is_dir() or (any(path.iterdir()) and not _is_exported(path)):
         raise FileExistsError(f"{path}: not an exported model, so --force does not replace it")
     origin = Path(source).expanduser()
@@ -39,10 +44,10 @@ def check_destination(path: Path, source: str, *, force: bool) -> None:
 
 
 def save_tensors(tensors: Mapping[str, torch.Tensor], path: Path, kind: str) -> None:
-    """Writes a safetensors file that those may read who may read other new files.
+    """Writes a safetensors file with the permissions of other new files.
 
     Args:
-        tensors: contiguous, none sharing memory with another.
+        tensors: contiguous tensors that share no memory.
         path: the file.
         kind: the "format" of its metadata, "mlx" or "pt".
 
@@ -52,7 +57,7 @@ def save_tensors(tensors: Mapping[str, torch.Tensor], path: Path, kind: str) -> 
     from safetensors import SafetensorError
     from safetensors.torch import save_file
 
-    # safetensors makes files that only their owner can read; a model folder gets shared.
+    # safetensors makes files that only their owner can read, but model folders are shared.
     path.touch()
     mode = path.stat().st_mode
     try:

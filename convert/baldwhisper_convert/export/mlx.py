@@ -1,7 +1,6 @@
-"""Writes a checkpoint as the folder the runtime reads, and proves that it runs.
+"""Writes a checkpoint as a model folder for the runtime, and verifies that it runs.
 
-The folder is built under a temporary name, loaded with the runtime and run once, and only
-then renamed (see destination.py).
+The folder is built under a temporary name, loaded with the runtime and run once, and then renamed.
 """
 
 from __future__ import annotations
@@ -54,7 +53,8 @@ def export_mlx(
         checkpoint: the model, dense or with a factorized embedding.
         destination: folder to make; its parent is made too if it is missing.
         dtype: type the weights are stored in.
-        audio_context: what the model was trained for, if not what the checkpoint says.
+        audio_context: audio context that the model was trained for; by default the
+            checkpoint's.
         quantize: how to quantize the matrices; None stores them in `dtype`.
         force: replace an existing exported model (or empty folder).
 
@@ -63,9 +63,9 @@ def export_mlx(
 
     Raises:
         FileExistsError: `destination` exists and `force` is not set, or it is not something
-            that this function would have made.
+            that an export would have made.
         ValueError: a weight does not fit `dtype`, `quantize` names no matrix of the model, or
-            the exported model fails its own run.
+            the exported model does not load or run.
 
     Example:
         >>> export_mlx(read_checkpoint("openai/whisper-base"), "models/base")  # doctest: +SKIP
@@ -73,7 +73,7 @@ def export_mlx(
     path = Path(destination).expanduser().resolve()
     check_destination(path, checkpoint.source, force=force)
     config = checkpoint.model_config(dtype=dtype, audio_context=audio_context)
-    # Quantized from what the source says, not from what is left of it in 16 bits.
+    # Quantized from the source's values, not from their 16-bit roundings.
     stored = dtype if quantize is None else "float32"
     tensors = mlx_tensors(checkpoint.state, stored, checkpoint.source)
     if quantize is not None:
@@ -130,12 +130,12 @@ def _write(
 
 
 def _verify_export(folder: Path) -> None:
-    """Loads the folder with the runtime and runs 30 s of zeros and one token through it.
+    """Loads the folder with the runtime and runs it on 30 s of zeros and one token.
 
     Raises:
-        ValueError: the runtime refuses it, or its logits are not finite or of the wrong shape.
+        ValueError: it does not load, or its logits are not finite or of the wrong shape.
     """
-    # Here, because everything else in this package works without MLX in the process.
+    # Imported here, because all other modules of this package work without MLX.
     import mlx.core as mx
 
     from baldwhisper_mlx.checkpoint.load import load_model

@@ -214,7 +214,7 @@ class TestWriting:
 
         real = module.hf_config
         monkeypatch.setattr(module, "hf_config", broken)
-        with pytest.raises(ValueError, match="does not read back what was written: missing_keys"):
+        with pytest.raises(ValueError, match="does not load the export correctly: missing_keys"):
             export_hf(tiny_form("dense"), tmp_path / "m")
         assert list(tmp_path.iterdir()) == []
 
