@@ -1,18 +1,44 @@
-"""Writes files and folders completely or not at all.
+"""Writes files and folders completely or not at all, and reads JSON files.
 
 Everything is built under a temporary name in the folder it belongs to and renamed at the end,
 so that an interrupted program leaves either the old content or the new one. Both packages and
-the benchmarks write through this module. Standard library only.
+the benchmarks use this module. Standard library only.
 """
 
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import secrets
 import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
+
+
+def read_json(path: Path) -> Any:
+    """Parses a JSON file.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is not JSON; the message names the file.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: missing")
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+        raise ValueError(f"{path}: not valid JSON ({error})") from None
+
+
+def peek_json(path: Path) -> dict[str, Any]:
+    """The JSON object in a file of unknown format; empty if the file holds none."""
+    try:
+        content = read_json(path)
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
 
 
 def prepare_folder(folder: Path) -> None:

@@ -36,8 +36,7 @@ RULES: tuple[tuple[str, str, str], ...] = (
     (
         "baldwhisper_convert",
         "layers",
-        "cli > pipeline > compression > training > data > export, model, readers "
-        "> checkpoint > (root)",
+        "cli > pipeline > compression > training > data > export, model, readers > checkpoint",
     ),
     (
         "baldwhisper_mlx",

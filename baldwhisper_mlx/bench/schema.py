@@ -7,9 +7,10 @@ library only.
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
+
+from baldwhisper_mlx.files import read_json
 
 SCHEMA = "baldwhisper-bench/1"
 
@@ -122,12 +123,10 @@ def read_result(path: Path, schema: str, shape: dict[str, Any]) -> dict[str, Any
         shape: see `problems`.
 
     Raises:
+        FileNotFoundError: there is no such file.
         ValueError: not such a file; the message names the file and the first few problems.
     """
-    try:
-        raw = json.loads(path.read_text(encoding="utf-8"))
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise ValueError(f"{path}: not valid JSON ({error})") from None
+    raw = read_json(path)
     if not isinstance(raw, dict) or raw.get("schema") != schema:
         raise ValueError(f"{path}: not a result of schema {schema}; measure again")
     found = problems(raw, shape)

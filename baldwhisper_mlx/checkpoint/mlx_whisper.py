@@ -25,6 +25,7 @@ from baldwhisper_mlx.config import (
     ModelConfig,
     default_alignment_heads,
 )
+from baldwhisper_mlx.files import peek_json
 from baldwhisper_mlx.model.positions import sinusoids
 from baldwhisper_mlx.quantization_config import Quantization, matrix_of
 from baldwhisper_mlx.text.openai_vocabulary import (
@@ -43,16 +44,9 @@ _PART = re.compile(r"(.+\.)(attn|cross_attn)\.(query|key|value)\.(weight|scales|
 
 
 def is_community(folder: Path) -> bool:
-    """Whether `config.json` is one of mlx-whisper's: OpenAI's dimensions and no type of ours."""
-    try:
-        config = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
-        return False
-    return (
-        isinstance(config, dict)
-        and config.get("model_type", "whisper") == "whisper"
-        and set(_DIMENSIONS) <= config.keys()
-    )
+    """Whether `config.json` is one of mlx-whisper's: it has OpenAI's dimensions."""
+    config = peek_json(folder / CONFIG_FILE)
+    return config.get("model_type", "whisper") == "whisper" and set(_DIMENSIONS) <= config.keys()
 
 
 def read_community(folder: Path) -> tuple[ModelConfig, dict[str, mx.array], dict[bytes, int]]:

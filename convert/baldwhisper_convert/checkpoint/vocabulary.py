@@ -27,10 +27,10 @@ _TIMESTAMP = re.compile(r"<\|\d+\.\d\d\|>")
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """Ids of a Whisper model, from 0 to n_vocab - 1 without a gap.
+    """Tokens of a Whisper model; their ids are 0 to n_vocab - 1 without gaps.
 
     Raises:
-        ValueError: ids that are missing, doubled or out of place; unknown special tokens.
+        ValueError: ids that are missing, used twice or out of order; unknown special tokens.
     """
 
     ranks: dict[bytes, int]
@@ -67,7 +67,7 @@ class Vocabulary:
                 f"{doubled} used twice"
             )
         if any(bytes([byte]) not in self.ranks for byte in range(256)):
-            raise ValueError("some of the 256 single bytes are no tokens; not byte-level BPE")
+            raise ValueError("some of the 256 single bytes have no token; not byte-level BPE")
 
     @property
     def n_vocab(self) -> int:
@@ -118,8 +118,8 @@ def from_tokens(
     Args:
         tokens: byte-level token to id; special tokens may be among them.
         added: special token to id; timestamps may be missing, then they follow the others.
-        merges: the source's merges, best first; None if it has none, then only the ids'
-            own consistency is checked.
+        merges: the source's merges, best first; None if it has none, then only the consistency
+            of the ids is checked.
 
     Raises:
         ValueError: not a Whisper vocabulary, or one that tiktoken would encode differently.
@@ -161,11 +161,11 @@ def from_ranks(ranks: dict[bytes, int], n_vocab: int) -> Vocabulary:
 def check_merges(ranks: dict[bytes, int], merges: Iterable[tuple[bytes, bytes]] | None) -> None:
     """Checks that merging by lowest id, as tiktoken does, equals merging by `merges`.
 
-    It does if every token, encoded with only the tokens of lower id, ends as exactly the
-    two parts of its own merge, and the merges are in the order of ids. For when tiktoken
-    picks a pair, no pair of lower id is left anywhere, so the text under that pair has gone
-    through exactly those merges: the pair is the listed one. The listed one, of lowest
-    rank, is then also the source's choice.
+    They are equal if every token, encoded with the tokens of lower id only, becomes exactly the
+    two parts of its listed merge, and the merges are in the order of ids. Proof: when tiktoken
+    picks a pair, no pair of lower id is left in the text. So the bytes of that pair were merged
+    with tokens of lower id only, which makes the pair the listed one; and as its id is the
+    lowest, the source's algorithm would pick it too.
 
     Args:
         ranks: token to id.

@@ -6,13 +6,13 @@ interrupted export leaves nothing behind and an existing model stays until the n
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 
 import torch
 
-from baldwhisper_mlx.config import CONFIG_FILE
+from baldwhisper_mlx.config import CONFIG_FILE, MODEL_TYPE
+from baldwhisper_mlx.files import peek_json
 
 EXPORTED_BY = "baldwhisper_mlx_version"
 """Key in the `config.json` of a Hugging Face export that shows what wrote it."""
@@ -68,10 +68,5 @@ def save_tensors(tensors: Mapping[str, torch.Tensor], path: Path, kind: str) -> 
 
 
 def _is_exported(folder: Path) -> bool:
-    try:
-        config = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
-        return False
-    if not isinstance(config, dict):
-        return False
-    return config.get("model_type") == "baldwhisper" or EXPORTED_BY in config
+    config = peek_json(folder / CONFIG_FILE)
+    return config.get("model_type") == MODEL_TYPE or EXPORTED_BY in config

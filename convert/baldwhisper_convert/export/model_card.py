@@ -123,7 +123,7 @@ def hf_model_card(
     if checkpoint.embedding.rank is not None:
         embedding = f"dense, multiplied out ({embedding})"
     if context != "full":
-        context = f"30 s here; trained for {context}, which only baldwhisper-mlx knows"
+        context = f"30 s here; trained for {context}, which only baldwhisper-mlx supports"
     return _CARD.format(
         **_values(checkpoint, name, "transformers"),
         storage="",

@@ -1,8 +1,7 @@
 """Whisper's token sequences: previous text, start of transcript, text with timestamps, end.
 
-The training side of what the runtime's decoder is prompted with (Radford et al., arXiv
-2212.04356, figure 1). The text itself goes through the runtime's own tokenizer, so a student
-learns the very tokens it will be asked for.
+As in Radford et al., arXiv 2212.04356, figure 1. Text is encoded with the runtime's tokenizer, so
+that a student is trained on the tokens which the runtime decodes.
 """
 
 from __future__ import annotations
@@ -25,10 +24,10 @@ class Prompts:
 
     @classmethod
     def of(cls, checkpoint: Checkpoint, language: str = "en") -> Prompts:
-        """The sequences of a checkpoint's vocabulary.
+        """The sequences for a checkpoint's vocabulary.
 
         Args:
-            checkpoint: any Whisper.
+            checkpoint: the model.
             language: code or English name.
 
         Raises:
@@ -62,18 +61,18 @@ class Prompts:
 
         Args:
             tokens: text, with timestamps if they are wanted.
-            timestamps: which mode the sequence announces.
-            previous: text tokens of what was said before; as many of the last as fit half the
-                context, as OpenAI's transcribe does.
+            timestamps: whether the sequence starts in the mode with timestamps.
+            previous: text tokens of the previous windows; the last ones are used, at most half
+                the context, as in OpenAI's `transcribe`.
 
         Returns:
             The tokens, <|endoftext|> last, and the position of <|startoftranscript|>.
 
         Raises:
-            ValueError: longer than the text context; the prompt is shortened first.
+            ValueError: the sequence is longer than the text context even without `previous`.
         """
         body = [*self.sot_sequence(timestamps=timestamps), *tokens, self.end]
-        # The last token is a target only, so one more than the context fits.
+        # The last token is a target and not an input, so one more than the context fits.
         room = self.n_text_ctx + 1 - len(body)
         if room < 0:
             raise ValueError(f"{len(body)} tokens, more than the {self.n_text_ctx} of the context")

@@ -1,13 +1,12 @@
-"""Finds and reads the vocabulary of a checkpoint, in whichever form its tokenizer is kept.
+"""Finds and reads the vocabulary of a checkpoint, in any of the formats of tokenizers.
 
-Hugging Face folders carry it as tokenizer.json or as vocab.json with merges.txt, CTranslate2
-folders as tokenizer.json or a plain list, OpenAI as a tiktoken rank file inside its Python
-package, mlx-community folders not at all.
+Hugging Face folders have tokenizer.json, or vocab.json with merges.txt; CTranslate2 folders
+tokenizer.json or a list of tokens; openai-whisper has tiktoken rank files in its Python package;
+mlx-community folders have no tokenizer.
 """
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ from baldwhisper_convert.checkpoint.vocabulary import (
     from_tokens,
 )
 from baldwhisper_convert.readers import hub
+from baldwhisper_mlx.files import read_json
 from baldwhisper_mlx.text.openai_vocabulary import ENGLISH_ONLY_SIZE, installed_rank_file
 from baldwhisper_mlx.text.tokenizer import read_ranks
 
@@ -45,13 +45,13 @@ def find_vocabulary(folder: Path | None, n_vocab: int, tokenizer: str | None = N
 
     Raises:
         ValueError: unreadable, or of another size than `n_vocab`.
-        FileNotFoundError: there is none, and the places that usually have one fail too.
+        FileNotFoundError: there is none, and OpenAI's cannot be found either.
     """
     if tokenizer is not None:
         path = _fetch(tokenizer)
         vocabulary = read_tokenizer(path, n_vocab)
         if vocabulary is None:
-            raise FileNotFoundError(f"{path}: no tokenizer in any known form there")
+            raise FileNotFoundError(f"{path}: has no tokenizer in a supported format")
         return _checked(vocabulary, n_vocab, path)
     if folder is not None:
         vocabulary = read_tokenizer(folder, n_vocab)
@@ -92,7 +92,7 @@ def _read_file(path: Path, n_vocab: int) -> Vocabulary:
             return from_ranks(read_ranks(path), n_vocab)
         if path.suffix == ".txt":
             return _token_list(path.read_text(encoding="utf-8").removesuffix("\n").split("\n"))
-        raw = _json(path)
+        raw = read_json(path)
         return _token_list(raw) if isinstance(raw, list) else _tokenizer_json(raw)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         reason = error if isinstance(error, ValueError) else f"malformed ({error!r})"
@@ -100,7 +100,7 @@ def _read_file(path: Path, n_vocab: int) -> Vocabulary:
 
 
 def _tokenizer_json(raw: dict[str, Any]) -> Vocabulary:
-    """The `tokenizers` library's file, if it is GPT-2's byte-level BPE and nothing besides."""
+    """The file of the `tokenizers` library, which must be GPT-2's byte-level BPE."""
     model, before = raw["model"], raw.get("pre_tokenizer") or {}
     plain = (
         model.get("type", "BPE") == "BPE"
@@ -118,25 +118,25 @@ def _tokenizer_json(raw: dict[str, Any]) -> Vocabulary:
 
 
 def _vocab_and_merges(path: Path) -> Vocabulary:
-    """The slow tokenizer's files: vocab.json, merges.txt and the added tokens beside them."""
+    """The files of transformers' slow tokenizer: vocab.json, merges.txt and added tokens."""
     merges_file = path.with_name("merges.txt")
     if not merges_file.is_file():
-        raise ValueError("merges.txt is missing beside it")
+        raise ValueError("merges.txt is missing in the same folder")
     lines = merges_file.read_text(encoding="utf-8").split("\n")
     merges = [_pair(line) for line in lines if line and not line.startswith("#version")]
     added: dict[str, int] = {}
     config = path.with_name("tokenizer_config.json")
     if config.is_file():
-        decoder = _json(config).get("added_tokens_decoder", {})
+        decoder = read_json(config).get("added_tokens_decoder", {})
         added |= {token["content"]: int(i) for i, token in decoder.items()}
     extra = path.with_name("added_tokens.json")
     if extra.is_file():
-        added |= _json(extra)
-    return from_tokens(_json(path), added, merges)
+        added |= read_json(extra)
+    return from_tokens(read_json(path), added, merges)
 
 
 def _token_list(tokens: list[str]) -> Vocabulary:
-    """CTranslate2's list of tokens in the order of ids; special ones from end-of-text on."""
+    """CTranslate2's list of tokens in the order of ids; special ones begin with <|endoftext|>."""
     if END_OF_TEXT not in tokens:
         raise ValueError(f"not a Whisper vocabulary: no {END_OF_TEXT}")
     begin = tokens.index(END_OF_TEXT)
@@ -152,18 +152,12 @@ def _pair(merge: Any) -> tuple[str, str]:
     return parts[0], parts[1]
 
 
-def _json(path: Path) -> Any:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
-        raise ValueError(f"{path}: not valid JSON ({error})") from None
-
-
 def _checked(vocabulary: Vocabulary, n_vocab: int, path: Path) -> Vocabulary:
     if vocabulary.n_vocab != n_vocab:
         raise ValueError(
             f"{path}: this vocabulary has {vocabulary.n_vocab} tokens, timestamps included, "
-            f"but the model's embedding has {n_vocab} rows; use the model's own tokenizer"
+            f"but the model's embedding has {n_vocab} rows; name the model's tokenizer with "
+            "--tokenizer"
         )
     return vocabulary
 

@@ -54,7 +54,7 @@ def test_an_existing_destination_is_refused_before_the_source_is_read(tmp_path: 
     ("source", "message"),
     [
         ("nothing", "Error: nothing: no such file or folder, and not a Hub id (owner/name)\n"),
-        (".", "Error: .: no weights there; looked for model.safetensors"),
+        (".", "Error: .: no weights; expected one of model.safetensors"),
     ],
 )
 def test_errors_are_one_line_and_no_success(
@@ -78,7 +78,13 @@ def test_warnings_about_the_source_are_shown(hf_copy: Path, tmp_path: Path) -> N
 
 @pytest.mark.parametrize(
     "arguments",
-    [("export",), ("export", "a", "b", "--dtype", "int8"), ("nothing",), ("export", "a")],
+    [
+        ("export",),
+        ("export", "a", "b", "--dtype", "int8"),
+        ("nothing",),
+        ("export", "a"),
+        ("merge", "a", "b", "--keep", "0,x"),
+    ],
 )
 def test_wrong_usage(arguments: tuple[str, ...]) -> None:
     assert run(*arguments).exit_code == 2

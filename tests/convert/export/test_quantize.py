@@ -182,7 +182,7 @@ def test_an_mlx_community_model_can_be_quantized_again(tmp_path: Path, hf_folder
     source = tiny.tiny_mlx_folder(
         tmp_path / "source", checkpoint.dims, checkpoint.state, quantization=settings
     )
-    with pytest.warns(UserWarning, match="quantized to 8 bits; what that lost stays lost"):
+    with pytest.warns(UserWarning, match="quantized to 8 bits; the lost precision"):
         read = read_checkpoint(source, tokenizer=str(hf_folder))
     options = QuantizeOptions(bits=8, group_size=32)
     first = export_mlx(read, tmp_path / "float", dtype="float32")

@@ -149,8 +149,11 @@ def test_an_empty_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "match"),
     [
-        ({"decoder/activation": np.array(0, np.int8)}, "decoder/activation is 0, a Whisper has 3"),
-        ({"decoder/alibi": np.array(1, np.int8)}, "decoder/alibi is 1, a Whisper has 0"),
+        (
+            {"decoder/activation": np.array(0, np.int8)},
+            "activation is 0, but a Whisper has 3",
+        ),
+        ({"decoder/alibi": np.array(1, np.int8)}, "decoder/alibi is 1, but a Whisper has 0"),
         ({"decoder/pre_norm": np.array([1], np.int8)}, r"decoder/pre_norm is \[1\]"),
         ({"decoder/num_heads": None}, "expected decoder/num_heads of 0 dimensions, found none"),
         ({"decoder/num_heads": np.array(0, np.int16)}, "bad value for n_text_head: 0"),

@@ -153,7 +153,7 @@ def test_what_the_audio_context_says_survives(tmp_path: Path) -> None:
 def test_another_tokenizer_can_be_named(exported: Path, tmp_path: Path, hf_folder: Path) -> None:
     read = read_checkpoint(exported, tokenizer=str(hf_folder))
     assert read.vocabulary == read_checkpoint(exported).vocabulary
-    with pytest.raises(FileNotFoundError, match="no tokenizer in any known form"):
+    with pytest.raises(FileNotFoundError, match="has no tokenizer in a supported format"):
         read_checkpoint(exported, tokenizer=str(tmp_path))
 
 

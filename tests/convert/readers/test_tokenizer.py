@@ -99,7 +99,7 @@ def test_another_size_is_an_error_that_gives_both(name: str, tmp_path: Path) -> 
         ("tokenizer.json", '{"model": {"type": "Unigram"}}', "not GPT-2's byte-level BPE"),
         ("tokenizer.json", '{"model": []}', "malformed"),
         ("tokenizer.json", "1", "malformed"),
-        ("vocab.json", "{}", r"merges\.txt is missing beside it"),
+        ("vocab.json", "{}", r"merges\.txt is missing in the same"),
         ("vocabulary.txt", "a\nb\n", r"no <\|endoftext\|>"),
         ("vocabulary.json", "[1, 2]", r"no <\|endoftext\|>"),
         ("x.tiktoken", "YQ== 0\nYg== x\n", "line 2 is not `base64 rank`"),
@@ -144,7 +144,7 @@ def test_several_rank_files_are_ambiguous(tmp_path: Path) -> None:
 
 
 def test_a_named_folder_without_tokenizer(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match="no tokenizer in any known form there"):
+    with pytest.raises(FileNotFoundError, match="has no tokenizer in a supported format"):
         find_vocabulary(None, N_VOCAB, str(tmp_path))
 
 
