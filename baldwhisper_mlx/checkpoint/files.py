@@ -1,6 +1,6 @@
-"""A model's files: where the folder is, and what its weights file says it holds.
+"""Finds a model folder, checks its files and reads the header of its weights.
 
-Nothing here needs MLX, so that a model can be found, checked and described in milliseconds.
+Works without MLX, so that a model can be found, checked and described in milliseconds.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from baldwhisper_mlx.checkpoint.hub import fetch_repository, is_hub_id
 from baldwhisper_mlx.config import CONFIG_FILE, VOCABULARY_FILE, WEIGHTS_FILE
 
 MODEL_FILES = (CONFIG_FILE, WEIGHTS_FILE, VOCABULARY_FILE)
-"""What every model folder must have; the model card is for people."""
+"""Files that every model folder must have."""
 
 COMMUNITY_FILES = ("weights.safetensors", "weights.npz")
 """Weights of a model in mlx-whisper's format; see `mlx_whisper.py`."""

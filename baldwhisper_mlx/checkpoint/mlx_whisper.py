@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import re
 import zipfile
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -36,10 +36,9 @@ from baldwhisper_mlx.text.openai_vocabulary import (
 )
 from baldwhisper_mlx.text.tokenizer import read_ranks
 
-_DIMENSIONS = (
-    *("n_mels", "n_audio_ctx", "n_audio_state", "n_audio_head", "n_audio_layer"),
-    *("n_vocab", "n_text_ctx", "n_text_state", "n_text_head", "n_text_layer"),
-)
+_DIMENSIONS = tuple(field.name for field in fields(ModelConfig) if field.name.startswith("n_"))
+"""The ten dimensions of OpenAI's ModelDimensions."""
+
 _PART = re.compile(r"(.+\.)(attn|cross_attn)\.(query|key|value)\.(weight|scales|biases|bias)")
 
 

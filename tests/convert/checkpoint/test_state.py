@@ -128,7 +128,7 @@ def test_only_plain_floating_point_types_are_weights(dtype: str) -> None:
         ({"mean": True, "dense_rows": 5}, EmbeddingForm(rank=8, mean=True, dense_rows=5)),
     ],
 )
-def test_the_form_of_a_factorized_embedding_is_read_off_the_state(
+def test_the_form_of_an_embedding_follows_from_the_state(
     options: dict[str, int | bool], form: EmbeddingForm
 ) -> None:
     dims = tiny.tiny_dims()

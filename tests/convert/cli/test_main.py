@@ -1,4 +1,4 @@
-"""`baldwhisper-convert`: options, one-line errors, a quick --help, interruption."""
+"""`baldwhisper-convert`: options, one-line errors, --help without torch, interruption."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def test_an_existing_destination_is_refused_before_the_source_is_read(tmp_path: 
         (".", "Error: .: no weights; expected one of model.safetensors"),
     ],
 )
-def test_errors_are_one_line_and_no_success(
+def test_errors_take_one_line_and_exit_with_1(
     source: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)

@@ -1,4 +1,4 @@
-"""Exporting: what is written, that it runs as the source does, and that nothing half remains."""
+"""The MLX export: its files, and that it gives the logits of the source."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def test_others_may_read_the_files(exported: Path) -> None:
     assert stat.S_IMODE(exported.stat().st_mode) == 0o777 & ~mask
 
 
-def test_the_card_says_what_it_is(exported: Path, reference: Checkpoint) -> None:
+def test_the_card_describes_the_model(exported: Path, reference: Checkpoint) -> None:
     card = (exported / "README.md").read_text()
     parameters = sum(tensor.numel() for tensor in reference.state.values())
     for words in (

@@ -53,7 +53,7 @@ def test_the_largest_group_that_divides_is_taken(bits: int, group_size: int, col
     seed=st.integers(0, 99),
 )
 @settings(deadline=None, max_examples=40)
-def test_no_value_moves_by_more_than_a_step(shape: tuple[int, int], bits: int, seed: int) -> None:
+def test_values_change_by_at_most_one_step(shape: tuple[int, int], bits: int, seed: int) -> None:
     """Affine rounding over a group of range R into 2^bits levels moves a value by R / 2^bits."""
     matrix = torch.randn(shape, generator=torch.Generator().manual_seed(seed))
     tensors = {"encoder.blocks.0.mlp1.weight": matrix}
@@ -96,7 +96,7 @@ def test_a_matrix_that_is_too_narrow_stays() -> None:
 
 
 @pytest.mark.parametrize("embedding", [None, 4, "same"])
-def test_the_embedding_is_apart(embedding: Any) -> None:
+def test_the_embedding_has_separate_bits(embedding: Any) -> None:
     plan = QuantizeOptions(bits=8, embedding=embedding).plan(model("dense"))
     bits = 8 if embedding == "same" else embedding
     expected = None if bits is None else Grouping(bits=bits, group_size=64)
@@ -104,7 +104,7 @@ def test_the_embedding_is_apart(embedding: Any) -> None:
     assert plan.of("decoder.blocks.0.mlp1") == Grouping(bits=8, group_size=64)
 
 
-def test_the_last_pattern_holds() -> None:
+def test_the_last_matching_pattern_applies() -> None:
     patterns = (("decoder.*", 6), ("*.mlp?", 4), ("decoder.blocks.0.mlp1", None))
     plan = QuantizeOptions(bits=8, embedding=3, overrides=patterns).plan(model("dense"))
     assert plan.of(EMBEDDING) == Grouping(bits=6, group_size=64)

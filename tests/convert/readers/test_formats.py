@@ -1,4 +1,4 @@
-"""Every source format gives the same canonical state, proven against the models' own code."""
+"""Every source format gives the same canonical state, compared with the original models."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Paths and hub ids, with a hub cache on disk and no network."""
+"""Paths and Hub ids, with a Hub cache on disk and a simulated network."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 
 class Network:
-    """Stands in for the hub: its repositories are folders, and every request is recorded."""
+    """A simulated Hub: its repositories are folders, and every request is recorded."""
 
     def __init__(self) -> None:
         self.requests: list[str] = []
@@ -148,7 +148,7 @@ def test_a_revision_of_a_local_path_is_an_error(hf_folder: Path) -> None:
         read_checkpoint(hf_folder, revision="main")
 
 
-def test_a_folder_named_like_an_id_wins(
+def test_a_folder_takes_precedence_over_a_hub_id(
     tmp_path: Path, hf_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shutil.copytree(hf_folder, tmp_path / "openai" / "whisper-base")

@@ -1,4 +1,4 @@
-"""Sources that are not a whole Whisper: each error says which file, and what to do."""
+"""Sources that are damaged or not a Whisper: the error names the file."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def test_another_architecture(change: dict[str, Any], hf_copy: Path) -> None:
     fails(hf_copy, "not a Whisper, which has activation_function")
 
 
-def test_config_that_is_no_json(hf_copy: Path) -> None:
+def test_a_config_that_is_not_json(hf_copy: Path) -> None:
     (hf_copy / "config.json").write_text("{")
     fails(hf_copy, r"config\.json: not valid JSON")
 
@@ -153,7 +153,7 @@ def test_a_pt_file_of_something_else(raw: Any, match: str, tmp_path: Path) -> No
     fails(tmp_path / "model.pt", rf"model\.pt: .*{match}")
 
 
-def test_a_bin_that_is_no_state_dict(hf_copy: Path) -> None:
+def test_a_bin_without_a_state_dict(hf_copy: Path) -> None:
     (hf_copy / "model.safetensors").unlink()
     torch.save({"model": {"a": torch.zeros(1)}}, hf_copy / "pytorch_model.bin")
     fails(hf_copy, "expected a dictionary of tensors")

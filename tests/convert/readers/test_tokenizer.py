@@ -1,4 +1,4 @@
-"""Finding a checkpoint's vocabulary in every form a tokenizer is kept in."""
+"""Finding a checkpoint's vocabulary in every tokenizer format."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def test_merges_may_be_strings(tmp_path: Path) -> None:
     assert find_vocabulary(tmp_path, N_VOCAB) == tiny_vocabulary.tiny_vocabulary()
 
 
-def test_the_named_tokenizer_wins_over_the_folders_own(tmp_path: Path) -> None:
+def test_a_named_tokenizer_replaces_that_of_the_folder(tmp_path: Path) -> None:
     (tmp_path / "tokenizer.json").write_text("{}")
     other = tmp_path / "other"
     other.mkdir()
@@ -127,7 +127,7 @@ def test_damaged_files_are_named(name: str, content: str, match: str, tmp_path: 
     ],
     ids=str,
 )
-def test_tokenizers_that_tiktoken_would_not_follow_are_refused(
+def test_tokenizers_that_tiktoken_cannot_reproduce_are_refused(
     change: dict[str, Any], tmp_path: Path
 ) -> None:
     path = tiny_vocabulary.tiny_tokenizer_json(tmp_path)
@@ -153,7 +153,7 @@ def test_rank_files_are_read_back(tmp_path: Path) -> None:
 
 
 class TestWithoutAnyTokenizer:
-    """OpenAI and mlx-community checkpoints: the vocabulary is OpenAI's, if it is to be had."""
+    """OpenAI and mlx-community checkpoints: the vocabulary is OpenAI's, if it can be found."""
 
     @pytest.mark.parametrize(
         ("n_vocab", "mergeable", "languages"),
