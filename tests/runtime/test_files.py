@@ -43,10 +43,15 @@ def test_atomic_writing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
 def test_a_failing_block_changes_nothing(tmp_path: Path, error: BaseException) -> None:
     path = tmp_path / "weights.bin"
     path.write_bytes(b"old")
-    with pytest.raises(type(error)), atomic_file(path) as temporary:
-        temporary.write_bytes(b"half")
-        assert temporary.parent == tmp_path
-        raise error
+
+    def interrupted() -> None:
+        with atomic_file(path) as temporary:
+            temporary.write_bytes(b"half")
+            assert temporary.parent == tmp_path
+            raise error
+
+    with pytest.raises(type(error)):
+        interrupted()
     assert path.read_bytes() == b"old"
     assert list(tmp_path.iterdir()) == [path]
 
@@ -82,9 +87,14 @@ def test_a_failing_folder_changes_nothing(tmp_path: Path, existing: bool) -> Non
     if existing:
         path.mkdir()
         (path / "old").touch()
-    with pytest.raises(KeyboardInterrupt), atomic_folder(path) as temporary:
-        (temporary / "new").touch()
-        raise KeyboardInterrupt
+
+    def interrupted() -> None:
+        with atomic_folder(path) as temporary:
+            (temporary / "new").touch()
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
     assert os.listdir(tmp_path) == (["model"] if existing else [])
     assert not existing or os.listdir(path) == ["old"]
 
