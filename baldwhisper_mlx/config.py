@@ -14,9 +14,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+from baldwhisper_mlx.files import read_json
 from baldwhisper_mlx.quantization_config import Quantization
 
 FORMAT_VERSION = 1
+MODEL_TYPE = "baldwhisper"
+"""`model_type` in the `config.json` of our model folders."""
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
 VOCABULARY_FILE = "vocabulary.tiktoken"
@@ -195,7 +198,7 @@ class ModelConfig:
             True
         """
         plain: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(self)))
-        return {"model_type": "baldwhisper", "format_version": FORMAT_VERSION} | plain
+        return {"model_type": MODEL_TYPE, "format_version": FORMAT_VERSION} | plain
 
     @classmethod
     def from_dict(cls, raw: dict[str, Any]) -> ModelConfig:
@@ -208,7 +211,7 @@ class ModelConfig:
             ValueError: another format or version, missing or unknown keys, bad values.
         """
         raw = dict(raw)
-        if raw.pop("model_type", None) != "baldwhisper":
+        if raw.pop("model_type", None) != MODEL_TYPE:
             raise ValueError(
                 "config: not a baldwhisper model; `baldwhisper-convert export` makes one "
                 "from any Whisper checkpoint"
@@ -237,10 +240,7 @@ class ModelConfig:
             ValueError: not JSON, or not a config of this format; the message names the file.
             FileNotFoundError: there is no such file.
         """
-        try:
-            raw = json.loads(Path(path).read_text(encoding="utf-8"))
-        except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
-            raise ValueError(f"{path}: not valid JSON ({error})") from None
+        raw = read_json(Path(path))
         if not isinstance(raw, dict):
             raise ValueError(f"{path}: expected a JSON object, found {type(raw).__name__}")
         try:

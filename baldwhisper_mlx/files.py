@@ -1,21 +1,48 @@
-"""Where transcripts go: output names decided before any work, files written whole or not at all.
+"""Writes files and folders completely or not at all, and reads JSON files.
 
-Hours of decoding must not end in "file exists", and a transcript must not replace another
-one because two recordings share a name. Everything that can be refused is refused here,
-up front. Standard library only.
+Everything is built under a temporary name in the folder it belongs to and renamed at the end,
+so that an interrupted program leaves either the old content or the new one. Both packages and
+the benchmarks use this module. Standard library only.
 """
 
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import secrets
-from collections.abc import Mapping
+import shutil
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
+
+
+def read_json(path: Path) -> Any:
+    """Parses a JSON file.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is not JSON; the message names the file.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: missing")
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+        raise ValueError(f"{path}: not valid JSON ({error})") from None
+
+
+def peek_json(path: Path) -> dict[str, Any]:
+    """The JSON object in a file of unknown format; empty if the file holds none."""
+    try:
+        content = read_json(path)
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
 
 
 def prepare_folder(folder: Path) -> None:
-    """Creates the folder if need be and makes sure that files can be created in it.
+    """Creates the folder if it is missing and checks that files can be created in it.
 
     Raises:
         ValueError: it cannot be created or written to; the message names it and says why.
@@ -24,7 +51,7 @@ def prepare_folder(folder: Path) -> None:
         raise ValueError(f"{folder}: is a file, not a folder to write to")
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        # Only creating a file tells: permission bits say nothing about root or network drives.
+        # Only creating a file shows it: permission bits do not apply to root or network drives.
         probe = _temporary(folder)
         probe.touch(exist_ok=False)
         probe.unlink()
@@ -32,29 +59,99 @@ def prepare_folder(folder: Path) -> None:
         raise ValueError(f"{folder}: cannot write to this folder ({error.strerror})") from None
 
 
-def write_files(texts: Mapping[Path, str], *, force: bool) -> None:
-    """Writes UTF-8 texts, each whole or not at all, whatever interrupts.
+@contextlib.contextmanager
+def atomic_file(path: Path, *, overwrite: bool = True) -> Iterator[Path]:
+    """Yields a temporary path beside `path`, which replaces `path` when the block succeeds.
 
-    All are written under temporary names in their own folders first and renamed last.
+    If the block raises, `path` is unchanged and the temporary file is deleted. Nothing is
+    flushed to the disk: this protects against interruptions, not against power failures.
+
+    Args:
+        path: the file to write; its folder must exist.
+        overwrite: replace an existing file.
 
     Raises:
-        FileExistsError: a path has come to exist since it was planned, and `force` is not set.
-        OSError: the disk is full or gone.
+        FileExistsError: `path` exists at the end of the block and `overwrite` is not set.
+        OSError: the temporary file cannot be renamed.
+
+    Example:
+        >>> with atomic_file(path) as temporary:  # doctest: +SKIP
+        ...     torch.save(state, temporary)
     """
-    temporary = {path: _temporary(path.parent) for path in texts}
+    temporary = _temporary(path.parent)
     try:
+        yield temporary
+        if not overwrite and os.path.lexists(path):
+            raise FileExistsError(f"{path}: created by another program meanwhile; not replaced")
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def atomic_folder(path: Path) -> Iterator[Path]:
+    """Yields a new empty folder beside `path`, which replaces `path` when the block succeeds.
+
+    An existing folder is renamed first and deleted last, so that one of the two is always
+    there; missing parents are created. If the block raises, `path` is unchanged.
+
+    Args:
+        path: the folder to make or replace.
+
+    Raises:
+        OSError: a folder cannot be created or renamed.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary, backup = _temporary(path.parent), _temporary(path.parent, "old")
+    # Not tempfile.mkdtemp: it makes folders that only their owner can read.
+    temporary.mkdir()
+    try:
+        yield temporary
+        if path.exists():
+            path.rename(backup)
+        try:
+            temporary.rename(path)
+        except BaseException:
+            if backup.exists():
+                backup.rename(path)
+            raise
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    if backup.exists():
+        shutil.rmtree(backup)
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Writes a UTF-8 text file; line ends stay as they are.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    with atomic_file(path) as temporary:
+        temporary.write_bytes(text.encode("utf-8"))
+
+
+def write_files(texts: Mapping[Path, str], *, force: bool) -> None:
+    """Writes several UTF-8 text files; none is renamed before all have been written.
+
+    Args:
+        texts: the contents by path.
+        force: replace existing files.
+
+    Raises:
+        FileExistsError: a path exists and `force` is not set.
+        OSError: a file cannot be written, for example because the disk is full.
+    """
+    with contextlib.ExitStack() as stack:
+        # Entered backwards, because a stack renames the last one first.
+        temporary = {
+            path: stack.enter_context(atomic_file(path, overwrite=force))
+            for path in reversed(list(texts))
+        }
         for path, text in texts.items():
             temporary[path].write_bytes(text.encode("utf-8"))
-        for path, written in temporary.items():
-            if not force and os.path.lexists(path):
-                raise FileExistsError(f"{path}: appeared in the meantime and is left as it is")
-            os.replace(written, path)
-    finally:
-        for written in temporary.values():
-            with contextlib.suppress(FileNotFoundError):
-                written.unlink()
 
 
-def _temporary(folder: Path) -> Path:
+def _temporary(folder: Path, suffix: str = "tmp") -> Path:
     # Not derived from the output's name, which may be as long as the file system allows.
-    return folder / f".baldwhisper-{os.getpid()}-{secrets.token_hex(4)}.tmp"
+    return folder / f".baldwhisper-{os.getpid()}-{secrets.token_hex(4)}.{suffix}"

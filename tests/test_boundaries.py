@@ -36,8 +36,7 @@ RULES: tuple[tuple[str, str, str], ...] = (
     (
         "baldwhisper_convert",
         "layers",
-        "cli > pipeline > compression > training > data > export, model, readers "
-        "> checkpoint > (root)",
+        "cli > pipeline > compression > training > data > export, model, readers > checkpoint",
     ),
     (
         "baldwhisper_mlx",
@@ -61,13 +60,15 @@ RULES: tuple[tuple[str, str, str], ...] = (
         "baldwhisper_convert",
         "only",
         "baldwhisper_convert, baldwhisper_mlx._version, baldwhisper_mlx.audio, "
-        "baldwhisper_mlx.checkpoint.load, baldwhisper_mlx.config, baldwhisper_mlx.decoding.dtw, "
-        "baldwhisper_mlx.quantization_config, baldwhisper_mlx.text",
+        "baldwhisper_mlx.checkpoint.hub, baldwhisper_mlx.checkpoint.load, "
+        "baldwhisper_mlx.config, baldwhisper_mlx.decoding.dtw, baldwhisper_mlx.files, "
+        "baldwhisper_mlx.model.positions, baldwhisper_mlx.quantization_config, "
+        "baldwhisper_mlx.text",
     ),
     (
         "baldwhisper_mlx.checkpoint",
         "only imported by",
-        "baldwhisper_mlx, baldwhisper_convert.export.mlx",
+        "baldwhisper_mlx, baldwhisper_convert.export.mlx, baldwhisper_convert.readers.hub",
     ),
     (
         "baldwhisper_convert.compression.factorize, baldwhisper_convert.compression.merge, "
@@ -76,7 +77,14 @@ RULES: tuple[tuple[str, str, str], ...] = (
         "baldwhisper_convert.cli, baldwhisper_convert.pipeline",
     ),
 )
-STANDARD_LIBRARY_ONLY = ("_version", "config", "quantization_config", "text.languages")
+STANDARD_LIBRARY_ONLY = (
+    "_version",
+    "config",
+    "files",
+    "quantization_config",
+    "text.languages",
+    "text.openai_vocabulary",
+)
 
 # Labelled speech may come from the hub, if the package for that is there; it brings no torch.
 HUB_DATASETS = [
@@ -91,7 +99,11 @@ WITHOUT_MLX = (
     "audio.integrity",
     "audio.load",
     "audio.speech_dataset",
+    "checkpoint.hub",
     "decoding.dtw",
+    "files",
+    "model.positions",
+    "text.openai_vocabulary",
     "text.tokenizer",
 )
 

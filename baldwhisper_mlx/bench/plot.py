@@ -6,11 +6,11 @@ without them the last panels show speed against size alone.
 
 from __future__ import annotations
 
-import os
-import secrets
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from baldwhisper_mlx.files import atomic_file
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -150,14 +150,10 @@ def save(figure: Figure, path: Path) -> None:
     """
     if path.suffix not in FORMATS:
         raise ValueError(f"{path}: a plot has to end in {' or '.join(FORMATS)}")
-    temporary = path.with_name(f".{secrets.token_hex(6)}{path.suffix}")
-    try:
-        # without a date, the same result gives the same file
-        metadata = {"Date": None} if path.suffix == ".svg" else {}
-        figure.savefig(temporary, dpi=120, metadata=metadata)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    # without a date, the same result gives the same file
+    metadata = {"Date": None} if path.suffix == ".svg" else {}
+    with atomic_file(path) as temporary:
+        figure.savefig(temporary, format=path.suffix[1:], dpi=120, metadata=metadata)
 
 
 def _speeds(result: dict[str, Any]) -> tuple[dict[str, float], str]:

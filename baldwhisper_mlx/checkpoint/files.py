@@ -9,13 +9,14 @@ import json
 from pathlib import Path
 from typing import Any
 
+from baldwhisper_mlx.checkpoint.hub import fetch_repository, is_hub_id
 from baldwhisper_mlx.config import CONFIG_FILE, VOCABULARY_FILE, WEIGHTS_FILE
 
 MODEL_FILES = (CONFIG_FILE, WEIGHTS_FILE, VOCABULARY_FILE)
 """Files that every model folder must have."""
 
 COMMUNITY_FILES = ("weights.safetensors", "weights.npz")
-"""Weights of a model in mlx-whisper's format; see community.py."""
+"""Weights of a model in mlx-whisper's format; see `mlx_whisper.py`."""
 
 BUNDLED = Path(__file__).parent.parent / "assets" / "base-en"
 """The model that comes with the package: English, made from OpenAI's whisper-base."""
@@ -25,7 +26,7 @@ _MAX_HEADER = 100 * 2**20
 
 
 def find_model(path_or_hub_id: str | Path | None = None, revision: str | None = None) -> Path:
-    """The folder of a model, fetched from the Hub if it is neither a folder nor in the cache.
+    """The folder of a model; a Hub id is downloaded unless the local cache has all its files.
 
     Args:
         path_or_hub_id: a folder, or a Hugging Face Hub id such as "owner/model". For an id the
@@ -34,7 +35,7 @@ def find_model(path_or_hub_id: str | Path | None = None, revision: str | None = 
 
     Raises:
         ValueError: a file where a folder is needed, or a revision of the bundled model.
-        FileNotFoundError: no such folder, and not a Hub id that can be fetched either.
+        FileNotFoundError: no such folder, and not a Hub id that can be downloaded either.
     """
     if path_or_hub_id is None:
         if revision is not None:
@@ -46,25 +47,19 @@ def find_model(path_or_hub_id: str | Path | None = None, revision: str | None = 
     name = str(path_or_hub_id)
     if path.exists():
         raise ValueError(f"{path}: a model is a folder, not a file")
-    if isinstance(path_or_hub_id, Path) or name.count("/") != 1 or name[0] in "./~":
-        raise FileNotFoundError(f"{name}: no such folder")
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+    if isinstance(path_or_hub_id, Path) or not is_hub_id(name):
+        raise FileNotFoundError(f"{name}: no such folder, and not a Hub id (owner/name)")
+    return fetch_repository(
+        name, patterns=[*MODEL_FILES, *COMMUNITY_FILES], is_complete=_is_complete, revision=revision
+    )
 
-    files = [*MODEL_FILES, *COMMUNITY_FILES]
-    try:
-        try:
-            found = snapshot_download(
-                name, revision=revision, allow_patterns=files, local_files_only=True
-            )
-        except LocalEntryNotFoundError:
-            found = snapshot_download(name, revision=revision, allow_patterns=files)
-    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise FileNotFoundError(
-            f"{name}: neither a folder nor a model that can be fetched from the Hub ({reason})"
-        ) from error
-    return Path(found)
+
+def _is_complete(folder: Path) -> bool:
+    """Whether a folder has all files of an exported model, or of one in mlx-whisper's format."""
+    present = {path.name for path in folder.iterdir() if path.is_file()}
+    return present.issuperset(MODEL_FILES) or (
+        CONFIG_FILE in present and not present.isdisjoint(COMMUNITY_FILES)
+    )
 
 
 def check_files(folder: Path) -> None:

@@ -1,18 +1,17 @@
 """Reads Whisper folders in mlx-whisper's format, as mlx-community publishes them.
 
-They have OpenAI's dimensions in `config.json`, one product less fused than ours, quantized or
-not, and no vocabulary. Fusing query, key and value by rows changes nothing of a quantized matrix,
-so such a model runs from its own integers. The vocabulary is one of OpenAI's two: the multilingual
-one is the bundled model's, the English one is taken from a package that has it.
+They have OpenAI's dimensions in `config.json`, separate query, key and value projections, possibly
+quantized, and no vocabulary. Joining the rows of a quantized matrix does not change its values, so
+such a model runs without being expanded. The vocabulary is one of OpenAI's two: the multilingual
+one is the bundled model's, the English one is taken from an installed package.
 """
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import re
 import zipfile
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -21,38 +20,32 @@ import mlx.core as mx
 from baldwhisper_mlx.checkpoint.files import BUNDLED, COMMUNITY_FILES, read_tensor_header
 from baldwhisper_mlx.config import (
     CONFIG_FILE,
-    CONTROL_TOKENS,
-    N_TIMESTAMPS,
     VOCABULARY_FILE,
     Dtype,
     ModelConfig,
+    default_alignment_heads,
 )
+from baldwhisper_mlx.files import peek_json
+from baldwhisper_mlx.model.positions import sinusoids
 from baldwhisper_mlx.quantization_config import Quantization, matrix_of
-from baldwhisper_mlx.text.languages import LANGUAGES
+from baldwhisper_mlx.text.openai_vocabulary import (
+    ENGLISH_ONLY_SIZE,
+    PACKAGES,
+    installed_rank_file,
+    special_token_ids,
+)
 from baldwhisper_mlx.text.tokenizer import read_ranks
 
-_DIMENSIONS = (
-    *("n_mels", "n_audio_ctx", "n_audio_state", "n_audio_head", "n_audio_layer"),
-    *("n_vocab", "n_text_ctx", "n_text_state", "n_text_head", "n_text_layer"),
-)
-ENGLISH_ONLY = 51864
-"""Tokens of OpenAI's English-only models; all others have more."""
+_DIMENSIONS = tuple(field.name for field in fields(ModelConfig) if field.name.startswith("n_"))
+"""The ten dimensions of OpenAI's ModelDimensions."""
 
-_PACKAGES = ("mlx_whisper", "whisper")
 _PART = re.compile(r"(.+\.)(attn|cross_attn)\.(query|key|value)\.(weight|scales|biases|bias)")
 
 
 def is_community(folder: Path) -> bool:
-    """Whether `config.json` is one of mlx-whisper's: OpenAI's dimensions and no type of ours."""
-    try:
-        config = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
-        return False
-    return (
-        isinstance(config, dict)
-        and config.get("model_type", "whisper") == "whisper"
-        and set(_DIMENSIONS) <= config.keys()
-    )
+    """Whether `config.json` is one of mlx-whisper's: it has OpenAI's dimensions."""
+    config = peek_json(folder / CONFIG_FILE)
+    return config.get("model_type", "whisper") == "whisper" and set(_DIMENSIONS) <= config.keys()
 
 
 def read_community(folder: Path) -> tuple[ModelConfig, dict[str, mx.array], dict[bytes, int]]:
@@ -81,14 +74,11 @@ def read_community(folder: Path) -> tuple[ModelConfig, dict[str, mx.array], dict
         weights = _fused(weights)
         ranks = _ranks(folder, raw["n_vocab"])
         dims = {name: raw[name] for name in _DIMENSIONS}
-        languages = raw["n_vocab"] - len(ranks) - len(CONTROL_TOKENS) - N_TIMESTAMPS
-        if not 0 < languages <= len(LANGUAGES):
-            raise ValueError(f"n_vocab {raw['n_vocab']} is not that of an OpenAI Whisper")
-        special = _special_tokens(len(ranks), languages)
+        special = special_token_ids(len(ranks), raw["n_vocab"])
         config = ModelConfig(
             **dims,
             special_tokens=special,
-            is_multilingual=raw["n_vocab"] > ENGLISH_ONLY,
+            is_multilingual=raw["n_vocab"] > ENGLISH_ONLY_SIZE,
             timestamp_begin=len(ranks) + len(special),
             alignment_heads=_alignment_heads(heads, raw["n_text_layer"], raw["n_text_head"]),
             dtype=_dtype(weights),
@@ -99,7 +89,7 @@ def read_community(folder: Path) -> tuple[ModelConfig, dict[str, mx.array], dict
     positions = "encoder.positional_embedding"
     if positions not in weights:  # mlx-whisper computes them when it builds the model
         table = sinusoids(config.n_audio_ctx, config.n_audio_state)
-        weights[positions] = table.astype(getattr(mx, config.dtype))
+        weights[positions] = mx.array(table).astype(getattr(mx, config.dtype))
     return config, weights, ranks
 
 
@@ -125,11 +115,11 @@ def _fused(weights: dict[str, mx.array]) -> dict[str, mx.array]:
 def _alignment_heads(
     stored: mx.array | None, n_layer: int, n_head: int
 ) -> tuple[tuple[int, int], ...]:
-    """Those stored, or all heads of the last half of the layers, as in mlx-whisper."""
+    """Those stored, or the default heads, as in mlx-whisper."""
     if stored is not None:
         pairs: Any = stored.tolist()
         return tuple((int(layer), int(head)) for layer, head in pairs)
-    return tuple((i, j) for i in range(n_layer // 2, n_layer) for j in range(n_head))
+    return default_alignment_heads(n_layer, n_head)
 
 
 def _quantization(raw: Any, weights: dict[str, mx.array]) -> Quantization | None:
@@ -151,35 +141,17 @@ def _dtype(weights: dict[str, mx.array]) -> Dtype:
     return cast(Dtype, name)
 
 
-def _special_tokens(first: int, languages: int) -> dict[str, int]:
-    """Ids in the order of `whisper.tokenizer.get_encoding`."""
-    codes = [f"<|{code}|>" for code in list(LANGUAGES)[:languages]]
-    names = [*CONTROL_TOKENS[:2], *codes, *CONTROL_TOKENS[2:]]
-    return {name: first + i for i, name in enumerate(names)}
-
-
 def _ranks(folder: Path, n_vocab: int) -> dict[bytes, int]:
     own = folder / VOCABULARY_FILE
     if own.is_file():
         return read_ranks(own)
-    if n_vocab != ENGLISH_ONLY:
+    if n_vocab != ENGLISH_ONLY_SIZE:
         return read_ranks(BUNDLED / VOCABULARY_FILE)
-    for package in _PACKAGES:
-        # find_spec, because importing either would load torch or numba for one file.
-        spec = importlib.util.find_spec(package)
-        for root in (spec.submodule_search_locations or []) if spec else []:
-            path = Path(root) / "assets" / "gpt2.tiktoken"
-            if path.is_file():
-                return read_ranks(path)
-    raise FileNotFoundError(
-        f"{folder}: an English-only model without its vocabulary, and neither of the packages "
-        f"{' and '.join(_PACKAGES)} is installed to take OpenAI's from; "
-        "`baldwhisper-convert export` makes a complete model"
-    )
-
-
-def sinusoids(length: int, channels: int) -> mx.array:
-    """OpenAI's `whisper.model.sinusoids`: sine then cosine, timescales 1 to 10000."""
-    scale = mx.exp(-mx.log(mx.array(10000.0)) * mx.arange(channels // 2) / (channels // 2 - 1))
-    angles = mx.arange(length)[:, None] * scale[None]
-    return mx.concatenate([mx.sin(angles), mx.cos(angles)], axis=1)
+    installed = installed_rank_file(n_vocab)
+    if installed is None:
+        raise FileNotFoundError(
+            f"{folder}: an English-only model without {VOCABULARY_FILE}, and none of the packages "
+            f"{', '.join(PACKAGES)} is installed, which have OpenAI's; "
+            "`baldwhisper-convert export` makes a complete model"
+        )
+    return read_ranks(installed)

@@ -11,8 +11,9 @@ from pathlib import Path
 import mlx.core as mx
 
 from baldwhisper_mlx.checkpoint.load import read_weights
-from baldwhisper_mlx.checkpoint.mlx_whisper import is_community, read_community, sinusoids
+from baldwhisper_mlx.checkpoint.mlx_whisper import is_community, read_community
 from baldwhisper_mlx.config import CONFIG_FILE, WEIGHTS_FILE, ModelConfig
+from baldwhisper_mlx.model.positions import sinusoids
 
 _PARTS = {"qkv": ("query", "key", "value"), "kv": ("key", "value")}
 _POSITIONS = "encoder.positional_embedding"
@@ -46,7 +47,7 @@ def write_folder(source: Path, target: Path) -> Path:
         )
     # mlx-whisper computes the encoder's positions, so they have to be the usual ones.
     positions = weights.pop(_POSITIONS)
-    if not mx.allclose(positions, sinusoids(*positions.shape), atol=1e-2).item():
+    if not mx.allclose(positions, mx.array(sinusoids(*positions.shape)), atol=1e-2).item():
         raise ValueError(f"{source}: trained encoder positions, which mlx-whisper cannot read")
     target.mkdir(parents=True, exist_ok=True)
     split: dict[str, mx.array] = {}

@@ -7,7 +7,6 @@ a vocabulary of its own, or an added language, works like OpenAI's.
 from __future__ import annotations
 
 import base64
-import binascii
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
@@ -26,20 +25,31 @@ TASKS = ("transcribe", "translate")
 
 
 def read_ranks(path: str | Path) -> dict[bytes, int]:
-    """Reads a tiktoken rank file: a line per token, its bytes in base64 and its id.
+    """Reads a tiktoken rank file: `base64(bytes) rank` for each token; empty lines are ignored.
+
+    As `tiktoken.load.load_tiktoken_bpe`, which however caches files by name and does not say
+    which line is wrong.
 
     Raises:
-        ValueError: a line that is neither; the message names file and line.
+        ValueError: a line of another form or a token that occurs twice; the message names file
+            and line.
         FileNotFoundError: there is no such file.
     """
     ranks: dict[bytes, int] = {}
     for number, line in enumerate(Path(path).read_bytes().splitlines(), start=1):
+        if not line.strip():
+            continue
         try:
-            token, rank = line.split()
-            # OpenAI's file writes the empty token as a lone "=", which only lax base64 takes.
-            ranks[b"" if token == b"=" else base64.b64decode(token, validate=True)] = int(rank)
-        except (ValueError, binascii.Error):
+            # tiktoken writes the empty token as nothing before the space, OpenAI as a single "=",
+            # which strict base64 refuses.
+            encoded, rank = line.rstrip().rsplit(b" ", 1)
+            token = b"" if encoded == b"=" else base64.b64decode(encoded.strip(), validate=True)
+            token_id = int(rank)
+        except ValueError:  # binascii.Error is one
             raise ValueError(f"{path}: line {number} is not `base64 rank`") from None
+        if token in ranks:
+            raise ValueError(f"{path}: line {number} repeats the token {token!r}")
+        ranks[token] = token_id
     return ranks
 
 

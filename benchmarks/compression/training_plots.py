@@ -16,6 +16,7 @@ import click
 from matplotlib.figure import Figure
 
 from baldwhisper_convert.training.log import read_log
+from baldwhisper_mlx.files import atomic_file
 from benchmarks.options import Benchmark
 
 TIME_FILE, DATA_FILE = "wer_time.png", "wer_data.png"
@@ -40,7 +41,8 @@ def plot_time(log: Path, picture: Path) -> None:
     limits = (0, 1.1 * max(rates))
     axes.set(xlabel="hours of training", ylabel="WER in %", ylim=limits, title=log.stem)
     axes.grid(alpha=0.3)
-    figure.savefig(picture, dpi=120)
+    with atomic_file(picture) as temporary:
+        figure.savefig(temporary, format="png", dpi=120)
 
 
 def points(variants: dict[str, dict[str, Any]], amount: str) -> list[tuple[float, list[float]]]:
@@ -72,7 +74,8 @@ def plot_data(ablation: Path, picture: Path) -> None:
         axes.set(xlabel=f"% of the speech: {title}")
         axes.grid(alpha=0.3)
     panels[0].set(ylabel="WER in %", ylim=(0, None))  # once both have their points
-    figure.savefig(picture, dpi=120)
+    with atomic_file(picture) as temporary:
+        figure.savefig(temporary, format="png", dpi=120)
 
 
 @click.command(cls=Benchmark)

@@ -10,7 +10,6 @@ computes with; vectors and positions are float32.
 
 from __future__ import annotations
 
-import os
 import struct
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -23,6 +22,7 @@ from baldwhisper_convert.checkpoint.state import EMBEDDING
 from baldwhisper_convert.export.hugging_face import dense_embedding
 from baldwhisper_convert.readers.read import read_checkpoint
 from baldwhisper_mlx.audio.features import mel_filters
+from baldwhisper_mlx.files import atomic_file
 from benchmarks.options import Benchmark
 
 MAGIC = 0x67676D6C
@@ -61,8 +61,7 @@ def write_ggml(checkpoint: Checkpoint, path: Path) -> Path:
         if not name.startswith(EMBEDDING)
     }
     tensors[f"{EMBEDDING}.weight"] = first.numpy()
-    temporary = path.with_name(f".{path.name}.part")
-    with temporary.open("wb") as file:
+    with atomic_file(path) as temporary, temporary.open("wb") as file:
         _integers(file, MAGIC, *(getattr(checkpoint.dims, name) for name in DIMENSIONS), FLOAT16)
         filters = mel_filters(checkpoint.dims.n_mels).T  # (n_mels, 201)
         _integers(file, *filters.shape)
@@ -74,7 +73,6 @@ def write_ggml(checkpoint: Checkpoint, path: Path) -> Path:
             file.write(token)
         for name, value in tensors.items():
             _tensor(file, name, value)
-    os.replace(temporary, path)
     return path
 
 

@@ -7,7 +7,6 @@ of its own, so that the one which measures stays small.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from dataclasses import asdict
 from functools import cached_property
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from baldwhisper_mlx.bench.processes import isolated
+from baldwhisper_mlx.files import atomic_file, atomic_folder
 
 if TYPE_CHECKING:
     from baldwhisper_convert.checkpoint.checkpoint import Checkpoint
@@ -70,18 +70,17 @@ def _mlx_whisper(forms: Forms, path: Path) -> None:
     from baldwhisper_mlx.checkpoint.mlx_whisper_writer import write_folder
 
     forms.make("mlx")
-    partial = path.with_name(f".{path.name}.part")
-    os.replace(write_folder(forms.work / "mlx", partial), path)
+    with atomic_folder(path) as temporary:
+        write_folder(forms.work / "mlx", temporary)
 
 
 def _openai(forms: Forms, path: Path) -> None:
     import torch
 
-    partial = path.with_name(f".{path.name}.part")
     checkpoint = forms.checkpoint
     content = {"dims": asdict(checkpoint.dims), "model_state_dict": checkpoint.state}
-    torch.save(content, partial)
-    os.replace(partial, path)
+    with atomic_file(path) as temporary:
+        torch.save(content, temporary)
 
 
 def _hugging_face(forms: Forms, path: Path) -> None:
@@ -96,9 +95,8 @@ def _ctranslate2(forms: Forms, path: Path) -> None:
     forms.make("transformers")
     beside = ["tokenizer.json", "preprocessor_config.json"]
     converter = TransformersConverter(str(forms.work / "transformers"), copy_files=beside)
-    partial = path.with_name(f".{path.name}.part")
-    converter.convert(str(partial), quantization="float16", force=True)
-    os.replace(partial, path)
+    with atomic_folder(path) as temporary:
+        converter.convert(str(temporary), quantization="float16", force=True)
 
 
 def _ggml(forms: Forms, path: Path) -> None:

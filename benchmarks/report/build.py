@@ -17,6 +17,7 @@ from typing import Any
 import click
 
 from baldwhisper_mlx.bench import report_text
+from baldwhisper_mlx.files import write_atomically
 from benchmarks.options import Benchmark
 from benchmarks.report.compression import compression_parts
 from benchmarks.report.overview_plot import (
@@ -256,7 +257,7 @@ def main() -> None:
 
     results = read_results(ROOT / RESULTS)
     for path, text in documents(ROOT, results).items():
-        (ROOT / path).write_text(text, encoding="utf-8")
+        write_atomically(ROOT / path, text)
     for chip, kinds in results.items():
         for kind in kinds:
             path = ROOT / plot_path(kind, chip)

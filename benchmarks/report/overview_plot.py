@@ -7,7 +7,6 @@ the picture's metadata, so that a test can compare the committed picture with th
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
+from baldwhisper_mlx.files import atomic_file
 from benchmarks.peers.compare import TEACHER
 from benchmarks.report.plots import measured
 from benchmarks.report.tables import machine_line
@@ -150,9 +150,9 @@ def _draw_key(axes: Any, found: list[Point]) -> None:
 
 def save_overview(found: list[Point], path: Path) -> None:
     """Draws and writes the picture, whole or not at all, with its values in the metadata."""
-    temporary = path.with_suffix(".partial.png")
-    draw_overview(found).savefig(temporary, dpi=130, metadata={"Description": description(found)})
-    os.replace(temporary, path)
+    figure, metadata = draw_overview(found), {"Description": description(found)}
+    with atomic_file(path) as temporary:
+        figure.savefig(temporary, format="png", dpi=130, metadata=metadata)
 
 
 def overview_part(result: Mapping[str, Any] | None) -> str:

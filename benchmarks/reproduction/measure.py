@@ -25,7 +25,6 @@ import click
 
 from baldwhisper_convert.compression.factorize import count_parameters
 from baldwhisper_convert.data.speech import Speech, open_speech
-from baldwhisper_convert.files import write_atomically
 from baldwhisper_convert.model.prompts import Prompts
 from baldwhisper_convert.model.whisper import Whisper
 from baldwhisper_convert.pipeline.manifest import read_manifest, teacher_layers
@@ -35,6 +34,7 @@ from baldwhisper_convert.training.evaluation import Evaluator
 from baldwhisper_convert.training.log import LOG_FILE, read_log
 from baldwhisper_convert.training.objectives import LossSettings
 from baldwhisper_convert.training.settings import TrainingSettings
+from baldwhisper_mlx.files import write_atomically
 from benchmarks.compression.ablation import report
 from benchmarks.options import Benchmark, checkpoints_option, only_option, output_option
 from benchmarks.reproduction.variants import EARLIER_NAMES, Variant, variants

@@ -116,7 +116,7 @@ def test_other_forms_are_of_the_same_weights(tmp_path: Path, model: Path) -> Non
         for name, tensor in forms.checkpoint.state.items():
             # float16 as published, but positions, which a format may compute
             np.testing.assert_allclose(state[name].float(), tensor.float(), rtol=1e-3, atol=1e-3)
-    assert not [path for path in tmp_path.iterdir() if path.name.endswith(".part")]
+    assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
     with pytest.raises(RuntimeError, match="nosuch"):
         forms.path("nosuch")
 

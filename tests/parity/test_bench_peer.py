@@ -17,10 +17,11 @@ from click.testing import CliRunner
 from baldwhisper_mlx.bench import mlx_whisper as peer
 from baldwhisper_mlx.bench import roofline
 from baldwhisper_mlx.bench.runtimes import Ours
-from baldwhisper_mlx.checkpoint.mlx_whisper import read_community, sinusoids
+from baldwhisper_mlx.checkpoint.mlx_whisper import read_community
 from baldwhisper_mlx.checkpoint.mlx_whisper_writer import write_folder
 from baldwhisper_mlx.cli.main import cli
 from baldwhisper_mlx.config import SAMPLE_RATE
+from baldwhisper_mlx.model.positions import sinusoids
 from baldwhisper_mlx.text.languages import LANGUAGES
 from tests.runtime.conftest import tiny_config, tone, write_model
 from tests.support import tiny
@@ -45,7 +46,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = write_model(tmp_path_factory.mktemp("peer") / "model", config)
     (path / "vocabulary.tiktoken").write_bytes(OPENAI_VOCABULARY.read_bytes())
     weights = dict(mx.load(str(path / "model.safetensors")))
-    weights["encoder.positional_embedding"] = sinusoids(1500, 32)
+    weights["encoder.positional_embedding"] = mx.array(sinusoids(1500, 32))
     mx.eval(weights)
     mx.save_safetensors(str(path / "model.safetensors"), weights)
     return path

@@ -1,4 +1,4 @@
-"""mlx-community's folders, straight into the runtime, against mlx-whisper's own model."""
+"""mlx-community's folders in the runtime, compared with mlx-whisper."""
 
 from __future__ import annotations
 

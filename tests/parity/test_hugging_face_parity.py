@@ -1,4 +1,4 @@
-"""The Hugging Face export against the MLX one: other programs say what the runtime says."""
+"""The Hugging Face export compared with the MLX one: other programs give the same text."""
 
 from __future__ import annotations
 

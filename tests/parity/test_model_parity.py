@@ -51,7 +51,7 @@ def test_decoder(loaded: LoadedModel, openai: Any, mel: np.ndarray) -> None:
     np.testing.assert_allclose(our_logits(loaded, mel, TOKENS), expected, atol=1e-4)
 
 
-def test_step_by_step_is_all_at_once(loaded: LoadedModel, mel: np.ndarray) -> None:
+def test_cached_steps_equal_a_whole_pass(loaded: LoadedModel, mel: np.ndarray) -> None:
     cache = loaded.model.make_cache()
     loaded.model.encode(mx.array(mel), [3000, 3000], cache)
     steps = []

@@ -1,4 +1,4 @@
-"""The training model against the runtime: what is trained is what will transcribe.
+"""The PyTorch model compared with the runtime.
 
 Encoder states, logits of every form of the embedding, greedy decoding token for token, and the
 features and states that `prepare` stores.

@@ -17,8 +17,9 @@ import numpy as np
 import torch
 
 from baldwhisper_convert.checkpoint.checkpoint import Checkpoint
-from baldwhisper_convert.checkpoint.state import Dimensions, canonical_shapes, sinusoids
+from baldwhisper_convert.checkpoint.state import Dimensions, canonical_shapes
 from baldwhisper_mlx.config import CONTROL_TOKENS
+from baldwhisper_mlx.model.positions import sinusoids
 from tests.support.tiny_vocabulary import tiny_tokenizer_json, tiny_vocabulary
 
 ALIGNMENT_HEADS = ((1, 0), (2, 3))
@@ -50,7 +51,8 @@ def tiny_state(dims: Dimensions | None = None, seed: int = 0) -> dict[str, torch
         state[name] = 0.1 * torch.randn(shape, generator=generator)
         if "_ln." in name or ".ln" in name:
             state[name] += name.endswith("weight")
-    state["encoder.positional_embedding"] = sinusoids(dims.n_audio_ctx, dims.n_audio_state)
+    positions = sinusoids(dims.n_audio_ctx, dims.n_audio_state)
+    state["encoder.positional_embedding"] = torch.from_numpy(positions)
     return state
 
 

@@ -1,8 +1,7 @@
-"""Reads a Whisper checkpoint of any format into one canonical state.
+"""A Whisper model in the one form that all stages read and return.
 
-`read_checkpoint` finds the files, tells the format by them, reads dimensions and weights by
-that format's rules and checks the result in both directions. Later stages see only a
-`Checkpoint` and never learn where it came from.
+The readers produce it from any format and it is checked when it is made, so later stages do not
+depend on where a model came from.
 """
 
 from __future__ import annotations
@@ -21,16 +20,14 @@ from baldwhisper_convert.checkpoint.state import (
     check_state,
 )
 from baldwhisper_convert.checkpoint.vocabulary import Vocabulary
-from baldwhisper_mlx.config import AudioContext, ModelConfig, default_alignment_heads
+from baldwhisper_mlx.config import AudioContext, Dtype, ModelConfig, default_alignment_heads
+from baldwhisper_mlx.text.openai_vocabulary import ENGLISH_ONLY_SIZE
 from baldwhisper_mlx.text.tokenizer import Tokenizer
-
-SMALLEST_MULTILINGUAL_VOCABULARY = 51865
-"""English-only models have 51864 tokens; the rule is `Whisper.is_multilingual`'s of OpenAI."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Checkpoint:
-    """One Whisper model, whole: what every stage of the compressor reads and returns.
+    """One complete Whisper model: weights, vocabulary and what is known about its source.
 
     Raises:
         ValueError: the state is not exactly that of a Whisper of `dims`, the vocabulary has
@@ -73,7 +70,7 @@ class Checkpoint:
 
     @property
     def heads(self) -> Heads:
-        """Heads that give words their times: the source's, or by default the upper layers'."""
+        """Attention heads for word timestamps: the source's, or OpenAI's default heads."""
         default = default_alignment_heads(self.dims.n_text_layer, self.dims.n_text_head)
         return self.alignment_heads or default
 
@@ -87,7 +84,38 @@ class Checkpoint:
         """`is_multilingual`, or OpenAI's rule by the vocabulary size if the source is silent."""
         if self.is_multilingual is not None:
             return self.is_multilingual
-        return self.dims.n_vocab >= SMALLEST_MULTILINGUAL_VOCABULARY
+        return self.dims.n_vocab > ENGLISH_ONLY_SIZE
+
+    def model_config(
+        self, *, dtype: Dtype = "float16", audio_context: AudioContext | None = None
+    ) -> ModelConfig:
+        """The runtime's description of this model.
+
+        Args:
+            dtype: type that its weights are stored in.
+            audio_context: instead of this checkpoint's.
+
+        Raises:
+            ValueError: dimensions that the runtime does not support; names the source.
+        """
+        form = self.embedding
+        try:
+            return ModelConfig(
+                **vars(self.dims),
+                special_tokens=dict(self.vocabulary.special_tokens),
+                is_multilingual=self.multilingual,
+                timestamp_begin=self.vocabulary.timestamp_begin,
+                alignment_heads=self.heads,
+                dtype=dtype,
+                embedding_rank=form.rank,
+                embedding_projections=form.projections,
+                embedding_mean=form.mean,
+                embedding_dense_rows=form.dense_rows,
+                audio_context=audio_context or self.audio_context,
+                audio_context_margin=self.audio_context_margin,
+            )
+        except ValueError as error:
+            raise ValueError(f"{self.source}: {error}") from None
 
     def tokenizer(self) -> Tokenizer:
         """The runtime's tokenizer of this vocabulary.
@@ -95,14 +123,7 @@ class Checkpoint:
         Raises:
             ValueError: dimensions that the runtime does not support.
         """
-        config = ModelConfig(
-            **vars(self.dims),
-            special_tokens=dict(self.vocabulary.special_tokens),
-            is_multilingual=self.multilingual,
-            timestamp_begin=self.vocabulary.timestamp_begin,
-            alignment_heads=(),
-        )
-        return Tokenizer(self.vocabulary.ranks, config)
+        return Tokenizer(self.vocabulary.ranks, self.model_config())
 
 
 def fingerprint(checkpoint: Checkpoint) -> str:

@@ -2,8 +2,8 @@
 
 A table maps a source name to OpenAI's (the canonical one); None means the tensor is dropped
 on purpose. Placeholders stand for the parts that repeat: `{i}` a layer number, `{side}`
-encoder or decoder, `{leaf}` weight or bias. A name that no row covers is an error, so a
-checkpoint that is not quite a Whisper cannot pass as one.
+encoder or decoder, `{leaf}` weight or bias. A name that matches no row is an error, so a model
+with other parameters is not mistaken for a Whisper.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ OPENAI: dict[str, str | None] = {
     "decoder.mask": None,  # the causal mask, a constant that early releases saved
     "alignment_heads": None,  # a buffer; mlx-community saves it, the reader keeps the value
 }
-"""openai-whisper's own names: the canonical ones, plus buffers that are no weights."""
+"""openai-whisper's own names: the canonical ones, plus buffers that are not weights."""
 
 MLX_COMMUNITY: dict[str, str | None] = {
     name.replace(".mlp.0.", ".mlp1.").replace(".mlp.2.", ".mlp2."): target
@@ -151,7 +151,7 @@ _PLACEHOLDERS = {"i": r"0|[1-9]\d*", "side": "encoder|decoder", "leaf": "weight|
 
 
 def match(pattern: str, name: str) -> dict[str, str] | None:
-    """What the placeholders of `pattern` stand for in `name`; None if it does not fit.
+    """Values of the placeholders of `pattern` in `name`; None if it does not match.
 
     Example:
         >>> match("{side}.blocks.{i}.mlp_ln.{leaf}", "decoder.blocks.3.mlp_ln.bias")
@@ -160,12 +160,12 @@ def match(pattern: str, name: str) -> dict[str, str] | None:
     regex = re.escape(pattern)
     for key, values in _PLACEHOLDERS.items():
         regex = regex.replace(re.escape("{" + key + "}"), f"(?P<{key}>{values})", 1)
-    found = re.fullmatch(regex, name)
-    return found.groupdict() if found else None
+    matched = re.fullmatch(regex, name)
+    return matched.groupdict() if matched else None
 
 
 def match_any(patterns: Iterable[str], name: str) -> tuple[str, dict[str, str]] | None:
-    """The first pattern that fits `name`, with its placeholders' values; None if none does."""
+    """The first pattern that matches `name`, with its placeholders' values; None if none does."""
     for pattern in patterns:
         values = match(pattern, name)
         if values is not None:
@@ -187,17 +187,18 @@ def rename(
         New name of each, None for one that is dropped; in the order of `names`.
 
     Raises:
-        ValueError: names that no row covers, or two that become the same one.
+        ValueError: names that match no row, or two that get the same new name.
     """
     renamed: dict[str, str | None] = {}
     unexpected, origin = [], dict[str, str]()
     for name in names:
-        found = match_any(table, name)
-        if found is None:
+        matched = match_any(table, name)
+        if matched is None:
             unexpected.append(name)
             continue
-        target = table[found[0]]
-        renamed[name] = new = None if target is None else target.format(**found[1])
+        pattern, values = matched
+        target = table[pattern]
+        renamed[name] = new = None if target is None else target.format(**values)
         if new is not None and origin.setdefault(new, name) != name:
             raise ValueError(f"{source}: {origin[new]} and {name} are both {new}")
     if unexpected:

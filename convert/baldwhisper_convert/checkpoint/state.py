@@ -1,8 +1,8 @@
 """The canonical Whisper state: OpenAI's dimensions, names and shapes, and its invariants.
 
-Every reader produces it and every later stage consumes it, so this is the one place that
-says what a whole Whisper is. Checks go both ways: a missing, an unexpected and a wrongly
-shaped tensor are all errors, each named with what was expected and what was found.
+Every reader produces it and every later stage uses it, so this module defines which tensors a
+complete Whisper has. Missing, unexpected and wrongly shaped tensors are all errors; the message
+has the expected and the actual shape.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ class EmbeddingForm:
 
     @classmethod
     def of(cls, state: State) -> EmbeddingForm:
-        """The form a state is in, told by which `decoder.token_embedding.*` it has."""
+        """The form of a state, from its `decoder.token_embedding.*` tensors."""
         factors = state.get(f"{EMBEDDING}.factors")
         if factors is None or factors.ndim != 2:
             return cls()
@@ -90,7 +90,7 @@ class EmbeddingForm:
         )
 
     def shapes(self, dims: Dimensions) -> dict[str, tuple[int, ...]]:
-        """Name to shape of the tensors this form consists of."""
+        """Shapes by name of the embedding's tensors in this form."""
         vocab, width, rank = dims.n_vocab, dims.n_text_state, self.rank
         if rank is None:
             return {f"{EMBEDDING}.weight": (vocab, width)}
@@ -212,18 +212,19 @@ def _check_ids(ids: torch.Tensor, n_vocab: int, what: str) -> None:
 
 
 def split_fused(state: State, source: str) -> State:
-    """Splits fused qkv and kv projections into the canonical ones; other tensors pass.
+    """Splits fused qkv and kv projections into the canonical ones; other tensors stay as is.
 
     Raises:
         ValueError: rows that do not divide, or a key bias that is not zero.
     """
     split: State = {}
     for name, tensor in state.items():
-        found = match_any(FUSED, name)
-        if found is None:
+        matched = match_any(FUSED, name)
+        if matched is None:
             split[name] = tensor
             continue
-        parts = [part.format(**found[1]) for part in FUSED[found[0]]]
+        pattern, values = matched
+        parts = [part.format(**values) for part in FUSED[pattern]]
         if tensor.ndim == 0 or tensor.shape[0] % len(parts):
             raise ValueError(
                 f"{source}: {name} has shape {list(tensor.shape)}, expected rows in "
@@ -242,7 +243,7 @@ def fuse(state: State) -> State:
     cross-attention, by rows; the missing key bias becomes zeros."""
     fused = dict(state)
     for pattern, parts in FUSED.items():
-        # Each group is found by its value projection, which has both a weight and a bias.
+        # Each group is identified by its value projection, which has both a weight and a bias.
         for name in state:
             values = match(parts[-1], name)
             if values is None:
@@ -251,14 +252,3 @@ def fuse(state: State) -> State:
             rows = [fused.pop(part.format(**values), blank) for part in parts]
             fused[pattern.format(**values)] = torch.cat(rows)
     return fused
-
-
-def sinusoids(length: int, channels: int) -> torch.Tensor:
-    """Encoder positions (length, channels) float32: sine then cosine, timescales 1 to 10000.
-
-    OpenAI's `whisper.model.sinusoids`; computed in float64 so that rounding is the same on
-    every machine.
-    """
-    scale = torch.linspace(0, 1, channels // 2, dtype=torch.float64)
-    angles = torch.arange(length, dtype=torch.float64)[:, None] * 10000.0 ** -scale[None, :]
-    return torch.cat([angles.sin(), angles.cos()], dim=1).float()

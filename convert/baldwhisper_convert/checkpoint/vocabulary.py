@@ -1,8 +1,8 @@
 """The vocabulary of an exported model: byte-pair ranks, special tokens, timestamps.
 
 A tokenizer is reduced to what tiktoken needs, and only if that loses nothing: ids must be
-gapless, and merging by id must provably give what the source's merge list gives. Then a
-fine-tuned vocabulary survives the export, and the runtime needs no other tokenizer library.
+consecutive, and merging by id must give what the source's merge list gives (`check_merges`). So
+a fine-tuned vocabulary is exported unchanged, and the runtime needs no other tokenizer library.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from baldwhisper_convert.checkpoint.key_maps import listed
 from baldwhisper_mlx.config import CONTROL_TOKENS, N_TIMESTAMPS
-from baldwhisper_mlx.text.languages import LANGUAGES
+from baldwhisper_mlx.text.openai_vocabulary import special_token_ids
 
 END_OF_TEXT, NO_TIMESTAMPS = CONTROL_TOKENS[0], CONTROL_TOKENS[-1]
 
@@ -27,10 +27,10 @@ _TIMESTAMP = re.compile(r"<\|\d+\.\d\d\|>")
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """Ids of a Whisper model, from 0 to n_vocab - 1 without a gap.
+    """Tokens of a Whisper model; their ids are 0 to n_vocab - 1 without gaps.
 
     Raises:
-        ValueError: ids that are missing, doubled or out of place; unknown special tokens.
+        ValueError: ids that are missing, used twice or out of order; unknown special tokens.
     """
 
     ranks: dict[bytes, int]
@@ -67,7 +67,7 @@ class Vocabulary:
                 f"{doubled} used twice"
             )
         if any(bytes([byte]) not in self.ranks for byte in range(256)):
-            raise ValueError("some of the 256 single bytes are no tokens; not byte-level BPE")
+            raise ValueError("some of the 256 single bytes have no token; not byte-level BPE")
 
     @property
     def n_vocab(self) -> int:
@@ -118,8 +118,8 @@ def from_tokens(
     Args:
         tokens: byte-level token to id; special tokens may be among them.
         added: special token to id; timestamps may be missing, then they follow the others.
-        merges: the source's merges, best first; None if it has none, then only the ids'
-            own consistency is checked.
+        merges: the source's merges, best first; None if it has none, then only the consistency
+            of the ids is checked.
 
     Raises:
         ValueError: not a Whisper vocabulary, or one that tiktoken would encode differently.
@@ -148,35 +148,24 @@ def from_tokens(
 
 
 def from_ranks(ranks: dict[bytes, int], n_vocab: int) -> Vocabulary:
-    """Adds OpenAI's special tokens to bare ranks, as many languages as fit `n_vocab`.
-
-    Follows `whisper.tokenizer.get_encoding`: end of text, start of transcript, the languages,
-    the other control tokens, the timestamps.
+    """Adds OpenAI's special tokens to bare ranks, as many languages as `n_vocab` has room for.
 
     Raises:
-        ValueError: `n_vocab` leaves room for no or for too many languages.
+        ValueError: `n_vocab` has room for no language or for too many; or as `check_merges`.
     """
-    count = n_vocab - len(ranks) - len(CONTROL_TOKENS) - N_TIMESTAMPS
-    if not 0 < count <= len(LANGUAGES):
-        raise ValueError(
-            f"{len(ranks)} mergeable tokens do not fit a model of {n_vocab}: that would make "
-            f"{count} languages, expected 1 to {len(LANGUAGES)}"
-        )
-    languages = [f"<|{code}|>" for code in list(LANGUAGES)[:count]]
-    names = [*CONTROL_TOKENS[:2], *languages, *CONTROL_TOKENS[2:]]
-    special = {name: len(ranks) + i for i, name in enumerate(names)}
+    special = special_token_ids(len(ranks), n_vocab)
     check_merges(ranks, None)
-    return Vocabulary(ranks, special, len(ranks) + len(names))
+    return Vocabulary(ranks, special, len(ranks) + len(special))
 
 
 def check_merges(ranks: dict[bytes, int], merges: Iterable[tuple[bytes, bytes]] | None) -> None:
     """Checks that merging by lowest id, as tiktoken does, equals merging by `merges`.
 
-    It does if every token, encoded with only the tokens of lower id, ends as exactly the
-    two parts of its own merge, and the merges are in the order of ids. For when tiktoken
-    picks a pair, no pair of lower id is left anywhere, so the text under that pair has gone
-    through exactly those merges: the pair is the listed one. The listed one, of lowest
-    rank, is then also the source's choice.
+    They are equal if every token, encoded with the tokens of lower id only, becomes exactly the
+    two parts of its listed merge, and the merges are in the order of ids. Proof: when tiktoken
+    picks a pair, no pair of lower id is left in the text. So the bytes of that pair were merged
+    with tokens of lower id only, which makes the pair the listed one; and as its id is the
+    lowest, the source's algorithm would pick it too.
 
     Args:
         ranks: token to id.
@@ -185,20 +174,20 @@ def check_merges(ranks: dict[bytes, int], merges: Iterable[tuple[bytes, bytes]] 
     Raises:
         ValueError: tokens that differ; tiktoken would encode some text differently.
     """
-    own = own_merges(ranks)
+    implied = merges_of(ranks)
     if merges is None:
         return
     listed_merges = list(merges)
-    if listed_merges != own:
-        differing = [f"{a!r} + {b!r}" for a, b in set(own) ^ set(listed_merges)]
+    if listed_merges != implied:
+        differing = [f"{a!r} + {b!r}" for a, b in set(implied) ^ set(listed_merges)]
         raise ValueError(
             "merges are not in the order of token ids, so tiktoken would encode text "
             f"differently; {listed(differing) or 'only their order differs'}"
         )
 
 
-def own_merges(ranks: dict[bytes, int]) -> list[tuple[bytes, bytes]]:
-    """The merge list, best first, that a vocabulary of ranks stands for: a pair per long token.
+def merges_of(ranks: dict[bytes, int]) -> list[tuple[bytes, bytes]]:
+    """The merge list, best first, that ranks imply: one pair for each token of several bytes.
 
     Raises:
         ValueError: tokens that no merge of two lower ones makes.
@@ -206,10 +195,10 @@ def own_merges(ranks: dict[bytes, int]) -> list[tuple[bytes, bytes]]:
     # The empty token (id 50256 of OpenAI's multilingual vocabulary) occurs in no text.
     wanted = sorted((i, token) for token, i in ranks.items() if len(token) > 1)
     parts = [(token, _split(token, rank, ranks)) for rank, token in wanted]
-    broken = [repr(token) for token, found in parts if len(found) != 2]
+    broken = [repr(token) for token, pair in parts if len(pair) != 2]
     if broken:
         raise ValueError(f"tokens that no merge of lower ids makes: {listed(broken)}")
-    return [(found[0], found[1]) for _, found in parts]
+    return [(pair[0], pair[1]) for _, pair in parts]
 
 
 def _split(token: bytes, limit: int, ranks: dict[bytes, int]) -> list[bytes]:

@@ -1,4 +1,4 @@
-"""Errors and warnings as the command line shows them: one line each."""
+"""Prints expected errors and warnings in one line each."""
 
 from __future__ import annotations
 
@@ -14,8 +14,11 @@ import click
 
 @contextlib.contextmanager
 def one_line_errors() -> Iterator[None]:
-    """Expected errors and the sources' warnings as one line each; anything else is a bug
-    and keeps its traceback. SIGTERM unwinds like Ctrl-C, so that nothing half is left."""
+    """Prints errors of the library and warnings about models in one line.
+
+    Other exceptions are bugs and keep their traceback. SIGTERM is handled like Ctrl-C, so that
+    temporary files are removed.
+    """
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     with warnings.catch_warnings():
         warnings.showwarning = _show_warning
@@ -26,6 +29,6 @@ def one_line_errors() -> Iterator[None]:
 
 
 def _show_warning(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:
-    # By name, because importing the classes would import torch for --help.
+    # By name, because importing the classes would load torch for --help.
     if category.__name__ in ("SourceWarning", "ExportWarning"):
         click.echo(f"Warning: {message}", err=True)

@@ -1,7 +1,7 @@
-"""`baldwhisper-convert`: the compressor's stages as commands.
+"""The group `baldwhisper-convert` and its command `export`.
 
-torch takes seconds to import, so a command imports what it needs when it runs; `--help`
-and wrong options answer at once.
+torch takes seconds to import, so commands import what they need when they run; `--help` and
+wrong options are answered at once.
 """
 
 from __future__ import annotations
@@ -29,10 +29,11 @@ def _parse_overrides(
     context: click.Context, option: click.Parameter, values: tuple[str, ...]
 ) -> tuple[tuple[str, int | None], ...]:
     parsed = []
+    choices = ", ".join([*_BITS, "none"])
     for value in values:
         pattern, _, bits = value.rpartition("=")
         if not pattern or bits not in (*_BITS, "none"):
-            raise click.BadParameter(f"{value!r} is not PATTERN=BITS, BITS of {_BITS} or none")
+            raise click.BadParameter(f"{value!r} is not PATTERN=BITS with BITS of {choices}")
         parsed.append((pattern, _bits(bits)))
     return tuple(parsed)
 
@@ -40,7 +41,11 @@ def _parse_overrides(
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="baldwhisper-convert")
 def main() -> None:
-    """Turn Whisper checkpoints into models for baldwhisper-mlx."""
+    """Convert Whisper checkpoints to models for baldwhisper-mlx and make them smaller.
+
+    `export` converts a checkpoint. The other commands are the stages of compression, each of
+    which reads a model and writes a new model folder; `run` runs all stages of a recipe.
+    """
 
 
 @main.command()
@@ -51,7 +56,7 @@ def main() -> None:
     type=click.Choice(get_args(Dtype)),
     default="float16",
     show_default=True,
-    help="Type the weights are stored in.",
+    help="Floating-point type of the stored weights.",
 )
 @click.option(
     "--format",
@@ -59,39 +64,41 @@ def main() -> None:
     type=click.Choice(["mlx", "hf"]),
     default="mlx",
     show_default=True,
-    help="A folder for baldwhisper-mlx, or a Hugging Face one for transformers and what "
-    "converts from it (faster-whisper, whisper.cpp); there a factorized embedding is multiplied "
-    "out.",
+    help="mlx: a model folder for baldwhisper-mlx. hf: a Hugging Face folder for transformers, "
+    "and for the converters of faster-whisper and whisper.cpp; a factorized token embedding is "
+    "stored as a dense matrix.",
 )
-@click.option("--revision", help="Branch, tag or commit, if SRC is a hub id.")
+@click.option("--revision", help="Branch, tag or commit, if SRC is a Hub id.")
 @click.option(
     "--tokenizer",
     metavar="PATH_OR_HUB_ID",
-    help="Where to take the tokenizer from; by default SRC, and if that has none, OpenAI's.",
+    help="Source of the tokenizer. Default: SRC, or OpenAI's tokenizer if SRC has none.",
 )
 @click.option("--force", is_flag=True, help="Replace DST if it is an exported model.")
 @click.option(
     "--audio-context",
     type=click.Choice(get_args(AudioContext)),
-    help="What the model was trained for, if SRC does not say; by default what it says, or full. "
-    "Anything but full makes other models less accurate.",
+    help="Audio context that the model was trained with. Default: the one stored in SRC, else "
+    "full. A model that was trained with full is less accurate with the others.",
 )
 @click.option(
     "--quantize",
     type=click.Choice(_BITS),
-    help="Quantize the matrices to so many bits. Convolutions, positions, norms and biases stay.",
+    help="Quantize the weight matrices to this number of bits. Convolutions, position "
+    "embeddings, layer norms and biases are not quantized.",
 )
 @click.option(
     "--group-size",
     type=click.Choice([str(size) for size in GROUP_SIZES]),
     default="64",
     show_default=True,
-    help="Numbers that share a scale. Matrices whose rows it does not divide take a smaller one.",
+    help="Number of weights that share a scale. A matrix whose row length is not a multiple of "
+    "it gets a smaller group size.",
 )
 @click.option(
     "--quantize-embedding",
     type=click.Choice([*_BITS, "none"]),
-    help="Bits of the token embedding, if not those of --quantize; none keeps it as it is.",
+    help="Bits of the token embedding; none does not quantize it.  [default: as --quantize]",
 )
 @click.option(
     "--quantize-override",
@@ -99,8 +106,8 @@ def main() -> None:
     metavar="PATTERN=BITS",
     multiple=True,
     callback=_parse_overrides,
-    help="Bits (or none) of the matrices whose path fits a pattern, such as "
-    "'decoder.blocks.0.*=8' or '*.mlp2=none'. The last that fits holds.",
+    help="Bits (or none) of the matrices whose path matches a pattern, such as "
+    "'decoder.blocks.0.*=8' or '*.mlp2=none'. Repeatable; the last match applies.",
 )
 def export(
     source: str,
@@ -116,16 +123,19 @@ def export(
     quantize_embedding: str | None,
     overrides: tuple[tuple[str, int | None], ...],
 ) -> None:
-    """Convert the checkpoint SRC to the model folder DST.
+    """Convert a Whisper checkpoint to a model folder.
 
     SRC is a Hugging Face, CTranslate2 (faster-whisper) or mlx-community folder, an OpenAI .pt
-    file, a model folder, or a hub id such as openai/whisper-base. DST is written whole or not
-    at all.
+    file, a model folder, or a Hugging Face Hub id such as openai/whisper-base. If the export
+    fails, DST is not created or changed.
     """
     if kind == "hf" and (audio_context or quantize):
-        raise click.UsageError("--audio-context and --quantize are for --format mlx")
+        raise click.UsageError("--audio-context and --quantize need --format mlx")
     if quantize is None and (quantize_embedding or overrides):
-        raise click.UsageError("say with --quantize what the other matrices get")
+        raise click.UsageError(
+            "--quantize-embedding and --quantize-override need --quantize, the bits of the other "
+            "matrices"
+        )
     with one_line_errors():
         from baldwhisper_convert.export.destination import check_destination
         from baldwhisper_convert.export.hugging_face import export_hf
@@ -161,7 +171,3 @@ def export(
 
 for command in (prepare, finetune, search, merge, factorize, distill, align, run):
     main.add_command(command)
-
-
-if __name__ == "__main__":
-    main()

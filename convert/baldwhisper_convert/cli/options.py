@@ -20,7 +20,7 @@ def changes_option(function: F) -> F:
         "changes",
         multiple=True,
         metavar="KEY=VALUE",
-        help="Change a setting, such as training.learning_rate=1e-4; repeatable.",
+        help="Set a setting, such as training.learning_rate=1e-4; repeatable.",
     )(function)
 
 
@@ -32,11 +32,18 @@ def force_option(function: F) -> F:
 
 
 def data_option(help_text: str, *, required: bool = True) -> Callable[[F], F]:
-    """`--data PREPARED[:SHARE]`, with a help text of its own."""
+    """`--data PREPARED[:SHARE]`: folders that `prepare` made.
+
+    Args:
+        help_text: what this command uses the data for, as a sentence.
+        required: whether the command needs it.
+    """
     return click.option(
         "--data", "data", multiple=True, required=required, metavar="PREPARED[:SHARE]",
-        help=help_text,
+        help=f"{help_text} A folder made by `prepare`, and the share of it to use; repeatable.",
     )  # fmt: skip
 
 
-dev_option = click.option("--dev", metavar="PREPARED", help="Prepared development data.")
+dev_option = click.option(
+    "--dev", metavar="PREPARED", help="Development data to measure on: a folder made by `prepare`."
+)

@@ -1,4 +1,4 @@
-"""The commands `prepare`, `search`, `align` and `run`, which `cli.py` adds to the others."""
+"""The commands `prepare`, `search`, `align` and `run`."""
 
 from __future__ import annotations
 
@@ -15,14 +15,18 @@ from baldwhisper_convert.cli.options import FOLDER, changes_option, data_option
 @click.command()
 @click.argument("source", metavar="SRC")
 @click.argument("destination", metavar="DST", type=FOLDER)
-@click.option("--data", multiple=True, required=True, metavar="FOLDER_LIST_OR_HUB_ID",
-              help="Labelled speech; repeatable.")  # fmt: skip
-@click.option("--split", default="train", show_default=True)
-@click.option("--text-column", default="text", show_default=True)
-@click.option("--audio-column", default="audio", show_default=True)
-@click.option("--streaming", is_flag=True, help="Read a hub dataset without downloading it whole.")
-@click.option("--skip-bad", is_flag=True, help="Leave out what cannot be used, and count it.")
-@click.option("--device", default="cpu", show_default=True, help="Torch device.")
+@click.option("--data", multiple=True, required=True, metavar="FOLDER_FILE_OR_HUB_ID",
+              help="Transcribed speech: a folder, a CSV, TSV, JSON or JSONL file, or a Hugging "
+              "Face dataset. Repeatable.")  # fmt: skip
+@click.option("--split", default="train", show_default=True, help="Split of the dataset.")
+@click.option("--text-column", default="text", show_default=True, help="Column of transcripts.")
+@click.option("--audio-column", default="audio", show_default=True, help="Column of audio.")
+@click.option("--streaming", is_flag=True,
+              help="Read a Hub dataset while it is downloaded, without storing it.")  # fmt: skip
+@click.option("--skip-bad", is_flag=True,
+              help="Skip utterances that cannot be used, and report their number.")  # fmt: skip
+@click.option("--device", default="cpu", show_default=True,
+              help="PyTorch device that the teacher runs on.")  # fmt: skip
 @changes_option
 def prepare(
     source: str,
@@ -36,10 +40,13 @@ def prepare(
     device: str,
     changes: Sequence[str],
 ) -> None:
-    """Make windows, labels and encoder states of speech, with the teacher SRC, in DST.
+    """Prepare speech for training.
 
-    Settings (--set): labels=text|teacher, features=states|mel, audio_context=full|dynamic, passes,
-    max_wer, language, seed, windows.*, augmentation.*. An interrupted run goes on where it stopped.
+    Cuts speech into windows and stores their labels and the encoder states of the teacher SRC
+    in the folder DST, which the other commands read with --data and --dev. If a run is
+    interrupted, run the same command again to resume it. Settings (--set): labels=text|teacher,
+    features=states|mel, audio_context=full|dynamic, passes, max_wer, language, seed, windows.*,
+    augmentation.*
     """
     with one_line_errors():
         from baldwhisper_convert.data import utterances as reading
@@ -58,13 +65,13 @@ def prepare(
                 streaming=streaming, bad=bad,
             )
         ]  # fmt: skip
-        found = run(
+        prepared = run(
             read_checkpoint(source), utterances, settings, destination, bad=bad, device=device
         )
-        hours = sum(window.duration for window in found.windows) / 3600
-        report = found.settings["report"]
+        hours = sum(window.duration for window in prepared.windows) / 3600
+        report = prepared.settings["report"]
         click.echo(
-            f"{destination}: {len(found)} windows, {hours:.2f} h; bad utterances: "
+            f"{destination}: {len(prepared)} windows, {hours:.2f} h; bad utterances: "
             f"{report['bad']}; windows left out: {report['dropped']}"
         )
 
@@ -72,10 +79,10 @@ def prepare(
 @click.command()
 @click.argument("teacher", metavar="TEACHER")
 @click.argument("destination", metavar="DST", type=FOLDER)
-@data_option("Prepared speech that each trial is trained on; repeatable.")
+@data_option("Prepared training data of the trials.")
 @click.option("--dev", required=True, metavar="PREPARED[:SHARE]",
-              help="Prepared development data that each trial is scored on.")  # fmt: skip
-@click.option("--trials", default=30, show_default=True)
+              help="Prepared development data that the trials are scored on.")  # fmt: skip
+@click.option("--trials", default=30, show_default=True, help="Number of trials.")
 @changes_option
 def search(
     teacher: str,
@@ -85,12 +92,14 @@ def search(
     trials: int,
     changes: Sequence[str],
 ) -> None:
-    """Find the alpha and beta to merge layers of TEACHER with, by training a student for each.
+    """Search for the best weights to merge decoder layers with.
 
-    Ax (the extra `search`) proposes them. DST gets trials.json, with every trial, and a contour
-    plot; an interrupted search goes on with the same command, and one with more --trials adds
-    some. A share of the data keeps a trial short: --data prepared/train:0.3 --dev
-    prepared/dev:0.6. Settings (--set): training.*, loss.*, merge.groups, seed.
+    Each trial merges the layers of TEACHER with other weights alpha and beta, trains the
+    student briefly and measures its word error rate; Ax (install the extra `search`) proposes
+    the weights. DST gets trials.json and a contour plot. If a search is interrupted, run the
+    same command again to resume it; more --trials extend it. Use a share of the data to shorten
+    trials: --data prepared/train:0.3 --dev prepared/dev:0.6. Settings (--set): training.*,
+    loss.*, merge.groups, seed
     """
     with one_line_errors():
         from baldwhisper_convert.data.speech import open_speech
@@ -112,12 +121,12 @@ def search(
 
 @click.command()
 @click.argument("model", type=click.Path(exists=True, file_okay=False, path_type=Path))
-@data_option("Prepared speech to find them on; repeatable.")
-@click.option("--windows", default=120, show_default=True, help="Of speech to look at.")
-@click.option("--most", default=6, show_default=True, help="Heads to choose at most.")
+@data_option("Prepared speech to score the heads on.")
+@click.option("--windows", default=120, show_default=True, help="Number of windows to use.")
+@click.option("--most", default=6, show_default=True, help="Maximum number of heads to choose.")
 @click.option("--least", default=0.6, show_default=True,
-              help="Share of the best head's score that others must reach.")  # fmt: skip
-@click.option("--print-only", is_flag=True, help="Leave the model as it is.")
+              help="Minimum score of a chosen head, as a share of the best score.")  # fmt: skip
+@click.option("--print-only", is_flag=True, help="Print the heads and do not change MODEL.")
 def align(
     model: Path,
     data: Sequence[str],
@@ -126,10 +135,11 @@ def align(
     least: float,
     print_only: bool,
 ) -> None:
-    """Find the attention heads of MODEL, a model folder, that follow the audio.
+    """Choose the attention heads for word timestamps.
 
-    Word timestamps are made of them. They are written into MODEL's config.json; a model whose
-    layers were merged or trained anew has others than its teacher.
+    Chooses the cross-attention heads that follow the audio best and writes them to
+    `config.json` of MODEL, a model folder. Use it after merging or training layers, which
+    changes the heads.
     """
     with one_line_errors():
         from baldwhisper_convert.compression import alignment_heads as alignment
@@ -153,14 +163,17 @@ def align(
 
 @click.command()
 @click.argument("recipe", type=click.Path(path_type=Path))
-@click.option("--output", type=FOLDER, default=Path("runs"), show_default=True)
+@click.option("--output", type=FOLDER, default=Path("runs"), show_default=True,
+              help="Folder for the prepared data and the stage folders.")  # fmt: skip
 @click.option("--data", multiple=True, metavar="NAME=SOURCE",
-              help="Another source for the recipe's data of that name; repeatable.")  # fmt: skip
+              help="Replaces the source of the recipe's data NAME; repeatable.")  # fmt: skip
 @click.option("--text", multiple=True, metavar="NAME=FILE",
-              help="Another file for the recipe's text of that name; repeatable.")  # fmt: skip
-@click.option("--teacher", help="Another teacher than the recipe's.")
-@click.option("--skip-bad", is_flag=True, help="Leave out what cannot be used, and count it.")
-@click.option("--force", is_flag=True, help="Replace stage folders made with other settings.")
+              help="Replaces the file of the recipe's text NAME; repeatable.")  # fmt: skip
+@click.option("--teacher", metavar="MODEL", help="Replaces the recipe's teacher.")
+@click.option("--skip-bad", is_flag=True,
+              help="Skip utterances that cannot be used, and report their number.")  # fmt: skip
+@click.option("--force", is_flag=True,
+              help="Replace stage folders that were made with other settings.")  # fmt: skip
 def run(
     recipe: Path,
     output: Path,
@@ -170,7 +183,10 @@ def run(
     skip_bad: bool,
     force: bool,
 ) -> None:
-    """Run all stages of RECIPE in order, skipping those that are done."""
+    """Run all stages of a recipe.
+
+    RECIPE is a TOML file. Stages run in its order; finished stages are skipped.
+    """
     with one_line_errors():
         from baldwhisper_convert.pipeline.recipe import read_recipe
         from baldwhisper_convert.pipeline.run import Pipeline
@@ -196,6 +212,6 @@ def _pairs(option: str, items: Sequence[str]) -> dict[str, str]:
     for item in items:
         name, equals, value = item.partition("=")
         if not equals:
-            raise click.UsageError(f"{option} {item}: expected NAME=VALUE")
+            raise click.UsageError(f"{option} {item}: expected NAME=VALUE, but there is no =")
         pairs[name] = value
     return pairs

@@ -1,7 +1,7 @@
-"""The stages as commands; `cli.py` adds them to `baldwhisper-convert`.
+"""The stages of compression as commands: `finetune`, `merge`, `factorize`, `distill`.
 
-Options are those one changes often; `--set KEY=VALUE` reaches every setting of a recipe's
-section by the same name.
+Settings that change often have options; `--set KEY=VALUE` reaches all settings, under their names
+in recipes.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("source", metavar="SRC")
 @click.argument("destination", metavar="DST", type=FOLDER)
-@data_option("Prepared labelled speech; repeatable.")
+@data_option("Prepared training data with transcripts as labels.")
 @dev_option
 @changes_option
 @force_option
@@ -40,9 +40,10 @@ def finetune(
     changes: Sequence[str],
     force: bool,
 ) -> None:
-    """Train the model SRC on labelled speech; writes the stage folder DST.
+    """Train a model on transcribed speech.
 
-    Settings (--set): training.*
+    Reads the model SRC and writes the trained model to the folder DST. If a run is interrupted,
+    run the same command again to resume it. Settings (--set): training.*
     """
     with one_line_errors():
         from baldwhisper_convert.pipeline.recipe import StageRecipe, finetuning
@@ -55,12 +56,17 @@ def finetune(
 @click.argument("source", metavar="SRC")
 @click.argument("destination", metavar="DST", type=FOLDER)
 @click.option("--method", default="merge", show_default=True,
-              help="merge, upper, lower, even, random, keep or search.")  # fmt: skip
+              help="merge: weighted sums of adjacent layers. upper, lower: the upper or lower "
+              "layer of each pair. even, random: --layers layers, evenly spaced or random. keep: "
+              "the layers of --keep. search: the --layers layers with the smallest KL divergence "
+              "from SRC on --data.")  # fmt: skip
 @click.option("--alpha", default=0.1, show_default=True, help="Weight of the lower layer.")
 @click.option("--beta", default=1.0, show_default=True, help="Weight of the upper layer.")
-@click.option("--keep", help="Layers to keep, such as 0,1,4,5; implies --method keep.")
-@click.option("--layers", default=0, help="Layers that even, random and search keep; half if 0.")
-@data_option("Prepared speech to measure the choices on.", required=False)
+@click.option("--keep", metavar="LAYERS",
+              help="Layers to keep, such as 0,1,4,5; implies --method keep.")  # fmt: skip
+@click.option("--layers", default=0, show_default="half",
+              help="Number of layers that even, random and search keep.")  # fmt: skip
+@data_option("Prepared speech to compare the methods on.", required=False)
 @changes_option
 @force_option
 def merge(
@@ -75,17 +81,18 @@ def merge(
     changes: Sequence[str],
     force: bool,
 ) -> None:
-    """Make a decoder of fewer layers of the model SRC; writes the stage folder DST.
+    """Reduce the number of decoder layers of a model.
 
-    Given speech, prints how similar the layers are and how each choice starts. Settings (--set):
-    merge.*, speech.
+    Reads the model SRC and writes the smaller one to the folder DST. With --data, also measures
+    how similar the layers are and how far each method's result is from SRC before training, and
+    prints a table. Settings (--set): merge.*, speech
     """
     with one_line_errors():
         from baldwhisper_convert.compression.merge import MergeSettings, choices_table
         from baldwhisper_convert.pipeline.recipe import StageRecipe
         from baldwhisper_convert.pipeline.settings import build
 
-        kept = [int(layer) for layer in keep.split(",")] if keep else []
+        kept = _layers(keep) if keep else []
         raw = {"method": "keep" if kept else method, "alpha": alpha, "beta": beta}
         settings = build(MergeSettings, raw | {"layers": layers, "keep": kept}, "options")
         stage = StageRecipe(stage="merge", merge=settings, data=tuple(data))
@@ -97,16 +104,22 @@ def merge(
 @click.command()
 @click.argument("source", metavar="SRC")
 @click.argument("destination", metavar="DST", type=FOLDER)
-@click.option("--rank", default=96, show_default=True)
+@click.option("--rank", default=96, show_default=True, help="Rank of the factors.")
 @click.option(
-    "--init", default="joint", show_default=True, help="joint, svd (the paper's) or random."
-)
-@click.option("--dense-rows", default=0, show_default=True, help="Frequent tokens kept.")
+    "--init", default="joint", show_default=True,
+    help="joint: fitted to the token frequencies and decoder states of --data. svd: truncated "
+    "SVD, as in the paper. random: random factors, for comparison.",
+)  # fmt: skip
+@click.option("--dense-rows", default=0, show_default=True,
+              help="Number of frequent tokens whose rows stay dense.")  # fmt: skip
 @click.option(
-    "--teacher", metavar="MODEL", help="Whose embedding to start from, if SRC has factors."
-)
-@click.option("--text", "texts", multiple=True, metavar="FILE", type=FOLDER,
-              help="Text whose tokens count too, plain or JSONL; repeatable.")  # fmt: skip
+    "--teacher", metavar="MODEL",
+    help="Model whose dense embedding is factorized, if SRC is factorized already.",
+)  # fmt: skip
+@click.option(
+    "--text", "texts", multiple=True, metavar="FILE", type=FOLDER,
+    help="Text file, plain or JSONL, whose tokens are counted besides those of --data; repeatable.",
+)  # fmt: skip
 @data_option("Prepared speech to calibrate on.")
 @dev_option
 @changes_option
@@ -124,9 +137,10 @@ def factorize(
     changes: Sequence[str],
     force: bool,
 ) -> None:
-    """Factorize the token embedding of the model SRC; writes the stage folder DST.
+    """Factorize the token embedding of a model.
 
-    Settings (--set): factorize.*, speech.
+    Reads the model SRC and writes the smaller one to the folder DST. Settings (--set):
+    factorize.*, speech
     """
     with one_line_errors():
         from baldwhisper_convert.compression.factorize import FactorizeSettings
@@ -147,8 +161,8 @@ def factorize(
 @click.command()
 @click.argument("source", metavar="STUDENT")
 @click.argument("destination", metavar="DST", type=FOLDER)
-@click.option("--teacher", required=True, metavar="MODEL", help="What the student learns from.")
-@data_option("Prepared speech; repeatable.")
+@click.option("--teacher", required=True, metavar="MODEL", help="Model to learn from.")
+@data_option("Prepared training data.")
 @dev_option
 @changes_option
 @force_option
@@ -161,10 +175,12 @@ def distill(
     changes: Sequence[str],
     force: bool,
 ) -> None:
-    """Train STUDENT against its teacher; writes the stage folder DST.
+    """Train a student on the predictions of its teacher.
 
-    Settings (--set): training.*, loss.*. An interrupted run goes on where it stopped; start it
-    with `accelerate launch -m baldwhisper_convert.cli distill ...` for several processes.
+    Reads the model STUDENT and writes the trained model to the folder DST. If a run is
+    interrupted, run the same command again to resume it. To train in several processes, start
+    it with `accelerate launch -m baldwhisper_convert.cli distill ...`. Settings (--set):
+    training.*, loss.*
     """
     with one_line_errors():
         from baldwhisper_convert.pipeline.recipe import StageRecipe
@@ -177,6 +193,14 @@ def distill(
         _run(stage, changes, source, destination, force, dev, teacher)
 
 
+def _layers(text: str) -> list[int]:
+    """Layer numbers from `0,1,4,5`."""
+    try:
+        return [int(layer) for layer in text.split(",")]
+    except ValueError:
+        raise click.UsageError(f"--keep {text}: expected numbers such as 0,1,4,5") from None
+
+
 def _run(
     stage: StageRecipe,
     changes: Sequence[str],
@@ -186,7 +210,7 @@ def _run(
     dev: str | None = None,
     teacher: str | None = None,
 ) -> dict[str, Any]:
-    """Reads the model and its data, does the stage, saves its folder; the metrics."""
+    """Reads the model and its data, runs the stage, writes its folder and returns the metrics."""
     from baldwhisper_convert.data.speech import open_speech
     from baldwhisper_convert.export.destination import check_destination
     from baldwhisper_convert.pipeline import stages

@@ -18,10 +18,10 @@ import torch
 from torch import Tensor
 
 from baldwhisper_convert.data.batches import IGNORED, Batch
-from baldwhisper_convert.files import write_atomically
 from baldwhisper_convert.model.whisper import KeysAndValues, Whisper
 from baldwhisper_mlx.config import CONFIG_FILE, ModelConfig
 from baldwhisper_mlx.decoding.dtw import token_start_positions
+from baldwhisper_mlx.files import write_atomically
 
 Head = tuple[int, int]
 """Layer and head, from 0."""

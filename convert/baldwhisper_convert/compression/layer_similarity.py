@@ -7,8 +7,6 @@ two layers, over the positions of some speech.
 from __future__ import annotations
 
 import importlib.util
-import os
-import secrets
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -18,6 +16,7 @@ from torch import Tensor
 
 from baldwhisper_convert.compression.agreement import Reference, run_decoder
 from baldwhisper_convert.model.whisper import Whisper
+from baldwhisper_mlx.files import atomic_file
 
 
 @torch.no_grad()
@@ -66,9 +65,5 @@ def draw_similarity(similarity: Sequence[Sequence[float]], path: Path) -> None:
             color = "black" if value > middle else "white"
             axes.text(j, i, f"{value:.2f}", ha="center", va="center", color=color, fontsize=8)
     figure.colorbar(image, shrink=0.8)
-    partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")
-    try:
-        FigureCanvasAgg(figure).print_png(str(partial))
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
+    with atomic_file(path) as temporary:
+        FigureCanvasAgg(figure).print_png(str(temporary))

@@ -35,8 +35,8 @@ from baldwhisper_convert.compression.layers import (
     random_layers,
 )
 from baldwhisper_convert.data.batches import Batch
-from baldwhisper_convert.files import write_atomically
 from baldwhisper_convert.model.whisper import Whisper
+from baldwhisper_mlx.files import write_atomically
 
 Method = Literal["merge", "upper", "lower", "even", "random", "keep", "search"]
 

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 
 from baldwhisper_convert.data.windows import POSITIONS_PER_SECOND
-from baldwhisper_convert.files import read_json
+from baldwhisper_mlx.files import read_json
 
 SETTINGS_FILE, WINDOWS_FILE, FEATURES_FILE = "prepared.json", "windows.jsonl", "features.f16"
 

@@ -24,7 +24,7 @@ from baldwhisper_convert.data.prepared import (
     PreparedWindow,
     read_windows,
 )
-from baldwhisper_convert.files import read_json, write_atomically
+from baldwhisper_mlx.files import read_json, write_atomically
 
 
 class PreparedWriter:

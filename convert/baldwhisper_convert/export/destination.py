@@ -1,39 +1,41 @@
-"""Where an export goes: refused if in use, built under another name, replaced only by a whole.
+"""Checks where an export may be written, and writes its weights file.
 
-Both formats are written this way, so an interrupted or failing export leaves nothing behind,
-and an existing model is replaced only by one that works.
+Both export formats use it. The folder itself is built with `atomic_folder`, so a failed or
+interrupted export leaves nothing behind and an existing model stays until the new one works.
 """
 
 from __future__ import annotations
 
-import contextlib
-import json
-import secrets
-import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
 
-from baldwhisper_mlx.config import CONFIG_FILE
+from baldwhisper_mlx.config import CONFIG_FILE, MODEL_TYPE
+from baldwhisper_mlx.files import peek_json
 
 EXPORTED_BY = "baldwhisper_mlx_version"
-"""Key of a `config.json` in another format, by which an export recognizes its own work."""
+"""Key in the `config.json` of a Hugging Face export that shows what wrote it."""
 
 
 def check_destination(path: Path, source: str, *, force: bool) -> None:
-    """Refuses a destination that is in use, before any work is done.
+    """Checks, before any work is done, that an export may write to `path`.
+
+    Args:
+        path: the folder to make.
+        source: the checkpoint to export, as the user named it.
+        force: whether an existing exported model (or empty folder) may be replaced.
 
     Raises:
         FileExistsError: it exists and `force` is not set; or it is a file, holds something
-            else than an exported model, or holds the source.
+            else than an exported model, or contains the source.
     """
     path = path.expanduser().resolve()
     if not path.exists():
         return
     if not force:
         raise FileExistsError(f"{path}: exists already; --force replaces it")
-    # Replacing means deleting, so it is limited to what an export can have made.
+    # Replacing deletes, so only what an export can have made is replaced.
     if not path.is_dir() or (any(path.iterdir()) and not _is_exported(path)):
         raise FileExistsError(f"{path}: not an exported model, so --force does not replace it")
     origin = Path(source).expanduser()
@@ -41,36 +43,11 @@ def check_destination(path: Path, source: str, *, force: bool) -> None:
         raise FileExistsError(f"{path}: contains the source {source}, which would be deleted")
 
 
-@contextlib.contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """A new folder beside `path` that takes its place on success and is gone on failure."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # Not tempfile.mkdtemp: that makes folders only their owner can read.
-    tag = secrets.token_hex(4)
-    partial = path.with_name(f".{path.name}.{tag}.partial")
-    backup = path.with_name(f".{path.name}.{tag}.old")
-    partial.mkdir()
-    try:
-        yield partial
-        if path.exists():
-            path.rename(backup)
-        try:
-            partial.rename(path)
-        except BaseException:
-            if backup.exists():
-                backup.rename(path)
-            raise
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
-    if backup.exists():
-        shutil.rmtree(backup)
-
-
 def save_tensors(tensors: Mapping[str, torch.Tensor], path: Path, kind: str) -> None:
-    """Writes a safetensors file that those may read who may read other new files.
+    """Writes a safetensors file with the permissions of other new files.
 
     Args:
-        tensors: contiguous, none sharing memory with another.
+        tensors: contiguous tensors that share no memory.
         path: the file.
         kind: the "format" of its metadata, "mlx" or "pt".
 
@@ -80,7 +57,7 @@ def save_tensors(tensors: Mapping[str, torch.Tensor], path: Path, kind: str) -> 
     from safetensors import SafetensorError
     from safetensors.torch import save_file
 
-    # safetensors makes files that only their owner can read; a model folder gets shared.
+    # safetensors makes files that only their owner can read, but model folders are shared.
     path.touch()
     mode = path.stat().st_mode
     try:
@@ -91,10 +68,5 @@ def save_tensors(tensors: Mapping[str, torch.Tensor], path: Path, kind: str) -> 
 
 
 def _is_exported(folder: Path) -> bool:
-    try:
-        config = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
-        return False
-    if not isinstance(config, dict):
-        return False
-    return config.get("model_type") == "baldwhisper" or EXPORTED_BY in config
+    config = peek_json(folder / CONFIG_FILE)
+    return config.get("model_type") == MODEL_TYPE or EXPORTED_BY in config

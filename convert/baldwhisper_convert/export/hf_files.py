@@ -1,6 +1,8 @@
-"""The three JSON files that tell transformers what a Whisper is: model, generation, audio.
+"""Configuration and tokenizer files of a Hugging Face Whisper folder.
 
-Written from a checkpoint and not by transformers, whose releases differ in what they write.
+They are written from the checkpoint and not by transformers and tokenizers, whose releases write
+different files: what is written here is read by old and new releases, by CTranslate2's converter
+and by that of whisper.cpp.
 """
 
 from __future__ import annotations
@@ -14,7 +16,7 @@ from baldwhisper_convert.checkpoint.state import Dimensions
 from baldwhisper_convert.checkpoint.vocabulary import (
     END_OF_TEXT,
     Vocabulary,
-    own_merges,
+    merges_of,
     unicode_to_byte,
 )
 from baldwhisper_convert.export.destination import EXPORTED_BY
@@ -25,8 +27,13 @@ from baldwhisper_mlx.config import (
     HOP_LENGTH,
     N_TIMESTAMPS,
     SAMPLE_RATE,
+    TIME_PRECISION,
     Dtype,
 )
+
+_START_OF_TRANSCRIPT, _NO_TIMESTAMPS = CONTROL_TOKENS[1], CONTROL_TOKENS[-1]
+_ADDED_TOKEN = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False}
+_CHARACTER_OF_BYTE = {byte: character for character, byte in unicode_to_byte().items()}
 
 
 def hf_config(checkpoint: Checkpoint, dtype: Dtype, *, untied: bool = False) -> dict[str, Any]:
@@ -56,7 +63,7 @@ def hf_config(checkpoint: Checkpoint, dtype: Dtype, *, untied: bool = False) -> 
         "bos_token_id": end,
         "eos_token_id": end,
         "pad_token_id": end,
-        "decoder_start_token_id": special[CONTROL_TOKENS[1]],
+        "decoder_start_token_id": special[_START_OF_TRANSCRIPT],
         # transformers wants it in generation_config.json, whisper.cpp's converter here.
         "max_length": dims.n_text_ctx,
         "torch_dtype": dtype,
@@ -65,9 +72,9 @@ def hf_config(checkpoint: Checkpoint, dtype: Dtype, *, untied: bool = False) -> 
 
 
 def generation_config(checkpoint: Checkpoint) -> dict[str, Any]:
-    """`generation_config.json`: what transformers' `generate` must know about the tokens.
+    """`generation_config.json`: the special tokens and heads that transformers' `generate` needs.
 
-    An English-only model has no languages and no tasks, as in OpenAI's own folders.
+    An English-only model gets no languages and tasks, as in OpenAI's folders.
     """
     tokenizer, special = checkpoint.tokenizer(), checkpoint.vocabulary.special_tokens
     config: dict[str, Any] = {
@@ -96,7 +103,7 @@ def generation_config(checkpoint: Checkpoint) -> dict[str, Any]:
 
 
 def preprocessor_config(dims: Dimensions) -> dict[str, Any]:
-    """`preprocessor_config.json`: the log-mel that transformers and faster-whisper compute."""
+    """`preprocessor_config.json`: how transformers and faster-whisper compute the log-mel input."""
     frames = FRAMES_PER_POSITION * dims.n_audio_ctx
     return {
         "feature_extractor_type": "WhisperFeatureExtractor",
@@ -114,27 +121,21 @@ def preprocessor_config(dims: Dimensions) -> dict[str, Any]:
     }
 
 
-START_OF_TRANSCRIPT, NO_TIMESTAMPS = CONTROL_TOKENS[1], CONTROL_TOKENS[-1]
-
-
-_FLAGS = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False}
-
-
-_NAME_OF_BYTE = {byte: name for name, byte in unicode_to_byte().items()}
-
-
 def tokenizer_files(vocabulary: Vocabulary, n_text_ctx: int) -> dict[str, str]:
-    """File name to contents: everything a `WhisperTokenizer` of any release reads.
+    """The files that transformers' `WhisperTokenizer` and `WhisperTokenizerFast` read.
 
     Args:
         vocabulary: the model's.
         n_text_ctx: decoder positions, the tokenizer's `model_max_length`.
+
+    Returns:
+        Contents by file name.
     """
     tokens = {_spell(token): i for token, i in _by_id(vocabulary.ranks)}
-    merges = [f"{_spell(a)} {_spell(b)}" for a, b in own_merges(vocabulary.ranks)]
+    merges = [f"{_spell(a)} {_spell(b)}" for a, b in merges_of(vocabulary.ranks)]
     special = dict(_by_id(vocabulary.special_tokens))
     begin = vocabulary.timestamp_begin
-    timestamps = {f"<|{i * 0.02:.2f}|>": begin + i for i in range(N_TIMESTAMPS)}
+    timestamps = {f"<|{i * TIME_PRECISION:.2f}|>": begin + i for i in range(N_TIMESTAMPS)}
     # Timestamps are not special: transformers finds the first of them after the last special one.
     added = [(i, name, True) for name, i in special.items()]
     added += [(i, name, False) for name, i in timestamps.items()]
@@ -143,7 +144,7 @@ def tokenizer_files(vocabulary: Vocabulary, n_text_ctx: int) -> dict[str, str]:
     config = special_map | {
         "add_prefix_space": False,
         "added_tokens_decoder": {
-            str(i): {"content": name, "special": is_special} | _FLAGS
+            str(i): {"content": name, "special": is_special} | _ADDED_TOKEN
             for i, name, is_special in added
         },
         # True would rewrite " ." to "."; text is what the tokens say.
@@ -155,13 +156,13 @@ def tokenizer_files(vocabulary: Vocabulary, n_text_ctx: int) -> dict[str, str]:
         "tokenizer_class": "WhisperTokenizer",
     }
     return {
-        "tokenizer.json": _dump(_tokenizer_json(vocabulary, tokens, merges, added)),
-        "tokenizer_config.json": _dump(config),
-        "special_tokens_map.json": _dump(special_map),
-        # Older releases take the unknown token, which is the end of text, from here.
-        "vocab.json": _dump(tokens | {END_OF_TEXT: special.pop(END_OF_TEXT)}),
+        "tokenizer.json": to_json(_tokenizer_json(vocabulary, tokens, merges, added)),
+        "tokenizer_config.json": to_json(config),
+        "special_tokens_map.json": to_json(special_map),
+        # Older releases look up the unknown token, which is <|endoftext|>, in vocab.json.
+        "vocab.json": to_json(tokens | {END_OF_TEXT: special.pop(END_OF_TEXT)}),
         "merges.txt": "\n".join(["#version: 0.2", *merges]) + "\n",
-        "added_tokens.json": _dump(special | timestamps),
+        "added_tokens.json": to_json(special | timestamps),
     }
 
 
@@ -171,11 +172,15 @@ def _tokenizer_json(
     merges: list[str],
     added: list[tuple[int, str, bool]],
 ) -> dict[str, Any]:
-    """The `tokenizers` library's file; text is put between the tokens of a plain transcript."""
-    level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True}
+    """The file of the `tokenizers` library.
+
+    Its post-processor puts encoded text between the special tokens of a transcript without
+    timestamps.
+    """
+    byte_level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True}
     frame = {
         name: {"id": name, "ids": [vocabulary.special_tokens[name]], "tokens": [name]}
-        for name in (START_OF_TRANSCRIPT, NO_TIMESTAMPS, END_OF_TEXT)
+        for name in (_START_OF_TRANSCRIPT, _NO_TIMESTAMPS, END_OF_TEXT)
     }
     opening, plain, end = ({"SpecialToken": {"id": name, "type_id": 0}} for name in frame)
     text = [{"Sequence": {"id": name, "type_id": i}} for i, name in enumerate("AB")]
@@ -184,17 +189,18 @@ def _tokenizer_json(
         "truncation": None,
         "padding": None,
         "added_tokens": [
-            {"id": i, "content": name, "special": special} | _FLAGS for i, name, special in added
+            {"id": i, "content": name, "special": special} | _ADDED_TOKEN
+            for i, name, special in added
         ],
         "normalizer": None,
-        "pre_tokenizer": level | {"use_regex": True},
+        "pre_tokenizer": byte_level | {"use_regex": True},
         "post_processor": {
             "type": "TemplateProcessing",
             "single": [opening, plain, text[0], end],
             "pair": [opening, plain, *text, end],
             "special_tokens": frame,
         },
-        "decoder": level | {"use_regex": True},
+        "decoder": byte_level | {"use_regex": True},
         "model": {
             "type": "BPE",
             "dropout": None,
@@ -210,12 +216,14 @@ def _tokenizer_json(
 
 
 def _spell(token: bytes) -> str:
-    return "".join(_NAME_OF_BYTE[byte] for byte in token)
+    """A token in GPT-2's printable characters."""
+    return "".join(_CHARACTER_OF_BYTE[byte] for byte in token)
 
 
 def _by_id(ids: dict[Any, int]) -> list[tuple[Any, int]]:
     return sorted(ids.items(), key=lambda item: item[1])
 
 
-def _dump(value: Any) -> str:
+def to_json(value: Any) -> str:
+    """A value as the text of a JSON file."""
     return json.dumps(value, ensure_ascii=False, indent=2) + "\n"

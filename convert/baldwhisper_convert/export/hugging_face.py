@@ -1,13 +1,12 @@
 """Writes a checkpoint as a standard Hugging Face Whisper folder, for other programs.
 
-A factorized embedding is multiplied out, because nothing but our runtime knows the factors;
-what that costs is size and speed, not accuracy. Like the other export, the folder is built
-under a temporary name and renamed only after transformers has loaded and run it.
+A factorized embedding is multiplied out, because other programs do not support the factors; that
+costs size and speed, not accuracy. The folder is built under a temporary name and renamed after
+transformers has loaded and run it.
 """
 
 from __future__ import annotations
 
-import json
 import warnings
 from pathlib import Path
 from typing import Any, get_args
@@ -17,15 +16,17 @@ import torch
 from baldwhisper_convert.checkpoint.checkpoint import Checkpoint
 from baldwhisper_convert.checkpoint.key_maps import HUGGING_FACE, rename
 from baldwhisper_convert.checkpoint.state import EMBEDDING, State, converted
-from baldwhisper_convert.export.destination import check_destination, replacing, save_tensors
+from baldwhisper_convert.export.destination import check_destination, save_tensors
 from baldwhisper_convert.export.hf_files import (
     generation_config,
     hf_config,
     preprocessor_config,
+    to_json,
     tokenizer_files,
 )
 from baldwhisper_convert.export.model_card import MODEL_CARD_FILE, hf_model_card
 from baldwhisper_mlx.config import FRAMES_PER_POSITION, Dtype
+from baldwhisper_mlx.files import atomic_folder
 from baldwhisper_mlx.text.tokenizer import Tokenizer
 
 _HF_NAMES = {new: old for old, new in HUGGING_FACE.items() if new is not None}
@@ -34,7 +35,7 @@ _PROBE = "Hello, world! It's 12 o'clock -- \u00fcberall, \u4e16\u754c.\n\tNext  
 
 
 class ExportWarning(UserWarning):
-    """The exported folder is right, but not every program that reads such folders is."""
+    """The exported folder is correct, but some programs read it wrongly or use it differently."""
 
 
 def export_hf(
@@ -65,37 +66,45 @@ def export_hf(
     check_destination(path, checkpoint.source, force=force)
     tensors = hf_tensors(checkpoint, dtype)
     untied = _OUTPUT in tensors
+    _warn_of_other_programs(checkpoint, untied)
+    with atomic_folder(path) as folder:
+        save_tensors(tensors, folder / "model.safetensors", "pt")
+        texts = {
+            "config.json": to_json(hf_config(checkpoint, dtype, untied=untied)),
+            "generation_config.json": to_json(generation_config(checkpoint)),
+            "preprocessor_config.json": to_json(preprocessor_config(checkpoint.dims)),
+            **tokenizer_files(checkpoint.vocabulary, checkpoint.dims.n_text_ctx),
+            MODEL_CARD_FILE: hf_model_card(
+                checkpoint,
+                path.name,
+                dtype=dtype,
+                parameters=sum(tensor.numel() for tensor in tensors.values()),
+                untied=untied,
+            ),
+        }
+        for name, text in texts.items():
+            (folder / name).write_text(text, encoding="utf-8")
+        _verify_export(folder, tensors, checkpoint.tokenizer())
+    return path
+
+
+def _warn_of_other_programs(checkpoint: Checkpoint, untied: bool) -> None:
+    """Warns of forms of a model that other programs do not support."""
     if untied:
         warnings.warn(
-            "input and output embedding differ (separate projections), so the output has a matrix "
-            "of its own (tie_word_embeddings is false); transformers and CTranslate2 follow that, "
-            "but whisper.cpp's converter drops it and its model would be wrong",
+            "input and output embedding differ (separate projections), so they are written as two "
+            "matrices (tie_word_embeddings is false); transformers and CTranslate2 support that, "
+            "but whisper.cpp's converter drops it and writes a wrong model",
             ExportWarning,
-            stacklevel=2,
+            stacklevel=3,
         )
     if checkpoint.audio_context != "full":
         warnings.warn(
             f"trained for a {checkpoint.audio_context} audio context, which only baldwhisper-mlx "
-            "knows; other programs give the model 30 s, and it may be less accurate there",
+            "supports; other programs pad audio to 30 s, with which it may be less accurate",
             ExportWarning,
-            stacklevel=2,
+            stacklevel=3,
         )
-    with replacing(path) as partial:
-        _write_json(partial / "config.json", hf_config(checkpoint, dtype, untied=untied))
-        _write_json(partial / "generation_config.json", generation_config(checkpoint))
-        _write_json(partial / "preprocessor_config.json", preprocessor_config(checkpoint.dims))
-        save_tensors(tensors, partial / "model.safetensors", "pt")
-        for name, text in tokenizer_files(
-            checkpoint.vocabulary, checkpoint.dims.n_text_ctx
-        ).items():
-            (partial / name).write_text(text, encoding="utf-8")
-        parameters = sum(tensor.numel() for tensor in tensors.values())
-        card = hf_model_card(
-            checkpoint, path.name, dtype=dtype, parameters=parameters, untied=untied
-        )
-        (partial / MODEL_CARD_FILE).write_text(card, encoding="utf-8")
-        _prove(partial, tensors, checkpoint.tokenizer())
-    return path
 
 
 def dense_embedding(state: State) -> tuple[torch.Tensor, torch.Tensor]:
@@ -152,11 +161,12 @@ def hf_tensors(checkpoint: Checkpoint, dtype: Dtype) -> State:
     }
 
 
-def _prove(folder: Path, tensors: State, tokenizer: Tokenizer) -> None:
-    """Loads the folder with transformers, runs it once, and compares both embeddings and text.
+def _verify_export(folder: Path, tensors: State, tokenizer: Tokenizer) -> None:
+    """Loads the folder with transformers, runs it once, and compares embeddings and tokenizer.
 
     Raises:
-        ValueError: it is not read as what was written, or its logits are not finite.
+        ValueError: transformers loads something else than was written, or the logits are not
+            finite.
     """
     import transformers
 
@@ -171,14 +181,14 @@ def _prove(folder: Path, tensors: State, tokenizer: Tokenizer) -> None:
         if bar:
             transformers.utils.logging.enable_progress_bar()
     model, report = loaded
-    problems = [f"{kind}: {found}" for kind, found in report.items() if found]
+    problems = [f"{kind}: {keys}" for kind, keys in report.items() if keys]
     embedding = tensors["model.decoder.embed_tokens.weight"]
-    for name, wanted, found in (
+    for name, written, read in (
         ("input", embedding, model.get_input_embeddings().weight),
         ("output", tensors.get(_OUTPUT, embedding), model.get_output_embeddings().weight),
     ):
-        if not torch.equal(wanted.float(), found.detach()):
-            problems.append(f"the {name} embedding is another")
+        if not torch.equal(written.float(), read.detach()):
+            problems.append(f"the {name} embedding differs")
     tokens = processor.tokenizer(_PROBE, add_special_tokens=False).input_ids
     if list(tokens) != tokenizer.encode(_PROBE):
         problems.append("the tokenizer encodes text differently")
@@ -191,8 +201,4 @@ def _prove(folder: Path, tensors: State, tokenizer: Tokenizer) -> None:
     if not bool(torch.isfinite(logits).all()):
         problems.append("its logits are not finite")
     if problems:
-        raise ValueError(f"transformers does not read back what was written: {'; '.join(problems)}")
-
-
-def _write_json(path: Path, value: dict[str, Any]) -> None:
-    path.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
+        raise ValueError(f"transformers does not load the export correctly: {'; '.join(problems)}")

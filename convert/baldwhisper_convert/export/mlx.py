@@ -1,7 +1,6 @@
-"""Writes a checkpoint as the folder the runtime reads, and proves that it runs.
+"""Writes a checkpoint as a model folder for the runtime, and verifies that it runs.
 
-The folder is built under a temporary name, loaded with the runtime and run once, and only
-then renamed (see destination.py).
+The folder is built under a temporary name, loaded with the runtime and run once, and then renamed.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ from baldwhisper_convert.checkpoint.state import (
     converted,
     fuse,
 )
-from baldwhisper_convert.export.destination import check_destination, replacing, save_tensors
+from baldwhisper_convert.export.destination import check_destination, save_tensors
 from baldwhisper_convert.export.model_card import MODEL_CARD_FILE, model_card
 from baldwhisper_convert.export.quantize import QuantizeOptions, quantized
 from baldwhisper_mlx.config import (
@@ -34,6 +33,7 @@ from baldwhisper_mlx.config import (
     Dtype,
     ModelConfig,
 )
+from baldwhisper_mlx.files import atomic_folder
 
 START_OF_TRANSCRIPT = CONTROL_TOKENS[1]
 
@@ -53,7 +53,8 @@ def export_mlx(
         checkpoint: the model, dense or with a factorized embedding.
         destination: folder to make; its parent is made too if it is missing.
         dtype: type the weights are stored in.
-        audio_context: what the model was trained for, if not what the checkpoint says.
+        audio_context: audio context that the model was trained for; by default the
+            checkpoint's.
         quantize: how to quantize the matrices; None stores them in `dtype`.
         force: replace an existing exported model (or empty folder).
 
@@ -62,61 +63,27 @@ def export_mlx(
 
     Raises:
         FileExistsError: `destination` exists and `force` is not set, or it is not something
-            that this function would have made.
+            that an export would have made.
         ValueError: a weight does not fit `dtype`, `quantize` names no matrix of the model, or
-            the exported model fails its own run.
+            the exported model does not load or run.
 
     Example:
         >>> export_mlx(read_checkpoint("openai/whisper-base"), "models/base")  # doctest: +SKIP
     """
     path = Path(destination).expanduser().resolve()
     check_destination(path, checkpoint.source, force=force)
-    config = model_config(checkpoint, dtype=dtype, audio_context=audio_context)
-    # Quantized from what the source says, not from what is left of it in 16 bits.
+    config = checkpoint.model_config(dtype=dtype, audio_context=audio_context)
+    # Quantized from the source's values, not from their 16-bit roundings.
     stored = dtype if quantize is None else "float32"
     tensors = mlx_tensors(checkpoint.state, stored, checkpoint.source)
     if quantize is not None:
         config = dataclasses.replace(config, quantization=quantize.plan(tensors))
     if config.quantization is not None:
         tensors = quantized(tensors, config.quantization, dtype, checkpoint.source)
-    with replacing(path) as partial:
-        _write(partial, config, tensors, checkpoint, path.name)
-        _prove(partial)
+    with atomic_folder(path) as folder:
+        _write(folder, config, tensors, checkpoint, path.name)
+        _verify_export(folder)
     return path
-
-
-def model_config(
-    checkpoint: Checkpoint,
-    *,
-    dtype: Dtype = "float16",
-    audio_context: AudioContext | None = None,
-) -> ModelConfig:
-    """The runtime's description of a checkpoint.
-
-    Alignment heads are the source's; where it has none, all heads of the last half of the
-    decoder layers, as in openai-whisper.
-
-    Raises:
-        ValueError: dimensions that the runtime does not support; names the source.
-    """
-    form = checkpoint.embedding
-    try:
-        return ModelConfig(
-            **vars(checkpoint.dims),
-            special_tokens=dict(checkpoint.vocabulary.special_tokens),
-            is_multilingual=checkpoint.multilingual,
-            timestamp_begin=checkpoint.vocabulary.timestamp_begin,
-            alignment_heads=checkpoint.heads,
-            dtype=dtype,
-            embedding_rank=form.rank,
-            embedding_projections=form.projections,
-            embedding_mean=form.mean,
-            embedding_dense_rows=form.dense_rows,
-            audio_context=audio_context or checkpoint.audio_context,
-            audio_context_margin=checkpoint.audio_context_margin,
-        )
-    except ValueError as error:
-        raise ValueError(f"{checkpoint.source}: {error}") from None
 
 
 def mlx_tensors(state: State, dtype: Dtype, source: str) -> State:
@@ -162,13 +129,13 @@ def _write(
     (folder / MODEL_CARD_FILE).write_text(card, encoding="utf-8")
 
 
-def _prove(folder: Path) -> None:
-    """Loads the folder with the runtime and runs 30 s of zeros and one token through it.
+def _verify_export(folder: Path) -> None:
+    """Loads the folder with the runtime and runs it on 30 s of zeros and one token.
 
     Raises:
-        ValueError: the runtime refuses it, or its logits are not finite or of the wrong shape.
+        ValueError: it does not load, or its logits are not finite or of the wrong shape.
     """
-    # Here, because everything else in this package works without MLX in the process.
+    # Imported here, because all other modules of this package work without MLX.
     import mlx.core as mx
 
     from baldwhisper_mlx.checkpoint.load import load_model

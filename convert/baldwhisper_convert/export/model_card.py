@@ -1,4 +1,4 @@
-"""The README.md of an exported model: what it is, where it is from, how to run it."""
+"""The model card (README.md) of an exported model: contents, source, use and licence."""
 
 from __future__ import annotations
 
@@ -13,13 +13,8 @@ from baldwhisper_mlx.quantization_config import storage
 MODEL_CARD_FILE = "README.md"
 
 _CARD = """---
-library_name: {library}
-pipeline_tag: automatic-speech-recognition
-tags:
-- whisper
-- baldwhisper
-- {library}
-{license_line}---
+{metadata}
+---
 
 # {name}
 
@@ -99,13 +94,12 @@ def model_card(
         sizes: bytes of each exported tensor, by name.
     """
     parts = storage(sizes, config.dtype, config.quantization)
-    own = f", matrices in {config.quantization}" if config.quantization else ""
+    quantized = f", matrices in {config.quantization}" if config.quantization else ""
     return _CARD.format(
-        **_values(checkpoint, name),
-        library="mlx",
+        **_values(checkpoint, name, "mlx"),
         intro=_MLX_INTRO,
         use=_MLX_USE,
-        dtype=config.dtype + own,
+        dtype=config.dtype + quantized,
         storage="".join(f"| {part} weights | {text} |\n" for part, text in parts.items()),
         embedding=_embedding(checkpoint),
         audio_context=config.audio_context,
@@ -122,17 +116,16 @@ def hf_model_card(
         checkpoint: what was exported.
         name: the model's name, for the title.
         dtype: type the weights are stored in.
-        parameters: of the model as stored, its embedding multiplied out.
-        untied: whether the output embedding is a matrix of its own.
+        parameters: number of parameters as stored, with a dense embedding.
+        untied: whether input and output embedding are different matrices.
     """
     embedding, context = _embedding(checkpoint), str(checkpoint.audio_context)
     if checkpoint.embedding.rank is not None:
         embedding = f"dense, multiplied out ({embedding})"
     if context != "full":
-        context = f"30 s here; trained for {context}, which only baldwhisper-mlx knows"
+        context = f"30 s here; trained for {context}, which only baldwhisper-mlx supports"
     return _CARD.format(
-        **_values(checkpoint, name),
-        library="transformers",
+        **_values(checkpoint, name, "transformers"),
         storage="",
         intro=_HF_INTRO,
         use=_HF_USE.format(whisper_cpp=_UNTIED if untied else _TIED),
@@ -143,7 +136,8 @@ def hf_model_card(
     )
 
 
-def _values(checkpoint: Checkpoint, name: str) -> dict[str, Any]:
+def _values(checkpoint: Checkpoint, name: str, library: str) -> dict[str, Any]:
+    """What both cards say: the fields of `_CARD` that depend on the checkpoint only."""
     origin = "from the source"
     if not checkpoint.alignment_heads:
         origin = "the default: all of the last half of the decoder layers"
@@ -153,13 +147,30 @@ def _values(checkpoint: Checkpoint, name: str) -> dict[str, Any]:
         "format": checkpoint.format,
         "languages": len(checkpoint.vocabulary.special_tokens) - len(CONTROL_TOKENS),
         "heads": f"{len(checkpoint.heads)}, {origin}",
-        "license_line": f"license: {checkpoint.licence}\n" if checkpoint.licence else "",
+        "metadata": _metadata(checkpoint, library),
         "licence": _licence(checkpoint),
     }
 
 
+def _metadata(checkpoint: Checkpoint, library: str) -> str:
+    """The YAML block that the Hub reads."""
+    from huggingface_hub import ModelCardData
+
+    # A source from the Hub is `id@commit`; everything else is a path.
+    hub_id, _, commit = checkpoint.source.rpartition("@")
+    from_hub = hub_id and commit and not Path(checkpoint.source).expanduser().exists()
+    data = ModelCardData(
+        library_name=library,
+        pipeline_tag="automatic-speech-recognition",
+        tags=["whisper", "baldwhisper", library],
+        license=checkpoint.licence,
+        base_model=hub_id if from_hub else None,
+    )
+    return str(data.to_yaml())
+
+
 def _source(checkpoint: Checkpoint) -> str:
-    """A hub id as it is, a path without its folders: a card is published, a home is private."""
+    """The Hub id, or the last part of a path, as the rest may be private."""
     path = Path(checkpoint.source).expanduser()
     return path.resolve().name if path.exists() else checkpoint.source
 

@@ -1,7 +1,8 @@
-"""Quantizes the matrices of an exported model, each as finely as it was asked for.
+"""Quantizes the matrices of an exported model, each with its own number of bits.
 
-Affine, by MLX itself, so that what is stored is what the runtime multiplies with. Convolutions,
-positions, norms and biases stay in floating point: they are small, or not multiplied with.
+MLX's affine quantization, so the stored integers are those that the runtime multiplies with.
+Convolutions, positions, norms and biases stay in floating point: they are small, or no matrix
+product uses them.
 """
 
 from __future__ import annotations
@@ -30,21 +31,22 @@ class QuantizeOptions:
     """
 
     bits: int
-    """Of every matrix that nothing else is said about."""
+    """Bits of all matrices that neither `embedding` nor `overrides` applies to."""
     group_size: int = 64
-    """Numbers that share a scale; smaller ones are taken where rows do not divide by it."""
+    """Numbers that share a scale. Where it does not divide the rows, the largest smaller size
+    that does is used."""
     embedding: int | Literal["same"] | None = "same"
-    """Bits of the token embedding's matrices, None to keep them as they are; "same": `bits`."""
+    """Bits of the token embedding's matrices; None leaves them unquantized, "same" is `bits`."""
     overrides: tuple[tuple[str, int | None], ...] = ()
-    """Patterns of matrix paths, as fnmatch has them, and their bits; the last that fits holds."""
+    """Patterns of matrix paths (fnmatch) with their bits; the last match applies."""
 
     def __post_init__(self) -> None:
-        for bits in (self.bits, self.embedding, *(own for _, own in self.overrides)):
+        for bits in (self.bits, self.embedding, *(bits for _, bits in self.overrides)):
             if bits is not None and bits != "same":
-                Grouping(bits=bits, group_size=self.group_size)
+                Grouping(bits=bits, group_size=self.group_size)  # raises if unsupported
 
     def plan(self, tensors: Mapping[str, torch.Tensor]) -> Quantization:
-        """Decides about every matrix of a model.
+        """The quantization of every matrix of a model.
 
         A matrix whose rows no group size divides stays in floating point.
 
@@ -52,13 +54,13 @@ class QuantizeOptions:
             tensors: an unquantized model under the exported folder's names.
 
         Raises:
-            ValueError: a pattern that fits no matrix.
+            ValueError: a pattern that matches no matrix.
         """
         paths = dict(quantizable(tensors))
         for pattern, _ in self.overrides:
             if not fnmatch.filter(paths, pattern):
                 raise ValueError(
-                    f"no matrix of this model is named like {pattern!r}; they are, for example, "
+                    f"{pattern!r} matches no matrix of this model; paths are, for example, "
                     f"{', '.join(list(paths)[-4:])}"
                 )
         default = Grouping(bits=self.bits, group_size=self.group_size)
@@ -66,16 +68,16 @@ class QuantizeOptions:
         return Quantization(
             bits=self.bits,
             group_size=self.group_size,
-            overrides={path: own for path, own in wanted.items() if own != default},
+            overrides={path: group for path, group in wanted.items() if group != default},
         )
 
     def _grouping(self, path: str, matrix: torch.Tensor) -> Grouping | None:
         bits: int | None = self.bits
         if path.startswith(EMBEDDING) and not isinstance(self.embedding, str):
             bits = self.embedding
-        for pattern, own in self.overrides:
+        for pattern, pattern_bits in self.overrides:
             if fnmatch.fnmatchcase(path, pattern):
-                bits = own
+                bits = pattern_bits
         sizes = [size for size in GROUP_SIZES if size <= self.group_size]
         fitting = [size for size in sizes if matrix.shape[1] % size == 0]
         if bits is None or not fitting:
@@ -95,7 +97,7 @@ def quantizable(tensors: Mapping[str, torch.Tensor]) -> Iterator[tuple[str, str]
 
 
 def quantized(tensors: State, quantization: Quantization, dtype: Dtype, source: str) -> State:
-    """Replaces matrices by their packed integers, scales and biases.
+    """Replaces matrices with their packed integers, scales and biases.
 
     Args:
         tensors: an unquantized model under the exported folder's names, in the precision to
@@ -111,16 +113,18 @@ def quantized(tensors: State, quantization: Quantization, dtype: Dtype, source: 
     Raises:
         ValueError: a finite value becomes infinite in `dtype`.
     """
-    # Here, because everything else in this package works without MLX in the process.
+    # Imported here, because all other modules of this package work without MLX.
     import mlx.core as mx
 
     result = dict(tensors)
     for path, name in quantizable(tensors):
-        own = quantization.of(path)
-        if own is None:
+        grouping = quantization.of(path)
+        if grouping is None:
             continue
         matrix = mx.array(result.pop(name).float().numpy())
-        parts = mx.quantize(matrix, group_size=own.group_size, bits=own.bits, stream=mx.cpu)
+        parts = mx.quantize(
+            matrix, group_size=grouping.group_size, bits=grouping.bits, stream=mx.cpu
+        )
         for leaf, part in zip(LEAVES, parts, strict=True):
             # A copy, because MLX frees the memory that its arrays lend to numpy.
             result[f"{path}{leaf}"] = torch.from_numpy(np.array(part, copy=True))

@@ -1,6 +1,6 @@
 """The tied token embedding in PyTorch, dense or factorized.
 
-The converter's twin of the runtime's `FactorizedEmbedding`; parity tests hold the two together.
+The counterpart of the runtime's `FactorizedEmbedding`; parity tests compare the two.
 Dimensions in docstrings: B batch, L tokens, d width, V vocabulary, r rank, K dense rows.
 
 Factorization: Sy et al., arXiv 2510.08599.
@@ -19,8 +19,8 @@ class TokenEmbedding(nn.Module):
     """The tied embedding in one of the forms of `EmbeddingForm`.
 
     Dense: E[t] and h @ E^T. Factorized: E1[t] @ E2 + mean and (h @ O^T) @ E1^T + h . mean, with
-    O = E2 unless the output has a projection of its own; K tokens may keep dense rows, which
-    replace the low-rank values on both ends.
+    O = E2 unless the form has separate projections; K tokens may have dense rows, which replace
+    the low-rank values at input and output.
     """
 
     weight: Tensor
@@ -68,7 +68,7 @@ class TokenEmbedding(nn.Module):
         separate = self.form.projections == "separate"
         projection = self.get_parameter("output_projection") if separate else self.input_projection
         logits = F.linear(F.linear(state, projection), self.factors)
-        # In place, because a copy of all logits costs as much as their product.
+        # In place, because a copy of all logits takes as long as the product.
         if self.form.mean:
             logits += (state @ self.get_parameter("mean"))[..., None]
         if self.form.dense_rows:

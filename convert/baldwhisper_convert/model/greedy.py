@@ -1,8 +1,8 @@
-"""Greedy decoding in PyTorch: the teacher's labels, and WER while a student trains.
+"""Greedy decoding in PyTorch, for the teacher's labels and the WER during training.
 
-Batched, cached, and by the same rules as the runtime's decoder (OpenAI's): no non-speech
-tokens, no blank start, timestamps in pairs that do not go back. The parity tests hold it
-against the runtime.
+Batched, with caches, and with the rules of the runtime's decoder (OpenAI's): no non-speech
+tokens, no blank start, timestamps in pairs that do not decrease. Parity tests compare it with the
+runtime.
 """
 
 from __future__ import annotations
@@ -12,8 +12,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from baldwhisper_convert.model.prompts import TIMESTAMP_STEP, Prompts
+from baldwhisper_convert.model.prompts import Prompts
 from baldwhisper_convert.model.whisper import SelfCache, Whisper
+from baldwhisper_mlx.config import TIME_PRECISION
 
 MAX_INITIAL_TIMESTAMP = 1.0
 """Seconds; the first timestamp may not be later (OpenAI's default)."""
@@ -34,7 +35,7 @@ def decode_greedy(
     Args:
         model: in evaluation mode.
         audio: encoder states (B, T, d).
-        mask: of real encoder positions, from `length_mask`.
+        mask: encoder positions that are not padding, from `length_mask`.
         prompts: special tokens and the language.
         timestamps: whether to decode with timestamp tokens.
         max_tokens: per window; by default half the text context, as OpenAI's.
@@ -64,7 +65,7 @@ def decode_greedy(
         left = int((~ended).sum())
         if left == 0:
             break
-        if 2 * left <= len(ended):  # a row that loops should not take the others along
+        if 2 * left <= len(ended):  # continue with the unfinished rows only, which is cheaper
             _put(rows, numbers, sampled)
             keep = ~ended
             numbers, sampled, chosen, ended = (x[keep] for x in (numbers, sampled, chosen, ended))
@@ -79,13 +80,13 @@ def decode_greedy(
 
 
 def _put(rows: list[list[int]], numbers: Tensor, sampled: Tensor) -> None:
-    """Writes what rows have sampled to their places in the batch as it was."""
+    """Copies the tokens of the rows left in the batch to their original places."""
     for number, row in zip(numbers.tolist(), sampled.tolist(), strict=True):
         rows[number] = row
 
 
 class Rules:
-    """Which tokens may come next; openai-whisper's logit filters for greedy decoding."""
+    """Masks tokens that must not come next; openai-whisper's logit filters for greedy decoding."""
 
     def __init__(
         self, prompts: Prompts, n_vocab: int, timestamps: bool, device: torch.device
@@ -101,11 +102,11 @@ class Rules:
         self.not_first = torch.zeros_like(self.never)
         self.not_first[list(tokenizer.blank_tokens)] = True
         if timestamps:
-            latest = self.begin + round(MAX_INITIAL_TIMESTAMP / TIMESTAMP_STEP)
+            latest = self.begin + round(MAX_INITIAL_TIMESTAMP / TIME_PRECISION)
             self.not_first |= (self.ids < self.begin) | (self.ids > latest)
 
     def apply(self, logits: Tensor, sampled: Tensor) -> Tensor:
-        """Logits (B, V) with minus infinity where the rules forbid, given the tokens (B, L)."""
+        """Sets logits (B, V) of tokens that must not follow `sampled` (B, L) to minus infinity."""
         banned = self.never.expand_as(logits)
         if sampled.shape[1] == 0:
             banned = banned | self.not_first
@@ -113,22 +114,24 @@ class Rules:
             banned = banned | self._pairs(sampled)
         logits = logits.masked_fill(banned, -torch.inf)
         if self.timestamps:
-            # A timestamp is due if together they are likelier than any text.
+            # A timestamp must follow if all of them together are likelier than any text token.
             scores = logits.log_softmax(-1)
             due = scores[:, self.begin :].logsumexp(-1) > scores[:, : self.begin].amax(-1)
             logits = logits.masked_fill(due[:, None] & (self.ids < self.begin), -torch.inf)
         return logits
 
     def _pairs(self, sampled: Tensor) -> Tensor:
-        """Timestamps come in pairs, or before the end, and never go back (B, V)."""
+        """Tokens (B, V) that break the order of timestamps: in pairs, never decreasing."""
         is_time = sampled >= self.begin
         last = is_time[:, -1]
         before = is_time[:, -2] if sampled.shape[1] > 1 else torch.ones_like(last)
         times, text = self.ids >= self.begin, self.ids < self.end
+        # After a pair (or the first timestamp) text follows; a single timestamp ends a segment,
+        # so the next one starts or the transcript ends.
         banned = (last & before)[:, None] & times
         banned = banned | ((last & ~before)[:, None] & text)
         latest = torch.where(is_time, sampled, 0).amax(1)
-        # A segment's end may repeat no earlier time; its start may be the last one's end.
+        # A segment must end after all earlier times; it may start where the last one ended.
         floor = torch.where(last & ~before, latest, latest + 1)
         return banned | (times & (self.ids < floor[:, None]) & (latest > 0)[:, None])
 

@@ -1,8 +1,7 @@
 """Whisper's token sequences: previous text, start of transcript, text with timestamps, end.
 
-The training side of what the runtime's decoder is prompted with (Radford et al., arXiv
-2212.04356, figure 1). The text itself goes through the runtime's own tokenizer, so a student
-learns the very tokens it will be asked for.
+As in Radford et al., arXiv 2212.04356, figure 1. Text is encoded with the runtime's tokenizer, so
+that a student is trained on the tokens which the runtime decodes.
 """
 
 from __future__ import annotations
@@ -11,11 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from baldwhisper_convert.checkpoint.checkpoint import Checkpoint
-from baldwhisper_mlx.config import N_TIMESTAMPS, ModelConfig
+from baldwhisper_mlx.config import N_TIMESTAMPS, TIME_PRECISION
 from baldwhisper_mlx.text.tokenizer import Tokenizer
-
-TIMESTAMP_STEP = 0.02
-"""Seconds from one timestamp token to the next."""
 
 
 @dataclass(frozen=True)
@@ -28,23 +24,16 @@ class Prompts:
 
     @classmethod
     def of(cls, checkpoint: Checkpoint, language: str = "en") -> Prompts:
-        """The sequences of a checkpoint's vocabulary.
+        """The sequences for a checkpoint's vocabulary.
 
         Args:
-            checkpoint: any Whisper.
+            checkpoint: the model.
             language: code or English name.
 
         Raises:
             ValueError: the vocabulary has no such language.
         """
-        config = ModelConfig(
-            **vars(checkpoint.dims),
-            special_tokens=dict(checkpoint.vocabulary.special_tokens),
-            is_multilingual=checkpoint.multilingual,
-            timestamp_begin=checkpoint.vocabulary.timestamp_begin,
-            alignment_heads=(),
-        )
-        tokenizer = Tokenizer(checkpoint.vocabulary.ranks, config)
+        tokenizer = checkpoint.tokenizer()
         return cls(tokenizer, checkpoint.dims.n_text_ctx, tokenizer.to_language(language))
 
     @property
@@ -58,7 +47,7 @@ class Prompts:
 
     def timestamp(self, seconds: float) -> int:
         """The token nearest to a time within the window, 0 to 30 s."""
-        position = min(max(round(seconds / TIMESTAMP_STEP), 0), N_TIMESTAMPS - 1)
+        position = min(max(round(seconds / TIME_PRECISION), 0), N_TIMESTAMPS - 1)
         return self.tokenizer.timestamp_begin + position
 
     def with_timestamps(self, tokens: Sequence[int], keep: bool) -> list[int]:
@@ -72,18 +61,18 @@ class Prompts:
 
         Args:
             tokens: text, with timestamps if they are wanted.
-            timestamps: which mode the sequence announces.
-            previous: text tokens of what was said before; as many of the last as fit half the
-                context, as OpenAI's transcribe does.
+            timestamps: whether the sequence starts in the mode with timestamps.
+            previous: text tokens of the previous windows; the last ones are used, at most half
+                the context, as in OpenAI's `transcribe`.
 
         Returns:
             The tokens, <|endoftext|> last, and the position of <|startoftranscript|>.
 
         Raises:
-            ValueError: longer than the text context; the prompt is shortened first.
+            ValueError: the sequence is longer than the text context even without `previous`.
         """
         body = [*self.sot_sequence(timestamps=timestamps), *tokens, self.end]
-        # The last token is a target only, so one more than the context fits.
+        # The last token is a target and not an input, so one more than the context fits.
         room = self.n_text_ctx + 1 - len(body)
         if room < 0:
             raise ValueError(f"{len(body)} tokens, more than the {self.n_text_ctx} of the context")

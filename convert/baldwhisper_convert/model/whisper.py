@@ -1,8 +1,8 @@
 """Whisper in PyTorch, under the canonical names, with a dense or factorized token embedding.
 
-The model that training runs: its state dict is the canonical state, so nothing is mapped
-between a checkpoint and a module. It gives what distillation compares (every layer's output)
-and lets the projections of a frozen encoder's states be shared between teacher and student.
+The model used in training. Its state dict is the canonical state, so names need no mapping. The
+decoder returns the output of every layer for distillation, and takes encoder states that are
+already projected, so that teacher and student can share the projections of a frozen encoder.
 Dimensions in docstrings: B batch, T encoder positions, L tokens, d width, V vocabulary.
 
 Architecture: Radford et al., arXiv 2212.04356. Factorization: Sy et al., arXiv 2510.08599.
@@ -26,7 +26,7 @@ KeysAndValues = tuple[Tensor, Tensor]
 
 
 class SelfCache:
-    """Keys and values of the tokens that one layer has seen."""
+    """Keys and values of the previous tokens in one layer's self-attention."""
 
     def __init__(self) -> None:
         self.kv: KeysAndValues | None = None
@@ -46,20 +46,20 @@ class SelfCache:
 
 @dataclass(frozen=True)
 class DecoderOutput:
-    """What one pass of the decoder gives."""
+    """Results of one pass of the decoder."""
 
     embedded: Tensor
     """Token embeddings before the positions are added (B, L, d)."""
     layers: tuple[Tensor, ...]
     """Output of each block (B, L, d)."""
     state: Tensor
-    """The last output after the final layer norm: what the vocabulary product takes (B, L, d)."""
+    """Output of the final layer norm, which the token embedding turns into logits (B, L, d)."""
 
 
 def _attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, causal: bool) -> Tensor:
-    """Attention (B, heads, L, d / heads), on a CPU in float32.
+    """Scaled dot-product attention (B, heads, L, d / heads), in float32 on a CPU.
 
-    There torch's bfloat16 kernel takes twice the time of its float32 one (docs/log.md).
+    torch's bfloat16 kernel for CPUs takes twice the time of its float32 one (docs/log.md).
     """
     if q.device.type != "cpu" or q.dtype != torch.bfloat16:
         return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=causal)
@@ -82,7 +82,7 @@ class Attention(nn.Module):
         self.out = nn.Linear(width, width)
 
     def project(self, source: Tensor) -> KeysAndValues:
-        """Keys and values of what is attended to (B, T, d)."""
+        """Keys and values of the states to attend to (B, T, d)."""
         return self._heads(self.key(source)), self._heads(self.value(source))
 
     def forward(
@@ -127,15 +127,16 @@ class Block(nn.Module):
         Args:
             x: the residual stream.
             audio: projected encoder states, for a decoder layer, which is causal.
-            mask: True where x (encoder) or the audio (decoder) is real.
-            cache: of the tokens before x; x is then one token, unless the cache is empty.
+            mask: True at positions of x (encoder) or the audio (decoder) that are not padding.
+            cache: of the tokens before x; x must be one token unless the cache is empty.
         """
         y = self.attn_ln(x)
         kv = self.attn.project(y)
         if cache is not None:
             kv = cache.extend(kv)
-        own_mask = None if self.cross else mask
-        x = x + self.dropout(self.attn(y, kv, own_mask, causal=self.cross and x.shape[1] > 1))
+        # A decoder's mask is for the audio; its self-attention is causal.
+        self_mask = None if self.cross else mask
+        x = x + self.dropout(self.attn(y, kv, self_mask, causal=self.cross and x.shape[1] > 1))
         if audio is not None:
             x = x + self.dropout(self.cross_attn(self.cross_attn_ln(x), audio, mask))
         branch: Tensor = self.dropout(self.mlp(self.mlp_ln(x)))
@@ -169,7 +170,7 @@ class AudioEncoder(nn.Module):
 
 
 class TextDecoder(nn.Module):
-    """Tokens and encoder states in, the outputs of all layers out."""
+    """Token embedding, positions and a stack of causal blocks with cross-attention."""
 
     def __init__(self, dims: Dimensions, form: EmbeddingForm) -> None:
         super().__init__()
@@ -195,13 +196,13 @@ class TextDecoder(nn.Module):
         mask: Tensor | None = None,
         cache: Sequence[SelfCache] | None = None,
     ) -> DecoderOutput:
-        """Runs whole sequences, teacher-forced, or with a cache the tokens that follow it.
+        """Decodes whole sequences (teacher forcing), or with a cache the next tokens.
 
         Args:
             tokens: (B, L) ids; pad on the right.
-            audio: encoder states (B, T, d), or what `project_audio` made of them.
-            mask: which encoder positions are real, from `length_mask`.
-            cache: one for each layer; empty, or L is 1.
+            audio: encoder states (B, T, d), or their projections from `project_audio`.
+            mask: encoder positions that are not padding, from `length_mask`.
+            cache: one for each layer; if they are not empty, L must be 1.
         """
         kv = audio if isinstance(audio, dict) else self.project_audio(audio)
         start = cache[0].length if cache else 0

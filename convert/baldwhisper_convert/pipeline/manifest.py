@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from baldwhisper_convert.files import read_json, write_atomically
+from baldwhisper_mlx.files import read_json, write_atomically
 
 MANIFEST_FILE = "manifest.json"
 MANIFEST_VERSION = 1

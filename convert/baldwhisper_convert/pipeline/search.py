@@ -22,10 +22,10 @@ from typing import Any, Protocol
 from baldwhisper_convert.checkpoint.checkpoint import Checkpoint, fingerprint
 from baldwhisper_convert.compression.merge import MergeSettings
 from baldwhisper_convert.data.speech import Speech
-from baldwhisper_convert.files import read_json, write_atomically
 from baldwhisper_convert.pipeline.stages import Model, run_distill, run_merge
 from baldwhisper_convert.training.objectives import LossSettings
 from baldwhisper_convert.training.settings import TrainingSettings
+from baldwhisper_mlx.files import atomic_file, read_json, write_atomically
 
 SEARCH_FILE, TRIALS_FILE, CONTOUR_FILE = "search.json", "trials.json", "search.png"
 LARGEST = 10.0
@@ -263,7 +263,8 @@ def plot_trials(trials: Sequence[dict[str, Any]], picture: Path) -> None:
     )  # fmt: skip
     axes.legend(loc="upper right")
     figure.colorbar(drawn, ax=axes, label="WER in %")
-    figure.savefig(picture, dpi=120)
+    with atomic_file(picture) as temporary:
+        figure.savefig(temporary, format="png", dpi=120)
 
 
 def _key(teacher: Checkpoint, settings: SearchSettings, speech: Speech, dev: Speech) -> str:

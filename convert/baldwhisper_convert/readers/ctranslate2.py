@@ -1,8 +1,8 @@
 """Reader of CTranslate2's binary format, the one faster-whisper models come in.
 
 The file is a header, a list of named arrays and a list of aliases. It is read through a
-memory map with every length checked against what is left of the file, so a truncated or
-hostile file is an error and never an allocation. Layout after CTranslate2's
+memory map, and every length is checked against the rest of the file before anything is allocated,
+so a truncated or malicious file is an error. Layout after CTranslate2's
 `python/ctranslate2/specs/model_spec.py` (MIT), binary version 6, the only one Whisper
 models exist in.
 """
@@ -156,15 +156,15 @@ def read_ctranslate2(path: Path) -> tuple[Dimensions, State]:
         the state in canonical names, not yet checked for completeness.
 
     Raises:
-        ValueError: as `read_variables`; or a variant of the architecture that is no Whisper.
+        ValueError: as `read_variables`; or the architecture is not that of a Whisper.
     """
     variables, aliases = read_variables(path)
     arrays = _dequantized(variables, path)
     arrays |= {name: arrays[target] for name, target in aliases.items() if target in arrays}
     for name, value in _REQUIRED_SCALARS.items():
-        found = arrays.pop(name, None)
-        if found is not None and (found.ndim or int(found.item()) != value):
-            raise ValueError(f"{path}: {name} is {found.tolist()}, a Whisper has {value}")
+        scalar = arrays.pop(name, None)
+        if scalar is not None and (scalar.ndim or int(scalar.item()) != value):
+            raise ValueError(f"{path}: {name} is {scalar.tolist()}, but a Whisper has {value}")
     dims = _dimensions(arrays, path)
     names = rename(arrays.keys() - _IGNORED_SCALARS, CTRANSLATE2, str(path))
     projection = arrays.get("decoder/projection/weight")
@@ -199,14 +199,14 @@ def _dequantized(variables: dict[str, torch.Tensor], path: Path) -> dict[str, to
 def _dimensions(arrays: dict[str, torch.Tensor], path: Path) -> Dimensions:
     def shape(name: str, ndim: int) -> torch.Size:
         if name not in arrays or arrays[name].ndim != ndim:
-            found = list(arrays[name].shape) if name in arrays else "none"
-            raise ValueError(f"{path}: expected {name} of {ndim} dimensions, found {found}")
+            actual = list(arrays[name].shape) if name in arrays else "none"
+            raise ValueError(f"{path}: expected {name} of {ndim} dimensions, found {actual}")
         return arrays[name].shape
 
     def layers(side: str) -> int:
         pattern = f"{side}/layer_{{i}}/ffn/layer_norm/gamma"
-        found = [match(pattern, name) for name in arrays]
-        return max((int(values["i"]) + 1 for values in found if values), default=0)
+        matches = [match(pattern, name) for name in arrays]
+        return max((int(values["i"]) + 1 for values in matches if values), default=0)
 
     shape("encoder/num_heads", 0), shape("decoder/num_heads", 0)
     audio, text = (shape(f"{s}/position_encodings/encodings", 2) for s in ("encoder", "decoder"))

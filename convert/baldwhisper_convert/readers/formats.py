@@ -1,12 +1,11 @@
-"""What each Whisper format means: dimensions, names, layouts, quantization, alignment heads.
+"""Reads dimensions, tensors and alignment heads of every checkpoint format.
 
-One function a format, each from files to `Weights` in canonical names. Differences between
-formats end here.
+One function for each format, from its files to `Weights` with canonical names and layouts; later
+stages do not depend on the format.
 """
 
 from __future__ import annotations
 
-import re
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,9 +22,8 @@ from baldwhisper_convert.checkpoint.key_maps import (
     listed,
     rename,
 )
-from baldwhisper_convert.checkpoint.state import Dimensions, Heads, State, sinusoids
+from baldwhisper_convert.checkpoint.state import Dimensions, Heads, State
 from baldwhisper_convert.checkpoint.vocabulary import Vocabulary
-from baldwhisper_convert.files import read_json
 from baldwhisper_convert.readers.ctranslate2 import read_ctranslate2
 from baldwhisper_convert.readers.weight_files import (
     Tensors,
@@ -35,21 +33,23 @@ from baldwhisper_convert.readers.weight_files import (
     load_torch_file,
 )
 from baldwhisper_mlx.config import AudioContext, ModelConfig
+from baldwhisper_mlx.files import read_json
+from baldwhisper_mlx.model.positions import sinusoids
 
 SIDECARS = ("config.json", "generation_config.json", "README.md")
-"""Files beside the weights that say how to read them."""
+"""Files that are fetched with the weights: how to read them, and the licence."""
 
 _QUANTIZED = ("weight", "scales", "biases")
 _MLX_EXTRAS = ("model_type", "quantization", "quantization_config")
 
 
 class SourceWarning(UserWarning):
-    """Something about a source is wrong that its export can do without."""
+    """A fault of a source that does not prevent its export."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Weights:
-    """What the files of one checkpoint say, names already canonical, not yet checked."""
+    """Contents of one checkpoint's files under canonical names, not yet checked."""
 
     dims: Dimensions
     state: State
@@ -58,7 +58,7 @@ class Weights:
     format: str
     licence: str | None = None
     vocabulary: Vocabulary | None = None
-    """Only where the weights' own files define it whole; otherwise it is looked for."""
+    """Set for model folders only; other formats have tokenizer files that are read separately."""
     audio_context: AudioContext = "full"
     audio_context_margin: int = ModelConfig.audio_context_margin
 
@@ -80,8 +80,8 @@ def read_weights(path: Path) -> Weights:
     source = str(path / files.name)
     if any("lora_" in name for name in tensors):
         raise ValueError(f"{source}: has LoRA tensors; merge them (peft's merge_and_unload) first")
-    # The names tell the layout, not the file name: mlx-audio saves MLX names as
-    # model.safetensors beside a Hugging Face config.
+    # The layout follows from the tensor names, not from the file name: mlx-audio saves MLX names
+    # in a model.safetensors with a Hugging Face config.
     if any(".mlp1." in name for name in tensors):
         return _mlx_community(path, config, tensors, source)
     dims = _dimensions(config, path)
@@ -103,7 +103,9 @@ def read_weights(path: Path) -> Weights:
 def _openai(path: Path) -> Weights:
     """OpenAI's single file: a dictionary of `dims` and `model_state_dict`."""
     if path.suffix in (".json", ".safetensors", ".npz") or path.name == "model.bin":
-        raise ValueError(f"{path}: give the folder it is in; only OpenAI's .pt is a model alone")
+        raise ValueError(
+            f"{path}: give the folder that it is in; only OpenAI's .pt files are read alone"
+        )
     raw = load_torch_file(path)
     if not isinstance(raw, dict) or not {"dims", "model_state_dict"} <= raw.keys():
         raise ValueError(f"{path}: not OpenAI's format; expected `dims` and `model_state_dict`")
@@ -132,7 +134,7 @@ def _ctranslate2(path: Path) -> Weights:
 
 
 def _hugging_face(tensors: Tensors, source: str) -> State:
-    """transformers' names, with or without `model.`; the tied output must be tied."""
+    """transformers' names, with or without `model.`; the output must be tied to the input."""
     plain: Tensors = {}
     for name, tensor in tensors.items():
         if plain.setdefault(name.removeprefix("model."), tensor) is not tensor:
@@ -156,13 +158,14 @@ def _mlx_community(path: Path, config: Any, tensors: Tensors, source: str) -> We
         if name in state and state[name].ndim == 3:
             state[name] = state[name].permute(0, 2, 1)
     if "encoder.positional_embedding" not in state:
-        # mlx-whisper computes them too, so its checkpoints need not carry them.
-        state["encoder.positional_embedding"] = sinusoids(dims.n_audio_ctx, dims.n_audio_state)
-    found = _heads(None if heads is None else heads.tolist(), dims, Path(source))
+        # mlx-whisper computes them too, so its checkpoints may lack them.
+        positions = sinusoids(dims.n_audio_ctx, dims.n_audio_state)
+        state["encoder.positional_embedding"] = torch.from_numpy(positions)
+    stored_heads = _heads(None if heads is None else heads.tolist(), dims, Path(source))
     return Weights(
         dims=dims,
         state=state,
-        alignment_heads=_generation_heads(path, dims) if found is None else found,
+        alignment_heads=stored_heads or _generation_heads(path, dims),
         format="mlx-community",
         licence=stated_licence(path),
     )
@@ -180,8 +183,8 @@ def _dequantized(tensors: Tensors, config: Any, source: str) -> Tensors:
 
     plain = dict(tensors)
     for name in names:
-        own = settings.get(name, settings)
-        affine = isinstance(own, dict) and own.get("mode", "affine") == "affine"
+        layer = settings.get(name, settings)  # settings of one layer, or the general ones
+        affine = isinstance(layer, dict) and layer.get("mode", "affine") == "affine"
         if not affine or not {f"{name}.weight", f"{name}.biases"} <= plain.keys():
             raise ValueError(f"{source}: {name} is not quantized in MLX's affine mode")
         packed, scales, biases = (plain.pop(f"{name}.{leaf}") for leaf in _QUANTIZED)
@@ -190,16 +193,16 @@ def _dequantized(tensors: Tensors, config: Any, source: str) -> Tensors:
                 mx.array(packed.numpy()),
                 mx.array(scales.float().numpy()),
                 mx.array(biases.float().numpy()),
-                group_size=own["group_size"],
-                bits=own["bits"],
+                group_size=layer["group_size"],
+                bits=layer["bits"],
                 stream=mx.cpu,
             )
-            # Through numpy, which evaluates: MLX may report a shape that does not fit late.
+            # np.array evaluates here: MLX is lazy and would report a wrong shape later.
             plain[f"{name}.weight"] = torch.from_numpy(np.array(weight))
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
             raise ValueError(f"{source}: {name} cannot be dequantized ({error})") from None
     warnings.warn(
-        f"{source}: quantized to {settings.get('bits')} bits; what that lost stays lost",
+        f"{source}: quantized to {settings.get('bits')} bits; the lost precision is not recovered",
         SourceWarning,
         stacklevel=2,
     )
@@ -231,7 +234,9 @@ def _dimensions(config: dict[str, Any], folder: Path) -> Dimensions:
     if missing:
         raise ValueError(f"{source}: missing {listed(missing)}")
     if config.get("activation_function", "gelu") != "gelu" or config.get("scale_embedding"):
-        raise ValueError(f"{source}: not a plain Whisper (activation_function, scale_embedding)")
+        raise ValueError(
+            f"{source}: not a Whisper, which has activation_function gelu and scale_embedding false"
+        )
     raw = {field: config[key] for field, key in HF_DIMENSIONS.items()}
     return Dimensions.from_mapping(raw, source)
 
@@ -252,10 +257,10 @@ def _is_multilingual(folder: Path) -> bool | None:
 
 
 def _heads(raw: Any, dims: Dimensions, path: Path) -> Heads | None:
-    """Alignment heads, or None (with a warning) if they are another model's.
+    """Alignment heads, or None (with a warning) if they are those of another model.
 
-    Pruned models are often saved with the generation config of the model they came from;
-    word times then need the default heads, everything else is unaffected.
+    Pruned models are often saved with the generation config of the unpruned model. Word
+    timestamps then use the default heads; nothing else is affected.
     """
     if not raw:
         return None
@@ -275,9 +280,15 @@ def _heads(raw: Any, dims: Dimensions, path: Path) -> Heads | None:
 
 
 def stated_licence(folder: Path) -> str | None:
-    """The `license:` of the front matter of the source's model card."""
+    """The `license` in the metadata of the source's model card; None without a readable one."""
+    from huggingface_hub.repocard import metadata_load
+    from yaml import YAMLError
+
     card = folder / "README.md"
-    text = card.read_text(encoding="utf-8", errors="replace") if card.is_file() else ""
-    front = re.match(r"---\n(.*?)\n---", text, re.DOTALL)
-    found = re.search(r"^license:\s*([\w.-]+)\s*$", front[1], re.MULTILINE) if front else None
-    return found[1] if found else None
+    if not card.is_file():
+        return None
+    try:
+        licence = (metadata_load(card) or {}).get("license")
+    except (ValueError, YAMLError):  # the card is for people; a bad one must not stop an export
+        return None
+    return licence if isinstance(licence, str) else None

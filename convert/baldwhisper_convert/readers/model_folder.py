@@ -1,12 +1,11 @@
-"""Reads the folder that export writes back into canonical weights: its exact inverse.
+"""Reads a model folder that export wrote, as canonical weights: the exact inverse of export.
 
-Stages store every intermediate model as such a float32 folder, so nothing may be lost between
-two of them: names, layouts and types go back through the same tables that wrote them.
+Stages store every intermediate model as such a float32 folder, so names, layouts and types are
+converted back with the tables that wrote them, without loss.
 """
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import torch
@@ -24,20 +23,23 @@ from baldwhisper_convert.checkpoint.state import (
 )
 from baldwhisper_convert.checkpoint.vocabulary import Vocabulary, check_merges
 from baldwhisper_convert.readers.formats import Weights, stated_licence
-from baldwhisper_convert.readers.tokenizer import read_ranks
 from baldwhisper_convert.readers.weight_files import WeightFiles, load_tensors
-from baldwhisper_mlx.config import CONFIG_FILE, VOCABULARY_FILE, WEIGHTS_FILE, ModelConfig
+from baldwhisper_mlx.config import (
+    CONFIG_FILE,
+    MODEL_TYPE,
+    VOCABULARY_FILE,
+    WEIGHTS_FILE,
+    ModelConfig,
+)
+from baldwhisper_mlx.files import peek_json
+from baldwhisper_mlx.text.tokenizer import read_ranks
 
 _CANONICAL = {new: old for old, new in MLX_EXPORT.items() if new is not None}
 
 
 def is_model_folder(folder: Path) -> bool:
-    """Whether the `config.json` of a folder says that export made it."""
-    try:
-        config = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
-        return False
-    return isinstance(config, dict) and config.get("model_type") == "baldwhisper"
+    """Whether `config.json` says that this is a model folder of baldwhisper-mlx."""
+    return peek_json(folder / CONFIG_FILE).get("model_type") == MODEL_TYPE
 
 
 def read_model_folder(folder: Path) -> Weights:
@@ -63,7 +65,7 @@ def read_model_folder(folder: Path) -> Weights:
         state=_state(weights, config),
         alignment_heads=config.alignment_heads or None,
         is_multilingual=config.is_multilingual,
-        format="baldwhisper",
+        format=MODEL_TYPE,
         licence=stated_licence(folder),
         vocabulary=_vocabulary(ranks, config),
         audio_context=config.audio_context,
@@ -103,7 +105,7 @@ def _state(path: Path, config: ModelConfig) -> State:
         dense_rows=config.embedding_dense_rows,
     )
     check_state(state, canonical_shapes(_dimensions(config), form), source)
-    # Chunks of a fused projection are views; a stage may write to one and save another.
+    # Chunks of a fused projection are views of one tensor; a stage must be able to change each.
     return {name: tensor.clone() for name, tensor in state.items()}
 
 

@@ -1,4 +1,4 @@
-"""Reads a checkpoint of any format, from a path or the hub."""
+"""Reads a checkpoint of any format, from a path or the Hugging Face Hub."""
 
 from __future__ import annotations
 
@@ -19,9 +19,10 @@ def read_checkpoint(
 
     Args:
         source: a Hugging Face, CTranslate2 or mlx-community folder, an OpenAI `.pt` file, a
-            folder that export made, or a hub id. The local cache of the hub is asked first.
-        revision: branch, tag or commit, for a hub id.
-        tokenizer: path or hub id of the tokenizer, instead of the checkpoint's own if any.
+            folder that export made, or a Hub id, which is downloaded unless the local cache has
+            it.
+        revision: branch, tag or commit of a Hub id.
+        tokenizer: path or Hub id of another tokenizer than the checkpoint's.
 
     Raises:
         FileNotFoundError: nothing there; or no weights, or no tokenizer.
@@ -35,9 +36,9 @@ def read_checkpoint(
     path = hub.fetch(
         str(source),
         revision=revision,
-        allow=(*SIDECARS, *TOKENIZER_PATTERNS),
-        complete=_has_weights,
-        choose=lambda files: list(find_weights(files, str(source)).patterns),
+        patterns=(*SIDECARS, *TOKENIZER_PATTERNS),
+        is_complete=_has_weights,
+        more_patterns=lambda files: list(find_weights(files, str(source)).patterns),
     )
     weights = read_model_folder(path) if is_model_folder(path) else read_weights(path)
     folder = path if path.is_dir() else None
@@ -48,7 +49,7 @@ def read_checkpoint(
         vocabulary=vocabulary or find_vocabulary(folder, weights.dims.n_vocab, tokenizer),
         alignment_heads=weights.alignment_heads,
         is_multilingual=weights.is_multilingual,
-        # A folder of the hub's cache is named after its commit.
+        # A folder of the Hub's cache has the commit as its name.
         source=str(source) if Path(source).expanduser().exists() else f"{source}@{path.name}",
         format=weights.format,
         licence=weights.licence,
@@ -60,7 +61,6 @@ def read_checkpoint(
 def _has_weights(folder: Path) -> bool:
     try:
         names = [str(file.relative_to(folder)) for file in folder.iterdir()]
-        found = find_weights(names, str(folder))
-        return found.missing(folder) == []
+        return find_weights(names, str(folder)).missing(folder) == []
     except FileNotFoundError:
         return False

@@ -1,16 +1,12 @@
-"""Finds and reads the vocabulary of a checkpoint, in whichever form its tokenizer is kept.
+"""Finds and reads the vocabulary of a checkpoint, in any of the formats of tokenizers.
 
-Hugging Face folders carry it as tokenizer.json or as vocab.json with merges.txt, CTranslate2
-folders as tokenizer.json or a plain list, OpenAI as a tiktoken rank file inside its Python
-package, mlx-community folders not at all.
+Hugging Face folders have tokenizer.json, or vocab.json with merges.txt; CTranslate2 folders
+tokenizer.json or a list of tokens; openai-whisper has tiktoken rank files in its Python package;
+mlx-community folders have no tokenizer.
 """
 
 from __future__ import annotations
 
-import base64
-import binascii
-import importlib.util
-import json
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +17,9 @@ from baldwhisper_convert.checkpoint.vocabulary import (
     from_tokens,
 )
 from baldwhisper_convert.readers import hub
+from baldwhisper_mlx.files import read_json
+from baldwhisper_mlx.text.openai_vocabulary import ENGLISH_ONLY_SIZE, installed_rank_file
+from baldwhisper_mlx.text.tokenizer import read_ranks
 
 TOKENIZER_PATTERNS = (
     "tokenizer.json",
@@ -33,8 +32,7 @@ TOKENIZER_PATTERNS = (
     "*.tiktoken",
 )
 
-_PACKAGES = ("whisper", "mlx_whisper")
-_HUB_TOKENIZERS = {51864: "openai/whisper-base.en", 51866: "openai/whisper-large-v3"}
+_HUB_TOKENIZERS = {ENGLISH_ONLY_SIZE: "openai/whisper-base.en", 51866: "openai/whisper-large-v3"}
 
 
 def find_vocabulary(folder: Path | None, n_vocab: int, tokenizer: str | None = None) -> Vocabulary:
@@ -47,19 +45,19 @@ def find_vocabulary(folder: Path | None, n_vocab: int, tokenizer: str | None = N
 
     Raises:
         ValueError: unreadable, or of another size than `n_vocab`.
-        FileNotFoundError: there is none, and the places that usually have one fail too.
+        FileNotFoundError: there is none, and OpenAI's cannot be found either.
     """
     if tokenizer is not None:
-        path = hub.fetch(tokenizer, allow=TOKENIZER_PATTERNS)
+        path = _fetch(tokenizer)
         vocabulary = read_tokenizer(path, n_vocab)
         if vocabulary is None:
-            raise FileNotFoundError(f"{path}: no tokenizer in any known form there")
+            raise FileNotFoundError(f"{path}: has no tokenizer in a supported format")
         return _checked(vocabulary, n_vocab, path)
     if folder is not None:
         vocabulary = read_tokenizer(folder, n_vocab)
         if vocabulary is not None:
             return _checked(vocabulary, n_vocab, folder)
-    return _fallback(n_vocab)
+    return _openai_vocabulary(n_vocab)
 
 
 def read_tokenizer(path: Path, n_vocab: int) -> Vocabulary | None:
@@ -72,16 +70,18 @@ def read_tokenizer(path: Path, n_vocab: int) -> Vocabulary | None:
     Raises:
         ValueError: a file that cannot be read as what its name says; names the file.
     """
-    if path.is_file():
-        return _read_file(path, n_vocab)
+    file = path if path.is_file() else _tokenizer_file(path)
+    return None if file is None else _read_file(file, n_vocab)
+
+
+def _tokenizer_file(folder: Path) -> Path | None:
+    """The file of a folder to read the vocabulary from, in the order of preference."""
     names = ("tokenizer.json", "vocab.json", "vocabulary.json", "vocabulary.txt")
-    ranks = sorted(path.glob("*.tiktoken"))
+    ranks = sorted(folder.glob("*.tiktoken"))
     if len(ranks) > 1:
-        raise ValueError(f"{path}: several rank files; name one of them with --tokenizer")
-    for file in [*(path / name for name in names), *ranks]:
-        if file.is_file():
-            return _read_file(file, n_vocab)
-    return None
+        raise ValueError(f"{folder}: several rank files; name one of them with --tokenizer")
+    files = [*(folder / name for name in names), *ranks]
+    return next((file for file in files if file.is_file()), None)
 
 
 def _read_file(path: Path, n_vocab: int) -> Vocabulary:
@@ -92,7 +92,7 @@ def _read_file(path: Path, n_vocab: int) -> Vocabulary:
             return from_ranks(read_ranks(path), n_vocab)
         if path.suffix == ".txt":
             return _token_list(path.read_text(encoding="utf-8").removesuffix("\n").split("\n"))
-        raw = _json(path)
+        raw = read_json(path)
         return _token_list(raw) if isinstance(raw, list) else _tokenizer_json(raw)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         reason = error if isinstance(error, ValueError) else f"malformed ({error!r})"
@@ -100,7 +100,7 @@ def _read_file(path: Path, n_vocab: int) -> Vocabulary:
 
 
 def _tokenizer_json(raw: dict[str, Any]) -> Vocabulary:
-    """The `tokenizers` library's file, if it is GPT-2's byte-level BPE and nothing besides."""
+    """The file of the `tokenizers` library, which must be GPT-2's byte-level BPE."""
     model, before = raw["model"], raw.get("pre_tokenizer") or {}
     plain = (
         model.get("type", "BPE") == "BPE"
@@ -118,51 +118,31 @@ def _tokenizer_json(raw: dict[str, Any]) -> Vocabulary:
 
 
 def _vocab_and_merges(path: Path) -> Vocabulary:
-    """The slow tokenizer's files: vocab.json, merges.txt and the added tokens beside them."""
+    """The files of transformers' slow tokenizer: vocab.json, merges.txt and added tokens."""
     merges_file = path.with_name("merges.txt")
     if not merges_file.is_file():
-        raise ValueError("merges.txt is missing beside it")
+        raise ValueError("merges.txt is missing in the same folder")
     lines = merges_file.read_text(encoding="utf-8").split("\n")
     merges = [_pair(line) for line in lines if line and not line.startswith("#version")]
     added: dict[str, int] = {}
     config = path.with_name("tokenizer_config.json")
     if config.is_file():
-        decoder = _json(config).get("added_tokens_decoder", {})
+        decoder = read_json(config).get("added_tokens_decoder", {})
         added |= {token["content"]: int(i) for i, token in decoder.items()}
     extra = path.with_name("added_tokens.json")
     if extra.is_file():
-        added |= _json(extra)
-    return from_tokens(_json(path), added, merges)
+        added |= read_json(extra)
+    return from_tokens(read_json(path), added, merges)
 
 
 def _token_list(tokens: list[str]) -> Vocabulary:
-    """CTranslate2's list of tokens in the order of ids; special ones from end-of-text on."""
+    """CTranslate2's list of tokens in the order of ids; special ones begin with <|endoftext|>."""
     if END_OF_TEXT not in tokens:
         raise ValueError(f"not a Whisper vocabulary: no {END_OF_TEXT}")
     begin = tokens.index(END_OF_TEXT)
     mergeable = {token: i for i, token in enumerate(tokens[:begin])}
     added = {token: i for i, token in enumerate(tokens[begin:], begin)}
     return from_tokens(mergeable, added, None)
-
-
-def read_ranks(path: Path) -> dict[bytes, int]:
-    """Reads a tiktoken rank file: bytes of each token to its rank.
-
-    Raises:
-        ValueError: a line that is not `base64 rank`; names its number.
-    """
-    ranks: dict[bytes, int] = {}
-    for number, line in enumerate(path.read_bytes().split(b"\n"), 1):
-        if not line:
-            continue
-        try:
-            # Split at the last space: OpenAI's empty token leaves nothing before it.
-            encoded, rank = line.rsplit(b" ", 1)
-            token = base64.b64decode(encoded, validate=encoded != b"=")
-            ranks[token] = int(rank)
-        except (ValueError, binascii.Error):
-            raise ValueError(f"{path}: line {number} is not `base64 rank`") from None
-    return ranks
 
 
 def _pair(merge: Any) -> tuple[str, str]:
@@ -172,42 +152,42 @@ def _pair(merge: Any) -> tuple[str, str]:
     return parts[0], parts[1]
 
 
-def _json(path: Path) -> Any:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
-        raise ValueError(f"{path}: not valid JSON ({error})") from None
-
-
 def _checked(vocabulary: Vocabulary, n_vocab: int, path: Path) -> Vocabulary:
     if vocabulary.n_vocab != n_vocab:
         raise ValueError(
             f"{path}: this vocabulary has {vocabulary.n_vocab} tokens, timestamps included, "
-            f"but the model's embedding has {n_vocab} rows; use the model's own tokenizer"
+            f"but the model's embedding has {n_vocab} rows; name the model's tokenizer with "
+            "--tokenizer"
         )
     return vocabulary
 
 
-def _fallback(n_vocab: int) -> Vocabulary:
-    """OpenAI's vocabulary: from an installed package, else from the hub."""
-    name = "gpt2.tiktoken" if n_vocab == 51864 else "multilingual.tiktoken"
-    for package in _PACKAGES:
-        # find_spec, because importing either would load torch and numba, or MLX, for one file.
-        spec = importlib.util.find_spec(package)
-        for root in (spec.submodule_search_locations or []) if spec else []:
-            path = Path(root) / "assets" / name
-            if path.is_file():
-                return _checked(_read_file(path, n_vocab), n_vocab, path)
+def _openai_vocabulary(n_vocab: int) -> Vocabulary:
+    """OpenAI's vocabulary for this size: from an installed package, else from the Hub."""
+    installed = installed_rank_file(n_vocab)
+    if installed is not None:
+        return _checked(_read_file(installed, n_vocab), n_vocab, installed)
     model = _HUB_TOKENIZERS.get(n_vocab, "openai/whisper-base")
     try:
-        path = hub.fetch(model, allow=TOKENIZER_PATTERNS)
+        path = _fetch(model)
         vocabulary = read_tokenizer(path, n_vocab)
     except FileNotFoundError as error:
         raise FileNotFoundError(
-            "the checkpoint carries no tokenizer, neither openai-whisper nor mlx-whisper is "
-            f"installed to take one from, and {model} could not be had ({error}); name a "
+            "the checkpoint has no tokenizer, neither openai-whisper nor mlx-whisper is installed "
+            f"to take OpenAI's from, and {model} could not be downloaded ({error}); name a "
             "tokenizer with --tokenizer PATH_OR_HUB_ID"
         ) from None
     if vocabulary is None:
-        raise FileNotFoundError(f"{path}: no tokenizer there; name one with --tokenizer")
+        raise FileNotFoundError(f"{path}: has no tokenizer; name another one with --tokenizer")
     return _checked(vocabulary, n_vocab, path)
+
+
+def _fetch(source: str) -> Path:
+    return hub.fetch(source, patterns=TOKENIZER_PATTERNS, is_complete=_has_tokenizer)
+
+
+def _has_tokenizer(folder: Path) -> bool:
+    file = _tokenizer_file(folder)
+    return file is not None and (
+        file.name != "vocab.json" or file.with_name("merges.txt").is_file()
+    )

@@ -1,7 +1,7 @@
-"""Which files of a folder hold the weights, and the raw tensors in them.
+"""Finds the weight files of a folder and loads their tensors, whatever the model.
 
-Nothing here knows what a Whisper is. Files from elsewhere are untrusted: PyTorch files are
-read with `weights_only`, npz files without pickle, and shard names may not leave the folder.
+Files are not trusted: PyTorch files are read with `weights_only`, npz files without pickle, and
+shards must be in the folder.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from baldwhisper_convert.files import read_json
+from baldwhisper_mlx.files import read_json
 
 Tensors = dict[str, torch.Tensor]
 
-# In the order of preference: what needs no unpickling first, whole files before shards.
+# In the order of preference: formats without pickle first, single files before shards.
 _KINDS = {
     "model.safetensors": "safetensors",
     "model.safetensors.index.json": "safetensors",
@@ -36,14 +36,14 @@ _ADAPTERS = ("adapter_config.json", "adapter_model.safetensors", "adapter_model.
 
 @dataclass(frozen=True)
 class WeightFiles:
-    """The file that leads to a folder's weights, and how it is read."""
+    """The weights file of a folder, or the index of its shards, and its format."""
 
     name: str
     kind: str
 
     @property
     def patterns(self) -> tuple[str, ...]:
-        """File patterns that have to be fetched to have these weights."""
+        """Patterns of the files that contain these weights."""
         if not self.name.endswith(".index.json"):
             return (self.name,)
         stem, suffix = self.name.removesuffix(".index.json").split(".")
@@ -88,7 +88,7 @@ def find_weights(names: Collection[str], source: str) -> WeightFiles:
             f"{source}: a LoRA adapter, not a model; merge it into its base model "
             "(peft's merge_and_unload), save that, and export the result"
         )
-    raise FileNotFoundError(f"{source}: no weights there; looked for {', '.join(_KINDS)}")
+    raise FileNotFoundError(f"{source}: no weights; expected one of {', '.join(_KINDS)}")
 
 
 def load_tensors(files: WeightFiles, folder: Path) -> Tensors:
@@ -96,7 +96,7 @@ def load_tensors(files: WeightFiles, folder: Path) -> Tensors:
 
     Raises:
         FileNotFoundError: a shard is missing.
-        ValueError: a file is damaged or not what its name says, or shards overlap.
+        ValueError: a file is damaged or of another format than its name, or shards overlap.
     """
     missing = files.missing(folder)
     if missing:
@@ -107,7 +107,7 @@ def load_tensors(files: WeightFiles, folder: Path) -> Tensors:
         part = loaders[files.kind](path)
         twice = tensors.keys() & part.keys()
         if twice:
-            raise ValueError(f"{path}: {min(twice)} is in another shard too")
+            raise ValueError(f"{path}: {min(twice)} is also in another shard")
         tensors |= part
     return tensors
 

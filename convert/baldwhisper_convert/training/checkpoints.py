@@ -20,9 +20,9 @@ from typing import Any
 from accelerate import Accelerator
 from torch import Tensor
 
-from baldwhisper_convert.files import write_atomically
 from baldwhisper_convert.model.whisper import Whisper
 from baldwhisper_convert.training.ema import Average
+from baldwhisper_mlx.files import atomic_file, write_atomically
 
 BEST_FILE, FINAL_FILE, AVERAGE_FILE = "best.safetensors", "final.safetensors", "average.safetensors"
 PROGRESS_FILE, FINISHED_FILE = "progress.json", "finished.json"
@@ -101,9 +101,8 @@ class RunFolder:
 
     def save_best(self, model: Whisper) -> None:
         """Keeps the weights as the best so far."""
-        partial = self.path / f".{BEST_FILE}.partial"
-        _save(model.canonical_state(), partial)
-        os.replace(partial, self.path / BEST_FILE)
+        with atomic_file(self.path / BEST_FILE) as temporary:
+            _save(model.canonical_state(), temporary)
 
     def load_best(self, model: Whisper) -> None:
         """Gives the model the best weights."""

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from baldwhisper_convert.files import write_atomically
+from baldwhisper_mlx.files import atomic_file, write_atomically
 
 LOG_FILE, CURVES_FILE = "log.jsonl", "curves.png"
 
@@ -88,7 +88,8 @@ def plot_curves(log: Path, picture: Path) -> None:
         axes.grid(alpha=0.3)
         if axes.lines:
             axes.legend()
-    figure.savefig(picture, dpi=120)
+    with atomic_file(picture) as temporary:
+        figure.savefig(temporary, format="png", dpi=120)
 
 
 def _rounded(values: Mapping[str, Any]) -> dict[str, Any]:

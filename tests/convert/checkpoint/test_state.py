@@ -12,9 +12,9 @@ from baldwhisper_convert.checkpoint.state import (
     EmbeddingForm,
     canonical_shapes,
     check_state,
-    sinusoids,
 )
 from baldwhisper_mlx.config import default_alignment_heads
+from baldwhisper_mlx.model.positions import sinusoids
 from tests.support import tiny
 
 # name: mels, vocabulary, width, heads, encoder layers, decoder layers, million parameters
@@ -73,7 +73,8 @@ def test_shapes_of_every_size_agree_with_transformers(size: str) -> None:
 def test_sinusoids_agree_with_openai() -> None:
     from whisper.model import sinusoids as openai_sinusoids
 
-    torch.testing.assert_close(sinusoids(1500, 512), openai_sinusoids(1500, 512), atol=3e-4, rtol=0)
+    ours = torch.from_numpy(sinusoids(1500, 512))
+    torch.testing.assert_close(ours, openai_sinusoids(1500, 512), atol=3e-4, rtol=0)
 
 
 def test_default_alignment_heads_are_openais() -> None:
@@ -127,7 +128,7 @@ def test_only_plain_floating_point_types_are_weights(dtype: str) -> None:
         ({"mean": True, "dense_rows": 5}, EmbeddingForm(rank=8, mean=True, dense_rows=5)),
     ],
 )
-def test_the_form_of_a_factorized_embedding_is_read_off_the_state(
+def test_the_form_of_an_embedding_follows_from_the_state(
     options: dict[str, int | bool], form: EmbeddingForm
 ) -> None:
     dims = tiny.tiny_dims()

@@ -1,4 +1,4 @@
-"""Vocabularies: tiktoken must encode and decode as the source's own tokenizer does."""
+"""Vocabularies: tiktoken must encode and decode as the tokenizer of the source does."""
 
 from __future__ import annotations
 
@@ -197,7 +197,7 @@ def swap(merges: list[Any], i: int, j: int) -> None:
     ],
     ids=lambda value: "" if callable(value) else value,
 )
-def test_what_would_not_survive_is_refused(change: Any, match: str) -> None:
+def test_vocabularies_that_cannot_be_exported_are_refused(change: Any, match: str) -> None:
     given_parts = parts()
     change(given_parts)
     with pytest.raises(ValueError, match=match):
@@ -234,7 +234,7 @@ def test_bare_ranks_get_as_many_languages_as_fit(languages: int) -> None:
 @pytest.mark.parametrize("languages", [-1, 0, 101])
 def test_bare_ranks_of_another_size_are_refused(languages: int) -> None:
     ranks = tiny_vocabulary.tiny_vocabulary().ranks
-    with pytest.raises(ValueError, match=f"would make {languages} languages"):
+    with pytest.raises(ValueError, match=f"would leave {languages} language tokens"):
         from_ranks(ranks, len(ranks) + 8 + languages + 1501)
 
 

@@ -1,4 +1,4 @@
-"""`baldwhisper-convert`: options, one-line errors, a quick --help, interruption."""
+"""`baldwhisper-convert`: options, one-line errors, --help without torch, interruption."""
 
 from __future__ import annotations
 
@@ -21,10 +21,6 @@ ROOT = Path(__file__).parents[3]
 
 def run(*arguments: str | Path) -> Result:
     return CliRunner().invoke(main, [str(argument) for argument in arguments])
-
-
-def command(*arguments: str | Path) -> list[str]:
-    return [sys.executable, "-m", "baldwhisper_convert.cli.main", *map(str, arguments)]
 
 
 def environment() -> dict[str, str]:
@@ -57,11 +53,11 @@ def test_an_existing_destination_is_refused_before_the_source_is_read(tmp_path: 
 @pytest.mark.parametrize(
     ("source", "message"),
     [
-        ("nothing", "Error: nothing: no such file or folder, and not a hub id (owner/name)\n"),
-        (".", "Error: .: no weights there; looked for model.safetensors"),
+        ("nothing", "Error: nothing: no such file or folder, and not a Hub id (owner/name)\n"),
+        (".", "Error: .: no weights; expected one of model.safetensors"),
     ],
 )
-def test_errors_are_one_line_and_no_success(
+def test_errors_take_one_line_and_exit_with_1(
     source: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -82,7 +78,13 @@ def test_warnings_about_the_source_are_shown(hf_copy: Path, tmp_path: Path) -> N
 
 @pytest.mark.parametrize(
     "arguments",
-    [("export",), ("export", "a", "b", "--dtype", "int8"), ("nothing",), ("export", "a")],
+    [
+        ("export",),
+        ("export", "a", "b", "--dtype", "int8"),
+        ("nothing",),
+        ("export", "a"),
+        ("merge", "a", "b", "--keep", "0,x"),
+    ],
 )
 def test_wrong_usage(arguments: tuple[str, ...]) -> None:
     assert run(*arguments).exit_code == 2
@@ -96,6 +98,13 @@ def test_help_names_every_option() -> None:
     text = run("export", "--help").output
     for option in ("--dtype", "--revision", "--tokenizer", "--force", "--audio-context"):
         assert option in text
+
+
+def test_it_runs_as_a_module() -> None:
+    """torchrun and accelerate start modules."""
+    command = [sys.executable, "-m", "baldwhisper_convert.cli", "distill", "--help"]
+    run = subprocess.run(command, env=environment(), capture_output=True, text=True, check=True)
+    assert run.stdout.startswith("Usage: python -m baldwhisper_convert.cli distill [OPTIONS]")
 
 
 def test_help_loads_nothing_heavy() -> None:
@@ -122,7 +131,7 @@ def test_an_interrupted_export_leaves_nothing(
         # A test run that was started in the background hands on an ignored SIGINT.
         "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "from baldwhisper_convert.export import mlx\n"
-        "mlx._prove = lambda folder: (print('ready', flush=True), time.sleep(60))\n"
+        "mlx._verify_export = lambda folder: (print('ready', flush=True), time.sleep(60))\n"
         "main.main(sys.argv[1:])"
     )
     process = subprocess.Popen(

@@ -1,4 +1,4 @@
-"""Where an export goes: nothing in use is overwritten, nothing half is left."""
+"""Destinations of exports: what is replaced, and what remains after a failure."""
 
 from __future__ import annotations
 
@@ -34,9 +34,7 @@ def test_an_existing_model_is_refused(tmp_path: Path, reference: Checkpoint) -> 
     assert before == {path.name: path.stat().st_mtime_ns for path in folder.iterdir()}
 
 
-def test_force_replaces_a_model_and_nothing_of_it_stays(
-    tmp_path: Path, reference: Checkpoint
-) -> None:
+def test_force_replaces_a_model_completely(tmp_path: Path, reference: Checkpoint) -> None:
     folder = export_mlx(reference, tmp_path / "m")
     (folder / "extra").touch()
     export_mlx(reference, folder, dtype="float32", force=True)
@@ -78,10 +76,10 @@ def test_force_does_not_delete_its_own_source(tmp_path: Path, reference: Checkpo
         export_mlx(inside, folder, force=True)
 
 
-@pytest.mark.parametrize("stage", ["_write", "_prove"])
+@pytest.mark.parametrize("stage", ["_write", "_verify_export"])
 @pytest.mark.parametrize("error", [OSError(28, "No space left"), KeyboardInterrupt()])
 @pytest.mark.parametrize("existing", [True, False])
-def test_a_failure_leaves_everything_as_it_was(
+def test_a_failure_changes_nothing(
     stage: str,
     error: BaseException,
     existing: bool,
@@ -106,14 +104,14 @@ def test_a_failure_leaves_everything_as_it_was(
         assert names(tmp_path / "m") == FILES
 
 
-def test_a_failing_rename_brings_the_old_model_back(
+def test_a_failing_rename_restores_the_old_model(
     tmp_path: Path, reference: Checkpoint, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = export_mlx(reference, tmp_path / "m", dtype="bfloat16")
     rename = Path.rename
 
     def failing(self: Path, target: Path) -> Path:
-        if self.name.endswith(".partial"):
+        if self.name.endswith(".tmp"):
             raise OSError("rename failed")
         return rename(self, target)
 

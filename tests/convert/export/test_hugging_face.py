@@ -1,4 +1,4 @@
-"""The Hugging Face export: the same model for transformers, CTranslate2 and their tokenizers."""
+"""The Hugging Face export: transformers and CTranslate2 read the same model and tokenizer."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def test_what_is_written_is_read_back(pair: tuple[Checkpoint, Path]) -> None:
     assert read.state["decoder.token_embedding.weight"].equal(dense)
 
 
-def test_the_slow_tokenizers_files_say_the_same(folder: Path, tmp_path: Path) -> None:
+def test_the_slow_tokenizer_gives_the_same(folder: Path, tmp_path: Path) -> None:
     for name in ("vocab.json", "merges.txt", "tokenizer_config.json"):
         (tmp_path / name).write_bytes((folder / name).read_bytes())
     expected = tiny_vocabulary()
@@ -114,14 +114,14 @@ def untied(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 class TestUntied:
-    def test_the_output_is_a_matrix_of_its_own(self, untied: Path) -> None:
+    def test_the_output_has_a_separate_matrix(self, untied: Path) -> None:
         state = load_file(untied / "model.safetensors")
         first, second = dense_embedding(tiny_form("untied").state)
         assert state["model.decoder.embed_tokens.weight"].equal(first.half())
         assert state["proj_out.weight"].equal(second.half())
         assert json.loads((untied / "config.json").read_text())["tie_word_embeddings"] is False
 
-    def test_the_card_says_so(self, untied: Path) -> None:
+    def test_the_card_mentions_it(self, untied: Path) -> None:
         card = (untied / "README.md").read_text()
         assert "`tie_word_embeddings` is false" in card
         assert "whisper.cpp\ndoes not" in card
@@ -194,9 +194,7 @@ class TestGenerationConfig:
 
 
 class TestWriting:
-    def test_force_replaces_an_own_export_only(
-        self, folder: Path, tmp_path: Path, hf_copy: Path
-    ) -> None:
+    def test_force_replaces_exports_only(self, folder: Path, tmp_path: Path, hf_copy: Path) -> None:
         checkpoint = tiny_form("dense")
         own = export_hf(checkpoint, tmp_path / "m")
         with pytest.raises(FileExistsError, match="--force replaces it"):
@@ -214,7 +212,7 @@ class TestWriting:
 
         real = module.hf_config
         monkeypatch.setattr(module, "hf_config", broken)
-        with pytest.raises(ValueError, match="does not read back what was written: missing_keys"):
+        with pytest.raises(ValueError, match="does not load the export correctly: missing_keys"):
             export_hf(tiny_form("dense"), tmp_path / "m")
         assert list(tmp_path.iterdir()) == []
 

@@ -1,4 +1,4 @@
-"""Exporting: what is written, that it runs as the source does, and that nothing half remains."""
+"""The MLX export: its files, and that it gives the logits of the source."""
 
 from __future__ import annotations
 
@@ -13,10 +13,11 @@ import mlx.core as mx
 import numpy as np
 import pytest
 import torch
+from huggingface_hub import ModelCard
 from safetensors.torch import load_file
 
 from baldwhisper_convert.checkpoint.checkpoint import Checkpoint
-from baldwhisper_convert.export.mlx import export_mlx, mlx_tensors, model_config
+from baldwhisper_convert.export.mlx import export_mlx, mlx_tensors
 from baldwhisper_convert.readers.read import read_checkpoint
 from baldwhisper_mlx import load_model
 from baldwhisper_mlx.config import ModelConfig, default_alignment_heads
@@ -56,7 +57,7 @@ def test_the_exported_model_gives_the_sources_logits(exported: Path, hf_model: A
 def test_the_folder_is_complete(exported: Path, reference: Checkpoint) -> None:
     assert names(exported) == FILES
     config = ModelConfig.from_file(exported / "config.json")
-    assert config == model_config(reference, dtype="float32")
+    assert config == reference.model_config(dtype="float32")
     assert config.alignment_heads == tiny.ALIGNMENT_HEADS
     assert config.is_multilingual
     assert config.special_tokens == tiny_vocabulary.tiny_vocabulary().special_tokens
@@ -73,7 +74,7 @@ def test_others_may_read_the_files(exported: Path) -> None:
     assert stat.S_IMODE(exported.stat().st_mode) == 0o777 & ~mask
 
 
-def test_the_card_says_what_it_is(exported: Path, reference: Checkpoint) -> None:
+def test_the_card_describes_the_model(exported: Path, reference: Checkpoint) -> None:
     card = (exported / "README.md").read_text()
     parameters = sum(tensor.numel() for tensor in reference.state.values())
     for words in (
@@ -87,13 +88,17 @@ def test_the_card_says_what_it_is(exported: Path, reference: Checkpoint) -> None
     ):
         assert words in card
     assert "license:" not in card
+    assert "base_model:" not in card
     assert str(Path(reference.source).parent) not in card
 
 
 def test_a_stated_licence_is_repeated(tmp_path: Path, reference: Checkpoint) -> None:
     hub = replace(reference, licence="apache-2.0", source="some/model@abc", alignment_heads=None)
-    card = (export_mlx(hub, tmp_path / "m") / "README.md").read_text()
-    assert "\nlicense: apache-2.0\n---\n" in card
+    path = export_mlx(hub, tmp_path / "m") / "README.md"
+    metadata, card = ModelCard.load(path).data, path.read_text()
+    assert metadata.license == "apache-2.0"
+    assert metadata.base_model == "some/model"
+    assert metadata.tags == ["whisper", "baldwhisper", "mlx"]
     assert "states: apache-2.0." in card
     assert "Exported from `some/model@abc`" in card
     assert "the default: all of the last half of the decoder layers" in card

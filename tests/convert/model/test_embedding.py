@@ -1,4 +1,4 @@
-"""The tied embedding: the matrix it stands for, and gradients that flow to both of its uses."""
+"""The tied embedding: its dense equivalent, and gradients from both of its uses."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ ids = pytest.mark.parametrize("options", CHOICES, ids=lambda o: "-".join(k for k
 
 @torch.no_grad()
 @ids
-def test_is_the_matrix_it_stands_for(options: dict[str, Any]) -> None:
+def test_equals_the_dense_product(options: dict[str, Any]) -> None:
     state = state_of(options)
     embedding, (rows, columns) = loaded(state), ends(state)
     hidden = torch.randn(2, 3, 16, generator=torch.Generator().manual_seed(0))
@@ -114,7 +114,7 @@ def test_gradients_of_the_dense_matrix_flow_to_both_uses() -> None:
     torch.testing.assert_close(there + back, both)
 
 
-def test_factors_behind_dense_rows_learn_nothing() -> None:
+def test_factors_of_dense_rows_get_no_gradient() -> None:
     state = state_of({"dense_rows": 20})
     found = gradients(loaded(state), "input", "output")["factors"]
     dense = torch.zeros(DIMS.n_vocab, dtype=torch.bool)

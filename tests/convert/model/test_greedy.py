@@ -1,4 +1,4 @@
-"""Rules of greedy decoding against their naive twin; the loop's limits and its end.
+"""Rules of greedy decoding compared with a naive version; the limits and end of the loop.
 
 Whole outputs are compared with the runtime's in tests/parity/test_training_model_parity.py.
 """
@@ -116,7 +116,7 @@ def test_all_ended_stops_the_loop() -> None:
     ("timestamps", "towards_end", "chosen", "lengths", "left"),
     [(False, 0.02, [3, 4, 1, 6, 0], [1, 19, 1, 1, 20], 2), (True, 0.01, [3, 0, 4], [1, 20, 10], 1)],
 )
-def test_rows_that_ended_are_left_behind(
+def test_finished_rows_are_dropped_from_the_batch(
     timestamps: bool, towards_end: float, chosen: list[int], lengths: list[int], left: int
 ) -> None:
     """And the others are decoded as they are alone, over their own audio."""
@@ -134,7 +134,7 @@ def test_rows_that_ended_are_left_behind(
 
 
 @pytest.mark.parametrize("timestamps", [False, True])
-def test_masked_audio_is_not_heard(model: Whisper, timestamps: bool) -> None:
+def test_masked_audio_changes_nothing(model: Whisper, timestamps: bool) -> None:
     audio = states(2)
     alone = decode_greedy(model, audio[1:, :9], None, PROMPTS, timestamps=timestamps, max_tokens=30)
     audio[1, 9:] = 100.0

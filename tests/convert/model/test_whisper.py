@@ -1,4 +1,4 @@
-"""The training model: transformers' numbers, the canonical state, caches, masks and dropout."""
+"""The PyTorch model: parity with transformers, state, caches, masks and dropout."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def test_half_precision_becomes_float32() -> None:
 
 @torch.no_grad()
 @pytest.mark.parametrize("prefix", [1, 4])
-def test_step_by_step_is_all_at_once(model: Whisper, prefix: int) -> None:
+def test_cached_steps_equal_a_whole_pass(model: Whisper, prefix: int) -> None:
     tokens, audio = random_tokens(2, 9), randn(2, 20, 64)
     whole = model.decoder(tokens, audio)
     kv = model.decoder.project_audio(audio)
@@ -123,7 +123,7 @@ def test_padding_changes_nothing(dense: Whisper) -> None:
 
 
 @torch.no_grad()
-def test_the_encoder_does_not_hear_what_is_masked(dense: Whisper) -> None:
+def test_masked_positions_do_not_change_the_encoder(dense: Whisper) -> None:
     mel = randn(2, 80, 40)
     mask = length_mask(torch.tensor([20, 12]), 20)
     whole = dense.encoder(mel, mask)
@@ -136,7 +136,7 @@ def test_the_encoder_does_not_hear_what_is_masked(dense: Whisper) -> None:
 
 
 @torch.no_grad()
-def test_projected_audio_is_the_audio(dense: Whisper) -> None:
+def test_projected_and_plain_audio_give_the_same(dense: Whisper) -> None:
     tokens, audio = random_tokens(1, 4), randn(1, 10, 64)
     kv = dense.decoder.project_audio(audio)
     assert list(kv) == [0, 1]

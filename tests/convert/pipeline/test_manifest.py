@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,6 @@ import pytest
 import torch
 
 from baldwhisper_convert.checkpoint.checkpoint import fingerprint
-from baldwhisper_convert.files import write_atomically
 from baldwhisper_convert.pipeline.manifest import (
     MANIFEST_FILE,
     Manifest,
@@ -153,29 +151,6 @@ def test_fingerprint_knows_dense_ids() -> None:
     )
     assert first == second != third
     assert len(first) == 16
-
-
-def test_atomic_writing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = tmp_path / "a.json"
-    write_atomically(path, "naïve")
-    assert path.read_text(encoding="utf-8") == "naïve"
-
-    def fail(*_: object, **__: object) -> None:
-        raise OSError("disk full")
-
-    with monkeypatch.context() as patch:
-        patch.setattr(os, "replace", fail)
-        with pytest.raises(OSError, match="disk full"):
-            write_atomically(path, "new")
-    with monkeypatch.context() as patch:
-        patch.setattr(Path, "write_text", fail)
-        with pytest.raises(OSError, match="disk full"):
-            write_atomically(path, "new")
-    with pytest.raises(UnicodeEncodeError):
-        write_atomically(path, "half \ud800")
-    assert {p.name: p.read_text(encoding="utf-8") for p in tmp_path.iterdir()} == {
-        "a.json": "naïve"
-    }
 
 
 def test_manifests_hold_plain_values_only(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Every source format gives the same canonical state, proven against the models' own code."""
+"""Every source format gives the same canonical state, compared with the original models."""
 
 from __future__ import annotations
 
@@ -227,6 +227,10 @@ def test_alignment_heads_that_are_no_pairs(heads: Any, hf_copy: Path) -> None:
         ("---\nlanguage: en\nlicense: apache-2.0\n---\n# x", "apache-2.0"),
         ("---\nlanguage: en\n---\nlicense: mit", None),
         ("# no front matter\nlicense: mit", None),
+        ("---\r\nlicense: 'cc-by-4.0'\r\n---\r\n", "cc-by-4.0"),
+        ("---\nlicense: [mit, other]\n---\n", None),
+        ("---\nlicense: {mit\n---\n", None),
+        ("---\n- mit\n---\n", None),
     ],
 )
 def test_the_licence_is_the_source_cards(card: str, licence: str | None, hf_copy: Path) -> None:

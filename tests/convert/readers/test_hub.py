@@ -1,4 +1,4 @@
-"""Paths and hub ids, with a hub cache on disk and no network."""
+"""Paths and Hub ids, with a Hub cache on disk and a simulated network."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 
 class Network:
-    """Stands in for the hub: its repositories are folders, and every request is recorded."""
+    """A simulated Hub: its repositories are folders, and every request is recorded."""
 
     def __init__(self) -> None:
         self.requests: list[str] = []
@@ -104,13 +104,25 @@ def test_a_cache_with_the_config_only_is_completed(
     assert len(network.requests) == 2
 
 
+def test_a_cache_without_the_tokenizer_is_completed(
+    cache: Path, network: Network, hf_folder: Path, openai_pt: Path
+) -> None:
+    for name in ("config.json", "model.safetensors"):
+        shutil.copy(hf_folder / name, cached(cache, "some/tokenizer"))
+    network.repository = hf_folder
+    read_checkpoint(openai_pt, tokenizer="some/tokenizer")
+    assert network.requests == ["download some/tokenizer None"]
+
+
 def test_no_network_and_no_cache_is_one_clear_error(network: Network) -> None:
-    with pytest.raises(FileNotFoundError, match=r"^some/model: not in the .*\(no network\)$"):
+    with pytest.raises(FileNotFoundError, match=r"^some/model: the local cache .*\(no network\)$"):
         read_checkpoint("some/model")
 
 
 def test_no_network_for_a_tokenizer(network: Network, openai_pt: Path) -> None:
-    with pytest.raises(FileNotFoundError, match=r"^some/tokenizer: not in the .*\(no network\)$"):
+    with pytest.raises(
+        FileNotFoundError, match=r"^some/tokenizer: .* cache has no .*\(no network\)$"
+    ):
         read_checkpoint(openai_pt, tokenizer="some/tokenizer")
 
 
@@ -126,19 +138,20 @@ def test_an_adapter_on_the_hub(network: Network, tmp_path: Path) -> None:
 def test_what_is_neither_path_nor_id(source: str, network: Network, tmp_path: Path) -> None:
     if source == "":
         source = str(tmp_path / "none" / "there")
-    with pytest.raises(FileNotFoundError, match="no such file or folder, and not a hub id"):
+    with pytest.raises(FileNotFoundError, match="no such file or folder, and not a Hub id"):
         read_checkpoint(source)
     assert network.requests == []
 
 
 def test_a_revision_of_a_local_path_is_an_error(hf_folder: Path) -> None:
-    with pytest.raises(ValueError, match="--revision is for hub ids"):
+    with pytest.raises(ValueError, match="--revision is for Hub ids"):
         read_checkpoint(hf_folder, revision="main")
 
 
-def test_a_folder_named_like_an_id_wins(
+def test_a_folder_takes_precedence_over_a_hub_id(
     tmp_path: Path, hf_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shutil.copytree(hf_folder, tmp_path / "openai" / "whisper-base")
     monkeypatch.chdir(tmp_path)
-    assert hub.fetch("openai/whisper-base", allow=()) == Path("openai/whisper-base")
+    path = hub.fetch("openai/whisper-base", patterns=(), is_complete=lambda _: False)
+    assert path == Path("openai/whisper-base")

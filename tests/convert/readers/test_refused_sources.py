@@ -1,4 +1,4 @@
-"""Sources that are not a whole Whisper: each error says which file, and what to do."""
+"""Sources that are damaged or not a Whisper: the error names the file."""
 
 from __future__ import annotations
 
@@ -34,10 +34,10 @@ def test_incomplete_config(key: str, hf_copy: Path) -> None:
 @pytest.mark.parametrize("change", [{"activation_function": "relu"}, {"scale_embedding": True}])
 def test_another_architecture(change: dict[str, Any], hf_copy: Path) -> None:
     tiny.edit_json(hf_copy / "config.json", **change)
-    fails(hf_copy, "not a plain Whisper")
+    fails(hf_copy, "not a Whisper, which has activation_function")
 
 
-def test_config_that_is_no_json(hf_copy: Path) -> None:
+def test_a_config_that_is_not_json(hf_copy: Path) -> None:
     (hf_copy / "config.json").write_text("{")
     fails(hf_copy, r"config\.json: not valid JSON")
 
@@ -48,7 +48,7 @@ def test_config_missing(hf_copy: Path) -> None:
 
 
 def test_empty_folder(tmp_path: Path) -> None:
-    fails(tmp_path, "no weights there; looked for model.safetensors", FileNotFoundError)
+    fails(tmp_path, "no weights; expected one of model.safetensors", FileNotFoundError)
 
 
 @pytest.mark.parametrize("name", ["adapter_config.json", "adapter_model.safetensors"])
@@ -153,14 +153,14 @@ def test_a_pt_file_of_something_else(raw: Any, match: str, tmp_path: Path) -> No
     fails(tmp_path / "model.pt", rf"model\.pt: .*{match}")
 
 
-def test_a_bin_that_is_no_state_dict(hf_copy: Path) -> None:
+def test_a_bin_without_a_state_dict(hf_copy: Path) -> None:
     (hf_copy / "model.safetensors").unlink()
     torch.save({"model": {"a": torch.zeros(1)}}, hf_copy / "pytorch_model.bin")
     fails(hf_copy, "expected a dictionary of tensors")
 
 
 def test_a_single_file_that_needs_its_folder(hf_folder: Path) -> None:
-    fails(hf_folder / "model.safetensors", "give the folder it is in")
+    fails(hf_folder / "model.safetensors", "give the folder that it is in")
 
 
 def test_a_missing_shard(hf_copy: Path) -> None:
@@ -188,7 +188,7 @@ def test_a_tensor_in_two_shards(hf_copy: Path) -> None:
     tiny.as_pytorch(hf_copy, 2)
     twin = torch.load(hf_copy / "pytorch_model-00001-of-00002.bin")
     torch.save(twin, hf_copy / "pytorch_model-00002-of-00002.bin")
-    fails(hf_copy, "is in another shard too")
+    fails(hf_copy, "is also in another shard")
 
 
 def test_unknown_key_in_an_mlx_config(tmp_path: Path, reference: Checkpoint) -> None:

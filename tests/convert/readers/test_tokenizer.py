@@ -1,4 +1,4 @@
-"""Finding a checkpoint's vocabulary in every form a tokenizer is kept in."""
+"""Finding a checkpoint's vocabulary in every tokenizer format."""
 
 from __future__ import annotations
 
@@ -10,8 +10,10 @@ from typing import Any
 
 import pytest
 
-from baldwhisper_convert.readers import hub, tokenizer
-from baldwhisper_convert.readers.tokenizer import find_vocabulary, read_ranks, read_tokenizer
+from baldwhisper_convert.readers import hub
+from baldwhisper_convert.readers.tokenizer import find_vocabulary, read_tokenizer
+from baldwhisper_mlx.text import openai_vocabulary
+from baldwhisper_mlx.text.tokenizer import read_ranks
 from tests.support import tiny_vocabulary
 
 N_VOCAB = tiny_vocabulary.tiny_vocabulary().n_vocab
@@ -74,7 +76,7 @@ def test_merges_may_be_strings(tmp_path: Path) -> None:
     assert find_vocabulary(tmp_path, N_VOCAB) == tiny_vocabulary.tiny_vocabulary()
 
 
-def test_the_named_tokenizer_wins_over_the_folders_own(tmp_path: Path) -> None:
+def test_a_named_tokenizer_replaces_that_of_the_folder(tmp_path: Path) -> None:
     (tmp_path / "tokenizer.json").write_text("{}")
     other = tmp_path / "other"
     other.mkdir()
@@ -97,13 +99,13 @@ def test_another_size_is_an_error_that_gives_both(name: str, tmp_path: Path) -> 
         ("tokenizer.json", '{"model": {"type": "Unigram"}}', "not GPT-2's byte-level BPE"),
         ("tokenizer.json", '{"model": []}', "malformed"),
         ("tokenizer.json", "1", "malformed"),
-        ("vocab.json", "{}", r"merges\.txt is missing beside it"),
+        ("vocab.json", "{}", r"merges\.txt is missing in the same"),
         ("vocabulary.txt", "a\nb\n", r"no <\|endoftext\|>"),
         ("vocabulary.json", "[1, 2]", r"no <\|endoftext\|>"),
         ("x.tiktoken", "YQ== 0\nYg== x\n", "line 2 is not `base64 rank`"),
         ("x.tiktoken", "?? 0\n", "line 1 is not `base64 rank`"),
         ("x.tiktoken", "YQ==\n", "line 1 is not `base64 rank`"),
-        ("x.tiktoken", "YQ== 0\n", "do not fit a model of 2014"),
+        ("x.tiktoken", "YQ== 0\n", "n_vocab 2014 is not that of an OpenAI"),
     ],
 )
 def test_damaged_files_are_named(name: str, content: str, match: str, tmp_path: Path) -> None:
@@ -125,7 +127,7 @@ def test_damaged_files_are_named(name: str, content: str, match: str, tmp_path: 
     ],
     ids=str,
 )
-def test_tokenizers_that_tiktoken_would_not_follow_are_refused(
+def test_tokenizers_that_tiktoken_cannot_reproduce_are_refused(
     change: dict[str, Any], tmp_path: Path
 ) -> None:
     path = tiny_vocabulary.tiny_tokenizer_json(tmp_path)
@@ -142,7 +144,7 @@ def test_several_rank_files_are_ambiguous(tmp_path: Path) -> None:
 
 
 def test_a_named_folder_without_tokenizer(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match="no tokenizer in any known form there"):
+    with pytest.raises(FileNotFoundError, match="has no tokenizer in a supported format"):
         find_vocabulary(None, N_VOCAB, str(tmp_path))
 
 
@@ -151,7 +153,7 @@ def test_rank_files_are_read_back(tmp_path: Path) -> None:
 
 
 class TestWithoutAnyTokenizer:
-    """OpenAI and mlx-community checkpoints: the vocabulary is OpenAI's, if it is to be had."""
+    """OpenAI and mlx-community checkpoints: the vocabulary is OpenAI's, if it can be found."""
 
     @pytest.mark.parametrize(
         ("n_vocab", "mergeable", "languages"),
@@ -166,7 +168,7 @@ class TestWithoutAnyTokenizer:
         package: str,
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:
-        monkeypatch.setattr(tokenizer, "_PACKAGES", (package,))
+        monkeypatch.setattr(openai_vocabulary, "PACKAGES", (package,))
         vocabulary = find_vocabulary(None, n_vocab)
         assert len(vocabulary.ranks) == mergeable
         assert len(vocabulary.special_tokens) == 8 + languages
@@ -194,7 +196,7 @@ class TestWithoutAnyTokenizer:
         def unreachable(source: str, **_: Any) -> Path:
             raise FileNotFoundError(f"{source}: no network")
 
-        monkeypatch.setattr(tokenizer, "_PACKAGES", ("no_such_package",))
+        monkeypatch.setattr(openai_vocabulary, "PACKAGES", ("no_such_package",))
         monkeypatch.setattr(hub, "fetch", unreachable)
         with pytest.raises(FileNotFoundError) as error:
             find_vocabulary(None, 51864)
@@ -218,7 +220,7 @@ class TestWithoutAnyTokenizer:
             asked.append(source)
             return tmp_path
 
-        monkeypatch.setattr(tokenizer, "_PACKAGES", ())
+        monkeypatch.setattr(openai_vocabulary, "PACKAGES", ())
         monkeypatch.setattr(hub, "fetch", fetch)
         tiny_vocabulary.tiny_tokenizer_json(tmp_path)
         with pytest.raises(ValueError, match=f"has {n_vocab} rows"):
@@ -227,7 +229,7 @@ class TestWithoutAnyTokenizer:
 
     def test_a_package_is_not_imported_for_it(self, monkeypatch: pytest.MonkeyPatch) -> None:
         spec = SimpleNamespace(submodule_search_locations=None)
-        monkeypatch.setattr(tokenizer.importlib.util, "find_spec", lambda _: spec)
+        monkeypatch.setattr(importlib.util, "find_spec", lambda _: spec)
         monkeypatch.setattr(hub, "fetch", lambda *_, **__: Path("/nonexistent"))
         with pytest.raises(FileNotFoundError):
             find_vocabulary(None, 51865)

@@ -118,7 +118,10 @@ def test_curves_show_every_loss_and_result(
     figure = pytest.importorskip("matplotlib.figure")
     installed.add("matplotlib")
     drawn: list[Any] = []
-    monkeypatch.setattr(figure.Figure, "savefig", lambda self, *_, **__: drawn.append(self))
+    save = figure.Figure.savefig
+    monkeypatch.setattr(
+        figure.Figure, "savefig", lambda self, *a, **k: (drawn.append(self), save(self, *a, **k))
+    )
     log = write_steps(tmp_path, 1, 3, lr=0.1, agreement=0.5, seconds=1.0)
     log.write(step=3, dev={"wer": 0.3, "score": 0.3})
     log.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +14,7 @@ import pytest
 from mlx.utils import tree_flatten
 
 import baldwhisper_mlx
+from baldwhisper_mlx.checkpoint.files import MODEL_FILES, find_model
 from baldwhisper_mlx.checkpoint.load import CACHE_LIMIT, load_model
 from baldwhisper_mlx.ops import blas
 from tests.runtime.conftest import tiny_config, tone, write_model
@@ -78,6 +80,32 @@ def test_hub_ids_ask_the_cache_first(
         [True] if cached else [True, False]
     )
     assert all(call["revision"] == "abc" for call in hub.calls)
+
+
+@pytest.mark.parametrize("missing", MODEL_FILES)
+def test_incomplete_copies_in_the_cache_are_completed(
+    model_folder: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, missing: str
+) -> None:
+    part = shutil.copytree(model_folder, tmp_path / "part")
+    (part / missing).unlink()
+
+    def download(name: str, **options: Any) -> str:
+        return str(part if options.get("local_files_only") else model_folder)
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", download)
+    assert load_model("owner/model").path == model_folder
+
+
+def test_mlx_whisper_copies_in_the_cache_are_complete(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "config.json").touch()
+    hub = Hub(tmp_path, cached=True)
+    monkeypatch.setattr("huggingface_hub.snapshot_download", hub)
+    find_model("owner/model")
+    (tmp_path / "weights.npz").touch()
+    find_model("owner/model")
+    assert [call.get("local_files_only", False) for call in hub.calls] == [True, False, True]
 
 
 def test_no_hub_and_no_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

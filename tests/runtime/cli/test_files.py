@@ -117,7 +117,7 @@ def test_files_are_utf8_with_ordinary_permissions(tmp_path: Path) -> None:
 def test_what_appeared_in_the_meantime_is_kept(tmp_path: Path) -> None:
     path = tmp_path / "a.txt"
     path.write_text("theirs")
-    with pytest.raises(FileExistsError, match=r"a\.txt: appeared"):
+    with pytest.raises(FileExistsError, match=r"a\.txt: created by another program"):
         write_files({path: "ours"}, force=False)
     assert path.read_text() == "theirs"
     write_files({path: "ours"}, force=True)

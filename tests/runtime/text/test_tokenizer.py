@@ -84,9 +84,16 @@ def test_overlapping_ids() -> None:
 
 def test_rank_files(tmp_path: Path) -> None:
     path = tmp_path / "v.tiktoken"
-    path.write_bytes(base64.b64encode(b"\xc3") + b" 5\n= 6\n\n".replace(b"\n\n", b"\n"))
+    path.write_bytes(base64.b64encode(b"\xc3") + b" 5\n= 6\n")
     assert read_ranks(path) == {b"\xc3": 5, b"": 6}
-    for bad in (b"YQ==\n", b"!!! 3\n", b"YQ== x\n", b"\x00\x01\n"):
+    for bad in (b"YQ==\n", b"!!! 3\n", b"YQ== x\n", b"\x00\x01\n", b"YQ== 2\n", b"YQ==  2 3\n"):
         path.write_bytes(b"YQ== 1\n" + bad)
         with pytest.raises(ValueError, match=r"v\.tiktoken: line 2"):
             read_ranks(path)
+
+
+@pytest.mark.parametrize("blank", [b"\n", b"\r\n", b" \n"])
+def test_empty_lines_of_rank_files_are_ignored(tmp_path: Path, blank: bytes) -> None:
+    path = tmp_path / "v.tiktoken"
+    path.write_bytes(blank + b"YQ== 0\n" + blank + b"Yg== 1\r\n" + b" 2\n" + blank)
+    assert read_ranks(path) == {b"a": 0, b"b": 1, b"": 2}

@@ -1,0 +1,119 @@
+"""Atomic files and folders, and reading JSON."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from baldwhisper_mlx.files import (
+    atomic_file,
+    atomic_folder,
+    peek_json,
+    read_json,
+    write_atomically,
+)
+
+
+def test_atomic_writing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "a.json"
+    write_atomically(path, "naïve")
+    assert path.read_text(encoding="utf-8") == "naïve"
+
+    def fail(*_: object, **__: object) -> None:
+        raise OSError("disk full")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", fail)
+        with pytest.raises(OSError, match="disk full"):
+            write_atomically(path, "new")
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "write_bytes", fail)
+        with pytest.raises(OSError, match="disk full"):
+            write_atomically(path, "new")
+    with pytest.raises(UnicodeEncodeError):
+        write_atomically(path, "half \ud800")
+    assert {p.name: p.read_text(encoding="utf-8") for p in tmp_path.iterdir()} == {
+        "a.json": "naïve"
+    }
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), OSError(28, "No space left on device")])
+def test_a_failing_block_changes_nothing(tmp_path: Path, error: BaseException) -> None:
+    path = tmp_path / "weights.bin"
+    path.write_bytes(b"old")
+
+    def interrupted() -> None:
+        with atomic_file(path) as temporary:
+            temporary.write_bytes(b"half")
+            assert temporary.parent == tmp_path
+            raise error
+
+    with pytest.raises(type(error)):
+        interrupted()
+    assert path.read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_overwriting_can_be_refused(tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+    with atomic_file(path, overwrite=False) as temporary:
+        temporary.write_text("first")
+    with (
+        pytest.raises(FileExistsError, match=r"a\.txt: created by another"),
+        atomic_file(path, overwrite=False) as temporary,
+    ):
+        temporary.write_text("second")
+    assert path.read_text() == "first"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_folders_are_replaced_completely(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "model"
+    for name in ("first", "second"):
+        with atomic_folder(path) as temporary:
+            (temporary / name).touch()
+        assert os.listdir(path) == [name]
+    assert os.listdir(path.parent) == ["model"]
+    ordinary = tmp_path / "ordinary"
+    ordinary.mkdir()
+    assert path.stat().st_mode == ordinary.stat().st_mode
+
+
+@pytest.mark.parametrize("existing", [True, False])
+def test_a_failing_folder_changes_nothing(tmp_path: Path, existing: bool) -> None:
+    path = tmp_path / "model"
+    if existing:
+        path.mkdir()
+        (path / "old").touch()
+
+    def interrupted() -> None:
+        with atomic_folder(path) as temporary:
+            (temporary / "new").touch()
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert os.listdir(tmp_path) == (["model"] if existing else [])
+    assert not existing or os.listdir(path) == ["old"]
+
+
+@pytest.mark.parametrize("content", [b"{", b"\xff", b"[" * 100_000])
+def test_json_that_cannot_be_read(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "a.json"
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=r"a\.json: not valid JSON"):
+        read_json(path)
+    assert peek_json(path) == {}
+
+
+def test_json(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    with pytest.raises(FileNotFoundError, match=r"a\.json: missing"):
+        read_json(path)
+    assert peek_json(path) == {}
+    path.write_text('["a"]')
+    assert (read_json(path), peek_json(path)) == (["a"], {})
+    path.write_text('{"a": 1}')
+    assert read_json(path) == peek_json(path) == {"a": 1}
