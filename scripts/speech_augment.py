@@ -64,7 +64,7 @@ def make_noise(kind: str, count: int, clips: list[Audio], rng: np.random.Generat
     if kind == "white":
         return rng.standard_normal(count).astype(np.float32)
     if kind == "pink":
-        return pink_noise(count, rng)
+        return pink_noise(count, rng).astype(np.float32)
     if kind == "babble":
         return babble(count, clips, rng)
     if kind == "hum":

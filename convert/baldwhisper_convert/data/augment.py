@@ -74,11 +74,16 @@ def convolve(audio: Audio, response: Audio) -> Audio:
     return convolved
 
 
-def pink_noise(count: int, rng: np.random.Generator) -> Audio:
-    """Gaussian noise whose power falls as 1/f (white noise divided by sqrt(f) in frequency)."""
+def pink_noise(
+    count: int, rng: np.random.Generator
+) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
+    """Gaussian noise (count,) whose power falls with frequency as 1/f.
+
+    White noise divided by sqrt(f) in the frequency domain; its level is arbitrary.
+    """
     spectrum = np.fft.rfft(rng.standard_normal(count))
     spectrum /= np.sqrt(np.maximum(np.arange(len(spectrum)), 1.0))
-    return np.fft.irfft(spectrum, count).astype(np.float32)
+    return np.fft.irfft(spectrum, count)
 
 
 def add_noise(audio: Audio, noise: Audio, snr_db: float) -> Audio:

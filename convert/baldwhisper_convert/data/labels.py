@@ -11,8 +11,9 @@ from baldwhisper_convert.data.prepared import PreparedWindow
 from baldwhisper_convert.data.windows import Planned, Sound
 from baldwhisper_convert.data.word_errors import words_wrong
 from baldwhisper_convert.model.greedy import decode_greedy
-from baldwhisper_convert.model.prompts import TIMESTAMP_STEP, Prompts
+from baldwhisper_convert.model.prompts import Prompts
 from baldwhisper_convert.model.whisper import Whisper
+from baldwhisper_mlx.config import TIME_PRECISION
 
 _ROOM = 8
 """Tokens of the context that a label leaves for the start and the end."""
@@ -119,7 +120,7 @@ class TeacherLabels(Labeller):
         if heard is None:
             return None
         return [
-            self.prompts.timestamp((token - begin) * TIMESTAMP_STEP / sound.speed)
+            self.prompts.timestamp((token - begin) * TIME_PRECISION / sound.speed)
             if token >= begin
             else token
             for token in heard

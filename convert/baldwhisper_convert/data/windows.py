@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from baldwhisper_convert.data.augment import pink_noise
 from baldwhisper_convert.data.utterances import Utterance
 from baldwhisper_mlx.audio.buffer import Samples
 from baldwhisper_mlx.config import FRAMES_PER_POSITION, HOP_LENGTH, SAMPLE_RATE
@@ -145,7 +146,7 @@ def join(window: Window, parts: Sequence[Samples]) -> Samples:
 def silence(seed: int) -> Samples:
     """30 s without speech: digital silence, white or pink noise, or a mains hum.
 
-    Levels are -80 to -25 dBFS. Pink noise has a power that falls with frequency as 1/f.
+    The level of the noises is drawn from -80 to -25 dBFS.
     """
     rng = np.random.default_rng(seed)
     n = round(WINDOW_SECONDS * SAMPLE_RATE)
@@ -157,11 +158,7 @@ def silence(seed: int) -> Samples:
         base = rng.uniform(49, 61)
         sound = sum(np.sin(2 * np.pi * base * k * time) / k for k in (1, 2, 3, 5))
     else:
-        sound = rng.standard_normal(n)
-        if kind == "pink":
-            spectrum = np.fft.rfft(sound)
-            spectrum[1:] /= np.sqrt(np.arange(1, len(spectrum)))
-            sound = np.fft.irfft(spectrum, n)
+        sound = pink_noise(n, rng) if kind == "pink" else rng.standard_normal(n)
     level = 10 ** (rng.uniform(-80, -25) / 20)
     return np.asarray(sound / np.sqrt(np.mean(np.square(sound))) * level, dtype=np.float32)
 
