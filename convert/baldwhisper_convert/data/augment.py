@@ -1,7 +1,7 @@
-"""Makes speech sound like other recordings of it: speed, rooms, noise, level.
+"""Augments speech: speed, reverberation, noise, level.
 
-Plain formulas over float32 samples at 16 kHz. The order is that of a recording: the speaker's
-speed, the room, the noise beside the microphone, then its gain.
+Plain formulas over float32 samples at 16 kHz, applied in the order of a recording: the speaker's
+speed, the room, the noise near the microphone, then the gain.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ Audio = Samples
 """Mono samples (N,) float32 at 16 kHz."""
 
 PEAK = 0.99
-"""Largest magnitude that a level may bring."""
+"""Largest magnitude that `set_level` scales to."""
 
 
 def rms_dbfs(audio: Audio) -> float:
@@ -32,12 +32,12 @@ def set_level(audio: Audio, dbfs: float) -> Audio:
     gain = 10.0 ** ((dbfs - rms_dbfs(audio)) / 20.0) if np.any(audio) else 1.0
     peak = float(np.max(np.abs(audio), initial=0.0))
     gain = min(gain, PEAK / peak if peak else gain)
-    # float32 would overflow at the gain of a recording of almost nothing.
+    # The gain of an almost silent recording would overflow float32.
     return np.multiply(audio, gain, dtype=np.float64).astype(np.float32)
 
 
 def change_speed(audio: Audio, speed: float) -> Audio:
-    """Plays `speed` times as fast by resampling, so the pitch moves with it.
+    """Plays `speed` times as fast by resampling, which shifts the pitch too.
 
     The result has len(audio) / speed samples, up to rounding.
     """
@@ -45,14 +45,14 @@ def change_speed(audio: Audio, speed: float) -> Audio:
 
 
 def impulse_response(t60: float, wet_db: float, rng: np.random.Generator) -> Audio:
-    """A synthetic room: the direct sound and exponentially decaying noise.
+    """The impulse response of a synthetic room: direct sound and exponentially decaying noise.
 
-    h[n] = delta[n] + g w[n] 10^(-3 n / (t60 rate)) from 3 ms on, with w white Gaussian noise; the
-    energy of the tail is then 60 dB down at t60 (Sabine's definition), where the response ends.
+    h[n] = delta[n] + g w[n] 10^(-3 n / (t60 rate)) from 3 ms on, with w white Gaussian noise. The
+    tail is 60 dB down at t60 (Sabine's definition of reverberation time), where it is cut off.
 
     Args:
         t60: reverberation time in seconds.
-        wet_db: energy of the tail against the direct sound, in dB.
+        wet_db: energy of the tail relative to the direct sound, in dB.
         rng: source of the noise.
 
     Returns:
@@ -97,14 +97,14 @@ def add_noise(audio: Audio, noise: Audio, snr_db: float) -> Audio:
 
 @dataclass(frozen=True, kw_only=True)
 class Augmentation:
-    """What may happen to a window.
+    """Probabilities and ranges of the augmentation of a window.
 
     Raises:
-        ValueError: a probability that is none, or a range out of order.
+        ValueError: a probability outside 0 to 1, or a range whose ends are out of order.
     """
 
     speed: float = 0.5
-    """Probability of playing it faster (and higher), by up to `fastest`."""
+    """Probability of playing it faster, up to `fastest` times as fast."""
     fastest: float = 1.12
     room: float = 0.3
     """Probability of a room of 0.15 to 0.6 s reverberation time."""
@@ -132,7 +132,7 @@ def augment(audio: Audio, settings: Augmentation, rng: np.random.Generator) -> t
     """Draws and applies one augmentation.
 
     Returns:
-        The samples, no longer than they were, and the speed they were played at.
+        The samples, no longer than before, and the speed.
     """
     speed = 1.0
     if rng.random() < settings.speed:

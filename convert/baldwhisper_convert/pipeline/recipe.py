@@ -16,7 +16,7 @@ from baldwhisper_convert.compression.factorize import FactorizeSettings
 from baldwhisper_convert.compression.merge import MergeSettings
 from baldwhisper_convert.data.augment import Augmentation
 from baldwhisper_convert.data.prepare import Context, Features, Labels, PrepareSettings
-from baldwhisper_convert.data.speech import parts
+from baldwhisper_convert.data.speech import parse_shares
 from baldwhisper_convert.data.windows import WindowSettings
 from baldwhisper_convert.pipeline.settings import build
 from baldwhisper_convert.training.objectives import LossSettings
@@ -95,7 +95,7 @@ class StageRecipe:
             raise ValueError(f"the stage {self.stage} needs data")
         if self.texts and self.stage != "factorize":
             raise ValueError(f"the stage {self.stage} does not use texts")
-        parts(self.data)
+        parse_shares(self.data)
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -136,7 +136,9 @@ class Recipe:
         if not self.stages:
             raise ValueError("a recipe needs at least one stage")
         for number, stage in enumerate(self.stages, start=1):
-            names = [name for name, _ in parts(stage.data)] + ([stage.dev] if stage.dev else [])
+            names = [name for name, _ in parse_shares(stage.data)] + (
+                [stage.dev] if stage.dev else []
+            )
             for name in names:
                 if name not in self.data:
                     raise ValueError(f"stage {number} uses the data {name!r}, which is not there")

@@ -14,7 +14,7 @@ from typing import Any
 from baldwhisper_convert.checkpoint.checkpoint import Checkpoint, fingerprint
 from baldwhisper_convert.data.prepare import prepare
 from baldwhisper_convert.data.prepared import Choice, Prepared
-from baldwhisper_convert.data.speech import Speech, parts
+from baldwhisper_convert.data.speech import Speech, parse_shares
 from baldwhisper_convert.data.texts import text_fingerprint
 from baldwhisper_convert.data.utterances import BadRows, read_utterances
 from baldwhisper_convert.pipeline.manifest import read_manifest, teacher_layers
@@ -107,10 +107,10 @@ class Pipeline:
         """Data of a stage, prepared if it is not yet; None if the stage names none."""
         if not names:
             return None
-        prepared = [(self._prepared(name, teacher), share) for name, share in parts(names)]
+        prepared = [(self._prepared(name, teacher), share) for name, share in parse_shares(names)]
         fingerprints = {
             name: data.fingerprint
-            for (name, _), (data, _) in zip(parts(names), prepared, strict=True)
+            for (name, _), (data, _) in zip(parse_shares(names), prepared, strict=True)
         }
         files = {name: Path(self.texts.get(name, self.recipe.texts[name])) for name in texts}
         fingerprints |= {name: text_fingerprint(path) for name, path in files.items()}

@@ -177,7 +177,7 @@ def test_complete_data_is_not_made_again(
     def never(*_: object) -> None:
         raise AssertionError("made again")
 
-    monkeypatch.setattr(prepare._Maker, "make", never)
+    monkeypatch.setattr(prepare._WindowBuilder, "build", never)
     assert len(run(teacher, speech[:2], tmp_path / "data")) == 1
     assert content(tmp_path / "data") == before
 
@@ -206,7 +206,7 @@ def test_foreign_folders_are_refused(
     teacher: Checkpoint, speech: list[Utterance], tmp_path: Path
 ) -> None:
     (tmp_path / "thesis.txt").write_text("dear to somebody")
-    with pytest.raises(FileExistsError, match="no prepared data"):
+    with pytest.raises(FileExistsError, match="not prepared data"):
         run(teacher, speech[:1], tmp_path)
 
 
@@ -339,9 +339,9 @@ def test_bad_utterances_are_counted_by_reason(
 
 def test_nothing_to_prepare(teacher: Checkpoint, tmp_path: Path) -> None:
     utterance = bad_utterances(tmp_path / "bad")["not between 0 and 30 s"]
-    with pytest.raises(ValueError, match="no speech to prepare; bad utterances: 1 not between"):
+    with pytest.raises(ValueError, match=r"no usable speech.*; bad utterances: 1 not between"):
         run(teacher, [utterance], tmp_path / "data", bad=BadRows(allowed=True))
-    with pytest.raises(ValueError, match="no speech to prepare; bad utterances: none"):
+    with pytest.raises(ValueError, match="no usable speech to prepare; bad utterances: none"):
         run(teacher, [], tmp_path / "data")
     assert not (tmp_path / "data").exists()
 

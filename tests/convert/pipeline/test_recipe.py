@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from baldwhisper_convert.data.speech import parts
+from baldwhisper_convert.data.speech import parse_shares
 from baldwhisper_convert.pipeline.recipe import StageRecipe, read_recipe
 from baldwhisper_convert.pipeline.settings import build, override
 from baldwhisper_convert.training.objectives import LossSettings
@@ -134,7 +134,7 @@ def test_override_with_its_own_values_changes_nothing(ce: float, kl: float) -> N
 
 
 def test_parts() -> None:
-    assert parts(["a", "b:0.5", "c:d"]) == [("a", 1.0), ("b", 0.5), ("c:d", 1.0)]
+    assert parse_shares(["a", "b:0.5", "c:d"]) == [("a", 1.0), ("b", 0.5), ("c:d", 1.0)]
 
 
 def test_build_refuses_what_is_no_table() -> None:
