@@ -1,4 +1,4 @@
-"""What a run keeps on disk: whole checkpoints at every moment, averages, best and final weights."""
+"""The files of a run: a complete checkpoint at any moment, averages, best and final weights."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def run(tmp_path: Path) -> Run:
 
 
 def check_resume(run: Run, steps: int) -> None:
-    """A new process finds the checkpoint of that step and goes on as if nothing had been."""
+    """A new process loads the checkpoint of that step and ends as an uninterrupted run."""
     whole = Run(run.folder.path.with_name("whole"))
     for _ in range(steps):
         whole.step()
@@ -109,6 +109,19 @@ def test_progress_comes_back_as_it_was(tmp_path: Path) -> None:
     run = Run(tmp_path, average=False)
     run.progress = Progress(7, 1 / 3, {"score": 0.1 + 0.2, "best_step": 5}, 2, True)
     run.save()
+    assert Run(tmp_path, average=False).resume() == run.progress
+
+
+def test_a_run_of_an_earlier_version_resumes(tmp_path: Path) -> None:
+    run = Run(tmp_path, average=False)
+    run.progress = Progress(7, 1.5, {"score": 0.3, "best_step": 5}, 2, False)
+    run.save()
+    path = run.folder.checkpoint / PROGRESS_FILE
+    stored = json.loads(path.read_text())
+    # As versions before the rename of `evals_since_best` wrote it.
+    stored["looks_without_gain"] = stored.pop("evals_since_best")
+    assert stored.keys() == {"step", "seconds", "best", "looks_without_gain", "stopped"}
+    path.write_text(json.dumps(stored))
     assert Run(tmp_path, average=False).resume() == run.progress
 
 

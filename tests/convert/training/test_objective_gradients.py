@@ -170,7 +170,7 @@ def test_prepared_states_are_of_the_teachers_encoder(
     teacher: Whisper, student: Whisper, batch: Batch
 ) -> None:
     student.encoder.ln_post.weight.data += 0.5
-    with pytest.raises(ValueError, match="prepare log-mel"):
+    with pytest.raises(ValueError, match="another encoder; prepare the data with"):
         Distillation(teacher, GROUPS, ALL)(student, batch)
 
 

@@ -223,7 +223,7 @@ def test_agreement_is_counted(teacher: Whisper, student: Whisper, batch: Batch) 
     ("make", "message"),
     [
         (lambda: LossSettings(kl=-1.0), "negative"),
-        (lambda: LossSettings(ce=0, kl=0), "all 0"),
+        (lambda: LossSettings(ce=0, kl=0), "at least one must be above 0"),
         (lambda: LossSettings(temperature=0.05), "0.1 to 10"),
         (lambda: LossSettings(temperature=5, learn_temperature=True), "0.5 to 4"),
         (lambda: Distillation(tiny_teacher(), ((0, 1), (2, 3)), ALL), "has 3"),
