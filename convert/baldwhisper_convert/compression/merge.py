@@ -25,7 +25,6 @@ from baldwhisper_convert.compression.layer_similarity import (
     layer_similarity,
 )
 from baldwhisper_convert.compression.layers import (
-    Groups,
     LayerPlan,
     apply_plan,
     evenly_spaced,
@@ -37,6 +36,7 @@ from baldwhisper_convert.compression.layers import (
 from baldwhisper_convert.data.batches import Batch
 from baldwhisper_convert.files import write_atomically
 from baldwhisper_convert.model.whisper import Whisper
+from baldwhisper_convert.training.objectives import Groups
 
 Method = Literal["merge", "upper", "lower", "even", "random", "keep", "search"]
 
