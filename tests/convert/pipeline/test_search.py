@@ -109,7 +109,7 @@ def test_a_killed_search_ends_as_one_that_was_not(
     speech: Speech, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, when: str
 ) -> None:
     run(speech, tmp_path / "whole")
-    kept = module._Progress.keep
+    kept = module._Progress.save
     calls = []
 
     def killed(self: Any, **changes: Any) -> None:
@@ -121,7 +121,7 @@ def test_a_killed_search_ends_as_one_that_was_not(
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(module._Progress, "keep", killed)
+        patch.setattr(module._Progress, "save", killed)
         with pytest.raises(KeyboardInterrupt):
             run(speech, tmp_path / "killed")
     assert len(trials(tmp_path / "killed")) == 1
