@@ -21,6 +21,7 @@ STUDENT ?=
 
 demo: $(VENV)/.demo
 	$(BIN)/baldwhisper transcribe examples/sample.wav
+	@echo "Try your own recording: $(BIN)/baldwhisper transcribe talk.m4a"
 
 test: lint
 	$(BIN)/python -m pytest
@@ -60,7 +61,7 @@ $(VENV)/.convert: $(VENV)/.demo
 	@touch $@
 
 $(VENV)/.test: $(VENV)/.convert tests/parity/requirements.txt
-	$(INSTALL) --editable '.[convert,search,evaluate,vad,mkl,test,dev]'
+	$(INSTALL) --editable '.[convert,search,evaluate,mkl,test,dev]'
 	$(INSTALL) --no-deps --requirement tests/parity/requirements.txt
 	@touch $@
 

@@ -87,6 +87,7 @@ HUB_DATASETS = [
 # What the converter shares with the runtime loads no MLX; only export runs what it wrote.
 WITHOUT_MLX = (
     "audio.buffer",
+    "audio.containers",
     "audio.integrity",
     "audio.load",
     "audio.speech_dataset",

@@ -1,45 +1,68 @@
-"""What the documentation tells people to type exists: make targets, commands, Python names."""
+"""What the documentation names exists: commands, options, links, modules, Python names.
+
+Figures are compared in tests/test_readme_figures.py.
+"""
 
 from __future__ import annotations
 
 import ast
 import importlib
-import json
 import re
 import shlex
-from pathlib import Path
 
 import click
 import pytest
 
-from benchmarks.speed import decode_speed
 from scripts import update_cli_docs
+from tests import test_boundaries
+from tests.support.pages import ROOT, blocks, read
 
-ROOT = Path(__file__).resolve().parent.parent
+README_LINES = 150
 PAGES = (
     "README.md",
     "CONTRIBUTING.md",
     "examples/README.md",
-    "docs/benchmarks.md",
     "recipes/README.md",
+    "baldwhisper_mlx/assets/base-en/README.md",
+    "docs/architecture.md",
+    "docs/benchmarks.md",
+    "docs/compression.md",
+    "docs/evaluation.md",
+    "docs/format.md",
+    "docs/profile.md",
+    "docs/reproduction.md",
+    "docs/training.md",
+)
+TREES = ("baldwhisper_mlx", "convert/baldwhisper_convert")
+"""Packages whose modules docs/architecture.md lists."""
+PLAIN_PAGES = [page for page in PAGES if page not in ("docs/benchmarks.md", "docs/evaluation.md")]
+COINED = (
+    "hears",
+    "heard",
+    "(is|are) told",
+    "goes on",
+    "one after the other",
+    "in step",
+    "in the box",
+    "sheared",
 )
 PROGRAMS = update_cli_docs.groups()
 
 
-def blocks(text: str, language: str) -> list[str]:
-    """The contents of the fenced blocks of one language."""
-    fenced = re.findall(r"^```(.*?)\n(.*?)^```$", text, flags=re.MULTILINE | re.DOTALL)
-    return [block for found, block in fenced if found == language]
-
-
 def command_lines() -> list[str]:
-    pages = [(ROOT / page).read_text(encoding="utf-8") for page in PAGES]
-    found = [block.replace("\\\n", " ") for page in pages for block in blocks(page, "bash")]
-    return [line for block in found for line in block.splitlines()]
+    """What the pages tell people to type, continued lines joined."""
+    lines: list[str] = []
+    for page in PAGES:
+        text = read(page)
+        for block in blocks(text, "bash"):
+            lines += block.replace("\\\n", " ").splitlines()
+        for block in blocks(text, "console"):
+            lines += [line[2:] for line in block.splitlines() if line.startswith("$ ")]
+    return lines
 
 
 def starting_with(program: str) -> list[str]:
-    return [line for line in command_lines() if shlex.split(line)[:1] == [program]]
+    return [line for line in command_lines() if shlex.split(line, comments=True)[:1] == [program]]
 
 
 def make_targets(makefile: str) -> set[str]:
@@ -56,7 +79,7 @@ def parse(line: str) -> None:
     Raises:
         click.UsageError: no such command or option, or a bad value.
     """
-    program, *arguments = shlex.split(line)
+    program, *arguments = shlex.split(line, comments=True)
     command: click.Command = PROGRAMS[program]
     context = command.make_context(program, list(arguments))
     while isinstance(command, click.Group):
@@ -89,13 +112,32 @@ def missing_names(snippet: str) -> list[str]:
 
 
 def test_make_targets_exist() -> None:
-    targets = make_targets((ROOT / "Makefile").read_text(encoding="utf-8"))
+    targets = make_targets(read("Makefile"))
     lines = starting_with("make")
     assert {"make demo", "make test"} <= set(lines)
     for line in lines:
         named = [word for word in shlex.split(line)[1:] if "=" not in word]
         assert named
         assert set(named) <= targets, line
+
+
+def recipe(makefile: str, target: str) -> list[str]:
+    """The command lines of a target, with the Makefile's simple variables put in."""
+    found = re.search(rf"^{target}:.*\n((?:\t.*\n)+)", makefile, flags=re.MULTILINE)
+    assert found
+    lines = found[1].replace("\t", "").splitlines()
+    values = dict(re.findall(r"^(\w+) := (.*)$", makefile, flags=re.MULTILINE))
+    for _ in values:  # one may hold another
+        lines = [re.sub(r"\$\((\w+)\)", lambda m: values[m[1]], line) for line in lines]
+    return lines
+
+
+def test_the_demo_says_last_what_to_try_next() -> None:
+    *_, transcribe, last = recipe((ROOT / "Makefile").read_text(encoding="utf-8"), "demo")
+    said = re.fullmatch(r'@echo "Try your own recording: \.venv/bin/(baldwhisper .*)"', last)
+    assert said, last
+    parse(said[1])
+    assert transcribe == ".venv/bin/baldwhisper transcribe examples/sample.wav"
 
 
 @pytest.mark.parametrize("program", PROGRAMS)
@@ -121,7 +163,7 @@ def test_a_wrong_command_line_does_not_parse(line: str) -> None:
 
 
 def test_python_snippets_name_what_exists() -> None:
-    snippets = blocks((ROOT / "README.md").read_text(encoding="utf-8"), "python")
+    snippets = blocks(read("README.md"), "python")
     assert snippets
     for snippet in snippets:
         assert missing_names(snippet) == []
@@ -137,34 +179,109 @@ def test_command_line_page_is_current() -> None:
     assert page == update_cli_docs.render(), "run scripts/update_cli_docs.py"
 
 
-@pytest.mark.parametrize(
-    "page",
-    [
-        *PAGES,
-        "benchmarks/RESULTS.md",
-        *(f"docs/{name}.md" for name in ("cli", "compression", "evaluation", "format", "profile")),
-    ],
-)
+@pytest.mark.parametrize("page", [*PAGES, "benchmarks/RESULTS.md", "docs/cli.md", "docs/log.md"])
 def test_links_to_files_resolve(page: str) -> None:
     path = ROOT / page
-    for target in re.findall(r"\]\(([^)#]+)\)", path.read_text(encoding="utf-8")):
+    for target in re.findall(r"\]\(([^)#]+)", read(page)):
         if "://" not in target:
             assert (path.parent / target).exists(), target
 
 
+def headings(page: str) -> set[str]:
+    """The anchors that GitHub makes of a page's headings."""
+    titles = re.findall(r"^#+ (.+)$", read(page), flags=re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_links_to_headings_resolve(page: str) -> None:
+    for target, anchor in re.findall(r"\]\(([^)#:]*)#([^)]+)\)", read(page)):
+        other = (ROOT / page).parent / target if target else ROOT / page
+        assert anchor in headings(str(other.resolve().relative_to(ROOT))), anchor
+
+
+def tree(block: str) -> dict[str, str]:
+    """Modules of a tree, drawn by indentation, by path; each with its description."""
+    found: dict[str, str] = {}
+    folders: list[tuple[int, str]] = []
+    for line in block.splitlines():
+        name, _, description = line.strip().partition(" ")
+        depth = len(line) - len(line.lstrip())
+        folders = [(indent, folder) for indent, folder in folders if indent < depth]
+        path = "".join(folder for _, folder in folders) + name
+        if name.endswith("/"):
+            folders.append((depth, name))
+        else:
+            assert path not in found, f"{path} is in the tree twice"
+            found[path] = description.strip()
+    return found
+
+
 def test_file_tree_is_complete() -> None:
-    (tree,) = blocks((ROOT / "README.md").read_text(encoding="utf-8"), "")
-    named = set(re.findall(r"[\w.]+\.py", tree))
-    package_files = [
-        *(ROOT / "baldwhisper_mlx").rglob("*.py"),
-        *(ROOT / "convert/baldwhisper_convert").rglob("*.py"),
-    ]
-    present = {path.name for path in package_files if not path.name.startswith("_")}
-    assert named == present
+    """Every module is in docs/architecture.md, in its folder, and none that is gone."""
+    trees = [tree(block) for block in blocks(read("docs/architecture.md"), "")]
+    listed = {path: description for found in trees for path, description in found.items()}
+    present = {
+        path.relative_to(ROOT).as_posix()
+        for package in TREES
+        for path in (ROOT / package).rglob("*.py")
+        if not path.name.startswith("_")
+    }
+    assert not present - listed.keys(), "add these modules to docs/architecture.md"
+    assert not listed.keys() - present, "remove these from docs/architecture.md"
+    assert [path for path, description in listed.items() if not description] == []
 
 
-def test_figures_are_those_of_the_result_files() -> None:
-    result = json.loads((ROOT / "benchmarks/results/decode_speed.json").read_text())
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    assert decode_speed.markdown(result) in readme
-    assert f"{result['primitives_per_step']['gpu']} primitives" in readme
+def test_a_tree_is_read_by_indentation() -> None:
+    drawn = "a/\n  b/    room\n    c.py  one\n  c.py    two\nd/\n  c.py  three\n"
+    assert tree(drawn) == {"a/b/c.py": "one", "a/c.py": "two", "d/c.py": "three"}
+
+
+def test_layers_are_those_that_the_boundary_tests_enforce() -> None:
+    page = read("docs/architecture.md")
+    layers = [(who, rooms) for who, kind, rooms in test_boundaries.RULES if kind == "layers"]
+    assert len(layers) == len(TREES)
+    for who, rooms in layers:
+        assert f"| `{who}` | `{rooms}` |" in page
+
+
+def missing_files(text: str, files: set[str]) -> list[str]:
+    """Python and recipe files that a text names in backticks and that are not there."""
+    named = re.findall(r"`([\w/.-]+\.(?:py|toml))(?:::\w+)?`", text)
+    return [name for name in named if not any(f"/{file}".endswith(f"/{name}") for file in files)]
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_files_named_in_the_text_exist(page: str) -> None:
+    tops = (*TREES, "benchmarks", "recipes", "scripts", "tests")
+    files = {
+        path.relative_to(ROOT).as_posix()
+        for top in tops
+        for kind in ("*.py", "*.toml")
+        for path in (ROOT / top).rglob(kind)
+    } | {"pyproject.toml"}
+    assert missing_files(read(page), files) == []
+
+
+def test_a_missing_file_is_found() -> None:
+    text = "see `a/b.py`, `b.py`, `x/b.py` and `c.toml`"
+    assert missing_files(text, {"a/b.py"}) == ["x/b.py", "c.toml"]
+
+
+def coined(text: str) -> list[str]:
+    """Wording of our own where engineers have a standard term; see CONTRIBUTING.md."""
+    return [phrase for phrase in COINED if re.search(rf"\b{phrase}\b", " ".join(text.split()))]
+
+
+@pytest.mark.parametrize("page", PLAIN_PAGES)
+def test_pages_use_standard_terms(page: str) -> None:
+    assert coined(read(page)) == []
+
+
+def test_coined_wording_is_found() -> None:
+    text = "The model hears clips one after the\nother, in steps, and is told the text."
+    assert coined(text) == ["hears", "(is|are) told", "one after the other"]
+
+
+def test_the_readme_is_short() -> None:
+    assert len(read("README.md").splitlines()) <= README_LINES

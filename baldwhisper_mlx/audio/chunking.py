@@ -16,31 +16,10 @@ from baldwhisper_mlx.config import SAMPLE_RATE
 Span = tuple[int, int]
 """First sample, and the one after the last."""
 
-
 _BLOCK_HOPS = 2000
-
-
-ENERGY_HOP = SAMPLE_RATE // 100
-
-
-_ENERGY_WIDTH = 3 * ENERGY_HOP
-
-
+_LEVEL_HOP = SAMPLE_RATE // 100
+_LEVEL_WIDTH = 3 * _LEVEL_HOP
 _QUIET_WIDTH = 20  # times 10 ms
-
-
-def levels(samples: Samples) -> npt.NDArray[np.float32]:
-    """Root mean square of 30 ms around every 10 ms (n,)."""
-    n = -(-len(samples) // ENERGY_HOP)
-    power = np.zeros(n + 2, np.float32)
-    done = 1
-    for block in blocks(samples, _BLOCK_HOPS * ENERGY_HOP):
-        sums = np.add.reduceat(np.square(block), np.arange(0, len(block), ENERGY_HOP))
-        power[done : done + len(sums)] = sums
-        done += len(sums)
-    mean: npt.NDArray[np.float32] = power[:n] + power[1 : n + 1] + power[2 : n + 2]
-    levels: npt.NDArray[np.float32] = np.sqrt(mean / np.float32(_ENERGY_WIDTH))
-    return levels
 
 
 @dataclass(frozen=True)
@@ -77,7 +56,7 @@ def join_speech(samples: Samples, spans: Sequence[Span], pad: float = 0.0) -> Jo
     """The spans of a recording, one after the other; `pad` in seconds, see `Joined.pad`."""
     joined = Collector()
     for start, end in spans:
-        for block in blocks(samples[start:end], _BLOCK_HOPS * ENERGY_HOP):
+        for block in blocks(samples[start:end], _BLOCK_HOPS * _LEVEL_HOP):
             joined.add(block)
     return Joined(joined.samples(), tuple(spans), round(pad * SAMPLE_RATE))
 
@@ -108,9 +87,9 @@ def cut_at_quiet(samples: Samples, longest: int) -> list[Span]:
     level = _smooth_levels(samples)
     chunks, start = [], 0
     while len(samples) - start > longest:
-        first, last = (start + 2 * longest // 3) // ENERGY_HOP, (start + longest) // ENERGY_HOP
+        first, last = (start + 2 * longest // 3) // _LEVEL_HOP, (start + longest) // _LEVEL_HOP
         quietest = first + int(np.argmin(level[first : max(last, first + 1)]))
-        cut = min(max(quietest * ENERGY_HOP, start + 1), start + longest)
+        cut = min(max(quietest * _LEVEL_HOP, start + 1), start + longest)
         chunks.append((start, cut))
         start = cut
     return [*chunks, (start, len(samples))]
@@ -125,12 +104,26 @@ def equal_parts(samples: Samples, count: int) -> list[Span]:
     reach = min(5 * SAMPLE_RATE, size / 3)
     cuts = [0]
     for number in range(1, count):
-        first = math.ceil((number * size - reach) / ENERGY_HOP)
-        last = math.floor((number * size + reach) / ENERGY_HOP)
-        cuts.append((first + int(np.argmin(level[first : last + 1]))) * ENERGY_HOP)
+        first = math.ceil((number * size - reach) / _LEVEL_HOP)
+        last = math.floor((number * size + reach) / _LEVEL_HOP)
+        cuts.append((first + int(np.argmin(level[first : last + 1]))) * _LEVEL_HOP)
     return list(itertools.pairwise([*cuts, len(samples)]))
 
 
 def _smooth_levels(samples: Samples) -> npt.NDArray[np.float64]:
     """Loudness of 0.2 s around every 10 ms."""
     return np.convolve(levels(samples), np.ones(_QUIET_WIDTH), mode="same")
+
+
+def levels(samples: Samples) -> npt.NDArray[np.float32]:
+    """Root mean square of 30 ms around every 10 ms (n,)."""
+    n = -(-len(samples) // _LEVEL_HOP)
+    power = np.zeros(n + 2, np.float32)
+    done = 1
+    for block in blocks(samples, _BLOCK_HOPS * _LEVEL_HOP):
+        sums = np.add.reduceat(np.square(block), np.arange(0, len(block), _LEVEL_HOP))
+        power[done : done + len(sums)] = sums
+        done += len(sums)
+    mean: npt.NDArray[np.float32] = power[:n] + power[1 : n + 1] + power[2 : n + 2]
+    levels: npt.NDArray[np.float32] = np.sqrt(mean / np.float32(_LEVEL_WIDTH))
+    return levels

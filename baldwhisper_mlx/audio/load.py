@@ -1,12 +1,10 @@
-"""Audio files to 16 kHz samples. Decoding and resampling are soundfile's, ffmpeg's and soxr's."""
+"""Audio files to 16 kHz samples. Decoding and resampling are soundfile's, PyAV's and soxr's."""
 
 from __future__ import annotations
 
-import re
 import shutil
-import subprocess
 import tempfile
-from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import BinaryIO
 
@@ -14,9 +12,10 @@ import numpy as np
 import soundfile
 import soxr
 
+from baldwhisper_mlx.audio import containers
 from baldwhisper_mlx.audio.buffer import Collector, Samples, is_finite
 from baldwhisper_mlx.audio.integrity import (
-    caf_missing_bytes,
+    container_missing_bytes,
     is_chained_ogg,
     missing_bytes,
     mp3_surplus,
@@ -34,14 +33,15 @@ _MAX_FRAMES = 2**48
 def load_audio(source: str | Path | BinaryIO) -> Samples:
     """Decodes an audio file to mono at 16 kHz.
 
-    wav, flac, ogg, opus, mp3 and the like go through soundfile; what it does not know
-    (m4a, mp4, webm) goes through ffmpeg, if that is installed.
+    wav, flac, ogg, opus, mp3 and the like go through soundfile; what it does not know (m4a, wma,
+    amr, video and many others) goes through FFmpeg's libraries, which PyAV brings along.
 
     Args:
         source: a path, or a binary stream that is read to its end.
 
     Returns:
-        Samples (n,), float32, full scale at 1.0; channels are averaged.
+        Samples (n,), float32, full scale at 1.0; channels are averaged. Of several audio tracks
+        the default one, or the first.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -93,11 +93,19 @@ def load_pcm(source: BinaryIO, rate: int) -> Samples:
 class _Resampled:
     """Collects samples (n,) at some rate, and gives them at 16 kHz."""
 
-    def __init__(self, rate: int) -> None:
+    def __init__(self, rate: int = SAMPLE_RATE) -> None:
         self._collector = Collector()
-        self._stream = None
-        if rate != SAMPLE_RATE:
-            self._stream = soxr.ResampleStream(rate, SAMPLE_RATE, 1, dtype="float32")
+        self._rate = SAMPLE_RATE
+        self._stream: soxr.ResampleStream | None = None
+        self.change_rate(rate)
+
+    def change_rate(self, rate: int) -> None:
+        """For what is added from here on."""
+        if rate != self._rate:
+            self._finish()
+            self._rate = rate
+            if rate != SAMPLE_RATE:
+                self._stream = soxr.ResampleStream(rate, SAMPLE_RATE, 1, dtype="float32")
 
     def add(self, samples: Samples) -> None:
         if self._stream is not None:
@@ -106,9 +114,14 @@ class _Resampled:
 
     def samples(self) -> Samples:
         """All of them; nothing can be added after that."""
+        self._finish()
+        return self._collector.samples()
+
+    def _finish(self) -> None:
+        """Collects what the resampler holds back."""
         if self._stream is not None:
             self._collector.add(self._stream.resample_chunk(np.zeros(0, np.float32), last=True))
-        return self._collector.samples()
+            self._stream = None
 
 
 class _BeyondLibsndfile(Exception):
@@ -136,10 +149,8 @@ def _decode(path: Path, name: str) -> Samples:
         raise ValueError(f"{name}: the file is empty")
     try:
         samples = _decode_soundfile(path, name)
-    except (soundfile.LibsndfileError, _BeyondLibsndfile) as error:
-        if missing := caf_missing_bytes(_head(path), size):
-            raise ValueError(f"{name}: truncated, {missing} bytes of audio are missing") from None
-        samples = _decode_ffmpeg(path, name, str(error))
+    except (soundfile.LibsndfileError, _BeyondLibsndfile):
+        samples = _decode_container(path, name)
     if samples.size == 0:
         raise ValueError(f"{name}: contains no audio (0 samples)")
     if not is_finite(samples):
@@ -178,42 +189,21 @@ def _check_length(path: Path, name: str, container: str, log: str) -> None:
         if surplus > 0:
             raise _BeyondLibsndfile("an MP3 longer than its header says, perhaps several in one")
     elif container == "OGG" and is_chained_ogg(path.read_bytes()):
-        raise _BeyondLibsndfile("several Ogg streams, one after the other")
+        raise _BeyondLibsndfile("several Ogg streams in one file")
     if missing:
         raise ValueError(f"{name}: truncated, {missing} bytes of audio are missing")
 
 
-def _head(path: Path) -> bytes:
+def _decode_container(path: Path, name: str) -> Samples:
+    """What libsndfile cannot decode, or only a part of."""
     with path.open("rb") as file:
-        return file.read(2**20)
-
-
-def _decode_ffmpeg(path: Path, name: str, reason: str) -> Samples:
-    ffmpeg = shutil.which("ffmpeg")
-    if ffmpeg is None:
-        raise ValueError(
-            f"{name}: cannot be read without ffmpeg ({reason}); install ffmpeg, "
-            "which m4a, mp4, webm and other formats need"
-        )
-    command = [ffmpeg, "-nostdin", "-v", "error", "-i", f"file:{path}", "-map", "0:a:0"]
-    command += ["-f", "f32le", "-ac", "1", "-ar", str(SAMPLE_RATE), "-"]
-    samples, code, log = _read_pipe(command)
-    if re.search("partial file|ended prematurely", log):  # exit code 0 all the same
-        raise ValueError(f"{name}: truncated, its end is missing")
-    if code != 0:
-        lines = log.strip().splitlines() or ["no message"]
-        raise ValueError(f"{name}: neither libsndfile nor ffmpeg can decode it ({lines[-1]})")
-    return samples
-
-
-def _read_pipe(command: Sequence[str]) -> tuple[Samples, int, str]:
-    """What a program writes as float32, its exit code, and what it says."""
-    collected = Collector()
-    with tempfile.TemporaryFile() as errors:
-        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors) as process:
-            assert process.stdout is not None
-            while data := process.stdout.read(4 * _BLOCK):
-                collected.add(np.frombuffer(data[: len(data) // 4 * 4], np.float32))
-        errors.seek(0)
-        log = errors.read().decode(errors="replace")
-    return collected.samples(), process.returncode, log
+        missing = container_missing_bytes(file)
+    if missing:
+        raise ValueError(f"{name}: truncated, {missing} bytes are missing")
+    collected = _Resampled()
+    with closing(containers.decode(path, name)) as blocks:
+        for block, rate in blocks:
+            _check_rate(rate, name)
+            collected.change_rate(rate)
+            collected.add(block)
+    return collected.samples()

@@ -9,8 +9,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 SUFFIXES = frozenset(
-    (".aac", ".aif", ".aiff", ".au", ".caf", ".flac", ".m4a", ".m4b", ".mka", ".mkv", ".mov",
-     ".mp3", ".mp4", ".mpeg", ".mpga", ".oga", ".ogg", ".opus", ".w64", ".wav", ".webm", ".wma")
+    (".3gp", ".aac", ".aif", ".aiff", ".amr", ".au", ".avi", ".caf", ".flac", ".flv", ".m4a",
+     ".m4b", ".m4v", ".mka", ".mkv", ".mov", ".mp3", ".mp4", ".mpeg", ".mpg", ".mpga", ".oga",
+     ".ogg", ".opus", ".w64", ".wav", ".webm", ".wma", ".wmv", ".wv")
 )  # fmt: skip
 """What a file in a folder is taken for audio by; a file that is named may be called anything."""
 

@@ -109,8 +109,8 @@ def _finite(ctx: click.Context, param: click.Parameter, value: float | None) -> 
 @click.option("--max-words-per-line", type=_COUNT,
               help="Words of a subtitle; not with --max-line-width.")  # fmt: skip
 @click.option("--vad", is_flag=True,
-              help="Hear only where somebody speaks, found by Silero's detector if it is "
-              "installed (the extra `vad`), or else by loudness.")  # fmt: skip
+              help="Transcribe only where Silero's detector finds speech, so that nothing is "
+              "made up over silence or noise.")  # fmt: skip
 @click.option("--batch-size", type=_COUNT, default=1, show_default=True,
               help="Stretches of audio decoded at once, cut where it is quiet; no window is told "
               "the text before it.")  # fmt: skip

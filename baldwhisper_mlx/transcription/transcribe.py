@@ -19,7 +19,7 @@ from baldwhisper_mlx.audio.buffer import Samples, check_samples
 from baldwhisper_mlx.audio.chunking import Span, chunks_of, equal_parts, join_speech
 from baldwhisper_mlx.audio.features import N_FRAMES, LogMelSpectrogram
 from baldwhisper_mlx.audio.load import load_audio
-from baldwhisper_mlx.audio.vad import Method, Speech, speech_spans
+from baldwhisper_mlx.audio.vad import Speech, speech_spans
 from baldwhisper_mlx.checkpoint.load import LoadedModel, load_model
 from baldwhisper_mlx.config import SAMPLE_RATE
 from baldwhisper_mlx.transcription.batched import transcribe_clips
@@ -45,7 +45,7 @@ def transcribe(
     compression_ratio_threshold: float | None = 2.4,
     logprob_threshold: float | None = -1.0,
     no_speech_threshold: float | None = 0.6,
-    vad: bool | Method = False,
+    vad: bool = False,
     batch_size: int = 1,
     on_progress: Callable[[float, float], None] | None = None,
 ) -> Transcript:
@@ -67,8 +67,7 @@ def transcribe(
             does, unless this is None, one with a phrase three times over.
         logprob_threshold: an output of a mean log-probability below this is unlikely.
         no_speech_threshold: of no speech's probability; above it, what is unlikely is silence.
-        vad: hear only where somebody speaks, found by Silero's detector if it is installed or else
-            by loudness; "silero" or "energy" for one of them.
+        vad: transcribe only where Silero's detector finds speech.
         batch_size: stretches decoded at once, cut where it is quiet.
         on_progress: called with the seconds of audio done and in all, after every window.
 
@@ -140,34 +139,32 @@ def _dispatch(
     loaded: LoadedModel,
     prompt: str | None,
     on_progress: Callable[[float, float], None],
-    vad: bool | Method,
+    vad: bool,
     batch_size: int,
     **options: Any,
 ) -> Transcript:
     """One of the three ways; `options` are those of `prepare`."""
     if batch_size < 1:
         raise ValueError(f"batch_size must be at least 1, not {batch_size}")
-    method = None if isinstance(vad, bool) else vad
     if batch_size > 1:
-        spans = speech_spans(samples, method) if vad else None
+        spans = speech_spans(samples) if vad else None
         options |= {"initial_prompt": prompt, "condition_on_previous_text": False}
         return _in_batches(samples, loaded, batch_size, spans, options, on_progress)
     if vad:
-        return _without_silence(samples, loaded, method, prompt, options, on_progress)
+        return _without_silence(samples, loaded, prompt, options, on_progress)
     return prepare(samples, loaded, **options)(prompt, on_progress)
 
 
 def _without_silence(
     samples: Samples,
     loaded: LoadedModel,
-    method: Method | None,
     prompt: str | None,
     options: dict[str, Any],
     on_progress: Callable[[float, float], None],
 ) -> Transcript:
     """The stretches of speech as one recording, and its times those of the whole again."""
     duration = len(samples) / SAMPLE_RATE
-    joined = join_speech(samples, speech_spans(samples, method), Speech().pad)
+    joined = join_speech(samples, speech_spans(samples), Speech().pad)
     if not joined.spans:
         return _nothing(samples, options["language"], loaded)
 

@@ -20,11 +20,19 @@ from baldwhisper_mlx.bench import report_text
 from baldwhisper_mlx.bench import schema as bench_results
 from benchmarks.peers import compare
 from benchmarks.report.compression import compression_parts
+from benchmarks.report.overview_plot import (
+    PICTURE,
+    overview_part,
+    peers_to_show,
+    points,
+    save_overview,
+)
 from benchmarks.report.reproduction import reproduction_parts
 from benchmarks.report.tables import (
     IN_SHORT,
     batch_rows,
     chip_row,
+    decode_speed_part,
     length_rows,
     machine_line,
     markdown,
@@ -49,14 +57,6 @@ SHAPES: dict[str, tuple[str, dict[str, Any]]] = {
 }
 """Kind of result to its schema and shape."""
 
-IN_README = (
-    "paper, batch 10",
-    "decode, batch 1",
-    "encode, 30 s",
-    "clip, 10 s, final text",
-    "clip, 10 min, final text",
-    "cold, 10 s",
-)
 NOTHING = "Nothing has been measured yet; [docs/benchmarks.md]({guide}) says how."
 TITLES = {
     "bench": "Speed",
@@ -188,28 +188,6 @@ SECTIONS = {
 }
 
 
-def readme_part(results: Results) -> str:
-    """The tables of README.md: student and teacher, and other programs, on every machine."""
-    parts = []
-    for kinds in results.values():
-        if "bench" in kinds and "compression" in kinds["bench"]["comparisons"]:
-            result = kinds["bench"]
-            short = result | {"cases": [c for c in result["cases"] if c["name"] in IN_README]}
-            parts += [
-                f"{machine_line(result['machine'])}. Medians [quartiles] of a student and its "
-                "teacher, both in baldwhisper-mlx:",
-                markdown(report_text.comparison_rows(short, "compression")),
-            ]
-        if "peers" in kinds:
-            result = kinds["peers"]
-            parts += [
-                f"Other programs on {result['clips']} clips of {result['data']}, greedy, with "
-                f"the weights of {result['checkpoint']} but for other models of ours:",
-                markdown(peer_rows(result)),
-            ]
-    return "\n\n".join(parts) or NOTHING.format(guide=GUIDE)
-
-
 def chips_part(results: Results) -> str:
     """The table of docs/benchmarks.md: a row a machine; one to fill in while there is no Mac."""
     rows = [["machine", "MLX", *(f"{name}: student (speed-up)" for name in IN_SHORT)]]
@@ -258,7 +236,7 @@ def documents(root: Path, results: Results) -> dict[Path, str]:
     """Every page with figures, as it should be, by its path from `root`."""
     errors = word_errors_part(root / RESULTS)
     parts = [
-        (README, "readme", readme_part(results)),
+        (README, "overview", overview_part(peers_to_show(results))),
         (README, "accuracy", errors),
         (CARD, "accuracy", errors),
         (GUIDE, "benchmarks", chips_part(results)),
@@ -270,7 +248,8 @@ def documents(root: Path, results: Results) -> dict[Path, str]:
     for path, name, content in parts:
         before = pages.get(path) or (root / path).read_text(encoding="utf-8")
         pages[path] = fill(before, name, content)
-    return pages | {PAGE: results_page(results)}
+    page = f"{results_page(results)}\n{decode_speed_part(root / RESULTS)}\n"
+    return pages | {PAGE: page}
 
 
 @click.command()
@@ -288,6 +267,8 @@ def main() -> None:
             path = ROOT / plot_path(kind, chip)
             path.parent.mkdir(parents=True, exist_ok=True)
             save(draw(kind, kinds), path)
+    if (shown := peers_to_show(results)) is not None:
+        save_overview(points(shown), ROOT / PICTURE)
     draw_reproduction(ROOT / RESULTS)
 
 

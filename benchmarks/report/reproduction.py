@@ -19,9 +19,9 @@ from benchmarks.report.tables import markdown
 PREFIX = "reproduction-"
 STUDENTS = {
     "merged": "merged",
-    "sheared": "merged and sheared",
-    "joint": "merged and sheared, our shearing",
-    "kept": "layers 0, 3, 5 kept, augmented speech, our shearing",
+    "sheared": "merged and factorized",
+    "joint": "merged and factorized, joint start",
+    "kept": "layers 0, 3, 5 kept, augmented speech, joint start",
 }
 """File of a student's errors and speed to what it is called."""
 CONTEXTS = {
@@ -29,6 +29,8 @@ CONTEXTS = {
     "base": "whisper-base as it is, English",
 }
 """File of an evaluation with both contexts to what was evaluated."""
+STANDARD_TERMS = {"sheared": "factorized", "one after the other": "in two trainings"}
+"""Words in the names of variants and models in result files to the ones on the page."""
 RATE = "paper, batch 10"
 """Case of `baldwhisper bench` that is the paper's protocol."""
 
@@ -42,6 +44,13 @@ def read(folder: Path) -> Found:
         path.stem.removeprefix(PREFIX): json.loads(path.read_text(encoding="utf-8"))
         for path in sorted(folder.glob(f"{PREFIX}*.json"))
     }
+
+
+def standard_name(name: str) -> str:
+    """The name of a variant or model as the page has it."""
+    for old, new in STANDARD_TERMS.items():
+        name = name.replace(old, new)
+    return name
 
 
 def paper_rows(found: Found) -> Rows:
@@ -89,7 +98,7 @@ def variant_rows(result: dict[str, Any], group: str) -> Rows:
     for name, row in members.items():
         change = with_interval(row["wer"] - plain, row["difference_interval"], "+")
         table.append(
-            [name, f"{row['parameters'] / 1e6:.1f} M", str(row["steps"]),
+            [standard_name(name), f"{row['parameters'] / 1e6:.1f} M", str(row["steps"]),
              with_interval(row["wer"], row["wer_interval"]),
              change if len(table) > 1 else "-"]
         )  # fmt: skip
@@ -141,7 +150,7 @@ def language_rows(result: dict[str, Any]) -> Rows:
     for name, model in result["models"].items():
         for language, row in model["languages"].items():
             table.append(
-                [name, language, str(row["tokens"]), f"{row['median_rank']:.0f}",
+                [standard_name(name), language, str(row["tokens"]), f"{row['median_rank']:.0f}",
                  *(f"{100 * row[share]:.0f} %" for share in ("within_reach", "likeliest"))]
             )  # fmt: skip
     return table

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from baldwhisper_mlx.bench.report_text import Rows, significant
+from benchmarks.speed import decode_speed
 from benchmarks.speed.scaling import SAMPLE_BYTES
 
 _PEAKS = ("peak_mlx_bytes", "peak_process_bytes")
@@ -56,7 +57,7 @@ def peer_rows(result: dict[str, Any]) -> Rows:
 
 def word_error_rows(result: dict[str, Any]) -> Rows:
     """A row a model, the best first, from a result of word_errors.py."""
-    rows = [["", "WER", "WER of the teacher / its own", "accuracy ratio"]]
+    rows = [["", "WER", "relative WER (teacher / model)", "accuracy ratio"]]
     for name, found in sorted(result["models"].items(), key=lambda item: item[1]["wer"]):
         low, high = found["wer_interval"]
         cells = [f"{100 * found['wer']:.2f} % [{100 * low:.2f}, {100 * high:.2f}]"]
@@ -127,11 +128,31 @@ def _megabytes(value: float) -> str:
 
 
 def word_errors_part(folder: Path) -> str:
-    """The table of `word_errors.json`: what the model in the box hears, and what others do."""
+    """The table of `word_errors.json`: word error rates of the bundled model and of others."""
     path = folder / "word_errors.json"
     result = json.loads(path.read_text(encoding="utf-8"))
     what = (
-        f"{result['clips']} clips of {result['data']}, speakers the student never heard; greedy at "
-        "temperature 0, whisper's English normalizer; [95 % intervals], paired over the clips:"
+        f"{result['clips']} clips of {result['data']}, whose speakers are not in the training "
+        "data; greedy at temperature 0, Whisper's English normalizer; 95 % intervals in brackets, "
+        "paired over the clips:"
     )
     return f"{what}\n\n{markdown(word_error_rows(result))}"
+
+
+def decode_speed_part(folder: Path) -> str:
+    """The section of RESULTS.md from `decode_speed.json`: decoding alone, beside other decoders."""
+    result = json.loads((folder / "decode_speed.json").read_text(encoding="utf-8"))
+    primitives = result["primitives_per_step"]
+    return "\n\n".join(
+        [
+            "## Decoding beside CTranslate2 and mlx-whisper",
+            f"whisper-base, {result['protocol']}, on {result['machine']}, BLAS: {result['blas']}. "
+            "Tokens per second, and in brackets how many times as fast baldwhisper-mlx in float32 "
+            "is in the same run:",
+            decode_speed.markdown(result),
+            f"A step of this model is {primitives['gpu']} primitives on a GPU, logit rules "
+            "included. Made by",
+            "```bash\npython -m benchmarks.speed.decode_speed --model MODEL --ct2 CT2_FOLDER "
+            "--out benchmarks/results/decode_speed.json\n```",
+        ]
+    )

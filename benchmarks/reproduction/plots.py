@@ -8,7 +8,7 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from baldwhisper_mlx.bench.plot import save
-from benchmarks.report.reproduction import read
+from benchmarks.report.reproduction import read, standard_name
 
 GROUPS = {"layers": "fewer layers", "vocabulary": "factorized embedding, of the merged student"}
 PLAIN_RANK = "sheared, rank "
@@ -40,7 +40,8 @@ def draw_curves(result: dict[str, Any]) -> Figure:
         for number, (name, row) in enumerate(members.items()):
             steps, rates = zip(*row["curve"], strict=True)
             style = "-" if number == 0 else "--" if number < 10 else ":"
-            axes.plot(steps, [100 * rate for rate in rates], f"o{style}", ms=3, label=name)
+            label = standard_name(name)
+            axes.plot(steps, [100 * rate for rate in rates], f"o{style}", ms=3, label=label)
         axes.set(xlabel="steps", title=title)
         axes.grid(alpha=0.3)
         if members:

@@ -20,7 +20,6 @@ import numpy.typing as npt
 from baldwhisper_mlx.audio.buffer import Samples
 from baldwhisper_mlx.audio.load import load_audio
 from baldwhisper_mlx.audio.speech_dataset import audio_of, read_rows
-from baldwhisper_mlx.audio.vad import default_method
 from baldwhisper_mlx.config import SAMPLE_RATE
 from benchmarks.machines import describe, model_or_bundled, write_json
 
@@ -74,7 +73,7 @@ def main(
     ways |= {f"batches of {size}": {"batch_size": size} for size in batches}
     result: dict[str, Any] = {
         "machine": describe(), "audio_seconds": len(samples) / SAMPLE_RATE,
-        "detector": default_method(), "models": {},
+        "models": {},
     }  # fmt: skip
     clean = load_normalizer(normalizer)
     for item in models or ("base-en=",):

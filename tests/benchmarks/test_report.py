@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 from matplotlib.image import imread
+from PIL import Image
 
 from baldwhisper_mlx.bench import plot
-from benchmarks.report import build, plots, tables
+from benchmarks.report import build, overview_plot, plots, tables
 from benchmarks.speed import scaling
 from tests.support import tiny_results
 
@@ -71,11 +72,29 @@ def test_student_and_peer_are_never_in_one_table(results: build.Results) -> None
             assert ("student" in head) != ("mlx-whisper" in head)
 
 
-def test_the_readme_gets_both_tables(results: build.Results) -> None:
-    part = build.readme_part(results)
-    assert "| paper, batch 10 | 100 [95.5, 106] tokens/s" in part
-    assert "| openai-whisper | 0.4000 |" in part
-    assert "mlx-whisper" not in part.split("Other programs")[0].replace("baldwhisper-mlx", "")
+def test_the_plot_of_the_readme(results: build.Results, tmp_path: Path) -> None:
+    shown = overview_plot.peers_to_show(results)
+    found = overview_plot.points(results["tiny-cpu"]["peers"])
+    assert [point.seconds for point in found] == sorted(point.seconds for point in found)
+    student = next(point for point in found if point.name == "baldwhisper-mlx, student")
+    assert str(student) == "1.00 s, 6.0 %, 150 MB"
+    assert f"student: {student}" in overview_plot.overview_part(shown)
+    overview_plot.save_overview(found, tmp_path / "overview.png")
+    with Image.open(tmp_path / "overview.png") as picture:
+        assert picture.info["Description"] == overview_plot.description(found)
+    assert list(tmp_path.glob("*.png")) == [tmp_path / "overview.png"]
+    axes, key = overview_plot.draw_overview(found).axes
+    assert len(axes.collections) == len(found)
+    assert {text.get_text() for text in key.texts} > {"1.00", "6.0", "150"}
+
+
+def test_an_apple_machine_is_shown_first(results: build.Results) -> None:
+    assert overview_plot.machine_to_show(results) == "tiny-cpu"
+    results["apple-m2"] = {"bench": {}}
+    assert overview_plot.machine_to_show(results) == "tiny-cpu"
+    results["apple-m1"] = results["tiny-cpu"]
+    assert overview_plot.machine_to_show(results) == "apple-m1"
+    assert overview_plot.machine_to_show({}) is None
 
 
 def test_word_errors_best_first(tmp_path: Path) -> None:
@@ -99,7 +118,7 @@ def test_word_errors_best_first(tmp_path: Path) -> None:
 
 def test_no_figure_without_a_measurement() -> None:
     assert "Nothing has been measured yet" in build.results_page({})
-    assert "Nothing has been measured yet" in build.readme_part({})
+    assert "not been measured yet" in overview_plot.overview_part(None)
     assert "Nothing has been measured yet" in build.profile_part({})
     rows = build.chips_part({}).splitlines()
     assert rows[-1].startswith("| Apple M1, gpu | not measured |")

@@ -91,7 +91,7 @@ def test_the_papers_table(folder: Path) -> None:
     assert tuned[3:] == ["1", "40.00 [39.00, 41.00]", "20.00 [19.00, 21.00]", "1"]
     assert merged[0] == "merged"
     assert merged[4] == "42.00 [41.00, 43.00]"
-    assert sheared[0] == "merged and sheared"
+    assert sheared[0] == "merged and factorized"
     assert sheared[-1] == "0.909 [0.899, 0.919]"
     case = tiny_results.case(reproduction.RATE)
     for row, role in ((tuned, "teacher"), (merged, "student"), (sheared, "student")):
@@ -102,7 +102,8 @@ def test_the_papers_table(folder: Path) -> None:
 def test_variants_of_a_group_against_its_first() -> None:
     result = {"variants": VARIANTS}
     rows = reproduction.variant_rows(result, "vocabulary")[1:]
-    assert [row[0] for row in rows] == ["sheared, rank 96", "random start", "sheared, rank 32"]
+    names = [row[0] for row in rows]
+    assert names == ["factorized, rank 96", "random start", "factorized, rank 32"]
     assert rows[0][-1] == "-"
     assert rows[1][-1] == "+45.00 [-2.00, +3.00]"
     assert rows[2][1] == "35.0 M"

@@ -18,6 +18,7 @@ from baldwhisper_mlx.checkpoint.load import LoadedModel, load_model
 from baldwhisper_mlx.cli.main import cli
 from baldwhisper_mlx.config import SAMPLE_RATE
 from benchmarks.accuracy.other_languages import SENTENCES, ranks
+from tests.runtime.audio.test_vad import brown
 from tests.runtime.conftest import tone
 
 SAMPLE = Path(__file__).parents[2] / "examples" / "sample.wav"
@@ -55,7 +56,7 @@ def test_words_are_timed(bundled: LoadedModel) -> None:
     assert max(b - a for a, b in pairwise(starts)) < 3
 
 
-@pytest.mark.parametrize("options", [{"vad": "energy"}, {"vad": "energy", "batch_size": 4}])
+@pytest.mark.parametrize("options", [{"vad": True}, {"vad": True, "batch_size": 4}])
 def test_ways_to_hear_agree(bundled: LoadedModel, options: dict[str, Any]) -> None:
     """Two samples with half a minute of silence between them."""
     samples = load_audio(SAMPLE)
@@ -68,7 +69,7 @@ def test_ways_to_hear_agree(bundled: LoadedModel, options: dict[str, Any]) -> No
         assert segment.end < middle + 1 or segment.start > middle + 34
 
 
-@pytest.mark.parametrize("way", [{}, {"vad": "energy"}, {"vad": "energy", "batch_size": 2}])
+@pytest.mark.parametrize("way", [{}, {"vad": True}, {"vad": True, "batch_size": 2}])
 @pytest.mark.parametrize("level", [0.0, 0.0001, 0.1])
 def test_nothing_is_made_up_over_silence_or_noise(
     bundled: LoadedModel, way: dict[str, Any], level: float
@@ -76,6 +77,13 @@ def test_nothing_is_made_up_over_silence_or_noise(
     samples = level * np.random.default_rng(0).standard_normal(40 * SAMPLE_RATE)
     found = baldwhisper_mlx.transcribe(samples.astype(np.float32), bundled, language="en", **way)
     assert found.text == ""
+
+
+@pytest.mark.parametrize("seed", [1, 5])
+def test_nothing_is_made_up_over_a_random_walk(bundled: LoadedModel, seed: int) -> None:
+    """What stands out in loudness of the second gets 21 words, if only that is transcribed."""
+    samples = brown(seed)
+    assert baldwhisper_mlx.transcribe(samples, bundled, language="en", vad=True).text == ""
 
 
 def test_other_languages_stay_within_reach(bundled: LoadedModel) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -239,7 +238,6 @@ def test_length_and_samples_of_an_utterance(tmp_path: Path) -> None:
     assert by_path.samples().shape == (8000,)
 
 
-@pytest.mark.skipif(shutil.which("ffmpeg") is None, reason="needs ffmpeg")
 def test_length_of_a_stream_whose_header_does_not_say(tmp_path: Path) -> None:
     path = tmp_path / "a.flac"
     soundfile.write(path, sound(0.5), 16_000)

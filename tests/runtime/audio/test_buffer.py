@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 
 from baldwhisper_mlx.audio import buffer, vad
 from baldwhisper_mlx.audio.buffer import Collector, Samples, blocks, is_finite, let_go
-from baldwhisper_mlx.audio.chunking import Span, chunks_of, join_speech
+from baldwhisper_mlx.audio.chunking import chunks_of, cut_at_quiet, join_speech
 from baldwhisper_mlx.audio.features import N_FRAMES, LogMelSpectrogram
-from baldwhisper_mlx.audio.vad import energy_probabilities
+from baldwhisper_mlx.audio.vad import speech_spans
 
 MINUTES = 8
 MEGABYTES = MINUTES * 60 * 16_000 * 4 / 1e6
@@ -53,20 +53,17 @@ def test_what_is_let_go_is_still_there(in_a_file: Samples) -> None:
     np.testing.assert_array_equal(in_a_file, before)
 
 
-def spans(recording: Samples) -> list[Span]:
-    return vad.spans_of(energy_probabilities(recording), 160, len(recording), vad.Speech())
-
-
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 @pytest.mark.parametrize(
     "passing",
     [
         lambda recording: is_finite(recording),
         lambda recording: LogMelSpectrogram(recording, 80).window(N_FRAMES),
-        lambda recording: join_speech(recording, spans(recording)),
+        lambda recording: speech_spans(recording),
+        lambda recording: join_speech(recording, [(0, len(recording))]),
         lambda recording: chunks_of(recording, [(0, len(recording))], 30 * 16_000),
     ],
-    ids=["is_finite", "features", "join_speech", "chunks_of"],
+    ids=["is_finite", "features", "speech_spans", "join_speech", "chunks_of"],
 )
 def test_passing_over_a_file_keeps_none_of_it(in_a_file: Samples, passing) -> None:  # type: ignore[no-untyped-def]
     passing(in_a_file)  # libraries are files too
@@ -84,18 +81,8 @@ def mapped_megabytes() -> float:
     return int(re.findall(r"RssFile:\s+(\d+) kB", status)[0]) / 1000
 
 
-@pytest.mark.parametrize("n", [0, 1, 159, 160, 161, 16_000, 48_001])
-def test_levels_by_blocks(monkeypatch: pytest.MonkeyPatch, n: int) -> None:
-    whole = energy_probabilities(sound(n))
+@pytest.mark.parametrize("n", [1, 159, 160, 161, 16_000, 48_001])
+def test_cuts_by_blocks(monkeypatch: pytest.MonkeyPatch, n: int) -> None:
+    whole = cut_at_quiet(sound(n), 5000)
     monkeypatch.setattr(vad, "_BLOCK_HOPS", 7)
-    np.testing.assert_array_equal(energy_probabilities(sound(n)), whole)
-    assert len(whole) == -(-n // 160)
-
-
-@pytest.mark.skipif(vad.default_method() != "silero", reason="needs silero-vad and onnxruntime")
-@pytest.mark.parametrize("n", [0, 1, 511, 512, 513, 7 * 512, 16_001])
-def test_silero_by_blocks(monkeypatch: pytest.MonkeyPatch, n: int) -> None:
-    whole = vad.silero_probabilities(sound(n))
-    monkeypatch.setattr(vad, "_BLOCK_HOPS", 7)
-    np.testing.assert_array_equal(vad.silero_probabilities(sound(n)), whole)
-    assert len(whole) == -(-n // 512)
+    assert cut_at_quiet(sound(n), 5000) == whole

@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from baldwhisper_mlx.audio.integrity import (
-    caf_missing_bytes,
+    container_missing_bytes,
     is_chained_ogg,
     missing_bytes,
     mp3_surplus,
@@ -44,12 +44,60 @@ def caf(audio: int) -> bytes:
     return b"caff\0\1\0\0" + chunk + b"data" + struct.pack(">q", audio)
 
 
-def test_caf_missing_bytes() -> None:
+def short_by(data: bytes) -> int:
+    return container_missing_bytes(io.BytesIO(data))
+
+
+def test_core_audio() -> None:
     head = caf(1000)
-    assert caf_missing_bytes(head, len(head) + 1000) == 0
-    assert caf_missing_bytes(head, len(head) + 10) == 990
-    assert caf_missing_bytes(caf(-1), len(head)) == 0
-    assert caf_missing_bytes(b"RIFF" + head[4:], len(head)) == 0
+    assert short_by(head + bytes(1000)) == 0
+    assert short_by(head + bytes(10)) == 990
+    assert short_by(caf(-1)) == 0
+    assert short_by(b"none" + head[4:]) == 0
+
+
+def box(kind: bytes, content: bytes) -> bytes:
+    return struct.pack(">I", 8 + len(content)) + kind + content
+
+
+def test_boxes() -> None:
+    whole = box(b"ftyp", b"M4A ") + box(b"mdat", bytes(500)) + box(b"moov", bytes(50))
+    assert short_by(whole) == short_by(whole + b"appended") == 0
+    assert short_by(whole[:-20]) == 20
+    assert short_by(whole[:300]) == 520 - 300  # within mdat; that moov is to come is not known
+    wide = box(b"ftyp", b"qt  ") + struct.pack(">I4sQ", 1, b"mdat", 16 + 1000) + bytes(1000)
+    assert short_by(wide) == 0
+    assert short_by(wide[:-7]) == 7
+    assert short_by(box(b"ftyp", b"qt  ") + bytes(4) + b"mdat" + bytes(9)) == 0  # to the end
+
+
+def test_riff() -> None:
+    avi = b"RIFF" + struct.pack("<I", 100) + b"AVI " + bytes(96)
+    assert short_by(avi) == short_by(avi * 2) == short_by(avi + b"appended") == 0
+    assert short_by(avi[:-1]) == short_by(avi + avi[:-1]) == 1
+    assert short_by(b"RIFF" + struct.pack("<I", 2**32 - 1) + b"AVI ") == 0
+
+
+@pytest.mark.parametrize("width", [1, 2, 8])
+def test_ebml(width: int) -> None:
+    size = (100 | 1 << 7 * width).to_bytes(width, "big")
+    webm = b"\x1a\x45\xdf\xa3\x84webm\x18\x53\x80\x67" + size + bytes(100)
+    assert short_by(webm) == 0
+    assert short_by(webm[:-30]) == 30
+    unknown = ((1 << 7 * width + 1) - 1).to_bytes(width, "big")
+    assert short_by(webm.replace(size, unknown)) == 0
+
+
+def test_asf() -> None:
+    header = bytes.fromhex("3026b2758e66cf11a6d900aa0062ce6c") + bytes(14)
+    properties = bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365") + bytes(24)
+    asf = header + properties + struct.pack("<Q", 500) + bytes(40)
+    asf = asf.ljust(500, b"\0")
+    assert short_by(asf) == 0
+    assert short_by(asf[:400]) == 100
+    live = bytearray(asf[:400])
+    live[30 + 88] = 1
+    assert short_by(bytes(live)) == 0
 
 
 def page(flags: int) -> bytes:
@@ -88,8 +136,15 @@ def test_mp3_surplus() -> None:
     assert mp3_surplus(silent + silent) == 0
 
 
-@given(st.binary(max_size=200), st.sampled_from([b"", b"caff\0\1\0\0", b"ID3\3\0\0", b"\xff\xfb"]))
+MAGIC = [
+    *(b"", b"caff\0\1\0\0", b"ID3\3\0\0", b"\xff\xfb", b"\0\0\0\x08ftyp", b"RIFF"),
+    b"\x1a\x45\xdf\xa3",
+    bytes.fromhex("3026b2758e66cf11a6d900aa0062ce6ca1dcab8c47a9cf118ee400c00c205365"),
+]
+
+
+@given(st.binary(max_size=200), st.sampled_from(MAGIC))
 def test_any_bytes_are_answered(data: bytes, magic: bytes) -> None:
-    assert caf_missing_bytes(magic + data, len(magic + data)) >= 0
+    assert short_by(magic + data) >= 0
     assert isinstance(mp3_surplus(magic + data), int)
     assert is_chained_ogg(magic + data) in (False, True)

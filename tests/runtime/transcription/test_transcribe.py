@@ -8,11 +8,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+from baldwhisper_mlx.audio.load import load_audio
 from baldwhisper_mlx.checkpoint.load import LoadedModel, load_model
 from baldwhisper_mlx.decoding.decoder import Decoder
 from baldwhisper_mlx.transcription import transcribe as longform
 from baldwhisper_mlx.transcription.transcribe import detect_language, transcribe
-from tests.runtime.audio.test_vad import RATE, noise, talk
+from tests.runtime.audio.test_vad import RATE, SAMPLE, noise, talk
 
 OPTIONS: dict[str, Any] = {"language": "en", "temperature": 0.0, "no_speech_threshold": None}
 
@@ -28,11 +29,11 @@ def shifted(transcript: Any, seconds: float) -> list[tuple[float, float, str]]:
 
 
 def test_silence_around_speech_changes_nothing_but_the_times(loaded: LoadedModel) -> None:
-    speech = talk(4)
+    speech = load_audio(SAMPLE)[: 4 * RATE]
     padded = np.concatenate([noise(20, 0), speech, noise(15, 0)])
-    (span,) = longform.speech_spans(padded, "energy")
+    (span,) = longform.speech_spans(padded)
     alone = transcribe(padded[span[0] : span[1]], loaded, **OPTIONS)
-    found = transcribe(padded, loaded, vad="energy", **OPTIONS)
+    found = transcribe(padded, loaded, vad=True, **OPTIONS)
     assert found.text == alone.text
     # A model may put times after the end of its audio; silence cut away cannot hold them.
     last = round(span[1] / RATE, 3)
@@ -47,29 +48,31 @@ def test_silence_around_speech_changes_nothing_but_the_times(loaded: LoadedModel
 def test_where_nobody_speaks_nothing_is_written(
     loaded: LoadedModel, monkeypatch: pytest.MonkeyPatch, batch_size: int
 ) -> None:
-    monkeypatch.setattr(longform, "speech_spans", lambda samples, method: [])
+    monkeypatch.setattr(longform, "speech_spans", lambda samples: [])
     found = transcribe(noise(3, 0), loaded, language="french", vad=True, batch_size=batch_size)
     assert (found.text, found.segments, found.language, found.duration) == ("", (), "fr", 3.0)
 
 
 @pytest.mark.parametrize(
-    ("words", "detector", "prompt"),
-    [(False, False, None), (False, "energy", None), (True, False, None), (False, False, "Bloom")],
+    ("words", "speech_only", "prompt"),
+    [(False, False, None), (False, True, None), (True, False, None), (False, False, "Bloom")],
 )
 def test_batches_are_the_stretches_one_by_one(
-    loaded: LoadedModel, words: bool, detector: Any, prompt: str | None
+    loaded: LoadedModel, words: bool, speech_only: bool, prompt: str | None
 ) -> None:
-    parts = [talk(5), noise(2, 0), talk(20), noise(1.5, 0), talk(18), noise(2, 0), talk(3)]
+    speech = load_audio(SAMPLE)
+    parts = [speech, noise(2, 0), speech, noise(1.5, 0), speech, noise(2, 0), speech[: 5 * RATE]]
     samples = np.concatenate(parts)
-    if detector:
-        spans = longform.speech_spans(samples, detector)
+    if speech_only:
+        spans = longform.speech_spans(samples)
         chunks = longform.chunks_of(samples, spans, longform.WINDOW)
     else:
-        chunks = longform.equal_parts(samples, 2)  # of 51 s
+        chunks = longform.equal_parts(samples, 2)  # of 43 s
     assert len(chunks) > 1
     steps: list[tuple[float, float]] = []
     found = transcribe(
-        samples, loaded, batch_size=3, word_timestamps=words, vad=detector, initial_prompt=prompt,
+        samples, loaded, batch_size=3, word_timestamps=words, vad=speech_only,
+        initial_prompt=prompt,
         on_progress=lambda done, total: steps.append((done, total)), **OPTIONS,
     )  # fmt: skip
     expected: list[tuple[float, float, str]] = []
