@@ -451,7 +451,7 @@ def test_a_full_folder_is_left_alone(tmp_path: Path) -> None:
 def test_other_settings_are_refused(tmp_path: Path) -> None:
     make_speech.check_settings(tmp_path, {"seed": 1, "sentences": "abc"})
     make_speech.check_settings(tmp_path, {"seed": 1, "sentences": "abc"})
-    with pytest.raises(ValueError, match="begun with other seed"):
+    with pytest.raises(ValueError, match="made with other seed"):
         make_speech.check_settings(tmp_path, {"seed": 2, "sentences": "abc"})
 
 
