@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import soxr
 
+from baldwhisper_convert.data.ranges import check_range
 from baldwhisper_mlx.audio.buffer import Samples
 from baldwhisper_mlx.config import SAMPLE_RATE
 
@@ -116,16 +117,13 @@ class Augmentation:
     """Range of the level in dBFS."""
 
     def __post_init__(self) -> None:
-        for name in ("speed", "room", "noise"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"{name} must be between 0 and 1, not {getattr(self, name)}")
+        check_range(self, ("speed", "room", "noise"), 0, 1)
+        check_range(self, ("fastest",), 1, 2)
         for name in ("snr", "level"):
             pair = tuple(getattr(self, name))
             if len(pair) != 2 or pair[0] > pair[1]:
                 raise ValueError(f"{name} must be a range, lower end first, not {pair}")
             object.__setattr__(self, name, pair)
-        if not 1 <= self.fastest <= 2:
-            raise ValueError(f"fastest must be 1 to 2, not {self.fastest}")
 
 
 def augment(audio: Audio, settings: Augmentation, rng: np.random.Generator) -> tuple[Audio, float]:

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from baldwhisper_convert.data.prepared import SILENCE, PreparedWindow, Windows
+from baldwhisper_convert.data.ranges import check_range
 from baldwhisper_convert.model.prompts import Prompts
 from baldwhisper_convert.model.whisper import Whisper, length_mask
 
@@ -67,9 +68,7 @@ class Mix:
     """Share of windows, among those that continue another, whose prompt is its text."""
 
     def __post_init__(self) -> None:
-        for name, value in vars(self).items():
-            if not 0 <= value <= 1:
-                raise ValueError(f"{name} must be between 0 and 1, not {value}")
+        check_range(self, ("timestamps", "prompts"), 0, 1)
 
 
 def plan_batches(lengths: Sequence[int], size: int, seed: int, epoch: int) -> list[list[int]]:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from baldwhisper_convert.data.augment import pink_noise
+from baldwhisper_convert.data.ranges import check_range
 from baldwhisper_convert.data.utterances import Utterance
 from baldwhisper_mlx.audio.buffer import Samples
 from baldwhisper_mlx.config import FRAMES_PER_POSITION, HOP_LENGTH, SAMPLE_RATE
@@ -45,12 +46,8 @@ class WindowSettings:
     """Share of the windows that keep all 30 s of encoder output, as at inference."""
 
     def __post_init__(self) -> None:
-        for name in ("single", "silence", "full"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"{name} must be between 0 and 1, not {getattr(self, name)}")
-        for name in ("pause", "margin"):
-            if not 0 <= getattr(self, name) <= WINDOW_SECONDS:
-                raise ValueError(f"{name} must be 0 to 30 s, not {getattr(self, name)}")
+        check_range(self, ("single", "silence", "full"), 0, 1)
+        check_range(self, ("pause", "margin"), 0, WINDOW_SECONDS)
 
 
 @dataclass(frozen=True)

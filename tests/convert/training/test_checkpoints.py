@@ -30,12 +30,6 @@ from tests.support.tiny_runs import same
 NAME = "decoder.blocks.0.mlp.0.weight"
 
 
-@pytest.fixture(autouse=True)
-def _one_thread() -> None:
-    """Threads only get in each other's way in models this small."""
-    torch.set_num_threads(1)
-
-
 class Killed(BaseException):
     """What a SIGKILL leaves behind: nothing below is cleaned up."""
 
@@ -209,12 +203,9 @@ def test_the_best_weights_come_back(run: Run) -> None:
     assert same(run.student.canonical_state(), best)
 
 
-def test_best_weights_are_whole_or_the_former_ones(
-    run: Run, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    best = run.student.canonical_state()
-    run.folder.save_best(run.student)
-    run.step()
+@contextlib.contextmanager
+def killed_while_writing(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A kill in the middle of a file of weights."""
 
     def save_file(_: Any, path: Path) -> None:
         path.write_bytes(b"half")
@@ -223,7 +214,18 @@ def test_best_weights_are_whole_or_the_former_ones(
     with monkeypatch.context() as patch:
         patch.setattr("safetensors.torch.save_file", save_file)
         with pytest.raises(Killed):
-            run.folder.save_best(run.student)
+            yield
+
+
+def test_best_weights_are_whole_or_the_former_ones(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    best = run.student.canonical_state()
+    run.folder.save_best(run.student)
+    run.step()
+
+    with killed_while_writing(monkeypatch):
+        run.folder.save_best(run.student)
     run.folder.load_best(run.student)
     assert same(run.student.canonical_state(), best)
 
@@ -246,14 +248,8 @@ def test_a_finished_run_keeps_its_weights_and_results_only(run: Run) -> None:
 def test_killed_while_finishing_the_checkpoint_is_still_there(
     run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def save_file(_: Any, path: Path) -> None:
-        path.write_bytes(b"half")
-        raise Killed
-
-    with monkeypatch.context() as patch:
-        patch.setattr("safetensors.torch.save_file", save_file)
-        with pytest.raises(Killed):
-            run.folder.finish(run.accelerator, run.student, {})
+    with killed_while_writing(monkeypatch):
+        run.folder.finish(run.accelerator, run.student, {})
     assert run.folder.finished(run.student) is None
     check_resume(run, 2)
 

@@ -18,7 +18,7 @@ from baldwhisper_convert.data.batches import collate, epochs
 from baldwhisper_convert.data.prepared import Prepared
 from baldwhisper_convert.training.log import LOG_FILE
 from baldwhisper_convert.training.settings import TrainingSettings
-from tests.support.tiny_prepared import tiny_prepared, tiny_prompts
+from tests.support.tiny_prepared import tiny_prompts
 from tests.support.tiny_runs import PLAIN, STEPS_BETWEEN, drift, lean, losses, run
 
 ROOT = Path(__file__).parents[3]
@@ -62,11 +62,6 @@ for name, settings in RUNS.items():
     (folder / f"{name}-{rank}.json").write_text(json.dumps(results))
 (folder / f"processes-{rank}.json").write_text(str(PartialState().num_processes))
 """
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Prepared:
-    return tiny_prepared(tmp_path_factory.mktemp("states") / "data", 16)
 
 
 @pytest.fixture(scope="module")

@@ -24,28 +24,16 @@ from tests.support.tiny_prepared import (
     GROUPS,
     tiny_prepared,
     tiny_prompts,
-    tiny_student,
     tiny_teacher,
 )
 
 Decoding = Callable[[str], str]
 
 
-@pytest.fixture(autouse=True)
-def _one_thread() -> None:
-    """Threads only get in each other's way in models this small."""
-    torch.set_num_threads(1)
-
-
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Prepared:
     """Eleven windows of unequal length, two of them silent."""
     return tiny_prepared(tmp_path_factory.mktemp("states") / "data", 11)
-
-
-@pytest.fixture
-def student() -> Whisper:
-    return tiny_student()
 
 
 @pytest.fixture

@@ -13,13 +13,13 @@ from baldwhisper_convert.training.fused_losses import logit_distance, next_token
 from baldwhisper_convert.training.losses import cross_entropy, feature_distance, kl_divergence
 from tests.support.tiny_logits import logits
 
+PROBLEMS = (st.integers(1, 9), st.integers(2, 60), st.integers(0, 2**20), st.floats(0.1, 30))
+"""Positions, vocabulary, seed and scale of the logits."""
+
 
 @settings(max_examples=40, deadline=None)
 @given(
-    st.integers(1, 9),
-    st.integers(2, 60),
-    st.integers(0, 2**20),
-    st.floats(0.1, 30),
+    *PROBLEMS,
     st.sampled_from([1.0, 0.5, 3.0]),
     st.sampled_from([1, 40, 1 << 20]),
 )
@@ -112,10 +112,7 @@ def shifted_logits(n: int, width: int, seed: int, scale: float) -> tuple[Tensor,
 
 @settings(max_examples=40, deadline=None)
 @given(
-    st.integers(1, 9),
-    st.integers(2, 60),
-    st.integers(0, 2**20),
-    st.floats(0.1, 30),
+    *PROBLEMS,
     st.sampled_from([1, 40, 1 << 20]),
 )
 def test_logit_distance_is_the_naive_twin(

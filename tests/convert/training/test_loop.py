@@ -33,12 +33,6 @@ def _lean(monkeypatch: pytest.MonkeyPatch) -> None:
     lean(monkeypatch.setattr)
 
 
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Prepared:
-    """Sixteen windows: four steps an epoch."""
-    return tiny_prepared(tmp_path_factory.mktemp("states") / "data", 16)
-
-
 def test_a_student_learns_what_it_is_shown(tmp_path: Path) -> None:
     few = tiny_prepared(tmp_path / "data", 6)
     _, results = run(tmp_path, few, batch_size=6, epochs=25)

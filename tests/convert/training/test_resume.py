@@ -24,7 +24,6 @@ from baldwhisper_convert.training.objectives import Distillation, LossSettings, 
 from baldwhisper_convert.training.settings import TrainingSettings
 from tests.support.tiny_prepared import (
     GROUPS,
-    tiny_prepared,
     tiny_prompts,
     tiny_student,
     tiny_teacher,
@@ -50,12 +49,6 @@ LEARNED = LossSettings(hidden=1.0, learn_temperature=True)
 @pytest.fixture(autouse=True)
 def _lean(monkeypatch: pytest.MonkeyPatch) -> None:
     lean(monkeypatch.setattr)
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Prepared:
-    """Sixteen windows: four steps an epoch."""
-    return tiny_prepared(tmp_path_factory.mktemp("states") / "data", 16)
 
 
 # The runtime first, as in the tests: the BLAS it loads is then torch's too, down to the last bit.
