@@ -37,7 +37,7 @@ SETTINGS = SearchSettings(
 
 
 class Corners:
-    """An optimizer that goes through the corners, and counts from where it is told to go on."""
+    """An optimizer that proposes the corners in turn, from the number in its state on."""
 
     POINTS = ((0.0, 1.0), (1.0, 0.0), (2.0, 2.0), (5.0, 1.0))
 
@@ -127,7 +127,7 @@ def test_a_killed_search_ends_as_one_that_was_not(
     assert len(trials(tmp_path / "killed")) == 1
     run(speech, tmp_path / "killed")
     assert trials(tmp_path / "killed") == trials(tmp_path / "whole")
-    # More trials go on from there; other settings do not.
+    # More trials continue it; other settings do not.
     run(speech, tmp_path / "killed", trials=4)
     assert trials(tmp_path / "killed")[:3] == trials(tmp_path / "whole")
     assert len(trials(tmp_path / "killed")) == 4

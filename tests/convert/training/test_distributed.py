@@ -73,7 +73,7 @@ def twofold(tmp_path_factory: pytest.TempPathFactory, data: Prepared) -> Path:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    # Not `accelerate launch --cpu`: without MPI it starts one process, whatever it is told.
+    # Not `accelerate launch --cpu`: without MPI it starts one process, whatever its options say.
     launch = f"--nproc_per_node 2 --nnodes 1 --master_addr 127.0.0.1 --master_port {port}"
     command = [sys.executable, "-m", "torch.distributed.run", *launch.split()]
     paths = os.pathsep.join([str(ROOT), str(ROOT / "convert")])
@@ -122,9 +122,9 @@ def test_two_processes_do_what_one_does(
             torch.testing.assert_close(each[key], weight, rtol=1e-5, atol=1e-5)
     # The processes agree to the last bit.
     assert all(torch.equal(found[0][key], found[1][key]) for key in weights)
-    told = json.loads((twofold / f"{name}-0.json").read_text())
-    assert told.keys() == results.keys()
-    assert told.get("best_step") == results.get("best_step")
+    reported = json.loads((twofold / f"{name}-0.json").read_text())
+    assert reported.keys() == results.keys()
+    assert reported.get("best_step") == results.get("best_step")
 
 
 def test_their_batches_have_unequal_numbers_of_tokens(data: Prepared) -> None:
