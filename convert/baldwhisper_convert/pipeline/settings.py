@@ -53,7 +53,7 @@ def override(settings: T, changes: Sequence[str]) -> T:
         >>> override(LossSettings(), ["kl=2"]).kl
         2.0
     """
-    plain = _without_none(dataclasses.asdict(settings))  # type: ignore[call-overload]
+    plain = dataclasses.asdict(settings)  # type: ignore[call-overload]
     for change in changes:
         key, equals, text = change.partition("=")
         if not equals:
@@ -73,15 +73,6 @@ def override(settings: T, changes: Sequence[str]) -> T:
         except tomllib.TOMLDecodeError:
             table[last] = text.strip()
     return build(type(settings), plain, "settings")
-
-
-def _without_none(plain: dict[str, Any]) -> dict[str, Any]:
-    """Leaves out keys whose value is None, which TOML cannot express; they get their defaults."""
-    return {
-        key: _without_none(value) if isinstance(value, dict) else value
-        for key, value in plain.items()
-        if value is not None
-    }
 
 
 def build(kind: type[T], raw: Any, where: str) -> T:

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from baldwhisper_convert.compression.factorize import FactorizeSettings
 from baldwhisper_convert.data.speech import parse_shares
 from baldwhisper_convert.pipeline.recipe import StageRecipe, read_recipe
 from baldwhisper_convert.pipeline.settings import build, override
@@ -118,6 +119,14 @@ def test_override_reaches_nested_settings() -> None:
     assert changed.training.schedule == "linear"
     assert changed.loss.kl == 3.0
     assert changed.training.batch_size == TrainingSettings().batch_size
+
+
+def test_override_sets_what_has_no_value_yet() -> None:
+    changed = override(FactorizeSettings(), ["projections=shared", "mean=false"])
+    assert (changed.projections, changed.mean) == ("shared", False)
+    assert override(changed, ["rank=4"]) == FactorizeSettings(
+        rank=4, projections="shared", mean=False
+    )
 
 
 @pytest.mark.parametrize("change", ["training.nothing=1", "nothing=1", "loss.kl", "loss.kl=x"])
