@@ -1,9 +1,9 @@
 """The stage `factorize`: replaces the dense token embedding by a factorized one.
 
-The paper calls this shearing the embedding (Sy et al., arXiv 2510.08599). Its initialization, `init
-= "svd"`, takes no account of how the matrix is used and loses almost everything. `joint` weighs
-tokens by their frequency and directions by the decoder's use of them, calibrated on some speech.
-The result is measured on other speech, with input and output factorized alone and together.
+The paper calls this shearing the embedding (Sy et al., arXiv 2510.08599). Its initialization (here
+`svd`) takes no account of how the matrix is used and loses almost everything. `joint` weighs tokens
+by their frequency and directions by the decoder's use of them, calibrated on some speech. The
+result is measured on other speech, with input and output factorized alone and together.
 """
 
 from __future__ import annotations

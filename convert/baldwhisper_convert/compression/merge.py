@@ -1,7 +1,7 @@
 """The stage `merge`: a decoder with fewer layers, by merging neighbours or keeping some.
 
-Before any training, the choices can be ranked by their KL to the teacher on some speech; `method =
-"search"` ranks every way to keep some of the layers. The ranking after training may differ, because
+Before any training, the choices can be ranked by their KL to the teacher on some speech; the method
+`search` ranks every way to keep some of the layers. The ranking after training may differ, because
 a merged layer contains something of both layers.
 """
 

@@ -13,7 +13,7 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 import numpy as np
 import torch
@@ -145,7 +145,7 @@ def prepare(
                             writer.add(window, features)
                     progress.update(len(part))
             dropped = len(plan) - writer.count
-            writer.finish(bad=str(bad), dropped=dropped, settings=_plain(settings))
+            writer.finish(bad=str(bad), dropped=dropped, settings=dataclasses.asdict(settings))
     return Prepared(folder)
 
 
@@ -286,11 +286,7 @@ def _key(checkpoint: Checkpoint, utterances: Sequence[Utterance], settings: Prep
     digest = hashlib.sha256(b"log-mel 3")
     if settings.features == STATES or settings.labels == "teacher":
         digest.update(fingerprint(checkpoint).encode())
-    digest.update(json.dumps(_plain(settings), sort_keys=True).encode())
+    digest.update(json.dumps(dataclasses.asdict(settings), sort_keys=True).encode())
     for utterance in utterances:
         digest.update(f"{Path(utterance.name).name}\n{utterance.text}\n".encode())
     return digest.hexdigest()[:16]
-
-
-def _plain(settings: PrepareSettings) -> dict[str, Any]:
-    return dataclasses.asdict(settings)
