@@ -4,7 +4,11 @@
     >>> model = baldwhisper_mlx.load_model()  # or load_model("models/whisper-base")
     >>> baldwhisper_mlx.transcribe("talk.mp3", model).text
 
-Importing the package is cheap: MLX and the rest load with the first attribute that needs them.
+The way from audio to text, in the order to read it: audio/load.py, audio/features.py,
+model/whisper.py, decoding/decoder.py, transcription/sequential.py.
+
+Importing the package is cheap: MLX and the rest are imported with the first attribute that needs
+them.
 """
 
 from __future__ import annotations

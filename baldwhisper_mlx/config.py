@@ -1,9 +1,9 @@
-"""The contract between converter and runtime: what `config.json` may say about a model.
+"""The contract between converter and runtime: `config.json` of a model.
 
-Standard library only, so that the converter can import it without MLX and a broken
-file is reported before anything heavy is loaded. Reading is strict in both directions:
-a missing key, an unknown key and a value of the wrong type or range are all errors,
-because a silently dropped key is a model that is subtly not the one that was exported.
+Standard library only, so that the converter imports it without MLX, and a bad file is reported
+before anything heavy is imported. Reading is strict: a missing key, an unknown key and a value of
+the wrong type or range are all errors, because a key that is ignored silently gives a model that
+differs from the exported one.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ EmbeddingProjections = Literal["shared", "separate"]
 Dtype = Literal["float16", "bfloat16", "float32"]
 
 SAMPLE_RATE = 16_000
-"""Samples per second of the audio every Whisper hears."""
+"""Samples per second of the audio that every Whisper model takes."""
 HOP_LENGTH = 160
 """Samples between two mel frames: 10 ms."""
 FRAMES_PER_POSITION = 2
@@ -35,13 +35,14 @@ TIME_PRECISION = FRAMES_PER_POSITION * HOP_LENGTH / SAMPLE_RATE
 """Seconds between two timestamp tokens: 0.02."""
 
 MOST_LAYERS = 256
-"""Of encoder or decoder; Whisper has 32 at most, and building a million would take all memory."""
+"""Of encoder or decoder: Whisper has at most 32, and a million would take all memory to build."""
 
 AUDIO_BUCKET = 50
-"""Encoder positions (1 s) a shortened audio context is rounded up to: few distinct shapes."""
+"""A shortened audio context is rounded up to a multiple of so many encoder positions (1 s), so
+that there are few distinct shapes."""
 
 N_TIMESTAMPS = 1501
-"""Timestamp tokens <|0.00|> to <|30.00|> in steps of 0.02 s; every Whisper has them last."""
+"""Timestamp tokens <|0.00|> to <|30.00|> in steps of 0.02 s; they end every vocabulary."""
 
 CONTROL_TOKENS = (
     "<|endoftext|>",
@@ -58,7 +59,7 @@ CONTROL_TOKENS = (
 
 @dataclass(frozen=True, kw_only=True)
 class ModelConfig:
-    """Everything the runtime needs to know about a model besides its weights.
+    """Everything that the runtime needs to know about a model besides its weights.
 
     The ten `n_*` fields are OpenAI's ModelDimensions under their own names.
 
@@ -103,10 +104,10 @@ class ModelConfig:
     """K frequent tokens kept as dense rows that replace the low-rank value at their ids."""
 
     audio_context: AudioContext = "full"
-    """What a clip shorter than 30 s costs; a property of the training, see `docs/format.md`.
+    """Positions that are computed for a clip shorter than 30 s, as in training: `docs/format.md`.
 
-    "full": encoder and cross-attention over 30 s. "trimmed": encoder over 30 s,
-    cross-attention over the clip's own frames and a margin. "dynamic": the encoder too.
+    "full": encoder and cross-attention over 30 s. "trimmed": encoder over 30 s, cross-attention
+    over the clip's own positions and a margin. "dynamic": both over the clip's own positions.
     """
     audio_context_margin: int = 25
     """Encoder positions (20 ms each) kept after the end of the audio unless "full"."""
@@ -176,7 +177,7 @@ class ModelConfig:
         """Encoder positions a clip of `n_frames` mel frames (10 ms) takes.
 
         All of them if `audio_context` is "full"; else the clip's own (two frames each) and the
-        margin, rounded up to `AUDIO_BUCKET` and at most all.
+        margin, rounded up to a multiple of `AUDIO_BUCKET`.
 
         Example:
             >>> trimmed.audio_positions(300)  # 3 s: 150 positions, 25 of margin
@@ -201,7 +202,7 @@ class ModelConfig:
         """Builds a config from parsed JSON.
 
         Args:
-            raw: what `to_dict` returns; every field of the class and nothing else.
+            raw: as `to_dict` returns it, with every field of the class and no other key.
 
         Raises:
             ValueError: another format or version, missing or unknown keys, bad values.

@@ -1,8 +1,8 @@
-"""What `config.json` may say about quantized weights: which matrices, and how coarsely.
+"""The part of `config.json` about quantized weights: which matrices, bits and group sizes.
 
-Standard library only, like the config it is a part of. The rule is one for writer and reader:
-every matrix is quantized in the same way unless `overrides` names it, so the config alone says
-what the file must hold.
+Standard library only, like the rest of the config. Writer and reader follow one rule: every matrix
+is quantized in the same way unless `overrides` names it. So the config alone determines which
+tensors the weights file must have.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from typing import Any
 BITS = (2, 3, 4, 5, 6, 8)
 GROUP_SIZES = (32, 64, 128)
 LEAVES = (".weight", ".scales", ".biases")
-"""What a quantized matrix consists of: packed integers, and scale and zero of each group."""
+"""The tensors of a quantized matrix: packed integers, and the scale and bias of each group."""
 
-# The first prefix that fits holds, so the embedding is no part of the decoder.
+# The first prefix that matches is taken, so the embedding does not count as decoder.
 _PARTS = {
     "encoder.": "encoder",
     "decoder.token_embedding.": "token embedding",
@@ -27,7 +27,7 @@ _PARTS = {
 
 @dataclass(frozen=True, kw_only=True)
 class Grouping:
-    """Affine quantization as MLX does it: w = scale * q + bias in groups along a row.
+    """MLX's affine quantization: w = scale * q + bias, for groups of numbers in a row.
 
     Raises:
         ValueError: a value that MLX does not support.
@@ -36,12 +36,12 @@ class Grouping:
     bits: int
     """Bits of each integer q."""
     group_size: int
-    """Neighbours in a row that share scale and bias."""
+    """Consecutive numbers of a row that share scale and bias."""
 
     def __post_init__(self) -> None:
         for key, known in (("bits", BITS), ("group_size", GROUP_SIZES)):
             value = getattr(self, key)
-            if type(value) is not int or value not in known:  # 8.0 and True are equal to ints
+            if type(value) is not int or value not in known:  # 8.0 == 8 and True == 1
                 raise ValueError(f"config: bad value for quantization.{key}: {value}")
 
     def __str__(self) -> str:
@@ -95,7 +95,7 @@ def matrix_of(name: str) -> str:
 def storage(
     sizes: Mapping[str, int], dtype: str, quantization: Quantization | None
 ) -> dict[str, str]:
-    """Where a model's bytes are, and how finely its numbers are stored there.
+    """Bytes of a model by part and precision.
 
     Args:
         sizes: name of each tensor to its bytes.
@@ -110,15 +110,15 @@ def storage(
     for name, size in sizes.items():
         part = next(label for prefix, label in _PARTS.items() if name.startswith(prefix))
         path = matrix_of(name)
-        own = quantization.of(path) if quantization and f"{path}.scales" in sizes else None
-        precision = dtype if own is None else str(own)
+        grouping = quantization.of(path) if quantization and f"{path}.scales" in sizes else None
+        precision = dtype if grouping is None else str(grouping)
         totals[part][precision] = totals[part].get(precision, 0) + size
     return {
         part: ", ".join(
             f"{size / 1e6:.1f} MB in {precision}" if size >= 1e5 else f"{size} bytes in {precision}"
-            for precision, size in sorted(found.items(), key=lambda item: -item[1])
+            for precision, size in sorted(by_precision.items(), key=lambda item: -item[1])
         )
-        for part, found in totals.items()
+        for part, by_precision in totals.items()
     }
 
 

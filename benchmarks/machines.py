@@ -1,4 +1,4 @@
-"""What the benchmark scripts share: the machine, models by name, the sample, files written whole.
+"""The machine that benchmarks run on, and the recording that they share.
 
 The machine is described in a process of its own, so that a script which only waits for others
 does not load MLX.
@@ -6,57 +6,39 @@ does not load MLX.
 
 from __future__ import annotations
 
-import json
-import os
+import re
+import sys
 from pathlib import Path
 from typing import Any
 
-import click
-
-from baldwhisper_mlx.bench.processes import call
+from baldwhisper_mlx.bench.machine import cores, describe_machine, sysctl
+from baldwhisper_mlx.bench.processes import isolated
 
 SAMPLE = Path(__file__).resolve().parent.parent / "examples/sample.wav"
-"""The demo's recording; what is said is beside it as text."""
+"""The demo's recording; its text is beside it."""
 
 
 def describe() -> dict[str, Any]:
-    """See `baldwhisper_mlx.bench.machine.describe_machine`."""
-    found: dict[str, Any] = json.loads(call("benchmarks.machines", "tell").splitlines()[-1])
+    """What `baldwhisper_mlx.bench.machine.describe_machine` returns."""
+    found: dict[str, Any] = isolated(describe_machine)
     return found
 
 
-def tell() -> None:
-    """Prints what `describe` returns."""
-    from baldwhisper_mlx.bench.machine import describe_machine
+def slug(name: str) -> str:
+    """A chip's name for use in a file name.
 
-    print(json.dumps(describe_machine()))
-
-
-def named_model(item: str) -> tuple[str, Path]:
-    """Name and folder of a model given as NAME=DIR.
-
-    Raises:
-        click.UsageError: it is not, or there is no such folder.
+    Example:
+        >>> slug("Apple M1 Pro")
+        'apple-m1-pro'
     """
-    name, _, folder = item.partition("=")
-    if not name or not folder or not Path(folder).is_dir():
-        raise click.UsageError(f"{item}: it is NAME=DIR, of a model folder")
-    return name, Path(folder)
+    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
 
 
-def model_or_bundled(item: str) -> tuple[str, Path | None]:
-    """As `named_model`; without DIR, as in "NAME=", the model that comes with the package (None).
-
-    Raises:
-        click.UsageError: there is no name, or no such folder.
-    """
-    name, equals, folder = item.partition("=")
-    return (name, None) if name and equals and not folder else named_model(item)
-
-
-def write_json(path: Path, content: dict[str, Any]) -> None:
-    """Writes a result file, whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.part")
-    temporary.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    os.replace(temporary, path)
+def fast_cores() -> int:
+    """Cores worth a thread: on Apple silicon the performance cores, which waiting for the
+    efficiency cores would only slow down; elsewhere all."""
+    if sys.platform == "darwin":
+        count = sysctl("hw.perflevel0.logicalcpu")
+        if count.isdigit():
+            return int(count)
+    return cores()

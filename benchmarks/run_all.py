@@ -1,9 +1,9 @@
-"""Everything that is measured on a machine, one after the other, and the pages made from it.
+"""Runs all measurements of a machine in sequence, and writes the pages from the results.
 
     python -m benchmarks.run_all --checkpoint CKPT --teacher DIR --student DIR --data AUDIOFOLDER
 
-Each result is a file named by the chip. What is there already is not measured again, and an
-interrupted run goes on with the same command. `make bench` runs this.
+Each result is a file named by the chip. Results that exist are kept, and an interrupted run
+resumes when you rerun the command. `make bench` runs this.
 """
 
 from __future__ import annotations
@@ -16,8 +16,10 @@ from pathlib import Path
 
 import click
 
-from baldwhisper_mlx.bench.machine import chip, slug
+from baldwhisper_mlx.bench.machine import chip
 from baldwhisper_mlx.checkpoint.files import BUNDLED, MODEL_FILES
+from benchmarks.machines import slug
+from benchmarks.options import Benchmark, data_option, language_option
 
 RESULTS = Path("benchmarks/results")
 _BALDWHISPER = "from baldwhisper_mlx.cli.main import main; main()"
@@ -27,7 +29,7 @@ QUICK = {
     "scaling": "--length 10 --length 40 --batch 1 --batch 2 --tokens 8",
     "profile": "--repeats 1",
 }
-"""Options to see whether all of it works, in a minute or two; the figures mean nothing."""
+"""Options that check in a minute or two whether everything runs; the figures mean nothing."""
 
 
 def commands(
@@ -43,13 +45,13 @@ def commands(
     """Kind, result file and command of each measurement.
 
     Args:
-        checkpoint: the teacher's weights in any format, for the other programs.
+        checkpoint: the teacher's weights in any format that export reads, for the other programs.
         teacher: the teacher, exported.
         students: name to folder; the one called `student` is compared with the teacher.
         data: folder of recordings with a metadata.jsonl.
         results: folder for the result files.
         language: of the recordings.
-        quick: only to see whether it works.
+        quick: only check whether everything runs.
     """
     models = students | {"teacher": teacher}
     named = [f"{name}={folder}" for name, folder in models.items()]
@@ -62,7 +64,7 @@ def commands(
         return kind, path, [sys.executable, *program, *arguments, *where, *more]
 
     pair = ["--teacher", str(teacher), "--peer", "mlx-whisper"]
-    if students["student"] != BUNDLED:  # the default, whose path is nobody's business
+    if students["student"] != BUNDLED:  # the default; a result states no path of the machine
         pair += ["--student", str(students["student"])]
     yield command("bench", ["-c", _BALDWHISPER], "bench", str(data), *pair, *speak)
     ours = [word for name, folder in students.items() for word in ("--ours", f"{name}={folder}")]
@@ -86,20 +88,34 @@ def read_students(items: tuple[str, ...]) -> dict[str, Path]:
         name, _, folder = item.rpartition("=")
         found[name or "student"] = Path(folder)
         if not Path(folder, MODEL_FILES[0]).is_file():
-            raise click.UsageError(f"--student {item}: it is DIR or NAME=DIR, of a model folder")
+            raise click.UsageError(f"--student {item}: give DIR or NAME=DIR of a model folder")
     if "student" not in found:
         raise click.UsageError("name the model to compare with the teacher: --student DIR")
     return found
 
 
-@click.command()
-@click.option("--checkpoint", required=True, help="The teacher in any format export reads.")
-@click.option("--teacher", required=True, type=click.Path(exists=True, path_type=Path))
-@click.option("--student", "students", multiple=True, metavar="[NAME=]DIR", help="Repeatable.")
-@click.option("--data", required=True, type=click.Path(exists=True, path_type=Path))
-@click.option("--results", type=click.Path(path_type=Path), help=f"Default: {RESULTS}.")
-@click.option("--language", default="en", show_default=True)
-@click.option("--quick", is_flag=True, help="See whether it works; writes to .cache/quick.")
+@click.command(cls=Benchmark)
+@click.option(
+    "--checkpoint",
+    required=True,
+    metavar="MODEL",
+    help="The teacher in any format that export reads.",
+)
+@click.option("--teacher", required=True, type=click.Path(exists=True, path_type=Path),
+              metavar="DIR", help="The teacher, exported.")  # fmt: skip
+@click.option("--student", "students", multiple=True, metavar="[NAME=]DIR",
+              help="An exported student; repeatable. Default: the bundled model.")  # fmt: skip
+@data_option()
+@click.option(
+    "--results",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help=f"Folder of the result files. Default: {RESULTS}.",
+)
+@language_option
+@click.option(
+    "--quick", is_flag=True, help="Only check whether everything runs; writes to .cache/quick."
+)
 def main(
     checkpoint: str,
     teacher: Path,
@@ -109,18 +125,18 @@ def main(
     language: str,
     quick: bool,
 ) -> None:
-    """Measure all there is, and write the pages and plots."""
+    """Run all measurements, and write the pages and plots."""
     results = results or (Path(".cache/quick") if quick else RESULTS)
     results.mkdir(parents=True, exist_ok=True)
-    found = read_students(students)
-    plan = commands(checkpoint, teacher, found, data, results, language=language, quick=quick)
+    models = read_students(students)
+    plan = commands(checkpoint, teacher, models, data, results, language=language, quick=quick)
     for kind, path, command in plan:
         if path.exists() and kind in ("bench", "profile"):
-            click.echo(f"{path}: there already", err=True)
-            continue  # the others look into their files, and measure what is missing
+            click.echo(f"{path}: exists, kept", err=True)
+            continue  # the others resume from their files
         click.echo(f"$ {shlex.join(command)}", err=True)
         if subprocess.run(command, check=False).returncode:
-            raise click.ClickException(f"{kind} failed; the same command goes on from there")
+            raise click.ClickException(f"{kind} failed; rerun the command to resume")
     if results == RESULTS:
         subprocess.run([sys.executable, "-m", "benchmarks.report"], check=True)
 

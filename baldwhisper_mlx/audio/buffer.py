@@ -1,4 +1,4 @@
-"""Samples of a recording, in memory or, of a long one, in a temporary file, a block at a time."""
+"""The samples of a recording: in memory, or, of a long one, in a memory-mapped temporary file."""
 
 from __future__ import annotations
 
@@ -16,14 +16,16 @@ Samples = npt.NDArray[np.float32]
 """Mono at 16 kHz (n,), float32, full scale at 1.0."""
 
 _BLOCK = 2**20
+"""Samples that are checked at a time."""
 _MOST_IN_MEMORY = 20 * 60 * SAMPLE_RATE
-"""Samples (20 min, 77 MB) from which on they go to a temporary file."""
+"""Samples (20 min, 77 MB) above which a recording is kept in a temporary file."""
 
 
-class Collector:
-    """Samples as they come: in memory, or, once they are many, in a temporary file without a name.
+class SampleBuffer:
+    """Collects the samples of a recording: in memory, or, of a long one, in a temporary file.
 
-    An hour of audio takes 230 MB; in a file, it takes no memory but where it is looked at.
+    An hour of audio has 230 MB. Mapped from a file, only the pages in use take memory. The file has
+    no name, and is deleted with the array.
     """
 
     def __init__(self) -> None:
@@ -38,31 +40,31 @@ class Collector:
         if self._length > _MOST_IN_MEMORY and self._file is None:
             self._file = tempfile.TemporaryFile()  # noqa: SIM115
         if self._file is not None:
-            for waiting in self._parts:
-                self._file.write(np.ascontiguousarray(waiting, np.float32).data)
+            for pending in self._parts:
+                self._file.write(np.ascontiguousarray(pending, np.float32).data)
             self._parts.clear()
 
     def samples(self) -> Samples:
-        """All of them (n,); what is in a file is given back with the array."""
+        """All samples (n,); nothing can be added after that."""
         if self._file is None:
             return np.concatenate(self._parts) if self._parts else np.zeros(0, np.float32)
         self._file.flush()
-        found: Samples = np.memmap(self._file, np.float32, "r", shape=(self._length,))
-        self._file.close()
-        return found
+        samples: Samples = np.memmap(self._file, np.float32, "r", shape=(self._length,))
+        self._file.close()  # the array keeps the file's content
+        return samples
 
 
 def blocks(samples: Samples, size: int) -> Iterator[Samples]:
-    """All samples in order, `size` at a time; those in a file take memory for one block."""
+    """All samples in order, `size` at a time; of a file, one block is in memory at a time."""
     for first in range(0, len(samples), size):
         yield samples[first : first + size]
-        let_go(samples)
+        release_pages(samples)
 
 
-def let_go(samples: Samples) -> None:
-    """Gives back the memory of what has been looked at; a file is read again where it has to be.
+def release_pages(samples: Samples) -> None:
+    """Frees the memory of samples that are mapped from a file; their next use reads them again.
 
-    Samples that are not in a file, or a part of one, stay as they are.
+    Samples in memory, and parts of mapped ones, stay as they are.
     """
     mapped = getattr(samples, "_mmap", None)
     if mapped is not None and hasattr(mmap, "MADV_DONTNEED"):
@@ -75,7 +77,7 @@ def is_finite(samples: Samples) -> bool:
 
 
 def check_samples(samples: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    """The samples as float32.
+    """The samples of a caller as float32, once they are known to be usable.
 
     Raises:
         ValueError: not a vector of finite floats, or empty.

@@ -1,4 +1,4 @@
-"""Where to cut a recording: speech without the pauses, chunks that end where it is quiet."""
+"""Where a recording is cut: speech without the pauses, and chunks that end where it is quiet."""
 
 from __future__ import annotations
 
@@ -10,35 +10,45 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from baldwhisper_mlx.audio.buffer import Collector, Samples, blocks
+from baldwhisper_mlx.audio.buffer import SampleBuffer, Samples, blocks
 from baldwhisper_mlx.config import SAMPLE_RATE
 
 Span = tuple[int, int]
 """First sample, and the one after the last."""
 
-_BLOCK_HOPS = 2000
 _LEVEL_HOP = SAMPLE_RATE // 100
+"""Samples from one level to the next: 10 ms."""
+
 _LEVEL_WIDTH = 3 * _LEVEL_HOP
 _QUIET_WIDTH = 20  # times 10 ms
+_SEARCH = 5 * SAMPLE_RATE
+_BLOCK_HOPS = 2000
 
 
 @dataclass(frozen=True)
 class Joined:
-    """Speech without what lies between, and the way back to the recording's times."""
+    """The speech of a recording without the pauses, and the map from its times to the recording's.
+
+    Made by `join_speech`.
+    """
 
     samples: Samples
+    """The spans, concatenated."""
     spans: tuple[Span, ...]
+    """In the recording."""
     pad: int = 0
-    """Samples without speech at either end of a span. What ends in the first of them ended in the
-    span before, and what begins in the last of them begins in the next."""
+    """Samples without speech at either end of a span. What ends within the first of them belongs
+    to the span before, and what begins within the last of them to the next span."""
 
     def restore(self, seconds: float, *, is_end: bool) -> float:
-        """Seconds in the recording of a time in the joined speech.
+        """A time in the joined speech as a time in the recording, both in seconds.
 
         Args:
             seconds: in the joined speech.
-            is_end: whether something ends there.
+            is_end: whether something ends there, rather than begins.
         """
+        if not self.spans:
+            return seconds
         position, before = round(seconds * SAMPLE_RATE), 0
         for start, end in self.spans[:-1]:
             length = end - start
@@ -46,15 +56,19 @@ class Joined:
             if position < limit + int(is_end):
                 return (start + min(max(0, position - before), length)) / SAMPLE_RATE
             before += length
-        if not self.spans:
-            return seconds
         start, end = self.spans[-1]
         return min(start + max(0, position - before), end) / SAMPLE_RATE
 
 
 def join_speech(samples: Samples, spans: Sequence[Span], pad: float = 0.0) -> Joined:
-    """The spans of a recording, one after the other; `pad` in seconds, see `Joined.pad`."""
-    joined = Collector()
+    """Concatenates spans of a recording.
+
+    Args:
+        samples: mono at 16 kHz (n,).
+        spans: in their order.
+        pad: seconds without speech at either end of a span; see `Joined.pad`.
+    """
+    joined = SampleBuffer()
     for start, end in spans:
         for block in blocks(samples[start:end], _BLOCK_HOPS * _LEVEL_HOP):
             joined.add(block)
@@ -62,10 +76,10 @@ def join_speech(samples: Samples, spans: Sequence[Span], pad: float = 0.0) -> Jo
 
 
 def chunks_of(samples: Samples, spans: Sequence[Span], longest: int) -> list[Span]:
-    """Neighbouring spans as chunks of at most `longest` samples, cut where nobody speaks.
+    """Groups spans of speech into chunks of at most `longest` samples.
 
-    A chunk reaches from the start of its first span to the end of its last. A span that is longer
-    by itself is cut where it is quietest.
+    A chunk reaches from the start of its first span to the end of its last one. A span that is
+    longer than `longest` is cut where it is quietest.
     """
     chunks: list[Span] = []
     for start, end in spans:
@@ -78,9 +92,9 @@ def chunks_of(samples: Samples, spans: Sequence[Span], longest: int) -> list[Spa
 
 
 def cut_at_quiet(samples: Samples, longest: int) -> list[Span]:
-    """All of a recording in chunks of at most `longest` samples, cut where it is quietest.
+    """Cuts a recording into chunks of at most `longest` samples.
 
-    The quietest 0.2 s are looked for in the last third of what a chunk can hold.
+    Each cut is in the quietest 0.2 s of the last third that a chunk can have.
     """
     if len(samples) <= longest:
         return [(0, len(samples))] if len(samples) else []
@@ -96,12 +110,13 @@ def cut_at_quiet(samples: Samples, longest: int) -> list[Span]:
 
 
 def equal_parts(samples: Samples, count: int) -> list[Span]:
-    """All of a recording in `count` parts of about one length, cut where it is quietest.
+    """Cuts a recording into `count` parts of about the same length.
 
-    The quietest 0.2 s are looked for within 5 s, or a third of a part, of where a part would end.
+    Each cut is in the quietest 0.2 s within 5 s, or a third of a part, of where a part of exactly
+    that length would end.
     """
     level, size = _smooth_levels(samples), len(samples) / count
-    reach = min(5 * SAMPLE_RATE, size / 3)
+    reach = min(_SEARCH, size / 3)
     cuts = [0]
     for number in range(1, count):
         first = math.ceil((number * size - reach) / _LEVEL_HOP)
@@ -112,18 +127,19 @@ def equal_parts(samples: Samples, count: int) -> list[Span]:
 
 def _smooth_levels(samples: Samples) -> npt.NDArray[np.float64]:
     """Loudness of 0.2 s around every 10 ms."""
-    return np.convolve(levels(samples), np.ones(_QUIET_WIDTH), mode="same")
+    return np.convolve(_levels(samples), np.ones(_QUIET_WIDTH), mode="same")
 
 
-def levels(samples: Samples) -> npt.NDArray[np.float32]:
-    """Root mean square of 30 ms around every 10 ms (n,)."""
+def _levels(samples: Samples) -> npt.NDArray[np.float32]:
+    """Root mean square of 30 ms around every 10 ms, (n / 160, rounded up)."""
     n = -(-len(samples) // _LEVEL_HOP)
+    # Power of every 10 ms, with one place of silence before and after.
     power = np.zeros(n + 2, np.float32)
     done = 1
     for block in blocks(samples, _BLOCK_HOPS * _LEVEL_HOP):
         sums = np.add.reduceat(np.square(block), np.arange(0, len(block), _LEVEL_HOP))
         power[done : done + len(sums)] = sums
         done += len(sums)
-    mean: npt.NDArray[np.float32] = power[:n] + power[1 : n + 1] + power[2 : n + 2]
-    levels: npt.NDArray[np.float32] = np.sqrt(mean / np.float32(_LEVEL_WIDTH))
-    return levels
+    total: npt.NDArray[np.float32] = power[:n] + power[1 : n + 1] + power[2 : n + 2]
+    rms: npt.NDArray[np.float32] = np.sqrt(total / np.float32(_LEVEL_WIDTH))
+    return rms

@@ -1,10 +1,10 @@
-"""Log-mel features, computed on the CPU stream while the default device decodes.
+"""From samples (audio/load.py) to log-mel features, the input of the encoder (model/whisper.py).
 
-Whisper's features: 25 ms Hann windows every 10 ms, a Slaney mel filter bank, log10 clamped
-to 8 below the loudest bin of the whole recording, scaled to about [-1, 1] (Radford et al.,
-arXiv 2212.04356, section 2.2). Because that peak belongs to the whole recording, a long one
-is passed over once for it; the features themselves are made window by window, so that memory
-does not grow with the recording.
+Whisper's features: 25 ms Hann windows every 10 ms, a Slaney mel filter bank, log10 clamped to 8
+below the loudest bin of the whole recording, scaled to about [-1, 1] (Radford et al., arXiv
+2212.04356, section 2.2). One pass over the whole recording finds that loudest bin; the features
+are then computed window by window, so that memory does not grow with the recording. They run on
+the CPU while the default device decodes.
 """
 
 from __future__ import annotations
@@ -16,15 +16,18 @@ import mlx.core as mx
 import numpy as np
 import numpy.typing as npt
 
-from baldwhisper_mlx.audio.buffer import let_go
+from baldwhisper_mlx.audio.buffer import release_pages
 from baldwhisper_mlx.config import HOP_LENGTH, SAMPLE_RATE
 
 N_FFT = 400
+"""Samples of a Hann window: 25 ms."""
 N_FRAMES = 3000
-"""Frames in Whisper's 30 s window."""
+"""Frames (10 ms) of a window, which Whisper encodes at once: 30 s."""
 
 _FLOOR = 1e-10
+"""Least mel power; the logarithm of silence would be infinite."""
 _KEPT_CHUNKS = 3
+"""Chunks in memory: a window lies in two, and the next window needs one more."""
 
 
 def mel_filters(n_mels: int) -> npt.NDArray[np.float32]:
@@ -37,10 +40,12 @@ def mel_filters(n_mels: int) -> npt.NDArray[np.float32]:
         Weights (201, n_mels), float32: frequency bins to mel bins.
     """
     log_step = math.log(6.4) / 27
+    # In mels: 0 Hz, the highest frequency, and the edges of the triangles evenly between them.
     top = 15 + math.log(SAMPLE_RATE / 2 / 1000) / log_step
     mels = np.linspace(0, top, n_mels + 2)
     edges = np.where(mels < 15, mels * 200 / 3, 1000 * np.exp(log_step * (mels - 15)))
     frequencies = np.linspace(0, SAMPLE_RATE / 2, N_FFT // 2 + 1)[:, None]
+    # Each filter is a triangle over three neighbouring edges, with an area of 1.
     lower, centre, upper = edges[:-2], edges[1:-1], edges[2:]
     rising = (frequencies - lower) / (centre - lower)
     falling = (upper - frequencies) / (upper - centre)
@@ -49,7 +54,7 @@ def mel_filters(n_mels: int) -> npt.NDArray[np.float32]:
 
 
 class LogMelSpectrogram:
-    """The features of one recording, made on demand in chunks of 30 s.
+    """The features of one recording, computed when they are needed in chunks of 30 s.
 
     Args:
         samples: mono at 16 kHz, (n,), float32.
@@ -73,6 +78,7 @@ class LogMelSpectrogram:
             Features (3000, n_mels), float32, zeros after the recording's last frame.
         """
         size = max(0, min(N_FRAMES, self.n_frames - seek))
+        # The chunks that the window lies in, at most two.
         first, last = seek // N_FRAMES, (seek + max(size, 1) - 1) // N_FRAMES
         with mx.stream(_stream()):
             floor = self._clamp()
@@ -82,24 +88,26 @@ class LogMelSpectrogram:
             return mx.pad(features, [(0, N_FRAMES - size), (0, 0)])
 
     def is_zero(self, seek: int) -> bool:
-        """Whether no sample under the window that starts at frame `seek` is other than zero."""
+        """Whether the window that starts at frame `seek` is digital silence."""
+        # Its first and last frames also reach half an FFT before and after it.
         begin = max(seek * HOP_LENGTH - N_FFT // 2, 0)
         zero = not self._samples[begin : (seek + N_FRAMES) * HOP_LENGTH + N_FFT // 2].any()
-        let_go(self._samples)
+        release_pages(self._samples)
         return zero
 
     def prefetch(self, seek: int) -> None:
-        """Starts on the chunks that the window after the one at `seek` may need."""
+        """Starts to compute the chunks that the window after the one at `seek` may need."""
         last = min((seek + 2 * N_FRAMES - 1) // N_FRAMES, self._n_chunks - 1)
         with mx.stream(_stream()):
             mx.async_eval([self._chunk(i) for i in range(seek // N_FRAMES, last + 1)])
 
     def _clamp(self) -> mx.array:
+        """Least log10 power of the recording: 8 below its loudest bin."""
         if self._floor is None:
             peaks = []
             for i in range(self._n_chunks):
                 peaks.append(self._chunk(i).max())
-                mx.eval(peaks[-1])
+                mx.eval(peaks[-1])  # or all chunks would be in memory at once
             self._floor = mx.maximum(mx.stack(peaks).max(), math.log10(_FLOOR)) - 8.0
         return self._floor
 
@@ -112,7 +120,7 @@ class LogMelSpectrogram:
         return self._chunks[index]
 
     def _segment(self, index: int) -> mx.array:
-        """Samples under the frames of a chunk: mirrored before the start, zeros after the end."""
+        """Samples of a chunk's frames: mirrored before the recording, zeros after it."""
         half = N_FFT // 2
         n_frames = min(N_FRAMES, self.n_frames + 3 - index * N_FRAMES)
         begin = index * N_FRAMES * HOP_LENGTH - half
@@ -120,7 +128,7 @@ class LogMelSpectrogram:
         segment = np.zeros(end - begin, np.float32)
         inside = self._samples[max(begin, 0) : end]
         segment[max(-begin, 0) :][: len(inside)] = inside
-        let_go(self._samples)
+        release_pages(self._samples)
         if begin < 0:
             segment[:half] = segment[half + 1 : N_FFT + 1][::-1]
         return mx.array(segment)
@@ -146,7 +154,9 @@ def log_mel_spectrogram(samples: npt.NDArray[np.float32], n_mels: int = 80) -> m
 
 
 def _log_power(segment: mx.array, n_mels: int) -> mx.array:
+    """log10 of the mel power (frames, n_mels) of samples (n,)."""
     n_frames = (segment.size - N_FFT) // HOP_LENGTH + 1
+    # Overlapping frames as a view: each begins HOP_LENGTH after the one before.
     frames = mx.as_strided(segment, (n_frames, N_FFT), (HOP_LENGTH, 1))
     window, filters = _constants(n_mels)
     spectrum = mx.fft.rfft(frames * window)
@@ -156,6 +166,7 @@ def _log_power(segment: mx.array, n_mels: int) -> mx.array:
 
 @lru_cache(maxsize=4)
 def _constants(n_mels: int) -> tuple[mx.array, mx.array]:
+    """Hann window (400,) and mel filters (201, n_mels)."""
     hann = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(N_FFT) / N_FFT)  # periodic
     return mx.array(hann.astype(np.float32)), mx.array(mel_filters(n_mels))
 

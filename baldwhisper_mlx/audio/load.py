@@ -13,7 +13,7 @@ import soundfile
 import soxr
 
 from baldwhisper_mlx.audio import containers
-from baldwhisper_mlx.audio.buffer import Collector, Samples, is_finite
+from baldwhisper_mlx.audio.buffer import SampleBuffer, Samples, is_finite
 from baldwhisper_mlx.audio.integrity import (
     container_missing_bytes,
     is_chained_ogg,
@@ -94,7 +94,7 @@ class _Resampled:
     """Collects samples (n,) at some rate, and gives them at 16 kHz."""
 
     def __init__(self, rate: int = SAMPLE_RATE) -> None:
-        self._collector = Collector()
+        self._collector = SampleBuffer()
         self._rate = SAMPLE_RATE
         self._stream: soxr.ResampleStream | None = None
         self.change_rate(rate)

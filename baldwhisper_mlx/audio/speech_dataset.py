@@ -1,8 +1,7 @@
-"""Labelled speech as rows: local folders, lists of files, and Hugging Face datasets.
+"""Reads labelled speech: local folders, lists of files, and Hugging Face datasets.
 
-The converter trains and `baldwhisper evaluate` measures on what is read here, so that the same
-speech is the same to both. Audio stays encoded until it is used. Standard library only, but for
-decoding and for datasets of the hub.
+Training and `baldwhisper evaluate` both read their data here, so that they agree on it. Audio stays
+encoded until it is used. Standard library only, except for decoding and for Hub datasets.
 """
 
 from __future__ import annotations
@@ -26,25 +25,24 @@ _LISTS = (*_DELIMITERS, ".json", ".jsonl")
 def read_rows(
     source: str, *, split: str = "train", audio_column: str = "audio", streaming: bool = False
 ) -> tuple[Sequence[Row], Path | None]:
-    """Finds labelled speech; nothing is decoded.
+    """Reads the rows of a data set; no audio is decoded.
 
     Args:
         source: a folder in `audiofolder` form (audio files beside metadata.jsonl or .csv) or of
             parquet files, a CSV, TSV, JSON or JSONL file of paths and texts (paths are relative
-            to the file), or a hub id, `owner/name` or `owner/name:config`.
-        split: of a hub dataset or of a folder with splits.
-        audio_column: of a hub dataset.
-        streaming: read a hub dataset without downloading it first.
+            to the file), or a Hub id, `owner/name` or `owner/name:config`.
+        split: of a Hub dataset or of a folder with splits.
+        audio_column: of a Hub dataset.
+        streaming: read a Hub dataset without downloading it first.
 
     Returns:
-        Rows in the order of the source, which can be gone through more than once (streamed ones
-        have no length); and the folder that paths in them are relative to, None for a hub
-        dataset.
+        Rows in the order of the source, which can be iterated more than once (streamed ones have
+        no length); and the folder that paths in them are relative to, None for a Hub dataset.
 
     Raises:
         FileNotFoundError: no such folder, file or dataset.
         ValueError: a list that cannot be read.
-        ModuleNotFoundError: a hub dataset, and the package `datasets` is not installed.
+        ModuleNotFoundError: a Hub dataset, and the package `datasets` is not installed.
     """
     path = _list_of(Path(source).expanduser(), split)
     if path.suffix in _LISTS:
@@ -57,14 +55,14 @@ def read_rows(
         if next(path.rglob("*.parquet"), None) is None:
             raise FileNotFoundError(
                 f"{path}: no metadata.jsonl or metadata.csv in it or in its folder {split!r}, "
-                "and no parquet files"
+                "and no parquet files below it"
             )
     elif path.is_absolute() or source.startswith(("./", "../", "~")) or name.count("/") > 1:
         raise FileNotFoundError(f"{path}: no such folder")
     try:
         from datasets import Audio, load_dataset
     except ModuleNotFoundError:
-        what = "a folder of parquet files" if path.is_dir() else "no folder here; a hub dataset"
+        what = "a folder of parquet files" if path.is_dir() else "no such folder; a Hub dataset"
         raise ModuleNotFoundError(
             f"{source}: {what} needs the package datasets: pip install datasets"
         ) from None
@@ -80,18 +78,18 @@ def audio_of(row: Row, column: str, base: Path | None) -> str | bytes | None:
 
     Args:
         row: from `read_rows`.
-        column: of the audio; a list's paths may be called `file_name`, `path` or
-            `audio_filepath` too.
+        column: of the audio; in a list, the columns `file_name`, `path` and `audio_filepath` are
+            tried, too.
         base: from `read_rows`.
     """
     names = (column, "file_name", "path", "audio_filepath") if base else (column,)
-    found = next((row[name] for name in names if row.get(name)), None)
-    if isinstance(found, dict):
-        path, content = found.get("path"), found.get("bytes")
+    audio = next((row[name] for name in names if row.get(name)), None)
+    if isinstance(audio, dict):  # of a Hub dataset
+        path, content = audio.get("path"), audio.get("bytes")
         return str(path) if path and Path(path).is_file() else content
-    if found is None or base is None:
+    if audio is None or base is None:
         return None
-    return str(base / str(found))
+    return str(base / str(audio))
 
 
 def decode_audio(audio: str | bytes, name: str) -> Samples:
@@ -99,7 +97,7 @@ def decode_audio(audio: str | bytes, name: str) -> Samples:
 
     Args:
         audio: path of a file, or its content.
-        name: of the row, for errors about content.
+        name: of the row, for errors if the audio has no path.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -114,22 +112,22 @@ def decode_audio(audio: str | bytes, name: str) -> Samples:
 
 
 def _list_of(path: Path, split: str) -> Path:
-    """The list that an `audiofolder` folder holds, at its top or in the split's folder.
+    """The list of an `audiofolder` folder, at its top or in the split's folder; else the path.
 
-    Read as a list, because datasets' own reader of such folders needs torchcodec even where
+    Such a folder is read as a list, because the reader of `datasets` needs torchcodec even if
     nothing is decoded.
     """
-    found = (
+    lists = (
         folder / f"metadata{suffix}"
         for folder in (path, path / split)
         for suffix in (".jsonl", ".csv")
         if (folder / f"metadata{suffix}").is_file()
     )
-    return next(found, path) if path.is_dir() else path
+    return next(lists, path) if path.is_dir() else path
 
 
 def _listed(path: Path) -> Iterator[Row]:
-    """Rows of a list. Values of a CSV stay text: "null" and "7" are words like any other.
+    """Rows of a list. Values of a CSV stay text: "null" and "7" may be transcripts.
 
     Raises:
         ValueError: not UTF-8, or a line that is no JSON object.
@@ -146,7 +144,7 @@ def _listed(path: Path) -> Iterator[Row]:
         rows = json.loads(content) if whole else map(json.loads, lines)
         for number, row in enumerate(rows, start=1):
             if not isinstance(row, dict):
-                raise ValueError(f"row {number} is no object")
+                raise ValueError(f"row {number} is not a JSON object")
             yield row
     except (ValueError, csv.Error) as error:
         raise ValueError(f"{path}: cannot be read as a list ({error})") from None

@@ -1,7 +1,8 @@
-"""`baldwhisper bench`: how fast a model is, next to its teacher and next to what limits it.
+"""`baldwhisper bench`: how fast a model is, compared with its teacher and with hardware limits.
 
-A benchmark is a list of cases (cases.py). Every contender runs a case in a process of its own
-(children.py, worker.py), the contenders take turns, and what is compared is one round of each
-(timing.py). runtimes.py and mlx_whisper.py say how each of them does what a case asks for;
-ceilings.py, costs.py and primitives.py say how much better it could be at most.
+A benchmark is a list of cases (cases.py) on clips cut from recordings (audio_clips.py). Every
+contender runs a case in a process of its own (processes.py, worker.py); contenders take turns and
+are compared round by round (runner.py, statistics.py). runtimes.py and mlx_whisper.py implement
+the actions of a case; roofline.py and primitives.py say how fast a model could be at most. A
+result is shown as text (report_text.py) or as a plot (plot.py).
 """

@@ -1,7 +1,7 @@
 """Clips of exact lengths, cut from the recordings a user gives.
 
-Each round gets audio that starts with another recording, so that no single sentence decides;
-within a round all contenders hear the same.
+Each round gets audio that starts with another recording, so that no single sentence decides the
+result; within a round all contenders get the same audio.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ def read_recordings(names: Sequence[str], count: int, seconds: float) -> list[Sa
     """Decodes as many recordings as are needed.
 
     Args:
-        names: files; a folder stands for the recordings in it, by name.
-        count: enough, if their length is enough too.
-        seconds: enough in all, if there are enough of them.
+        names: files; a folder stands for the recordings in it, sorted by name.
+        count: how many are needed at least.
+        seconds: how long they have to be together, at least.
 
     Returns:
         Mono samples at 16 kHz of each; all of them where that is not enough.
@@ -40,10 +40,10 @@ def read_recordings(names: Sequence[str], count: int, seconds: float) -> list[Sa
         if not folder.is_dir():
             files.append(name)
             continue
-        found = sorted(str(p) for p in folder.iterdir() if p.suffix.lower() in SUFFIXES)
-        if not found:
+        inside = sorted(str(p) for p in folder.iterdir() if p.suffix.lower() in SUFFIXES)
+        if not inside:
             raise ValueError(f"{name}: no recordings in this folder ({', '.join(SUFFIXES)})")
-        files += found
+        files += inside
     recordings: list[Samples] = []
     for file in files:
         if len(recordings) >= count and sum(map(len, recordings)) >= seconds * SAMPLE_RATE:
@@ -53,11 +53,11 @@ def read_recordings(names: Sequence[str], count: int, seconds: float) -> list[Sa
 
 
 def take(recordings: Sequence[Samples], start: int, seconds: float) -> Samples:
-    """Exactly so many seconds: recording `start`, then those after it, round and round.
+    """Recordings from `start` on, in turn and repeated, cut to an exact length.
 
     Args:
         recordings: mono samples at 16 kHz, none empty.
-        start: which comes first.
+        start: index of the first.
         seconds: length of the result.
 
     Returns:
@@ -70,10 +70,10 @@ def take(recordings: Sequence[Samples], start: int, seconds: float) -> Samples:
         raise ValueError("no recordings to take clips from")
     wanted = round(seconds * SAMPLE_RATE)
     parts: list[Samples] = []
-    found = 0
-    while found < wanted:
-        parts.append(recordings[(start + len(parts)) % len(recordings)][: wanted - found])
-        found += len(parts[-1])
+    length = 0
+    while length < wanted:
+        parts.append(recordings[(start + len(parts)) % len(recordings)][: wanted - length])
+        length += len(parts[-1])
     return np.concatenate(parts) if parts else np.zeros(0, np.float32)
 
 
@@ -95,11 +95,11 @@ def write_clips(
         FileNotFoundError, ValueError: see `read_recordings`.
     """
     recordings = read_recordings(files, rounds, max(lengths, default=0.0))
-    found: dict[float, list[str]] = {}
+    clips: dict[float, list[str]] = {}
     for seconds in lengths:
-        found[seconds] = []
+        clips[seconds] = []
         for start in range(min(rounds, len(recordings))):
             path = folder / f"{seconds:g}s-{start}.wav"
             soundfile.write(path, take(recordings, start, seconds), SAMPLE_RATE, subtype="PCM_16")
-            found[seconds].append(str(path))
-    return found
+            clips[seconds].append(str(path))
+    return clips

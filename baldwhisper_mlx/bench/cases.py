@@ -1,4 +1,4 @@
-"""What is measured: each protocol as a list of cases, a case being one thing to do and time.
+"""What is measured: each protocol as a list of cases, a case being one task to time.
 
 `paper` is that of Sy et al., arXiv 2510.08599: 256 tokens for each of 10 utterances. Standard
 library only.
@@ -69,12 +69,12 @@ class Settings:
 
 @dataclass(frozen=True, kw_only=True)
 class Case:
-    """One thing that every contender does, some rounds long."""
+    """One task that every contender does for a number of rounds."""
 
     protocol: str
     label: str
     action: str
-    """Of the runtime; or `cold`, a program run from the outside."""
+    """A method of the runtime; or `cold`, a whole program run."""
     unit: Unit
     """What is reported: tokens per second, or seconds."""
     amount: float
@@ -82,7 +82,7 @@ class Case:
     rounds: int
     arguments: dict[str, Any] = field(default_factory=dict)
     clips: tuple[str, ...] = ()
-    """Audio files of the rounds, starting over after the last."""
+    """Audio files of the rounds, reused from the first after the last."""
     warm_up_clip: str | None = None
     """Audio file for the round before the first, which is not measured."""
 
@@ -118,7 +118,7 @@ def make_cases(settings: Settings, clips: Mapping[float, Sequence[str]]) -> list
             cases += [_encoding(seconds, settings) for seconds in ENCODE_SECONDS]
         elif protocol == "clip":
             for seconds in settings.clip_seconds:
-                cases += _hearing(seconds, settings, clips)
+                cases += _transcription(seconds, settings, clips)
         else:
             cases.append(_cold(settings, clips))
     return cases
@@ -148,7 +148,7 @@ def _encoding(seconds: float, settings: Settings) -> Case:
     )
 
 
-def _hearing(
+def _transcription(
     seconds: float, settings: Settings, clips: Mapping[float, Sequence[str]]
 ) -> list[Case]:
     """First token and final text of clips of one length."""

@@ -1,4 +1,4 @@
-"""What a measurement was made on: chip, system, versions, and how busy the machine was."""
+"""The machine of a measurement: chip, system, versions and load."""
 
 from __future__ import annotations
 
@@ -43,9 +43,9 @@ def describe_machine() -> dict[str, Any]:
 
 
 def chip() -> str:
-    """The processor's own name, such as "Apple M1"; the architecture where it has none."""
+    """The processor's name, such as "Apple M1"; the architecture where it has none."""
     if sys.platform == "darwin":
-        return _sysctl("machdep.cpu.brand_string") or platform.machine()
+        return sysctl("machdep.cpu.brand_string") or platform.machine()
     try:
         found = re.search(r"^model name\s*:\s*(.+)$", Path("/proc/cpuinfo").read_text(), re.M)
     except OSError:
@@ -53,31 +53,11 @@ def chip() -> str:
     return found[1].strip() if found else platform.machine()
 
 
-def slug(name: str) -> str:
-    """A chip's name for use in a file name.
-
-    Example:
-        >>> slug("Apple M1 Pro")
-        'apple-m1-pro'
-    """
-    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
-
-
 def cores() -> int:
     """Cores this process may use."""
     if sys.platform == "linux":  # a container is often given fewer than the machine has
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
-
-
-def fast_cores() -> int:
-    """Cores worth a thread: on Apple silicon the performance cores, which waiting for the
-    efficiency cores would only slow down; elsewhere all."""
-    if sys.platform == "darwin":
-        found = _sysctl("hw.perflevel0.logicalcpu")
-        if found.isdigit():
-            return int(found)
-    return cores()
 
 
 def system() -> str:
@@ -96,8 +76,8 @@ def load_average() -> list[float]:
     return [round(value, 2) for value in os.getloadavg()]
 
 
-def _sysctl(name: str) -> str:
-    """What macOS says about the machine; empty if it does not know the name."""
+def sysctl(name: str) -> str:
+    """A value of the machine on macOS; empty if it does not know the name."""
     command = ["sysctl", "-n", name]
     run = subprocess.run(command, capture_output=True, text=True, check=False)
     return run.stdout.strip()

@@ -1,4 +1,4 @@
-"""The most memory a process has held at once, as the process itself can tell it.
+"""Peak memory of a process, read by the process itself.
 
 Standard library only, and little of it, because it is loaded into programs that are measured.
 """
@@ -14,8 +14,8 @@ from pathlib import Path
 def peak_process_bytes() -> int:
     """Peak resident size of this process since its program started."""
     try:
-        # Linux hands getrusage's figure on through fork and exec: a small program that a large
-        # one started would have the peak of the large one. This one starts anew.
+        # On Linux getrusage's figure survives fork and exec: a small program that a large one
+        # started would report the peak of the large one. VmHWM starts anew.
         found = re.search(r"^VmHWM:\s+(\d+) kB$", Path("/proc/self/status").read_text(), re.M)
     except OSError:
         found = None
@@ -26,5 +26,5 @@ def peak_process_bytes() -> int:
 
 
 def save_peak(path: str) -> None:
-    """Writes the peak to a file, for whoever started this program; to be called at its end."""
+    """Writes the peak to a file, for the process that started this one; called at exit."""
     Path(path).write_text(str(peak_process_bytes()), encoding="ascii")

@@ -1,15 +1,14 @@
-"""The peer that runs on the same MLX: the teacher in mlx-whisper, with the same weights.
+"""The peer on the same MLX: the teacher in mlx-whisper, with the same weights.
 
-It says what the runtime gains, apart from what compression gains. mlx-whisper reads folders of
-its own, so one is written from an exported model; it gets the BLAS that we get, because
-baldwhisper_mlx is imported before MLX.
+It separates the gain of the runtime from the gain of compression. mlx-whisper reads its own format,
+so a folder is written from an exported model; it gets the same BLAS, because baldwhisper_mlx is
+imported before MLX.
 """
 
 from __future__ import annotations
 
 import sys
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
 import mlx.core as mx
@@ -17,15 +16,15 @@ import mlx.core as mx
 from baldwhisper_mlx.audio.features import N_FRAMES
 from baldwhisper_mlx.audio.load import load_audio
 from baldwhisper_mlx.bench.runtimes import Task, count_segments, random_mel, random_states
-from baldwhisper_mlx.checkpoint.mlx_whisper_writer import best_dtype, write_folder
+from baldwhisper_mlx.checkpoint.mlx_whisper_writer import best_dtype
 from baldwhisper_mlx.transcription.fallback import TEMPERATURES
 
 
 class MlxWhisper:
-    """A model in mlx-whisper, at its own defaults but for float32 on a CPU.
+    """A model in mlx-whisper, with its defaults except for float32 on a CPU.
 
     Args:
-        model: folder from `write_folder`.
+        model: folder that `mlx_whisper_writer.write_folder` wrote.
     """
 
     def __init__(self, model: str) -> None:
@@ -92,8 +91,8 @@ class MlxWhisper:
             window = pad_or_trim(mel[:N_FRAMES], N_FRAMES, axis=-2).astype(self.dtype)
             code = language or "en"
             if language is None and self.model.is_multilingual:
-                _, found = self.model.detect_language(window)
-                code = max(found, key=found.get)
+                _, probabilities = self.model.detect_language(window)
+                code = max(probabilities, key=probabilities.get)
             options = DecodingOptions(language=code, sample_len=1, fp16=self.fp16)
             return {"tokens": len(self.model.decode(window, options).tokens)}
 
@@ -122,12 +121,6 @@ class MlxWhisper:
         multilingual = self.model.is_multilingual
         eot: int = get_tokenizer(multilingual, num_languages=self.model.num_languages).eot
         return eot
-
-
-def convert() -> None:
-    """`write_folder` as a program; its arguments: source, target."""
-    source, target = sys.argv[1:]
-    write_folder(Path(source), Path(target))
 
 
 def print_text() -> None:

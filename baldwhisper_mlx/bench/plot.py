@@ -1,4 +1,4 @@
-"""Pictures of a result: speed-ups as bars, and errors against size and speed.
+"""Plots of a result: speed-ups as bars, and error rates over size and speed.
 
 The two comparisons have panels of their own. Word error rates are not measured here but given;
 without them the last panels show speed against size alone.
@@ -47,7 +47,7 @@ def draw(result: dict[str, Any], errors: Mapping[str, float] | None = None) -> F
             speed_up_bars(axes, result, name)
         panels[0].invert_yaxis()  # of all, because they share it: the first case is on top
     size_axes, speed_axes = lower.subplots(1, 2)
-    # only what runs in this runtime: another one is compared in its own panel
+    # only contenders of this runtime: the other one has a panel of its own
     names = [n for n, f in result["contenders"].items() if f["runtime"].startswith(_RUNTIME)]
     sizes = {name: result["contenders"][name]["disk_bytes"] / 1e6 for name in names}
     scatter(size_axes, sizes, errors, "MB on disk")
@@ -123,7 +123,7 @@ def scatter(
 def labelled(
     points: Mapping[str, tuple[float, float]], width: float, height: float
 ) -> list[tuple[str, tuple[float, float]]]:
-    """Names and where they are written; points nearly on each other share one place.
+    """Labels and their places; points that nearly coincide share one label.
 
     Args:
         points: by name.
@@ -149,7 +149,7 @@ def save(figure: Figure, path: Path) -> None:
         OSError: it cannot be written.
     """
     if path.suffix not in FORMATS:
-        raise ValueError(f"{path}: a plot is one of {', '.join(FORMATS)}")
+        raise ValueError(f"{path}: a plot has to end in {' or '.join(FORMATS)}")
     temporary = path.with_name(f".{secrets.token_hex(6)}{path.suffix}")
     try:
         # without a date, the same result gives the same file

@@ -1,6 +1,6 @@
-"""How many primitives one decode step is: what a GPU has to be asked for, token by token.
+"""How many primitives a decode step has: what is launched on a GPU for every token.
 
-Can be counted without a GPU, and says more about decoding there than a CPU's speed does.
+This can be counted without a GPU, and predicts decoding there better than the speed on a CPU.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def step_graph(loaded: LoadedModel, *, compiled: bool = False) -> tuple[mx.array
         compiled: whether the rules are fused, as they are on a GPU.
 
     Returns:
-        Its logits, and everything the rules leave behind.
+        Its logits, and the state that the rules return.
     """
     config, model = loaded.config, loaded.model
     cache = model.make_cache()
@@ -71,6 +71,7 @@ def count_step(loaded: LoadedModel) -> dict[str, Any]:
     mx.eval(one, row, vector)
     attention = histogram([mx.fast.scaled_dot_product_attention(one, one, one, scale=1.0)])
     norm = histogram([mx.fast.layer_norm(row, vector, vector, 1e-5)])
+    # in each layer two attentions and three norms, and one norm after the last
     layers = loaded.config.n_text_layer
     expanded = 2 * layers * (attention.total() - 1) + (3 * layers + 1) * (norm.total() - 1)
     return {"graph": graph, "fused": total - expanded, "rules": total - model_only}

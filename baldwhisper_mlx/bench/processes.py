@@ -1,23 +1,109 @@
-"""Processes: the workers that measure, and whole program runs from the outside.
+"""Processes: workers that hold one model each, and whole programs timed from the outside.
 
-Children get this process's import path, so that they run the same code however it is installed.
-Standard library only; nothing heavy is loaded into the process that waits.
+Workers are those of `concurrent.futures`, started anew ("spawn") and not forked: a fork of a
+process with threads is not safe, and it would inherit what the parent has loaded. Nothing heavy
+is loaded into the process that waits.
 """
 
 from __future__ import annotations
 
-import contextlib
-import json
+import multiprocessing
+import os
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
 
+from baldwhisper_mlx.bench import worker
+
 _TAIL_LINES = 5
+
+
+def isolated(function: Callable[..., Any], *arguments: Any) -> Any:
+    """Calls a function in a process of its own, so that what it loads does not stay in this one.
+
+    Args:
+        function: of a module that can be imported; it and its result are pickled.
+        arguments: its arguments.
+
+    Raises:
+        RuntimeError: it failed or its process died; the message says why.
+    """
+    with _one_worker() as pool:
+        return _result(pool, function, *arguments)
+
+
+class Child:
+    """A worker with one model loaded; a context manager that ends it.
+
+    Args:
+        kind: of the runtime, see `worker.load_runtime`.
+        model: folder.
+
+    Raises:
+        RuntimeError: it could not load the model; the message says why.
+    """
+
+    def __init__(self, kind: str, model: str) -> None:
+        self.name = f"{kind} with {model}"
+        self._pool = _one_worker()
+        try:
+            self._call(worker.load_runtime, kind, model)
+        except BaseException:
+            self.close()
+            raise
+
+    def ask(self, action: str, **arguments: Any) -> Any:
+        """Has the worker do something; returns its answer.
+
+        Raises:
+            RuntimeError: it failed or died; the message says why.
+        """
+        return self._call(worker.answer, action, arguments)
+
+    def _call(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        try:
+            return _result(self._pool, function, *arguments)
+        except RuntimeError as error:
+            raise RuntimeError(f"{self.name}: {error}") from None
+
+    def close(self) -> None:
+        """Ends the process."""
+        self._pool.shutdown(cancel_futures=True)
+
+    def __enter__(self) -> Child:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+def _one_worker() -> ProcessPoolExecutor:
+    context = multiprocessing.get_context("spawn")
+    return ProcessPoolExecutor(1, mp_context=context, initializer=_prints_to_standard_error)
+
+
+def _prints_to_standard_error() -> None:
+    """Standard output is for the results of the process that waits."""
+    os.dup2(2, 1)
+
+
+def _result(pool: ProcessPoolExecutor, function: Callable[..., Any], *arguments: Any) -> Any:
+    try:
+        return pool.submit(function, *arguments).result()
+    except Exception as error:  # of any kind: the worker runs other people's programs
+        explained = isinstance(error, (ValueError, OSError))  # their messages are for users
+        raise RuntimeError(f"{'' if explained else f'{type(error).__name__}: '}{error}") from None
 
 
 def python_command(
@@ -38,102 +124,10 @@ def python_command(
     return [sys.executable, "-c", "\n".join(lines)]
 
 
-def call(module: str, function: str = "main", arguments: Sequence[str] = (), text: str = "") -> str:
-    """Runs a function in a process of its own, so that what it loads does not stay with us.
-
-    Args:
-        module: see `python_command`.
-        function: see `python_command`.
-        arguments: of the command line.
-        text: its standard input.
-
-    Returns:
-        Its standard output.
-
-    Raises:
-        RuntimeError: it failed; the message is the last line it wrote.
-    """
-    command = [*python_command(module, function), *arguments]
-    run = subprocess.run(command, input=text, capture_output=True, text=True, check=False)
-    if run.returncode != 0:
-        raise RuntimeError((run.stderr.strip().splitlines() or [f"{module} failed"])[-1])
-    return run.stdout
-
-
-class Child:
-    """A worker with one model loaded; a context manager that ends it.
-
-    Args:
-        kind: of the runtime, see `worker.open_runtime`.
-        model: folder.
-
-    Raises:
-        RuntimeError: it could not load the model; the message has its own words.
-    """
-
-    def __init__(self, kind: str, model: str) -> None:
-        self.name = f"{kind} with {model}"
-        self._errors: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115
-        self._process = subprocess.Popen(
-            python_command("baldwhisper_mlx.bench.worker"),
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self._errors,
-            text=True,
-            encoding="utf-8",
-        )
-        try:
-            self._exchange({"kind": kind, "model": model})
-        except BaseException:
-            self.close()
-            raise
-
-    def ask(self, action: str, **arguments: Any) -> Any:
-        """Has the worker do something; returns its answer.
-
-        Raises:
-            RuntimeError: it failed or died; the message has its last words.
-        """
-        return self._exchange({"action": action, "arguments": arguments})
-
-    def _exchange(self, request: dict[str, Any]) -> Any:
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        with contextlib.suppress(BrokenPipeError):
-            self._process.stdin.write(json.dumps(request) + "\n")
-            self._process.stdin.flush()
-        line = self._process.stdout.readline()
-        reply = json.loads(line) if line else {"error": _tail(self._errors)}
-        if "error" in reply:
-            raise RuntimeError(f"{self.name}: {reply['error']}")
-        return reply["answer"]
-
-    def close(self) -> None:
-        """Ends the process."""
-        for stream in (self._process.stdin, self._process.stdout):
-            if stream is not None:
-                with contextlib.suppress(BrokenPipeError):
-                    stream.close()
-        self._process.kill()
-        self._process.wait()
-        self._errors.close()
-
-    def __enter__(self) -> Child:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
-
-
 def run_to_first_line(
     module: str, function: str = "main", arguments: Sequence[str] = ()
 ) -> dict[str, Any]:
-    """Starts a program and times it from outside until its first line is there.
+    """Starts a program and times it from outside until it has written its first line.
 
     Args:
         module: see `python_command`.
@@ -144,7 +138,7 @@ def run_to_first_line(
         `seconds` to that line, the `text` it wrote, and `peak_process_bytes` of the process.
 
     Raises:
-        RuntimeError: it failed; the message has its last words.
+        RuntimeError: it failed; the message has the last lines of its standard error.
     """
     with tempfile.TemporaryDirectory() as folder, tempfile.TemporaryFile() as errors:
         peak = Path(folder, "peak")
@@ -174,4 +168,4 @@ def run_to_first_line(
 def _tail(errors: IO[bytes]) -> str:
     errors.seek(0)
     lines = errors.read().decode(errors="replace").strip().splitlines()
-    return "\n".join(lines[-_TAIL_LINES:]) or "ended without a word"
+    return "\n".join(lines[-_TAIL_LINES:]) or "ended without an error message"

@@ -1,7 +1,7 @@
-"""A result as text: who was measured on what, and a table for each comparison.
+"""A result as text: the machine, the models, and a table for each comparison.
 
-One table says what compression gains, another what the runtime gains. No row has both, because
-their product depends on what one compares with. Standard library only.
+One table has the gain of compression, another the gain of the runtime. No row has both, because
+their product depends on what one compares with.
 """
 
 from __future__ import annotations
@@ -9,10 +9,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from tabulate import tabulate
+
 Rows = list[list[str]]
 """A table; the first row is its heading."""
 
-DETAILS = "Against what the machine can do, and memory"
+DETAILS = "Ceilings of the machine, memory and counts"
 
 _COUNTED = ("tokens", "windows", "fallbacks")
 
@@ -92,7 +94,7 @@ def comparison_rows(result: dict[str, Any], name: str) -> Rows:
 
 
 def plain_rows(result: dict[str, Any]) -> Rows:
-    """The same where nothing is compared."""
+    """The same without a comparison."""
     names = list(result["contenders"])
     rows = [["", *names]]
     rows += [
@@ -102,8 +104,8 @@ def plain_rows(result: dict[str, Any]) -> Rows:
 
 
 def detail_rows(result: dict[str, Any]) -> Rows:
-    """Ceilings reached, memory, and what transcriptions were made of."""
-    rows = [["", "", "ceiling", "reached", "MLX MB", "process MB", *_COUNTED]]
+    """Ceilings, how much of them is reached, memory, and counts of transcriptions."""
+    rows = [["", "", "ceiling", "of ceiling", "MLX MB", "process MB", *_COUNTED]]
     for case in result["cases"]:
         for name, found in case["results"].items():
             ceiling = found["ceiling"]
@@ -123,7 +125,7 @@ def detail_rows(result: dict[str, Any]) -> Rows:
 
 
 def value_text(case: dict[str, Any], contender: str) -> str:
-    """What a contender reached in a case; for audio also the real-time factor."""
+    """The result of a contender in a case; for audio also the real-time factor."""
     value = case["results"][contender]["value"]
     text = f"{spread(value)} {case['unit']}"
     # the first token does not depend on how much audio follows
@@ -161,15 +163,9 @@ def significant(value: float) -> str:
 
 def grid(rows: Sequence[Sequence[str]], left: int = 1) -> str:
     """Columns wide enough for their contents; the first `left` of them flush left."""
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    lines = []
-    for row in rows:
-        cells = [
-            cell.ljust(width) if i < left else cell.rjust(width)
-            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ]
-        lines.append("  ".join(cells).rstrip())
-    return "\n".join(lines)
+    sides = ["left" if i < left else "right" for i in range(len(rows[0]))]
+    text: str = tabulate(rows, tablefmt="plain", colalign=sides, disable_numparse=True)
+    return text
 
 
 def _numbers(values: Sequence[float]) -> str:

@@ -1,7 +1,7 @@
 """The least work a model can do: bytes a decode step must move, and multiplications to encode.
 
-Divided by what the machine was measured to move and multiply (ceilings.py), they say how fast
-the model could be if nothing else cost anything.
+Divided by the measured bandwidth and rate of products of the machine, they bound the speed of the
+model from above (the roofline model of Williams et al., 2009).
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from mlx.utils import tree_flatten
 from baldwhisper_mlx.config import FRAMES_PER_POSITION, ModelConfig
 from baldwhisper_mlx.model.whisper import Whisper
 
-# Not read by a step, or one row of it: what the encoder's states went through, and positions.
+# Not read by a step: the projections of the encoder's states, and all but a row of positions.
 _NOT_STREAMED = ("cross_attn.kv.", "positional_embedding", "dense_ids")
 
 
@@ -49,7 +49,7 @@ def cache_bytes(config: ModelConfig, *, itemsize: int, audio: int, text: float) 
         config: the model's.
         itemsize: bytes of a number in the caches.
         audio: encoder positions attended to.
-        text: tokens in the cache, in the mean over the steps.
+        text: tokens in the cache, averaged over the steps.
     """
     return 2 * config.n_text_layer * config.n_text_state * itemsize * (audio + text)
 
@@ -57,7 +57,7 @@ def cache_bytes(config: ModelConfig, *, itemsize: int, audio: int, text: float) 
 def step_bytes(
     model: Whisper, *, batch: int, prompt: int, tokens: int, audio: int | None = None
 ) -> float:
-    """Bytes one decode step must read, in the mean over a decoding.
+    """Bytes one decode step must read, averaged over a decoding.
 
     Args:
         model: with its weights.
@@ -85,16 +85,17 @@ def encode_flops(config: ModelConfig, positions: int) -> int:
     """
     t, d = positions, config.n_audio_state
     frames = FRAMES_PER_POSITION * t
+    # two convolutions of width 3; the second halves the frames
     convolutions = 2 * frames * 3 * config.n_mels * d + 2 * t * 3 * d * d
+    # query, key and value; output; two matrices of the MLP
     products = 2 * t * d * (3 * d + d + 4 * d + 4 * d)
-    attention = 2 * (2 * t * t * d)
+    attention = 2 * (2 * t * t * d)  # scores, and weighted values
+    # keys and values of every decoder layer
     cross = config.n_text_layer * 2 * t * d * 2 * d
     return convolutions + config.n_audio_layer * (products + attention) + cross
 
 
 _PER_EVAL = 4  # several passes in one evaluation, so that starting it does not count
-
-
 _REPEATS = 7
 
 

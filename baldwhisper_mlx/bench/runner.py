@@ -1,6 +1,6 @@
-"""Runs a benchmark: contenders in turn, ceilings beside them, everything into one result.
+"""Runs a benchmark: contenders in turn, with the ceilings of each, in one result.
 
-The result is plain data, the contents of a result file (results.py says what is in it).
+The result is plain data, the contents of a result file (docs/benchmarks.md says what is in it).
 """
 
 from __future__ import annotations
@@ -15,9 +15,11 @@ from typing import Any
 from baldwhisper_mlx.bench.cases import Case, Settings
 from baldwhisper_mlx.bench.machine import load_average
 from baldwhisper_mlx.bench.processes import Child, run_to_first_line
-from baldwhisper_mlx.bench.schema import SCHEMA
 from baldwhisper_mlx.bench.statistics import alternate, quartiles, speed_ups
 from baldwhisper_mlx.checkpoint.describe import stored_facts
+
+SCHEMA = "baldwhisper-bench/1"
+"""What a result says of its form; docs/benchmarks.md describes it."""
 
 STREAM_BYTES = 2**28
 """Read to measure the bandwidth: 256 MiB, far more than any cache."""
@@ -33,7 +35,7 @@ class Contender:
 
     name: str
     kind: str
-    """Of the runtime, see `worker.open_runtime`."""
+    """Of the runtime, see `worker.load_runtime`."""
     folder: Path
     model: str
     """What to call the model in a report; the folder may be a temporary one."""
@@ -41,7 +43,7 @@ class Contender:
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """Two contenders that differ in one thing only; what it gains is one column of its own."""
+    """Two contenders that differ in one thing only, and so measure its gain."""
 
     name: str
     title: str
@@ -81,13 +83,13 @@ def run_benchmark(
         cases: from `make_cases`.
         settings: those the cases were made with, for the record.
         command: command line, for the record.
-        notify: told a line of progress now and then.
+        notify: called with a line of progress now and then.
 
     Raises:
         RuntimeError: a contender cannot be loaded or failed; the message names it.
     """
     before = load_average()
-    notify("reading the models, measuring what the machine can do")
+    notify("loading the models, measuring the machine's bandwidth and rate of products")
     facts, ceilings, machine = {}, {}, None
     bounds: dict[str, list[float | None]] = {}
     for contender in contenders:
@@ -162,7 +164,7 @@ def measure_case(
 
 @contextlib.contextmanager
 def _runner(contender: Contender, case: Case) -> Iterator[Callable[[dict[str, Any]], Any]]:
-    """What runs a round of a case, given its arguments."""
+    """A function that runs one round of a case, given its arguments."""
     if case.action == "cold":
         yield lambda arguments: run_to_first_line(*_cold_program(contender, **arguments))
         return
@@ -173,7 +175,7 @@ def _runner(contender: Contender, case: Case) -> Iterator[Callable[[dict[str, An
 def _cold_program(
     contender: Contender, audio: str, language: str | None, temperature: float | None
 ) -> tuple[str, str, list[str]]:
-    """What a user runs to see the text of a file: module, function and arguments."""
+    """The program that prints the text of a file: module, function and arguments."""
     folder = str(contender.folder)
     if contender.kind == "baldwhisper-mlx":
         options = ["--language", language] if language else []
@@ -188,7 +190,7 @@ def _cold_program(
 
 
 def _bound(case: Case, child: Child, ceilings: dict[str, float]) -> float | None:
-    """Seconds that a round takes if bytes or operations are all it costs."""
+    """Least seconds of a round, from the bytes or operations that it needs."""
     if case.action == "decode":
         tokens: int = case.arguments["tokens"]
         step: float = child.ask("step_bytes", **case.arguments)
@@ -200,7 +202,7 @@ def _bound(case: Case, child: Child, ceilings: dict[str, float]) -> float | None
 
 
 def _result(case: Case, replies: list[dict[str, Any]], limit: float | None) -> dict[str, Any]:
-    """What one contender did in a case."""
+    """The result of one contender in a case."""
     seconds = [reply["seconds"] for reply in replies]
     values = [case.amount / s for s in seconds] if case.unit == "tokens/s" else seconds
     value = quartiles(values)

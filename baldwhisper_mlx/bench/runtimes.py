@@ -1,7 +1,7 @@
-"""What a case asks of a runtime, and how this one does it.
+"""The actions that a case needs of a runtime, and their implementation for this one.
 
-A runtime has a method for each action. It makes everything ready and returns a task; only the
-task is timed. A task ends when its result is on the host, not when it has been asked for.
+A runtime has a method for each action, which prepares everything and returns a task; only the task
+is timed. A task ends when its result is on the host, because MLX evaluates lazily.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class Runtime(Protocol):
     """The actions of a contender."""
 
     def describe(self) -> dict[str, Any]:
-        """Facts about the model as it lies in memory."""
+        """Facts about the model in memory."""
 
     def decode(self, *, batch: int, tokens: int, timestamps: bool) -> Task:
         """Forced tokens for each of `batch` clips of random encoder states, prompt included."""
@@ -76,7 +76,7 @@ class Ours:
     def encoder_flops(self, *, seconds: float) -> int:
         """Operations of `encode` with these arguments."""
         positions = self.loaded.config.audio_positions(_frames(seconds))
-        # What is not "dynamic" encodes 30 s and cuts afterwards.
+        # Without the dynamic context 30 s are encoded and cut afterwards.
         if self.loaded.config.audio_context != "dynamic":
             positions = self.loaded.config.n_audio_ctx
         return roofline.encode_flops(self.loaded.config, positions)
@@ -130,8 +130,8 @@ class Ours:
             decoder.encode(mel.window(0)[None], [min(mel.n_frames, N_FRAMES)])
             code = language or "en"
             if language is None and tokenizer.is_multilingual:
-                found = decoder.detect_language(list(tokenizer.languages.values()))
-                code = list(tokenizer.languages)[int(found[0].argmax())]
+                scores = decoder.detect_language(list(tokenizer.languages.values()))
+                code = list(tokenizer.languages)[int(scores[0].argmax())]
             prompt = tokenizer.sot_sequence(code, "transcribe", timestamps=True)
             decoder.decode(prompt, DecodingOptions(max_tokens=1))
             return {"tokens": 1}
@@ -156,8 +156,8 @@ class Ours:
 
 
 def random_states(batch: int, config: ModelConfig, dtype: mx.Dtype) -> mx.array:
-    """Encoder states (batch, n_audio_ctx, d) of unit variance: forced tokens do not depend on
-    what is in them, only on how many there are."""
+    """Encoder states (batch, n_audio_ctx, d) of unit variance: the time of forced tokens does not
+    depend on their values, only on their number."""
     shape = (batch, config.n_audio_ctx, config.n_audio_state)
     return mx.random.normal(shape, key=mx.random.key(0)).astype(dtype)
 

@@ -1,13 +1,14 @@
-"""In which order contenders are measured, and what is said about the times.
+"""In which order contenders are measured, and how their times are summarized.
 
-A machine gets slower while it works: it warms up, or somebody else starts something. Contenders
-therefore take turns, and are compared round by round, so that a slow minute hits both.
-Standard library only.
+A machine gets slower while it works: it warms up, or another program starts. Contenders
+therefore take turns, and are compared round by round, so that a slow minute affects both.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+
+import numpy as np
 
 Quartiles = dict[str, float]
 """`median`, `q1` and `q3`."""
@@ -28,25 +29,8 @@ def alternate(names: Sequence[str], rounds: int) -> Iterator[tuple[int, str]]:
     return ((number, name) for number in range(rounds) for name in names)
 
 
-def quantile(values: Sequence[float], fraction: float) -> float:
-    """The value below which `fraction` of the sample lies, between neighbours linearly.
-
-    Type 7 of Hyndman and Fan, "Sample Quantiles in Statistical Packages", 1996; NumPy's default.
-
-    Raises:
-        ValueError: no values, or a fraction outside 0 to 1.
-    """
-    if not values or not 0 <= fraction <= 1:
-        raise ValueError(f"no quantile {fraction} of {len(values)} values")
-    ordered = sorted(values)
-    place = fraction * (len(ordered) - 1)
-    below = int(place)
-    above = min(below + 1, len(ordered) - 1)
-    return ordered[below] + (ordered[above] - ordered[below]) * (place - below)
-
-
 def quartiles(values: Sequence[float]) -> Quartiles:
-    """Median and quartiles.
+    """Median and quartiles, interpolated linearly between neighbours (NumPy's default).
 
     Raises:
         ValueError: no values.
@@ -55,11 +39,10 @@ def quartiles(values: Sequence[float]) -> Quartiles:
         >>> quartiles([4.0, 1.0, 2.0, 3.0])
         {'median': 2.5, 'q1': 1.75, 'q3': 3.25}
     """
-    return {
-        "median": quantile(values, 0.5),
-        "q1": quantile(values, 0.25),
-        "q3": quantile(values, 0.75),
-    }
+    if not values:
+        raise ValueError("no quartiles of no values")
+    q1, median, q3 = np.quantile(values, (0.25, 0.5, 0.75)).tolist()
+    return {"median": median, "q1": q1, "q3": q3}
 
 
 def speed_ups(seconds: Mapping[str, Sequence[float]], fast: str, slow: str) -> list[float]:
@@ -68,7 +51,7 @@ def speed_ups(seconds: Mapping[str, Sequence[float]], fast: str, slow: str) -> l
     Args:
         seconds: by contender, the times of its rounds, for the same work.
         fast: the contender whose gain it is.
-        slow: the one it is held against.
+        slow: the one it is compared with.
 
     Raises:
         ValueError: they were not measured in the same number of rounds.

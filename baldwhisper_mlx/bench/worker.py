@@ -1,27 +1,25 @@
-"""The process of one contender: asked on standard input, answers on standard output, in JSON.
+"""What runs in the process of one contender: a runtime with one model, and its timed tasks.
 
-One process a contender and case, so that its peak memory is its own, and so that the one that
-waits holds no core. A request is a line: `action`, `arguments`, and whether to time it.
+There is one process for each contender and case, so that its peak memory is its own and the
+process that waits uses no core (processes.py starts it).
 """
 
 from __future__ import annotations
 
-import contextlib
-import json
-import os
-import sys
 import time
-from typing import Any, TextIO
+from typing import Any
 
 from baldwhisper_mlx.bench.machine import describe_machine
 from baldwhisper_mlx.bench.memory import peak_process_bytes
 
 TIMED = ("decode", "encode", "first_token", "transcribe")
-"""Actions of a runtime that make a task; all others answer by themselves."""
+"""Actions of a runtime that make a task to time; all others return their answer."""
+
+_loaded: list[Any] = []
 
 
-def open_runtime(kind: str, model: str) -> Any:
-    """Loads a model.
+def load_runtime(kind: str, model: str) -> None:
+    """Loads the model of this process.
 
     Args:
         kind: "baldwhisper-mlx" or "mlx-whisper".
@@ -30,6 +28,11 @@ def open_runtime(kind: str, model: str) -> Any:
     Raises:
         ValueError: another kind, or a folder that cannot be read.
     """
+    _loaded[:] = [open_runtime(kind, model)]
+
+
+def open_runtime(kind: str, model: str) -> Any:
+    """A runtime with a model; arguments and errors as of `load_runtime`."""
     if kind == "baldwhisper-mlx":
         from baldwhisper_mlx.bench.runtimes import Ours
 
@@ -38,11 +41,21 @@ def open_runtime(kind: str, model: str) -> Any:
         from baldwhisper_mlx.bench.mlx_whisper import MlxWhisper
 
         return MlxWhisper(model)
-    raise ValueError(f"unknown runtime {kind!r}")
+    raise ValueError(f"unknown runtime {kind!r}; known: baldwhisper-mlx, mlx-whisper")
+
+
+def answer(action: str, arguments: dict[str, Any]) -> Any:
+    """The answer to a request: "machine", or an action of the runtime with its arguments."""
+    if action == "machine":
+        return describe_machine()
+    (runtime,) = _loaded
+    if action in TIMED:
+        return run_task(runtime, action, arguments)
+    return getattr(runtime, action)(**arguments)
 
 
 def run_task(runtime: Any, action: str, arguments: dict[str, Any]) -> dict[str, Any]:
-    """Makes a task ready, runs it once and times it.
+    """Prepares a task, runs it once and times it.
 
     Returns:
         What the task counts, and `seconds`, `peak_mlx_bytes` (weights included) and
@@ -65,39 +78,10 @@ def run_task(runtime: Any, action: str, arguments: dict[str, Any]) -> dict[str, 
     return {"seconds": seconds} | peaks | counts
 
 
-def answer(runtime: Any, request: dict[str, Any]) -> Any:
-    """What a request asks for."""
-    action, arguments = request["action"], request.get("arguments", {})
-    if action == "machine":
-        return describe_machine()
-    if action in TIMED:
-        return run_task(runtime, action, arguments)
-    return getattr(runtime, action)(**arguments)
+def write_mlx_whisper(source: str, target: str) -> None:
+    """Writes an exported model as a folder that mlx-whisper reads."""
+    from pathlib import Path
 
+    from baldwhisper_mlx.checkpoint.mlx_whisper_writer import write_folder
 
-def serve(requests: TextIO, answers: TextIO) -> None:
-    """Loads what the first line says, then answers line by line until there are no more.
-
-    An error is an answer too, `{"error": "..."}`, and ends the process's work.
-    """
-
-    def reply(content: dict[str, Any]) -> None:
-        answers.write(json.dumps(content) + "\n")
-        answers.flush()
-
-    try:
-        runtime = open_runtime(**json.loads(requests.readline()))
-        reply({"answer": "ready"})
-        for line in requests:
-            reply({"answer": answer(runtime, json.loads(line))})
-    except Exception as error:
-        reply({"error": f"{type(error).__name__}: {error}"})
-        raise
-
-
-def main() -> None:
-    """Serves standard input; whatever libraries print goes to standard error instead."""
-    with os.fdopen(os.dup(1), "w", encoding="utf-8") as answers:
-        os.dup2(2, 1)
-        with contextlib.redirect_stdout(sys.stderr):
-            serve(sys.stdin, answers)
+    write_folder(Path(source), Path(target))

@@ -1,7 +1,7 @@
-"""What a model folder holds, read from its config and the header of its weights.
+"""Describes a model folder from its config and the header of its weights.
 
-No tensor is loaded, so describing a model takes milliseconds and works without MLX.
-Standard library only.
+`describe_model` gives lines to print, `stored_facts` values to compute with. No tensor is loaded,
+so it takes milliseconds and works without MLX. Standard library only.
 """
 
 from __future__ import annotations
@@ -22,30 +22,14 @@ from baldwhisper_mlx.config import (
 from baldwhisper_mlx.quantization_config import matrix_of, storage
 
 
-def count_parameters(header: dict[str, dict[str, Any]], config: ModelConfig) -> int:
-    """Numbers the model has learned; quantized weights count as what they stand for.
+def describe_model(folder: str | Path) -> dict[str, str]:
+    """Describes a model folder in a few labelled lines.
 
     Args:
-        header: from `read_tensor_header`.
-        config: of the same model.
-    """
-    total = 0
-    for name, tensor in header.items():
-        if name.endswith((".scales", ".biases", ".dense_ids")):
-            continue  # bookkeeping of quantization and of the dense rows
-        count = math.prod(tensor["shape"])
-        own = config.quantization.of(matrix_of(name)) if config.quantization else None
-        if own is not None and tensor["dtype"] == "U32":
-            count = count * 32 // own.bits
-        total += count
-    return total
-
-
-def describe_model(folder: str | Path) -> dict[str, str]:
-    """A model folder in a few labelled lines.
+        folder: an exported model.
 
     Returns:
-        Label to text, in the order to print.
+        Label to text, in the order in which they are printed.
 
     Raises:
         ValueError: a file is missing or damaged; the message names it.
@@ -86,33 +70,16 @@ def describe_model(folder: str | Path) -> dict[str, str]:
     }
 
 
-def _describe_embedding(config: ModelConfig) -> str:
-    if config.embedding_rank is None:
-        return f"dense, {config.n_vocab} x {config.n_text_state}"
-    text = f"rank {config.embedding_rank}, {config.embedding_projections} projections"
-    if config.embedding_mean:
-        text += ", mean"
-    if config.embedding_dense_rows:
-        text += f", {config.embedding_dense_rows} dense rows"
-    return text
-
-
-def _describe_context(config: ModelConfig) -> str:
-    if config.audio_context == "full":
-        return "full (always 30 s)"
-    margin = config.audio_context_margin * TIME_PRECISION
-    return f"{config.audio_context} (the clip and {margin:.2f} s)"
-
-
 def stored_facts(folder: Path) -> dict[str, Any]:
-    """Facts about a model folder.
+    """Size, precision and parameters of a model folder, for reports.
 
     Args:
-        folder: an exported model, or one of mlx-community's (whose files say less).
+        folder: an exported model, or one of mlx-community's.
 
     Returns:
-        `disk_bytes`, `stored_dtype`, `quantization` and, of an
-        exported model, `parameters` and what `describe_model` says of its parts.
+        `disk_bytes`, `stored_dtype` and `quantization`; for an exported model also `parameters`
+        (their number), and the lines `encoder`, `decoder`, `embedding` and `context` of
+        `describe_model`. For one of mlx-community's, dtype and quantization are None.
 
     Raises:
         ValueError: a file of an exported model is damaged; the message names it.
@@ -131,3 +98,40 @@ def stored_facts(folder: Path) -> dict[str, Any]:
     facts["quantization"] = None if config.quantization is None else lines["weights"]
     facts["parameters"] = count_parameters(read_tensor_header(folder / WEIGHTS_FILE), config)
     return facts | {key: lines[key] for key in ("encoder", "decoder", "embedding", "context")}
+
+
+def count_parameters(header: dict[str, dict[str, Any]], config: ModelConfig) -> int:
+    """Number of learned parameters of a model.
+
+    Args:
+        header: from `read_tensor_header`.
+        config: of the same model.
+    """
+    total = 0
+    for name, tensor in header.items():
+        if name.endswith((".scales", ".biases", ".dense_ids")):
+            continue  # they describe quantized matrices and dense rows, and are not learned
+        count = math.prod(tensor["shape"])
+        grouping = config.quantization.of(matrix_of(name)) if config.quantization else None
+        if grouping is not None and tensor["dtype"] == "U32":
+            count = count * 32 // grouping.bits  # integers are packed into words of 32 bits
+        total += count
+    return total
+
+
+def _describe_embedding(config: ModelConfig) -> str:
+    if config.embedding_rank is None:
+        return f"dense, {config.n_vocab} x {config.n_text_state}"
+    text = f"rank {config.embedding_rank}, {config.embedding_projections} projections"
+    if config.embedding_mean:
+        text += ", mean"
+    if config.embedding_dense_rows:
+        text += f", {config.embedding_dense_rows} dense rows"
+    return text
+
+
+def _describe_context(config: ModelConfig) -> str:
+    if config.audio_context == "full":
+        return "full (always 30 s)"
+    margin = config.audio_context_margin * TIME_PRECISION
+    return f"{config.audio_context} (the clip and {margin:.2f} s)"

@@ -1,6 +1,6 @@
-"""A model's files: where the folder is, and what its weights file says it holds.
+"""Finds a model folder, checks its files and reads the header of its weights.
 
-Nothing here needs MLX, so that a model can be found, checked and described in milliseconds.
+Works without MLX, so that a model can be found, checked and described in milliseconds.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any
 from baldwhisper_mlx.config import CONFIG_FILE, VOCABULARY_FILE, WEIGHTS_FILE
 
 MODEL_FILES = (CONFIG_FILE, WEIGHTS_FILE, VOCABULARY_FILE)
-"""What every model folder must have; the model card is for people."""
+"""Files that every model folder must have."""
 
 COMMUNITY_FILES = ("weights.safetensors", "weights.npz")
 """Weights of a model in mlx-whisper's format; see community.py."""
@@ -68,10 +68,10 @@ def find_model(path_or_hub_id: str | Path | None = None, revision: str | None = 
 
 
 def check_files(folder: Path) -> None:
-    """Makes sure that a folder holds one model, whole: nothing missing, no second weights file.
+    """Makes sure that a folder holds one complete model, and no second weights file.
 
     Raises:
-        ValueError: names the folder and the file that is not there, or is one too many.
+        ValueError: a file is missing, or there is a second weights file; the message names it.
     """
     for name in MODEL_FILES:
         if not (folder / name).is_file():
@@ -81,7 +81,7 @@ def check_files(folder: Path) -> None:
         for path in sorted(folder.iterdir())
         if path.suffix in _WEIGHTS_SUFFIXES and path.name != WEIGHTS_FILE
     ]
-    if extra:  # shards, or another model: ignoring them would hide that
+    if extra:  # shards, or another model, which must not be ignored silently
         raise ValueError(
             f"{folder}: weights besides {WEIGHTS_FILE}: {', '.join(extra)}; move them elsewhere"
         )
@@ -93,7 +93,8 @@ def read_tensor_header(path: Path) -> dict[str, dict[str, Any]]:
     The format: https://github.com/huggingface/safetensors#format.
 
     Raises:
-        ValueError: damaged, or not as long as the header says; the message names the file.
+        ValueError: damaged, or of another length than the header says; the message names the
+            file.
         FileNotFoundError: there is no such file.
     """
     size = path.stat().st_size

@@ -1,8 +1,7 @@
 """From a folder or Hub id to a model that is ready to decode.
 
-Everything about a checkpoint is checked here, before its first use: config, file sizes, names
-and shapes of all tensors. Weights are read lazily and stay in one place; only a change of
-dtype makes a copy, tensor by tensor.
+A checkpoint is checked before its first use: config, file sizes, names and shapes of all tensors.
+Weights are read lazily; only a change of dtype copies them, tensor by tensor.
 """
 
 from __future__ import annotations
@@ -32,7 +31,7 @@ from baldwhisper_mlx.ops import blas
 from baldwhisper_mlx.text.tokenizer import Tokenizer, read_ranks
 
 CACHE_LIMIT = 512 * 2**20
-"""Bytes of freed buffers MLX may keep for reuse; without a cap they grow with every new shape."""
+"""Bytes of freed buffers that MLX may keep; without a limit they grow with every new shape."""
 
 
 @dataclass(frozen=True)
@@ -66,8 +65,12 @@ def load_model(
             CPU, where MLX multiplies 16-bit numbers many times slower.
 
     Raises:
-        ValueError: files missing, damaged or of another format; the message says which.
+        ValueError: files are missing, damaged or of another format; the message names them.
         FileNotFoundError: no such folder, and not a Hub id either.
+
+    Example:
+        >>> load_model("models/whisper-base").config.n_text_layer
+        6
     """
     folder = find_model(path_or_hub_id, revision)
     if is_community(folder):
@@ -104,7 +107,7 @@ def read_weights(path: Path) -> dict[str, mx.array]:
     Raises:
         ValueError: a damaged file.
     """
-    read_tensor_header(path)  # MLX trusts the header, so a cut file must be found before
+    read_tensor_header(path)  # MLX trusts the header, so truncation has to be detected before
     try:
         return cast(dict[str, mx.array], mx.load(str(path)))
     except RuntimeError as error:
@@ -122,16 +125,16 @@ def build_model(
     """Builds the model a config describes and fills it.
 
     Args:
-        weights: tensors by name; emptied on the way, so that no tensor is in memory twice.
-        config: what `weights` must hold, no more and no less.
-        source: where they come from, for errors.
-        dtype: to convert floating-point tensors to; None keeps theirs.
+        weights: tensors by name; emptied meanwhile, so that no tensor is in memory twice.
+        config: says which tensors `weights` must have; others are an error.
+        source: file or folder they come from, for errors.
+        dtype: of the floating-point tensors in memory; None keeps the stored one.
         keep_quantized: use quantized matrices as they are stored, instead of expanding them.
             Default: on a GPU, where they are faster; not on a CPU, where MLX has no fast
             product for them.
 
     Raises:
-        ValueError: tensors missing, unexpected or of another shape.
+        ValueError: tensors are missing, unexpected or of another shape.
     """
     model = Whisper(config)
     if config.quantization is not None:
@@ -154,8 +157,7 @@ def build_model(
         wide = value.ndim == 2 and value.shape[0] >= value.shape[1]
         if turn and wide and not name.endswith("positional_embedding"):
             # BLAS multiplies one row by a matrix twice as fast if its longer side, here that of
-            # the outputs, is contiguous; the array keeps its shape, so nothing else knows
-            # (docs/log.md).
+            # the outputs, is contiguous. The array keeps its shape (docs/log.md).
             value = mx.contiguous(value.T).T
         model.load_weights([(name, value)], strict=False)
         mx.eval(value)
@@ -164,15 +166,16 @@ def build_model(
 
 
 def _check_tensors(
-    source: str, expected: dict[str, tuple[int, ...]], found: dict[str, tuple[int, ...]]
+    source: str, expected: dict[str, tuple[int, ...]], shapes: dict[str, tuple[int, ...]]
 ) -> None:
+    """Compares the shapes of all tensors with the expected ones; names the first five of each."""
     problems = {
-        "missing": sorted(expected.keys() - found.keys()),
-        "unexpected": sorted(found.keys() - expected.keys()),
+        "missing": sorted(expected.keys() - shapes.keys()),
+        "unexpected": sorted(shapes.keys() - expected.keys()),
         "of another shape": [
-            f"{name} {list(found[name])} instead of {list(expected[name])}"
-            for name in sorted(expected.keys() & found.keys())
-            if found[name] != expected[name]
+            f"{name} {list(shapes[name])} instead of {list(expected[name])}"
+            for name in sorted(expected.keys() & shapes.keys())
+            if shapes[name] != expected[name]
         ],
     }
     parts = [

@@ -56,11 +56,11 @@ def is_community(folder: Path) -> bool:
 
 
 def read_community(folder: Path) -> tuple[ModelConfig, dict[str, mx.array], dict[bytes, int]]:
-    """Reads such a folder.
+    """Reads a folder in mlx-whisper's format.
 
     Returns:
-        The config it would have as an exported model, its tensors under the exported names,
-        and the ranks of its vocabulary.
+        The config that the model would have as an exported one, its tensors under our names, and
+        the ranks of its vocabulary.
 
     Raises:
         FileNotFoundError: no weights, or no package that has the vocabulary.
@@ -71,7 +71,7 @@ def read_community(folder: Path) -> tuple[ModelConfig, dict[str, mx.array], dict
     if path is None:
         raise FileNotFoundError(f"{folder}: none of {', '.join(COMMUNITY_FILES)}")
     if path.suffix == ".safetensors":
-        read_tensor_header(path)  # finds a cut file, which MLX does not
+        read_tensor_header(path)  # refuses a truncated file, which MLX does not
     try:
         weights = cast(dict[str, mx.array], mx.load(str(path)))
     except (RuntimeError, ValueError, zipfile.BadZipFile) as error:
@@ -108,14 +108,14 @@ def _fused(weights: dict[str, mx.array]) -> dict[str, mx.array]:
     groups: dict[str, dict[str, mx.array]] = {}
     result = {}
     for name, value in weights.items():
-        found = _PART.fullmatch(name)
-        if found is None or (found[2], found[3]) == ("cross_attn", "query"):
+        match = _PART.fullmatch(name)
+        if match is None or (match[2], match[3]) == ("cross_attn", "query"):
             result[name] = value
             continue
-        fused = f"{found[1]}{found[2]}.{'qkv' if found[2] == 'attn' else 'kv'}.{found[4]}"
-        groups.setdefault(fused, {})[found[3]] = value
+        fused = f"{match[1]}{match[2]}.{'qkv' if match[2] == 'attn' else 'kv'}.{match[4]}"
+        groups.setdefault(fused, {})[match[3]] = value
     for name, parts in groups.items():
-        if name.endswith(".bias"):  # Whisper's keys have none
+        if name.endswith(".bias"):  # Whisper's keys have no bias
             parts.setdefault("key", mx.zeros_like(parts["value"]))
         order = ("query", "key", "value") if ".qkv." in name else ("key", "value")
         result[name] = mx.concatenate([parts[part] for part in order])
@@ -142,8 +142,8 @@ def _quantization(raw: Any, weights: dict[str, mx.array]) -> Quantization | None
         for name, value in weights.items()
         if name.endswith(".weight") and value.ndim == 2
     ]
-    left = [path for path in matrices if f"{path}.scales" not in weights]
-    return replace(default, overrides=dict.fromkeys(left))
+    unquantized = [path for path in matrices if f"{path}.scales" not in weights]
+    return replace(default, overrides=dict.fromkeys(unquantized))
 
 
 def _dtype(weights: dict[str, mx.array]) -> Dtype:

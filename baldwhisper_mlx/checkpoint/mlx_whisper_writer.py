@@ -1,4 +1,7 @@
-"""Writes a model as a folder that mlx-whisper loads."""
+"""Writes a model as a folder that mlx-whisper loads, to compare the two runtimes.
+
+The reverse of mlx_whisper.py: fused projections are split into query, key and value again.
+"""
 
 from __future__ import annotations
 
@@ -12,33 +15,25 @@ from baldwhisper_mlx.checkpoint.mlx_whisper import is_community, read_community,
 from baldwhisper_mlx.config import CONFIG_FILE, WEIGHTS_FILE, ModelConfig
 
 _PARTS = {"qkv": ("query", "key", "value"), "kv": ("key", "value")}
-
-
 _POSITIONS = "encoder.positional_embedding"
 
 
-def best_dtype() -> mx.Dtype:
-    """What mlx-whisper runs fastest in: its default on a GPU, float32 on a CPU, as we do."""
-    gpu = mx.default_device().type == mx.DeviceType.gpu
-    return mx.float16 if gpu else mx.float32
-
-
 def write_folder(source: Path, target: Path) -> Path:
-    """Makes a model readable for mlx-whisper, in the dtype it runs fastest in.
+    """Writes a model in mlx-whisper's format, in the dtype that mlx-whisper runs fastest in.
 
-    mlx-whisper keeps weights in the type they are stored in and converts them at every use.
+    mlx-whisper keeps weights in the dtype they are stored in, and converts them at every use.
 
     Args:
         source: an exported model or one of mlx-community's, dense and unquantized.
-        target: the folder to make.
+        target: the folder to write; created if it does not exist.
 
     Returns:
         `target`.
 
     Raises:
-        ValueError: a model that mlx-whisper has no form for; the message says why.
+        ValueError: mlx-whisper has no format for the model; the message says why.
     """
-    # A community folder is read like ours, so that both are written alike.
+    # A folder of mlx-community is read and written again, for the dtype.
     if is_community(source):
         config, weights, _ = read_community(source)
     else:
@@ -49,6 +44,7 @@ def write_folder(source: Path, target: Path) -> Path:
             f"{source}: mlx-whisper needs a dense embedding and weights that are not quantized; "
             "compare the teacher as it was exported"
         )
+    # mlx-whisper computes the encoder's positions, so they have to be the usual ones.
     positions = weights.pop(_POSITIONS)
     if not mx.allclose(positions, sinusoids(*positions.shape), atol=1e-2).item():
         raise ValueError(f"{source}: trained encoder positions, which mlx-whisper cannot read")
@@ -57,7 +53,7 @@ def write_folder(source: Path, target: Path) -> Path:
     for name, value in weights.items():
         split |= _split(name, value.astype(best_dtype()))
     mx.save_safetensors(str(target / "weights.safetensors"), split)
-    # OpenAI's ten dimensions, which ModelConfig has first; positions have no weight here.
+    # mlx-whisper's config is OpenAI's ten dimensions, which are the fields n_* of ours.
     raw = config.to_dict()
     dims = {key: value for key, value in raw.items() if key.startswith("n_")}
     text = json.dumps(dims | {"model_type": "whisper"}, indent=1)
@@ -65,14 +61,20 @@ def write_folder(source: Path, target: Path) -> Path:
     return target
 
 
+def best_dtype() -> mx.Dtype:
+    """The dtype that mlx-whisper runs fastest in: float16 on a GPU, float32 on a CPU."""
+    on_gpu = mx.default_device().type == mx.DeviceType.gpu
+    return mx.float16 if on_gpu else mx.float32
+
+
 def _split(name: str, value: mx.array) -> dict[str, mx.array]:
-    """A tensor under mlx-whisper's names, which keep query, key and value apart."""
+    """A tensor under mlx-whisper's names, a fused one as its parts."""
     prefix, _, leaf = name.rpartition(".")
-    base, _, fused = prefix.rpartition(".")
-    if fused not in _PARTS:
+    parent, _, projection = prefix.rpartition(".")
+    if projection not in _PARTS:
         return {name: value}
-    parts = _PARTS[fused]
-    found = dict(zip(parts, mx.split(value, len(parts)), strict=True))
+    names = _PARTS[projection]
+    parts = dict(zip(names, mx.split(value, len(names)), strict=True))
     if leaf == "bias":
-        del found["key"]  # Whisper's keys have none
-    return {f"{base}.{part}.{leaf}": piece for part, piece in found.items()}
+        del parts["key"]  # Whisper's keys have no bias
+    return {f"{parent}.{part}.{leaf}": tensor for part, tensor in parts.items()}

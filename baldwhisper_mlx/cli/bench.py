@@ -1,4 +1,4 @@
-"""The command `baldwhisper bench`: what is asked for, checked before anything is measured.
+"""The command `baldwhisper bench`: checks its options before anything is measured.
 
 Only click is imported at the top; the rest loads when the command runs.
 """
@@ -35,15 +35,17 @@ _PEERS = ("mlx-whisper",)
 @click.option(
     "--student",
     metavar="DIR_OR_HUB",
-    help="The model that should be fast. By default the one that comes with the package.",
+    help="The compressed model. Default: the bundled model.",
 )
 @click.option(
-    "--teacher", metavar="DIR_OR_HUB", help="The model it is held against, such as whisper-base."
+    "--teacher",
+    metavar="DIR_OR_HUB",
+    help="The model that the student is compared with, such as whisper-base.",
 )
 @click.option(
     "--peer",
     type=click.Choice(_PEERS),
-    help="Another runtime for the teacher, compared in a table of its own.",
+    help="Run the teacher in this program too, compared in a separate table.",
 )
 @click.option(
     "-p",
@@ -51,21 +53,21 @@ _PEERS = ("mlx-whisper",)
     "protocols",
     type=click.Choice(PROTOCOLS),
     multiple=True,
-    help="Only this one; repeatable. By default all, those that need AUDIO if there is some.",
+    help="Only this protocol; repeatable. Default: all; clip and cold only with AUDIO.",
 )
 @click.option(
     "--rounds",
     type=click.IntRange(min=1),
     default=5,
     show_default=True,
-    help="How often each contender has its turn; three times at most for clips over a minute.",
+    help="Rounds of each case; at most three for clips over a minute.",
 )
 @click.option(
     "--tokens",
     type=click.IntRange(min=1),
     default=TOKENS,
     show_default=True,
-    help="Forced tokens for each clip in paper and decode.",
+    help="Forced tokens for each clip in the protocols paper and decode.",
 )
 @click.option(
     "--batch",
@@ -74,7 +76,7 @@ _PEERS = ("mlx-whisper",)
     multiple=True,
     default=BATCHES,
     show_default=True,
-    help="Batch size of decode; repeatable.",
+    help="Batch size of the protocol decode; repeatable.",
 )
 @click.option(
     "--seconds",
@@ -82,26 +84,30 @@ _PEERS = ("mlx-whisper",)
     multiple=True,
     default=CLIP_SECONDS,
     show_default=True,
-    help="Length of a clip, cut from AUDIO; repeatable.",
+    help="Length of the clips that are cut from AUDIO; repeatable.",
 )
 @click.option("-l", "--language", help="Code of the spoken language; detected if not given.")
 @click.option(
     "--temperature",
     type=click.FloatRange(min=0),
-    help="One temperature instead of the schedule of fallbacks.",
+    help="Decode at this temperature only, without fallback to others.",
 )
 @click.option(
     "--wer",
     "errors",
     multiple=True,
     metavar="NAME=PERCENT",
-    help="Word error rate of student or teacher, for the plot; repeatable.",
+    help="Word error rate of student or teacher for the plot, such as student=5.2; repeatable.",
 )
-@click.option("--json", "json_path", type=click.Path(path_type=Path), help="Write the result here.")
 @click.option(
-    "--plot", type=click.Path(path_type=Path), help="Draw it as .png or .svg; needs matplotlib."
+    "--json", "json_path", type=click.Path(path_type=Path), help="Write the result to this file."
 )
-@click.option("--force", is_flag=True, help="Replace outputs that are already there.")
+@click.option(
+    "--plot",
+    type=click.Path(path_type=Path),
+    help="Draw the result as .png or .svg; needs matplotlib.",
+)
+@click.option("--force", is_flag=True, help="Replace output files that exist.")
 def bench(
     audio: tuple[str, ...],
     student: str | None,
@@ -113,16 +119,16 @@ def bench(
     force: bool,
     **options: Any,
 ) -> None:
-    """Measure how fast a student is, against its teacher and what the machine can do.
+    """Measure the speed of a student, compared with its teacher and the machine's limits.
 
     AUDIO is speech for the protocols clip and cold: files, or folders of them. The protocols:
     paper, 256 forced tokens for each of 10 clips; decode, the same at several batch sizes with
-    timestamps; encode, features to encoder states; clip, an audio file to its first token and
-    final text; cold, the start of a program to its text. Contenders take turns; medians, and
-    quartiles in brackets.
+    timestamps; encode, features to encoder states; clip, an audio file to its first token and to
+    its final text; cold, from the start of the program to the text. Contenders take turns. Tables
+    have medians, with quartiles in brackets.
     """
     if peer and not teacher:
-        raise click.UsageError("--peer runs the teacher: give --teacher")
+        raise click.UsageError("--peer runs the teacher in another program: give --teacher too")
     settings = _settings(bool(audio), options)
     rates = _error_rates(errors)
     _check_outputs([path for path in (json_path, plot) if path is not None], plot, force)
@@ -143,14 +149,14 @@ def bench(
 
 
 def _settings(audio: bool, options: dict[str, Any]) -> Settings:
-    """The options as settings; without audio, what does without."""
+    """The options as settings; without audio, only the protocols that need none."""
     chosen = options["protocols"]
     if not audio:
         impossible = [name for name in chosen if name in WITH_AUDIO]
         if impossible:
-            raise click.UsageError(f"{' and '.join(impossible)} need AUDIO: name files of speech")
+            raise click.UsageError(f"{' and '.join(impossible)} need AUDIO: give files of speech")
         if not chosen:
-            click.echo(f"no AUDIO: {' and '.join(WITH_AUDIO)} are left out", err=True)
+            click.echo(f"no AUDIO: the protocols {' and '.join(WITH_AUDIO)} are left out", err=True)
             chosen = tuple(name for name in PROTOCOLS if name not in WITH_AUDIO)
     return Settings(
         protocols=tuple(name for name in PROTOCOLS if name in chosen) or PROTOCOLS,
@@ -170,19 +176,23 @@ def _error_rates(items: tuple[str, ...]) -> dict[str, float]:
         try:
             rates[name] = float(value)
         except ValueError:
-            raise click.UsageError(f"--wer {item}: it is NAME=PERCENT, as student=5.2") from None
+            raise click.UsageError(
+                f"--wer {item}: give NAME=PERCENT, such as student=5.2"
+            ) from None
         if name not in ("student", "teacher"):
-            raise click.UsageError(f"--wer {item}: the names are student and teacher")
+            raise click.UsageError(f"--wer {item}: NAME is student or teacher")
     return rates
 
 
 def _check_outputs(paths: list[Path], plot: Path | None, force: bool) -> None:
-    """Refuses before hours of measuring what would be refused after them."""
+    """Refuses outputs that could not be written, before anything is measured."""
     for path in paths:
         if not path.parent.is_dir():
-            raise click.ClickException(f"{path}: there is no folder {path.parent}")
-        if path.is_dir() or (path.exists() and not force):
-            raise click.ClickException(f"{path}: already there; use --force to replace it")
+            raise click.ClickException(f"{path}: no such folder {path.parent}; make it first")
+        if path.is_dir():
+            raise click.ClickException(f"{path}: is a folder; give a file name")
+        if path.exists() and not force:
+            raise click.ClickException(f"{path}: exists; use --force to replace it")
     if plot is None:
         return
     import importlib.util
@@ -190,7 +200,9 @@ def _check_outputs(paths: list[Path], plot: Path | None, force: bool) -> None:
     from baldwhisper_mlx.bench.plot import FORMATS
 
     if plot.suffix not in FORMATS:
-        raise click.UsageError(f"--plot {plot}: a plot is one of {', '.join(FORMATS)}")
+        raise click.UsageError(
+            f"--plot {plot}: give a file name that ends in {' or '.join(FORMATS)}"
+        )
     if importlib.util.find_spec("matplotlib") is None:
         raise click.ClickException('--plot needs matplotlib: pip install "baldwhisper-mlx[bench]"')
 
@@ -239,17 +251,18 @@ def _contenders(
         if peer is not None:
             from importlib.util import find_spec
 
-            from baldwhisper_mlx.bench.processes import call
+            from baldwhisper_mlx.bench.processes import isolated
+            from baldwhisper_mlx.bench.worker import write_mlx_whisper
 
             if find_spec("mlx_whisper") is None:
-                raise ValueError(f'{peer} is missing: pip install "baldwhisper-mlx[bench]"')
+                raise ValueError(f'{peer} is not installed: pip install "baldwhisper-mlx[bench]"')
             theirs = work / peer
-            call("baldwhisper_mlx.bench.mlx_whisper", "convert", [str(folder), str(theirs)])
+            isolated(write_mlx_whisper, str(folder), str(theirs))
             folder = theirs
             found.append(Contender(name=PEER, kind=peer, folder=folder, model=label))
     return found
 
 
 def _label(name: str | None, folder: Path) -> str:
-    """The last part of what the user called a model: a folder of the Hub's cache is a hash."""
+    """The last part of the name that the user gave: a folder of the Hub's cache is a hash."""
     return Path(name).resolve().name if name else folder.name

@@ -1,8 +1,8 @@
 """The command `baldwhisper evaluate`.
 
-Whatever can be refused is refused before a model is loaded: hours of decoding must not end in a
-missing package or a folder that is in use. Results go to standard output, all else to standard
-error.
+Whatever can be refused is refused before a model is loaded: hours of decoding must not end with a
+missing package or a folder that holds another report. Results go to standard output, all else to
+standard error.
 """
 
 from __future__ import annotations
@@ -29,8 +29,7 @@ REPORT_FILE = "report.json"
 @click.option(
     "-m",
     "--model",
-    help="Model folder, or id on the Hugging Face Hub. By default the English model that comes "
-    "with the package.",
+    help="Model folder, or id on the Hugging Face Hub. Default: the bundled English model.",
 )
 @click.option(
     "--baseline",
@@ -44,20 +43,22 @@ REPORT_FILE = "report.json"
     help="Speech with its text: a folder with metadata.jsonl or metadata.csv, a CSV, TSV, JSON or "
     "JSONL list of files, or a Hugging Face dataset (owner/name or owner/name:config).",
 )
-@click.option("--split", default="test", show_default=True, help="Of a dataset with splits.")
-@click.option("--text-column", default="text", show_default=True, help="What is said.")
-@click.option("--audio-column", default="audio", show_default=True, help="Of a dataset.")
+@click.option("--split", default="test", show_default=True, help="Split of a dataset.")
+@click.option("--text-column", default="text", show_default=True, help="Column of the transcripts.")
+@click.option("--audio-column", default="audio", show_default=True,
+              help="Column of the audio in a dataset.")  # fmt: skip
 @click.option(
-    "--speaker-column", help="Who says it. By default speaker, speaker_id or client_id, if there."
+    "--speaker-column",
+    help="Column of the speakers. Default: speaker, speaker_id or client_id, if there is one.",
 )
-@click.option("--limit", type=click.IntRange(min=1), help="Only the first clips.")
+@click.option("--limit", type=click.IntRange(min=1), help="Only the first so many clips.")
 @click.option(
     "-n",
     "--normalizer",
     type=click.Choice(NORMALIZERS),
     default="basic",
     show_default=True,
-    help="What is taken away before texts are compared; see docs/evaluation.md.",
+    help="How texts are normalized before they are compared; see docs/evaluation.md.",
 )
 @click.option(
     "-l",
@@ -69,12 +70,12 @@ REPORT_FILE = "report.json"
     "--condition-on-previous-text/--no-condition-on-previous-text",
     default=True,
     show_default=True,
-    help="Whether each 30 s window of a longer clip is told the text before it.",
+    help="Whether each 30 s window of a longer clip is conditioned on the previous text.",
 )
 @click.option(
     "--fallback",
     is_flag=True,
-    help="Try again at rising temperatures where the result is repetitive or improbable, as "
+    help="Retry at rising temperatures where the result is repetitive or improbable, as "
     "`transcribe` does. By default decoding is greedy.",
 )
 @click.option(
@@ -82,20 +83,20 @@ REPORT_FILE = "report.json"
     type=click.IntRange(min=1),
     default=1,
     show_default=True,
-    help="Clips decoded at once, as far as their first 30 s.",
+    help="Clips whose first 30 s are decoded together.",
 )
 @click.option(
     "-o",
     "--output",
     type=click.Path(path_type=Path),
     metavar="FOLDER",
-    help="Keep everything here: the report, every utterance with its alignment, and what was "
-    "heard so far, from which a killed run goes on.",
+    help="Write the report, every utterance with its alignment, and the transcripts so far here. "
+    "Interrupted runs resume when you rerun the command.",
 )
-@click.option("--force", is_flag=True, help="Replace a report on something else that is there.")
-@click.option("--skip-bad", is_flag=True, help="Go on without clips whose audio cannot be read.")
+@click.option("--force", is_flag=True, help="Replace a report on other models, data or options.")
+@click.option("--skip-bad", is_flag=True, help="Leave out clips whose audio cannot be read.")
 @click.option("--show-errors", type=click.IntRange(min=0), default=0, metavar="N",
-              help="Show the N utterances with most word errors, word under word.")  # fmt: skip
+              help="Show the N utterances with the most word errors, word by word.")  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
 def evaluate(
     model: str | None,
@@ -109,7 +110,7 @@ def evaluate(
 ) -> None:
     """Measure the word and character errors of a model on labelled speech.
 
-    With --baseline both models hear the same clips, and ratios and differences come with paired
+    With --baseline both models transcribe the same clips, and ratios and differences have paired
     intervals. Needs the extra `evaluate`: pip install "baldwhisper-mlx[evaluate]".
     """
     try:
@@ -145,7 +146,7 @@ def _evaluate(
     from baldwhisper_mlx.evaluation.normalizers import load_normalizer
     from baldwhisper_mlx.evaluation.report import make_report
     from baldwhisper_mlx.evaluation.scoring import load_jiwer
-    from baldwhisper_mlx.evaluation.utterances import judge
+    from baldwhisper_mlx.evaluation.utterances import score_utterances
 
     load_jiwer()
     normalize = load_normalizer(options["normalizer"])
@@ -157,15 +158,17 @@ def _evaluate(
     if missing:
         raise FileNotFoundError(
             f"{options['data']}: {len(missing)} of {len(speech)} clips not there, such as "
-            f"{', '.join(missing[:3])}; --skip-bad goes on without them"
+            f"{', '.join(missing[:3])}; use --skip-bad to leave them out"
         )
     prints = {role: fingerprint(find_model(name)) for role, name in models.items()}
     settings = options | {"fingerprints": prints}
     known = Hypotheses(None if output is None else _open_folder(output, settings, force))
-    heard, runs = {}, {}
+    results, runs = {}, {}
     for role, name in models.items():
-        runs[role], heard[role] = _listen(name, prints[role], speech, options, known, skip_bad)
-    utterances, skipped = judge(heard, normalize)
+        runs[role], results[role] = _transcribe(
+            name, prints[role], speech, options, known, skip_bad
+        )
+    utterances, skipped = score_utterances(results, normalize)
     report = make_report(utterances, runs, settings=settings, skipped=skipped)
     if output is not None:
         rows = (json.dumps(one.to_dict(), ensure_ascii=False) for one in utterances)
@@ -178,10 +181,10 @@ def _evaluate(
 
 
 def _open_folder(output: Path, settings: dict[str, Any], force: bool) -> Path:
-    """Makes sure that the folder is ours to write to; the path of what was heard so far.
+    """Prepares the output folder; returns the path of the transcripts so far.
 
     Raises:
-        FileExistsError: it has a report on other models, data or options.
+        FileExistsError: it holds a report on other models, data or options.
         ValueError: it cannot be written to.
     """
     prepare_folder(output)
@@ -194,12 +197,12 @@ def _open_folder(output: Path, settings: dict[str, Any], force: bool) -> Path:
         if not same:
             raise FileExistsError(
                 f"{path}: a report on other models, data or options; use another --output, or "
-                "--force to replace it (what was heard is kept)"
+                "--force to replace it (transcripts are kept)"
             )
     return output / HYPOTHESES_FILE
 
 
-def _listen(
+def _transcribe(
     name: str | None,
     fingerprint: str,
     speech: Any,
@@ -207,25 +210,28 @@ def _listen(
     known: Any,
     skip_bad: bool,
 ) -> tuple[Any, Any]:
-    """One model over all clips: its run, and what it heard."""
+    """Transcribes all clips with one model; returns its run and its results."""
     from baldwhisper_mlx.cli.transcribe import open_model
-    from baldwhisper_mlx.evaluation.inference import Listening, listen
+    from baldwhisper_mlx.evaluation.inference import InferenceSettings, transcribe_dataset
 
-    listening = Listening(**{field.name: options[field.name] for field in fields(Listening)})
+    chosen = {field.name: options[field.name] for field in fields(InferenceSettings)}
+    decoding = InferenceSettings(**chosen)
     loaded = open_model(name, None, options["language"])
     label = name or "bundled model"
-    run = listening.run(loaded, label, fingerprint)
+    run = decoding.run(loaded, label, fingerprint)
     before = len(known.of(run))
     if before:
-        click.echo(f"{label}: {before} clips were heard before", err=True)
+        click.echo(f"{label}: {before} clips already transcribed", err=True)
     with _progress_bar(label, len(speech)) as on_clip:
-        heard = listen(loaded, speech, listening, run, known, skip_bad=skip_bad, on_clip=on_clip)
-    return run, heard
+        results = transcribe_dataset(
+            loaded, speech, decoding, run, known, skip_bad=skip_bad, on_clip=on_clip
+        )
+    return run, results
 
 
 @contextlib.contextmanager
 def _progress_bar(label: str, total: int) -> Iterator[Callable[[Any], None] | None]:
-    """A bar of clips on a terminal; None, and no bar, where there is none."""
+    """A progress bar of clips on a terminal; elsewhere None, and no bar."""
     if not sys.stderr.isatty():
         yield None
         return

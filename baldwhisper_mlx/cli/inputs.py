@@ -1,4 +1,8 @@
-"""Which files are meant: folders, patterns and single names. Standard library only."""
+"""Input names on the command line: which files they stand for, and how their outputs are named.
+
+`expand` turns folders and patterns into files; `plan_outputs` chooses an output path for each
+before any work is done. Standard library only.
+"""
 
 from __future__ import annotations
 
@@ -8,20 +12,23 @@ import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
 
+STDIN = "-"
+"""The input name that means standard input; its outputs are named `stdin`."""
+
 SUFFIXES = frozenset(
     (".3gp", ".aac", ".aif", ".aiff", ".amr", ".au", ".avi", ".caf", ".flac", ".flv", ".m4a",
      ".m4b", ".m4v", ".mka", ".mkv", ".mov", ".mp3", ".mp4", ".mpeg", ".mpg", ".mpga", ".oga",
      ".ogg", ".opus", ".w64", ".wav", ".webm", ".wma", ".wmv", ".wv")
 )  # fmt: skip
-"""What a file in a folder is taken for audio by; a file that is named may be called anything."""
+"""Endings of the files in a folder that are taken for audio; a file given by name may have any."""
 
 
 def expand(names: Sequence[str]) -> list[str]:
     """Files for names on the command line, in their order, each once.
 
     A folder stands for the audio files in it and below, sorted, without hidden ones; a pattern
-    such as `talks/*.mp3` or `talks/**/*.mp3` for the files that fit it. A name that stands for no
-    file stays as it is, so that whoever reads it says what is wrong with it.
+    such as `talks/*.mp3` or `talks/**/*.mp3` for the files that match it. A name that stands for
+    no file is kept, so that reading it fails with an error about it.
 
     Example:
         >>> expand(["-", "no-such-file.wav"])
@@ -52,23 +59,19 @@ def _audio_below(folder: Path) -> list[str]:
     ]
 
 
-STDIN = "-"
-"""The input name that means standard input; its outputs are named `stdin`."""
-
-
 def plan_outputs(
     inputs: Sequence[str], folder: Path, extensions: Sequence[str], *, force: bool
 ) -> list[dict[str, Path]]:
     """Chooses an output path for every input and format, before anything is decoded.
 
-    An output is named after its input without the extension. Where that name is taken, by
-    an earlier input of the same stem, `-2`, `-3` and so on are appended in the order of the
-    command line. Names that differ only in case or in Unicode composition count as the
-    same, because they are the same file on a Mac.
+    An output is named after its input without the extension. If an earlier input has the same
+    stem, `-2`, `-3` and so on are appended, in the order of the command line. Names that differ
+    only in case or in Unicode composition count as the same, because they are the same file on a
+    Mac.
 
     Args:
         inputs: audio paths, or `-`.
-        folder: where outputs go; it is not touched.
+        folder: for the outputs; it need not exist and is not created.
         extensions: one per format, without the dot.
         force: whether files that exist may be replaced.
 
@@ -87,15 +90,35 @@ def plan_outputs(
     sources = {os.path.realpath(name) for name in inputs if name != STDIN}
     for path in paths:
         if os.path.realpath(path) in sources:
-            raise ValueError(f"{path}: the output would replace an input; use another folder")
+            raise ValueError(f"{path}: the output would replace an input; use another --output-dir")
         if path.is_dir():
-            raise ValueError(f"{path}: a folder is in the place of the output; remove it")
+            raise ValueError(
+                f"{path}: a folder has the output's name; remove it, or use another --output-dir"
+            )
     existing = [str(path) for path in paths if os.path.lexists(path)]
     if existing and not force:
         raise FileExistsError(
-            f"{', '.join(existing)}: already there; use --force to replace, or another --output-dir"
+            f"{', '.join(existing)}: exists; use --force to replace, --skip-existing to keep, or "
+            "another --output-dir"
         )
     return plan
+
+
+def without_existing(
+    files: Sequence[str], plan: Sequence[dict[str, Path]]
+) -> tuple[tuple[str, ...], list[dict[str, Path]]]:
+    """The inputs with outputs that do not exist yet, and those outputs.
+
+    Args:
+        files: audio paths, or `-`.
+        plan: from `plan_outputs`.
+    """
+    missing = [
+        {kind: path for kind, path in outputs.items() if not os.path.lexists(path)}
+        for outputs in plan
+    ]
+    kept = [i for i, outputs in enumerate(missing) if outputs]
+    return tuple(files[i] for i in kept), [missing[i] for i in kept]
 
 
 def _stem(name: str) -> str:
@@ -104,18 +127,19 @@ def _stem(name: str) -> str:
 
 def _distinct_stems(stems: Sequence[str]) -> list[str]:
     """The stems with `-2`, `-3`, ... after repeated ones; never a name another input has."""
-    wanted = {_same(stem) for stem in stems}
+    wanted = {_comparable(stem) for stem in stems}
     taken: set[str] = set()
     distinct = []
     for stem in stems:
         name, count = stem, 1
-        while _same(name) in taken or (count > 1 and _same(name) in wanted):
+        while _comparable(name) in taken or (count > 1 and _comparable(name) in wanted):
             count += 1
             name = f"{stem}-{count}"
-        taken.add(_same(name))
+        taken.add(_comparable(name))
         distinct.append(name)
     return distinct
 
 
-def _same(name: str) -> str:
+def _comparable(name: str) -> str:
+    """The same text for names that are one file on a Mac."""
     return unicodedata.normalize("NFC", name.casefold())

@@ -1,7 +1,7 @@
-"""One model over many files: what `baldwhisper transcribe` does once its options are checked.
+"""Runs one model over many files: `baldwhisper transcribe` after its options are checked.
 
-A file that fails is reported and the others go on, each result is out before the next file
-begins, and only results reach standard output.
+A file that fails is reported, and the remaining ones are still processed. Each result is written
+before the next file is transcribed. Only results go to standard output.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ if TYPE_CHECKING:
 
 Progress = Callable[[float, float], None]
 
-# What bad audio, a full disk and non-finite logits raise; anything else is a bug of ours and
-# deserves its traceback.
+# What bad audio, a full disk and non-finite logits raise. Anything else is a bug, and shows its
+# traceback.
 _FILE_ERRORS = (OSError, ValueError, ArithmeticError, RuntimeError)
 
 
 class _Stdin(io.BufferedReader):
-    """Standard input under the name that messages and outputs call it by."""
+    """Standard input, with the name that messages and outputs use for it."""
 
     name = "stdin"
 
@@ -52,19 +52,19 @@ def transcribe_files(
     pcm_rate: int | None,
     options: dict[str, Any],
 ) -> list[str]:
-    """Transcribes files one after the other and reports on standard error.
+    """Transcribes files in their order and reports on standard error.
 
-    The next file is decoded while the model works on the one before it.
+    While the model works on a file, the next one is read and decoded to samples.
 
     Args:
         files: audio paths, or `-` for standard input.
         model_name: folder or Hub id; None for the bundled model.
         revision: of a Hub model.
-        writers: for every format.
-        printed_format: of what goes to standard output, if `plan` is None.
-        plan: from `plan_outputs`: per file, format to path; None for standard output.
+        writers: by format.
+        printed_format: format of what is printed, if `plan` is None.
+        plan: from `plan_outputs`: per file, format to path; None to print on standard output.
         force: whether existing outputs are replaced.
-        pcm_rate: in Hz, if standard input is raw PCM.
+        pcm_rate: Hz, if standard input is raw PCM.
         options: keyword arguments of `transcribe`.
 
     Returns:
@@ -77,7 +77,7 @@ def transcribe_files(
     outputs = dict(zip(files, plan or [{} for _ in files], strict=True))
     readable = [name for name in files if name not in failed]
     if not readable:
-        return failed  # before a model is loaded, or fetched, for nothing
+        return failed  # without loading a model, or downloading it, for nothing
     model = open_model(model_name, revision, options["language"])
     printed = 0
     for name, audio in decoded_ahead(readable, partial(_read, pcm_rate=pcm_rate)):
@@ -91,7 +91,7 @@ def transcribe_files(
                 texts = {path: writers[kind](transcript) for kind, path in outputs[name].items()}
                 write_files(texts, force=force)
         except BrokenPipeError:
-            raise  # whoever read our output has left; click ends quietly
+            raise  # the program that reads the output has ended; click exits without a message
         except _FILE_ERRORS as error:
             _report(name, error)
             failed.append(name)
@@ -101,14 +101,14 @@ def transcribe_files(
 def detect_languages(
     files: Sequence[str], model_name: str | None, revision: str | None, windows: int, top: int
 ) -> list[str]:
-    """Prints the likeliest languages of files, a line each.
+    """Prints the most probable languages of files, a line each.
 
     Args:
         files: audio paths, or `-` for standard input.
         model_name: folder or Hub id; None for the bundled model.
         revision: of a Hub model.
-        windows: of 30 s to listen to.
-        top: languages to name.
+        windows: of 30 s, over which probabilities are averaged.
+        top: languages to print.
 
     Returns:
         Names of the files that failed.
@@ -123,28 +123,30 @@ def detect_languages(
     model = open_model(model_name, revision, None) if readable else None
     for name, audio in decoded_ahead(readable, partial(_read, pcm_rate=None)):
         try:
-            found = detect_language(audio.result(), model, windows=windows)
+            probabilities = detect_language(audio.result(), model, windows=windows)
         except _FILE_ERRORS as error:
             _report(name, error)
             failed.append(name)
             continue
-        named = ", ".join(f"{code} {found[code]:.3f}" for code in list(found)[:top])
-        click.echo(f"{_label(name)}: {named}")
+        likeliest = list(probabilities.items())[:top]
+        listed = ", ".join(f"{code} {probability:.3f}" for code, probability in likeliest)
+        click.echo(f"{_label(name)}: {listed}")
     return failed
 
 
 def decoded_ahead(
     names: Sequence[str], read: Callable[[str], Samples]
 ) -> Iterator[tuple[str, Future[Samples]]]:
-    """Each name with its audio to come; while one is worked on, the next is read by a thread."""
+    """Each name with the future of its samples; a thread reads one file ahead of the caller."""
     pool = ThreadPoolExecutor(max_workers=1)
     try:
-        after = pool.submit(read, names[0]) if names else None
+        upcoming = pool.submit(read, names[0]) if names else None
         for i, name in enumerate(names):
-            now = after
-            after = pool.submit(read, names[i + 1]) if i + 1 < len(names) else None
-            assert now is not None
-            yield name, now
+            current = upcoming
+            # No further ahead: each decoded file takes memory.
+            upcoming = pool.submit(read, names[i + 1]) if i + 1 < len(names) else None
+            assert current is not None
+            yield name, current
     finally:
         pool.shutdown(cancel_futures=True)
 
@@ -158,7 +160,7 @@ def _read(name: str, pcm_rate: int | None) -> Samples:
     try:
         return load_audio(stdin) if pcm_rate is None else load_pcm(stdin, pcm_rate)
     finally:
-        stdin.detach()
+        stdin.detach()  # or sys.stdin would be closed with it
 
 
 def _is_readable(name: str) -> bool:
@@ -166,7 +168,7 @@ def _is_readable(name: str) -> bool:
         return True
     path = Path(name)
     if path.is_dir():
-        _report(name, ValueError("is a folder without audio files"))
+        _report(name, ValueError("the folder contains no audio files"))
     elif not path.exists():
         _report(name, FileNotFoundError("no such file"))
     else:
@@ -175,12 +177,12 @@ def _is_readable(name: str) -> bool:
 
 
 def open_model(model_name: str | None, revision: str | None, language: str | None) -> Any:
-    """Loads a model for a command; warnings go to standard error.
+    """Loads a model for a command; prints warnings on standard error.
 
     Args:
         model_name: folder or Hub id; None for the bundled model.
         revision: of a Hub model.
-        language: that the model has to know, if any.
+        language: code or name that the model has to know; None for any.
 
     Raises:
         click.ClickException: the model cannot be loaded or does not know the language.
@@ -190,9 +192,9 @@ def open_model(model_name: str | None, revision: str | None, language: str | Non
     try:
         with warnings.catch_warnings(record=True) as caught:
             model = load_model(model_name, revision=revision)
-        for warning in caught:  # without Python's line about the place in the code
+        for warning in caught:  # without the line of code that Python would print
             click.echo(f"warning: {warning.message}", err=True)
-        if language is not None:  # once, rather than for every file
+        if language is not None:  # here, or every file would fail
             model.tokenizer.to_language(language)
     except (OSError, ValueError) as error:
         raise click.ClickException(str(error)) from None
@@ -223,7 +225,7 @@ def _transcribe_one(
 
 @contextlib.contextmanager
 def _progress_bar(name: str) -> Iterator[Progress | None]:
-    """A bar in seconds of audio on a terminal; None, and no bar, where there is none."""
+    """A progress bar in seconds of audio; None, and no bar, unless standard error is a terminal."""
     if not sys.stderr.isatty():
         yield None
         return
@@ -242,7 +244,7 @@ def _progress_bar(name: str) -> Iterator[Progress | None]:
 def _print(name: str, text: str, *, header: bool, first: bool) -> None:
     if header:
         text = ("" if first else "\n") + f"==> {_label(name)} <==\n{text}"
-    # Bytes, because the outcome must not depend on the locale: output is UTF-8.
+    # Bytes, because output is UTF-8 whatever the locale.
     click.echo(text.encode("utf-8", errors="surrogateescape"), nl=False)
 
 

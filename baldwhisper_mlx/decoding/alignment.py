@@ -1,9 +1,9 @@
-"""When each token was said, from the cross-attention of the decoding itself.
+"""When each token was spoken, from the cross-attention of the decoding itself.
 
-The decoder leaves the queries of its cross-attention as it goes (`LayerCache.queries`); against the
-keys of the audio, which are still in the cache, they give the attention of every token without a
-second pass. Some heads follow the audio; their attention, filtered, is aligned with the tokens by
-dynamic time warping (warping.py). The steps are those of openai-whisper's `timing.py`.
+While decoding, the queries of the cross-attention are kept (`LayerCache.queries`). Together with
+the keys of the audio, which are still in the cache, they give the attention of every token without
+a second pass. The attention of some heads follows the audio; filtered, it is aligned with the
+tokens by dynamic time warping (dtw.py). The steps are those of openai-whisper's `timing.py`.
 """
 
 from __future__ import annotations
@@ -15,30 +15,28 @@ import mlx.core as mx
 import numpy as np
 import numpy.typing as npt
 
-from baldwhisper_mlx.config import FRAMES_PER_POSITION, HOP_LENGTH, SAMPLE_RATE
-from baldwhisper_mlx.decoding.dtw import Matrix, first_positions, smoothed
+from baldwhisper_mlx.config import FRAMES_PER_POSITION, TIME_PRECISION
+from baldwhisper_mlx.decoding.dtw import Matrix, smoothed, token_start_positions
 from baldwhisper_mlx.model.cache import LayerCache
-
-_SECONDS = FRAMES_PER_POSITION * HOP_LENGTH / SAMPLE_RATE
 
 
 @dataclass(frozen=True)
 class Alignment:
     """Times of one clip's tokens, in seconds from the start of its window.
 
-    Each is as long as the tokens and has NaN where a token is no text.
+    Each tuple is as long as the tokens and has NaN where a token is no text.
     """
 
     starts: tuple[float, ...]
     ends: tuple[float, ...]
     probabilities: tuple[float, ...]
-    """Of each token, as it was chosen."""
+    """Probability with which each token was chosen, 0 to 1."""
 
 
 def attention_of(
     cache: Sequence[LayerCache], heads: Sequence[tuple[int, int]]
 ) -> npt.NDArray[np.float32]:
-    """Scores before the softmax of some heads' attention to the audio.
+    """Attention of some heads to the audio, before the softmax.
 
     Args:
         cache: of a decoding whose queries were kept.
@@ -46,17 +44,20 @@ def attention_of(
 
     Returns:
         (B, number of heads, tokens fed, T).
+
+    Raises:
+        ValueError: the queries were not kept.
     """
-    found = []
+    scores = []
     for layer in sorted({layer for layer, _ in heads}):
-        one = cache[layer]
-        if not one.queries:
-            raise ValueError("the queries of this decoding were not kept")
+        layer_cache = cache[layer]
+        if not layer_cache.queries:
+            raise ValueError("the queries of this decoding were not kept: decode with align_frames")
         chosen = mx.array([head for other, head in heads if other == layer])
-        queries = mx.concatenate(one.queries, axis=2)[:, chosen].astype(mx.float32)
-        keys = one.cross_attn.state()[0][:, chosen].astype(mx.float32)
-        found.append((queries * queries.shape[-1] ** -0.5) @ keys.swapaxes(-1, -2))
-    return np.array(mx.concatenate(found, axis=1))
+        queries = mx.concatenate(layer_cache.queries, axis=2)[:, chosen].astype(mx.float32)
+        keys = layer_cache.cross_attn.state()[0][:, chosen].astype(mx.float32)
+        scores.append((queries * queries.shape[-1] ** -0.5) @ keys.swapaxes(-1, -2))
+    return np.array(mx.concatenate(scores, axis=1))
 
 
 def align(
@@ -80,14 +81,15 @@ def align(
     """
     spoken = [i for i, token in enumerate(tokens) if token < text_end]
     starts = np.full(len(tokens), np.nan)
-    ends, chances = starts.copy(), starts.copy()
+    ends, text_probabilities = starts.copy(), starts.copy()
     if spoken:
+        # Positions after the end of the audio are padding, where nothing can be spoken.
         length = max(1, min(n_frames // FRAMES_PER_POSITION, scores.shape[-1]))
         matrix = smoothed(scores[:, : first + len(tokens) + 1, :length])
-        # and the row that predicted the end, which says where the last token ends; a text that
-        # was cut off has none, and ends where its last token begins
+        # The row that predicted the end of text tells where the last token ends. An output that
+        # was cut off has none; its last token ends where it begins.
         rows = [min(first + i, len(matrix) - 1) for i in (*spoken, len(tokens))]
-        times = first_positions(-matrix[rows]) * _SECONDS
+        times = token_start_positions(-matrix[rows]) * TIME_PRECISION
         starts[spoken], ends[spoken] = times[:-1], times[1:]
-        chances[spoken] = probabilities[spoken]
-    return Alignment(*(tuple(each.tolist()) for each in (starts, ends, chances)))
+        text_probabilities[spoken] = probabilities[spoken]
+    return Alignment(*(tuple(each.tolist()) for each in (starts, ends, text_probabilities)))

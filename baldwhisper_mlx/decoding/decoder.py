@@ -1,9 +1,10 @@
-"""Greedy decoding with cached keys and values, one step ahead of the device.
+"""From encoded audio to token ids: greedy decoding or sampling with cached keys and values.
 
-Decoding deals in token ids and never in text. The loop submits step t + 1 before step t has
-finished; tokens, logit rules and scores stay on the device, and the host looks only every
-`CHECK_EVERY` steps whether all rows have ended. `tests/` holds the naive twin, which keeps no
-cache, reads every token back and gives the same tokens.
+`Decoder.encode` runs the encoder (model/whisper.py) on windows of features; `Decoder.decode` makes
+their tokens by the rules of logit_rules.py. The host submits step t + 1 before the device has
+finished step t: tokens, rules and scores stay on the device, and the host checks only every
+`CHECK_EVERY` steps whether all rows have ended. tests/support/naive.py decodes without a cache and
+reads every token back; the tests require the same tokens.
 """
 
 from __future__ import annotations
@@ -24,29 +25,29 @@ from baldwhisper_mlx.decoding.loop_guard import LoopGuard
 from baldwhisper_mlx.model.whisper import Whisper
 
 CHECK_EVERY = 4
-"""Steps between two looks at whether every row has ended; each costs one host sync."""
+"""Steps between two checks of whether every row has ended; each makes the host wait once."""
 
 
 @dataclass(frozen=True)
 class DecodingResult:
-    """One clip's output.
-
-    `avg_logprob` is the mean log-probability of the tokens and of the end of text, as OpenAI
-    computes it; `no_speech_prob` is the probability of <|nospeech|> at the start of transcript.
-    """
+    """One clip's output."""
 
     tokens: list[int]
+    """Ids, timestamps included, without prompt and end of text."""
     avg_logprob: float
+    """Mean log-probability (nats) of the tokens and of the end of text, as OpenAI computes it."""
     no_speech_prob: float
+    """Probability of <|nospeech|> at the start of the transcript, 0 to 1."""
     temperature: float
+    """At which the tokens were sampled; 0 for the most likely ones."""
     alignment: Alignment | None = None
-    """When each token was said, if that was asked for."""
+    """When each token was spoken, if `decode` was given `align_frames`."""
 
 
 class Decoder:
     """Decodes batches of clips with one model, reusing its caches from call to call.
 
-    Not for two threads at once: `encode` replaces the clips of the call before.
+    Not for several threads at once: `encode` replaces the clips of the call before.
 
     Example:
         >>> decoder.encode(mel[None], [2400])
@@ -63,7 +64,7 @@ class Decoder:
         self._rules: dict[DecodingOptions, LogitRules] = {}
 
     def encode(self, mel: mx.array, n_frames: Sequence[int]) -> None:
-        """Encodes the clips that the calls after this one decode.
+        """Encodes the clips that later calls decode.
 
         Args:
             mel: (B, 2 * n_audio_ctx, n_mels) log-mel, zeros after the end of a clip.
@@ -74,7 +75,7 @@ class Decoder:
         mx.async_eval([layer.cross_attn.state() for layer in self._cache])
 
     def attend_to(self, audio: mx.array) -> None:
-        """The same with encoder states (B, T, d) that are there already."""
+        """As `encode`, with encoder states (B, T, d) that were computed before."""
         self._batch = audio.shape[0]
         self.model.attend_to(audio, self._cache)
         mx.async_eval([layer.cross_attn.state() for layer in self._cache])
@@ -100,25 +101,36 @@ class Decoder:
                 clips (n,) or one row each (B, n), in which <|startoftranscript|> stands at the
                 same place.
             options: see `DecodingOptions`.
-            align_frames: mel frames of real audio in each clip, to say when its tokens were said.
+            align_frames: mel frames of real audio in each clip; with them, results carry the
+                times of their tokens.
 
         Returns:
-            A result for each clip, tokens without prompt and end of text.
+            A result for each clip.
 
         Raises:
-            ValueError: nothing encoded, or a prompt longer than the text context.
+            ValueError: nothing was encoded, or the prompt fills the text context.
             FloatingPointError: the model produced NaN or infinite logits.
         """
         options = options or DecodingOptions()
         prompts = np.array(prompt, np.int32, ndmin=2)
         prompts = np.broadcast_to(prompts, (self._batch, prompts.shape[1]))
+        # The last token is chosen and never fed, so it needs no position.
         room = self.model.config.n_text_ctx + 1 - prompts.shape[1]
-        if not self._batch or room < 1:
-            raise ValueError("decode: encode() clips first, and keep the prompt in the context")
+        if not self._batch:
+            raise ValueError("decode: no clips are encoded; call encode() first")
+        if room < 1:
+            raise ValueError(
+                f"decode: a prompt of {prompts.shape[1]} tokens does not fit the text context of "
+                f"{self.model.config.n_text_ctx}"
+            )
+        # The last one: with a previous text the prompt could hold others.
         sot = int(np.flatnonzero(prompts[0] == self.vocabulary.sot)[-1])
+        # Only the layers with alignment heads keep their queries, and only for word times.
         for layer, cache in enumerate(self._cache):
             kept = align_frames is not None and layer in self._aligned_layers
             cache.queries = [] if kept else None
+        # Two positions matter: the one that predicts <|nospeech|>, and the one that predicts the
+        # first token.
         logits = self._prefill(mx.array(prompts), [sot, prompts.shape[1] - 1])
         no_speech = mx.softmax(logits[:, 0], axis=-1)[:, self.vocabulary.no_speech]
         wanted = options.forced_length or options.max_tokens or self.model.config.n_text_ctx // 2
@@ -143,25 +155,35 @@ class Decoder:
         sot: int,
         n_frames: Sequence[int],
     ) -> list[DecodingResult]:
-        """The results with times; row `first` after that of `sot` predicted the first token."""
+        """The results with the times of their tokens.
+
+        Args:
+            results: of the decoding whose queries are in the cache.
+            sums: cumulative log-probabilities of the tokens (B, n).
+            first: position that predicted the first token, counted from `sot`.
+            sot: position of <|startoftranscript|> in the prompt.
+            n_frames: mel frames of real audio in each clip.
+        """
+        # What precedes <|startoftranscript|> is previous text, which was not spoken here.
         scores = attention_of(self._cache, self._aligned_heads)[:, :, sot:]
         for cache in self._cache:
             cache.queries = None
-        chances = np.exp(np.diff(sums.astype(np.float64), axis=1, prepend=0.0))
+        # Differences of cumulative log-probabilities are those of the single tokens.
+        probabilities = np.exp(np.diff(sums.astype(np.float64), axis=1, prepend=0.0))
         return [
             dataclasses.replace(
                 result,
                 alignment=align(
                     row,
                     result.tokens,
-                    probability,
+                    token_probabilities,
                     first=first,
                     text_end=self.vocabulary.eot,
                     n_frames=frames,
                 ),
             )
-            for result, row, probability, frames in zip(
-                results, scores, chances, n_frames, strict=True
+            for result, row, token_probabilities, frames in zip(
+                results, scores, probabilities, n_frames, strict=True
             )
         ]
 
@@ -175,11 +197,17 @@ class Decoder:
     def _generate(
         self, logits: mx.array, n_tokens: int, options: DecodingOptions
     ) -> tuple[State, mx.array, mx.array]:
-        """The loop: at most `n_tokens` from the prompt's last logits (B, V) on.
+        """Chooses tokens until all rows have ended, or there are `n_tokens`.
+
+        Args:
+            logits: of the prompt's last position (B, V).
+            n_tokens: most tokens.
+            options: temperature, seed and rules.
 
         Returns:
-            The last state, tokens (B, n), and the sum of log-probabilities at each (B, n).
+            The last state, tokens (B, n), and cumulative log-probabilities (B, n).
         """
+        # Rules are kept: making them builds masks over the vocabulary, and compiles on a GPU.
         if options not in self._rules:
             self._rules[options] = LogitRules(self.vocabulary, options)
         rules = self._rules[options]
@@ -190,6 +218,7 @@ class Decoder:
         state = rules.first(logits, keys[0])
         tokens, sums = [state.token], [state.sum_logprob]
         for step in range(1, n_tokens):
+            # Starts the device on the last step; the next one is built meanwhile.
             mx.async_eval(state)
             logits = self._step(state.token)
             if guard is not None:
@@ -199,27 +228,29 @@ class Decoder:
             sums.append(state.sum_logprob)
             if step % CHECK_EVERY == 0:
                 mx.async_eval(state)
-                # Waits for the step before the one just submitted: the device is never idle.
+                # Waits for the step before the one just submitted, so the device is never idle.
                 _require_finite(previous.checksum.item())
                 if previous.all_finished.item():
                     break
         return state, mx.concatenate(tokens, axis=1), mx.concatenate(sums, axis=1)
 
     def _step(self, token: mx.array) -> mx.array:
+        """Logits (B, V) after feeding the last token (B, 1)."""
         return self.model.logits(self.model.decoder(token, self._cache).squeeze(1))
 
 
 def heads_to_align(config: ModelConfig) -> tuple[tuple[int, int], ...]:
-    """The (layer, head) pairs whose attention follows the audio: the config's, or the default."""
+    """The (layer, head) pairs whose attention follows the audio: the config's, else the default."""
     default = default_alignment_heads(config.n_text_layer, config.n_text_head)
     return config.alignment_heads or default
 
 
 def _require_finite(checksum: object) -> None:
+    """Raises FloatingPointError unless the sum of all logits so far is a finite number."""
     if not isinstance(checksum, float) or not math.isfinite(checksum):
         raise FloatingPointError(
             "the model produced NaN or infinite logits: its weights are damaged, or they "
-            "overflow in their dtype (try float32)"
+            'overflow in their dtype (try load_model(..., dtype="float32"))'
         )
 
 
@@ -230,10 +261,11 @@ def _results(
     eot: int,
     temperature: float,
 ) -> list[DecodingResult]:
+    """A result for each row of the tokens (B, n), which continue past a row's end of text."""
     results = []
     for row, sum_logprob, no_speech in zip(tokens, sum_logprobs, no_speech_probs, strict=True):
         ends = np.flatnonzero(row == eot)
         kept = row[: ends[0]] if ends.size else row
-        average = float(sum_logprob) / (len(kept) + 1)
+        average = float(sum_logprob) / (len(kept) + 1)  # OpenAI counts the end of text, too
         results.append(DecodingResult(kept.tolist(), average, float(no_speech), temperature))
     return results

@@ -1,10 +1,11 @@
-"""Which token comes next: OpenAI's rules over the logits, as small state on the device.
+"""OpenAI's rules for the next token, applied to the logits on the device.
 
-The rules are those of the reference code of Radford et al., arXiv 2212.04356: suppressed
-tokens, no blank output, timestamps in pairs, never decreasing, an early first one, and a
-timestamp wherever their joint probability beats every text token. The reference builds
-vocabulary-wide masks on the host at every step; here two comparisons against per-row bounds
-do the same, and the host never sees a token.
+The rules are those of the reference code of Radford et al., arXiv 2212.04356: some tokens are
+suppressed; an output does not begin blank; timestamps come in pairs and never decrease; the first
+one is early; and a timestamp is chosen wherever their joint probability exceeds that of every text
+token. The reference builds masks over the vocabulary on the host at every step. Here two
+comparisons with bounds, kept for each row in a small state, do the same, and the host never reads a
+token.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from baldwhisper_mlx.ops.functions import logsumexp
 
 @dataclass(frozen=True, kw_only=True)
 class Vocabulary:
-    """The token ids that decoding needs to know; all else in the vocabulary is text to it."""
+    """The token ids that decoding has to know; it treats all others below `eot` as text."""
 
     n_vocab: int
     eot: int
@@ -30,9 +31,9 @@ class Vocabulary:
     no_timestamps: int
     timestamp_begin: int
     suppress: tuple[int, ...]
-    """Never sampled."""
+    """Ids that are never chosen."""
     suppress_first: tuple[int, ...]
-    """Not sampled as the first token (blank output)."""
+    """Ids that are not chosen as the first token, because the output would be blank."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,13 +51,13 @@ class DecodingOptions:
     max_initial_timestamp: int | None = 50
     """Latest first timestamp, in steps of 20 ms; None for no limit."""
     max_tokens: int | None = None
-    """Longest output; default half the text context. The text context limits it in any case."""
+    """Most tokens of the output; by default half the text context, which is a limit anyway."""
     forced_length: int | None = None
-    """For benchmarks: exactly so many tokens, never ending early."""
+    """For benchmarks: exactly so many tokens; the output never ends early."""
     seed: int = 0
-    """Of the sampling."""
+    """Of the random numbers for sampling."""
     guard_loops: bool = False
-    """Forbid tokens that would go on with a loop; see loops.py."""
+    """Forbid tokens that would continue a loop; see loop_guard.py."""
 
     def __post_init__(self) -> None:
         if not self.temperature >= 0:
@@ -67,7 +68,7 @@ class DecodingOptions:
 
 
 class State(NamedTuple):
-    """What one step hands to the next: arrays on the device, (B, 1) unless said otherwise."""
+    """What one step passes to the next: arrays on the device, (B, 1) unless noted otherwise."""
 
     token: mx.array
     """Last chosen id, int32."""
@@ -80,24 +81,28 @@ class State(NamedTuple):
     finished: mx.array
     """Whether end of text has been chosen."""
     sum_logprob: mx.array
-    """Of all tokens up to and with end of text, float32."""
+    """Sum of the log-probabilities (nats) of all tokens, with the end of text, float32."""
     all_finished: mx.array
-    """() bool."""
+    """Whether every row has finished, () bool."""
     checksum: mx.array
-    """() float32, sum of all raw logits so far: finite exactly if every one of them was."""
+    """Sum of all raw logits so far, () float32: NaN or infinite if any of them was."""
 
 
 class LogitRules:
-    """The rules for one set of options: `first` token after the prompt, then `next` ones."""
+    """The rules for one set of options.
+
+    `first` chooses the token after the prompt, `next` each one after that.
+    """
 
     def __init__(self, vocabulary: Vocabulary, options: DecodingOptions) -> None:
         v = self.vocabulary = vocabulary
         self.options = options
         suppress = set(v.suppress)
-        if options.timestamps:
+        if options.timestamps:  # <|notimestamps|> belongs to prompts
             suppress.add(v.no_timestamps)
         if options.forced_length is not None:
             suppress.add(v.eot)
+        # With timestamps, the first token is one, and not past `max_initial_timestamp`.
         first = suppress | set(v.suppress_first)
         if options.timestamps:
             latest = options.max_initial_timestamp
@@ -120,12 +125,13 @@ class LogitRules:
 
         Args:
             logits: (B, V) float32, of the prompt's last position.
-            key: of the random generator, for temperatures above 0.
+            key: of the random numbers, for temperatures above 0.
         """
         batch = logits.shape[0]
         no = mx.zeros((batch, 1), mx.bool_)
         before = State(
             token=mx.zeros((batch, 1), mx.int32),
+            # As in the reference, a lone first timestamp counts as a pair: text must follow it.
             is_timestamp=mx.logical_not(no),
             was_timestamp=no,
             last_timestamp=mx.full((batch, 1), self.vocabulary.timestamp_begin - 1, mx.int32),
@@ -144,22 +150,30 @@ class LogitRules:
         return self._choose(logits, masked, state, key)
 
     def _forbidden(self, state: State) -> mx.array:
-        """Pairs and monotonicity, (B, V) bool: ids below a bound, in text and in timestamps."""
+        """Ids that the rules about pairs and order of timestamps forbid, (B, V) bool.
+
+        Those are the ids below a bound among the text tokens, and below another one among the
+        timestamps.
+        """
         v = self.vocabulary
-        opened = state.is_timestamp & state.was_timestamp
-        closed = state.is_timestamp & ~state.was_timestamp
-        # After "text <t>" comes <t'> >= t or the end; after "<t> <t'>" or at the start, text.
-        text_from = mx.where(closed, v.eot, 0)
-        earliest = mx.where(closed, state.last_timestamp, state.last_timestamp + 1)
-        stamps_from = mx.where(opened, v.n_vocab, earliest)
+        # After "<t> <t'>" text must come; after "text <t>" it must not.
+        pair = state.is_timestamp & state.was_timestamp
+        half = state.is_timestamp & ~state.was_timestamp
+        # After half a pair: the end of text, or a timestamp that is not earlier.
+        text_from = mx.where(half, v.eot, 0)
+        # A segment takes time, so the timestamp that ends it is later than the one that began it.
+        earliest = mx.where(half, state.last_timestamp, state.last_timestamp + 1)
+        timestamps_from = mx.where(pair, v.n_vocab, earliest)
         ids = self._ids
-        return (ids < text_from) | ((ids >= v.timestamp_begin) & (ids < stamps_from))
+        return (ids < text_from) | ((ids >= v.timestamp_begin) & (ids < timestamps_from))
 
     def _choose(self, raw: mx.array, masked: mx.array, state: State, key: mx.array) -> State:
+        """The state after choosing by the masked logits (B, V); the raw ones are for the sum."""
         if self.options.timestamps:
             token, logprob = self._pick_by_mass(masked, key)
         else:
             token, logprob = self._pick(masked, key)
+        # Rows that have ended are decoded on with the others, and ignored.
         token = mx.where(state.finished, self.vocabulary.eot, token.astype(mx.int32))
         is_timestamp = token >= self.vocabulary.timestamp_begin
         finished = token == self.vocabulary.eot
@@ -185,24 +199,29 @@ class LogitRules:
         return token, score - logsumexp(masked)
 
     def _pick_by_mass(self, masked: mx.array, key: mx.array) -> tuple[mx.array, mx.array]:
-        """The same, with a timestamp forced where their joint probability beats any text token.
+        """As `_pick`, with a timestamp where their joint probability exceeds any text token's.
 
         Text and timestamps are reduced apart, so the rule costs no second pass over V.
         """
         begin = self.vocabulary.timestamp_begin
-        text, stamps = masked[:, :begin], masked[:, begin:]
+        text, timestamps = masked[:, :begin], masked[:, begin:]
+        # Unnormalized log-probabilities: of the best text token, and of all timestamps together.
         text_score = mx.max(text, axis=-1, keepdims=True)
-        stamp_mass = logsumexp(stamps)
-        stamp = stamp_mass > text_score
-        mass = mx.logaddexp(logsumexp(text), stamp_mass)
-        mass = mx.where(stamp, stamp_mass, mass)
+        timestamp_mass = logsumexp(timestamps)
+        forced = timestamp_mass > text_score
+        # The probability of a forced timestamp is that among timestamps, as in the reference.
+        mass = mx.logaddexp(logsumexp(text), timestamp_mass)
+        mass = mx.where(forced, timestamp_mass, mass)
         if self.options.temperature:
-            allowed = mx.where(stamp & (self._ids < begin), -mx.inf, masked)
+            allowed = mx.where(forced & (self._ids < begin), -mx.inf, masked)
             token = _sample(allowed, self.options.temperature, key)
             return token, mx.take_along_axis(allowed, token, axis=-1) - mass
-        stamp_token = mx.argmax(stamps, axis=-1, keepdims=True) + begin
-        token = mx.where(stamp, stamp_token, mx.argmax(text, axis=-1, keepdims=True))
-        return token, mx.where(stamp, mx.max(stamps, axis=-1, keepdims=True), text_score) - mass
+        # A timestamp that is not forced never wins: its own probability is part of the mass that
+        # the best text token exceeds.
+        timestamp = mx.argmax(timestamps, axis=-1, keepdims=True) + begin
+        token = mx.where(forced, timestamp, mx.argmax(text, axis=-1, keepdims=True))
+        score = mx.where(forced, mx.max(timestamps, axis=-1, keepdims=True), text_score)
+        return token, score - mass
 
 
 def _additive_mask(n_vocab: int, ids: Iterable[int]) -> mx.array:
@@ -213,4 +232,5 @@ def _additive_mask(n_vocab: int, ids: Iterable[int]) -> mx.array:
 
 
 def _sample(logits: mx.array, temperature: float, key: mx.array) -> mx.array:
+    """Ids (B, 1) drawn from the softmax of logits (B, V) over the temperature."""
     return mx.random.categorical(logits / temperature, axis=-1, key=key)[:, None]

@@ -1,7 +1,7 @@
-"""`baldwhisper evaluate`: how many words a model gets wrong, and how sure that is.
+"""`baldwhisper evaluate`: word and character error rates of a model, with confidence intervals.
 
-command.py reads the command line and dataset.py the speech, listening.py runs models over it, and
-hypotheses.py keeps what they heard, so that a killed run goes on. Texts become comparable in
-normalizers.py and are compared in scoring.py; bootstrap.py says how far the rates could be off,
-report.py brings all of it together, table.py and alignment.py show it.
+dataset.py reads labelled speech, inference.py transcribes it, and hypotheses.py keeps the
+transcripts, so that interrupted runs resume. Texts become comparable in normalizers.py and are
+compared in scoring.py and utterances.py; bootstrap.py computes the intervals, report.py gathers
+all figures, report_text.py and word_diff.py show them. The command is cli/evaluate.py.
 """

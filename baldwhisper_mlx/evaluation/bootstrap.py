@@ -1,4 +1,4 @@
-"""How far a rate could be off: bootstrap intervals over utterances.
+"""Confidence intervals of error rates: bootstrap over utterances.
 
 Utterances are drawn with replacement, as many as there are, and the rate is computed anew; the
 middle 95 % of 10,000 such rates are the interval (Bisani and Ney, "Bootstrap estimates for
@@ -42,7 +42,7 @@ class Estimate:
 
 
 class Bootstrap:
-    """Counts of utterances, and what they sum up to in every draw.
+    """Counts of utterances, and their sums in every draw.
 
     Args:
         counts: (N, K), a row for each of N utterances: errors, words, errors of another model...
@@ -84,8 +84,10 @@ def _draws(values: Array, samples: int, seed: int) -> Any:
     at_once = max(1, _CHUNK // size)
     for start in range(0, samples, at_once):
         count = min(at_once, samples - start)
-        drawn = rng.integers(size, size=(count, size))
+        drawn = rng.integers(size, size=(count, size))  # utterances of each draw, with repetition
+        # numbers of different draws must differ, so that one bincount serves all of them
         drawn += size * np.arange(count)[:, None]
+        # how often each utterance is in each draw, (count, size)
         times = np.bincount(drawn.ravel(), minlength=count * size).reshape(count, size)
         yield times @ values
 
@@ -94,8 +96,8 @@ def interval(values: npt.ArrayLike, level: float = LEVEL) -> tuple[float | None,
     """The middle part of bootstrap values; None for a bound that is infinite.
 
     Args:
-        values: (S,), one for every draw. Undefined ones (NaN), of draws in which nothing is
-            said, do not count; if all are, neither bound is known.
+        values: (S,), one for every draw. Undefined ones (NaN), of draws without any word, do not
+            count; if all are, neither bound is known.
         level: how much of them lies between the bounds.
     """
     found = np.asarray(values, np.float64)

@@ -1,4 +1,4 @@
-"""The speech to measure on: clips with what is said in them and by whom."""
+"""Labelled speech: clips with their transcripts and speakers."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Clip:
         return decode_audio(self.audio, self.name)
 
     def digest(self) -> str:
-        """What identifies the audio, wherever it lies: the start of its SHA-256.
+        """What identifies the audio in any folder: the start of its SHA-256.
 
         Raises:
             OSError: the file cannot be read.
@@ -53,7 +53,7 @@ class Clip:
 
 @dataclass(frozen=True, kw_only=True)
 class Source:
-    """Where labelled speech lies and what its columns are called."""
+    """Where labelled speech is, and the names of its columns."""
 
     name: str
     """Folder, list or hub id; see `read_rows`."""
@@ -67,7 +67,7 @@ class Source:
 
 
 class Speech:
-    """Clips of a source, which can be gone through again and again; none is kept in memory.
+    """Clips of a source, which can be iterated many times; none is kept in memory.
 
     Args:
         source: what to read.
@@ -106,7 +106,7 @@ class Speech:
         audio = audio_of(row, source.audio_column, self._base)
         if audio is None:
             raise ValueError(f"{where}: no audio in it")
-        if row[source.text_column] is None:  # an empty text is one: nothing is said
+        if row[source.text_column] is None:  # an empty text is a text: the clip has no speech
             raise ValueError(f"{where}: no text in it")
         names = (source.speaker_column,) if source.speaker_column else SPEAKER_COLUMNS
         speaker = next((row[name] for name in names if row.get(name) not in (None, "")), None)
@@ -131,7 +131,7 @@ class Speech:
             ValueError: see `__iter__`.
         """
         if self._base is None:
-            return []  # a dataset of the hub brings its audio along
+            return []  # a dataset of the hub has its audio in it
         return [
             clip.name
             for clip in self

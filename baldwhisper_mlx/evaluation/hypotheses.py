@@ -1,9 +1,10 @@
-"""What models heard, in a file that grows line by line: a killed evaluation goes on from there.
+"""Transcripts of an evaluation, appended to a file line by line so that interrupted runs resume.
 
-The file is JSON lines of two kinds. A run is a model and the options it listened with, and comes
-before what it heard; a hypothesis names its run and the digest of its audio. So nothing is ever
-taken from another model, from other options or from a file that has changed since. Normalizers
-are no part of it: the same hypotheses can be scored in several ways.
+The file is JSON lines of two kinds. A run is a model and its decoding options, and comes before
+its hypotheses; a hypothesis names its run and the digest of its audio. So a hypothesis of another
+model, of other options or of audio that has changed since is never used. Normalizers are no part
+of it: the same hypotheses can be scored in several ways. The keys are the fields of `Run` and
+`Hypothesis`; a renamed field would make older files unreadable.
 """
 
 from __future__ import annotations
@@ -20,10 +21,10 @@ _CHUNK = 2**20
 
 
 def fingerprint(folder: Path) -> str:
-    """What identifies a model, wherever it lies: the start of a SHA-256 of its files.
+    """What identifies a model in any folder: the start of a SHA-256 of its files.
 
     Args:
-        folder: of the model; its config, weights and vocabulary count, its card does not.
+        folder: of the model; its config, weights and vocabulary are hashed, its card is not.
     """
     digest = hashlib.sha256()
     for name in sorted({*MODEL_FILES, *COMMUNITY_FILES}):
@@ -38,7 +39,7 @@ def fingerprint(folder: Path) -> str:
 
 @dataclass(frozen=True)
 class Run:
-    """A model and how it listened."""
+    """A model and its decoding options."""
 
     model: str
     """Its name, for people."""
@@ -55,7 +56,7 @@ class Run:
 
 @dataclass(frozen=True)
 class Hypothesis:
-    """What a model heard in one clip."""
+    """The transcript of one clip by one model."""
 
     audio: str
     """Digest of the clip's audio."""
@@ -66,12 +67,12 @@ class Hypothesis:
     duration: float
     """Seconds of audio."""
     seconds: float
-    """It took, decoding of the file included; a share of the batch's, if there was one."""
+    """Time taken, reading of the file included; of a batch, an equal share."""
 
 
 @dataclass(frozen=True)
-class Heard:
-    """A clip, without its audio, and what was heard in it."""
+class ClipResult:
+    """A clip without its audio, and its transcript by one model."""
 
     file: str
     reference: str
@@ -79,7 +80,7 @@ class Heard:
     hypothesis: Hypothesis | None
     """None if the audio could not be read."""
     reason: str = ""
-    """Why it could not."""
+    """Why it could not be read."""
 
 
 class Hypotheses:
@@ -109,28 +110,28 @@ class Hypotheses:
                 if "options" in row:
                     self._runs.setdefault(key, {})
                 else:
-                    heard = Hypothesis(**row)
-                    self._runs[key][heard.audio] = heard
+                    hypothesis = Hypothesis(**row)
+                    self._runs[key][hypothesis.audio] = hypothesis
             except (ValueError, KeyError, TypeError, AttributeError) as error:
                 raise ValueError(
                     f"{path}, line {number}: not of an evaluation, or damaged ({error!r}); "
-                    "move the file away"
+                    "move the file away to start over"
                 ) from None
-        if whole < len(content):  # a process was killed while it wrote
+        if whole < len(content):  # a process was interrupted while it wrote
             with path.open("r+b") as file:
                 file.truncate(whole)
 
     def of(self, run: Run) -> dict[str, Hypothesis]:
-        """What a run heard so far, by the digest of the audio."""
+        """The hypotheses of a run so far, by the digest of the audio."""
         return self._runs.get(run.key, {})
 
-    def add(self, run: Run, heard: list[Hypothesis]) -> None:
+    def add(self, run: Run, hypotheses: list[Hypothesis]) -> None:
         """Keeps hypotheses; once this returns, they outlive the process."""
-        rows: list[dict[str, Any]] = [{"run": run.key} | asdict(one) for one in heard]
+        rows: list[dict[str, Any]] = [{"run": run.key} | asdict(one) for one in hypotheses]
         if run.key not in self._runs:
             rows.insert(0, {"run": run.key} | asdict(run))
             self._runs[run.key] = {}
-        self._runs[run.key].update((one.audio, one) for one in heard)
+        self._runs[run.key].update((one.audio, one) for one in hypotheses)
         if self.path is not None:
             text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
             with self.path.open("ab") as file:

@@ -1,4 +1,4 @@
-"""A model over all clips: what it has not heard yet is transcribed, one by one or in batches."""
+"""Transcribes all clips of a dataset with one model, singly or in batches, and resumes."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
-from typing import Any
 
 import mlx.core as mx
 
@@ -14,62 +13,63 @@ from baldwhisper_mlx._version import __version__
 from baldwhisper_mlx.audio.buffer import Samples
 from baldwhisper_mlx.checkpoint.load import LoadedModel
 from baldwhisper_mlx.evaluation.dataset import Clip, Speech
-from baldwhisper_mlx.evaluation.hypotheses import Heard, Hypotheses, Hypothesis, Run
+from baldwhisper_mlx.evaluation.hypotheses import ClipResult, Hypotheses, Hypothesis, Run
 from baldwhisper_mlx.transcription.batched import transcribe_clips
 from baldwhisper_mlx.transcription.fallback import TEMPERATURES
+from baldwhisper_mlx.transcription.options import TranscribeOptions
 
 
 @dataclass(frozen=True, kw_only=True)
-class Listening:
-    """How models listen; the rest is as `transcribe` does it by default."""
+class InferenceSettings:
+    """Decoding options of an evaluation; all others are the defaults of `transcribe`."""
 
     language: str | None = None
     without_timestamps: bool = False
     condition_on_previous_text: bool = True
     fallback: bool = False
-    """Try again at rising temperatures where the result is repetitive or improbable."""
+    """Retry at rising temperatures where the result is repetitive or improbable."""
     batch_size: int = 1
 
-    def options(self) -> dict[str, Any]:
-        """As keyword arguments of `transcribe`."""
-        return {
-            "language": self.language,
-            "without_timestamps": self.without_timestamps,
-            "condition_on_previous_text": self.condition_on_previous_text,
-            "temperature": TEMPERATURES if self.fallback else 0.0,
-        }
+    def options(self) -> TranscribeOptions:
+        """As options of a transcription."""
+        return TranscribeOptions(
+            language=self.language,
+            without_timestamps=self.without_timestamps,
+            condition_on_previous_text=self.condition_on_previous_text,
+            temperature=TEMPERATURES if self.fallback else 0.0,
+        )
 
     def run(self, loaded: LoadedModel, name: str, fingerprint: str) -> Run:
-        """This way of listening with a model, for `Hypotheses`."""
-        surroundings = {
+        """A model with these options, as `Hypotheses` identifies it."""
+        environment = {
             "dtype": str(loaded.model.encoder.ln_post.weight.dtype).rpartition(".")[2],
             "device": mx.default_device().type.name,
             "mlx": version("mlx"),
             "baldwhisper_mlx": __version__,
         }
-        return Run(name, fingerprint, asdict(self) | surroundings)
+        return Run(name, fingerprint, asdict(self) | environment)
 
 
-def listen(
+def transcribe_dataset(
     loaded: LoadedModel,
     speech: Speech,
-    listening: Listening,
+    settings: InferenceSettings,
     run: Run,
     known: Hypotheses,
     *,
     skip_bad: bool = False,
     on_clip: Callable[[Clip], None] | None = None,
-) -> list[Heard]:
-    """Hears every clip, or remembers what was heard.
+) -> list[ClipResult]:
+    """Transcribes every clip that has no hypothesis yet.
 
     Args:
         loaded: the model.
         speech: the clips.
-        listening: how.
-        run: from `listening.run`.
-        known: what was heard before; what is new is added as it comes.
-        skip_bad: go on where audio cannot be read.
-        on_clip: called after every clip, in their order, heard or remembered.
+        settings: decoding options.
+        run: from `settings.run`.
+        known: earlier hypotheses; new ones are added after every batch.
+        skip_bad: leave out clips whose audio cannot be read.
+        on_clip: called after every clip, in their order, transcribed now or earlier.
 
     Returns:
         One for each clip, in their order.
@@ -82,10 +82,10 @@ def listen(
 
     def flush() -> None:
         if waiting:
-            known.add(run, _transcribe(loaded, waiting, listening))
+            known.add(run, _transcribe(loaded, waiting, settings))
             waiting.clear()
 
-    heard: list[tuple[Heard, str]] = []
+    results: list[tuple[ClipResult, str]] = []
     for clip in speech:
         began = time.perf_counter()
         digest = reason = ""
@@ -98,25 +98,25 @@ def listen(
                 raise
             digest, reason = "", str(error)
         # The audio of a clip may be its whole content, so clips are not kept.
-        heard.append((Heard(clip.name, clip.text, clip.speaker, None, reason), digest))
-        if len(waiting) >= listening.batch_size:
+        results.append((ClipResult(clip.name, clip.text, clip.speaker, None, reason), digest))
+        if len(waiting) >= settings.batch_size:
             flush()
         if on_clip is not None:
             on_clip(clip)
     flush()
-    found = known.of(run)
-    return [replace(one, hypothesis=found.get(digest)) for one, digest in heard]
+    hypotheses = known.of(run)
+    return [replace(one, hypothesis=hypotheses.get(digest)) for one, digest in results]
 
 
 def _transcribe(
     loaded: LoadedModel,
     waiting: dict[str, tuple[Clip, Samples, float]],
-    listening: Listening,
+    settings: InferenceSettings,
 ) -> list[Hypothesis]:
     began = time.perf_counter()
     try:
         samples = [samples for _, samples, _ in waiting.values()]
-        transcripts = transcribe_clips(samples, loaded, **listening.options())
+        transcripts = transcribe_clips(samples, loaded, options=settings.options())
     except FloatingPointError as error:
         names = ", ".join(clip.name for clip, _, _ in waiting.values())
         raise FloatingPointError(f"{names}: {error}") from None

@@ -1,7 +1,7 @@
-"""What counts as the same text: normalizers, by the name that `--normalizer` takes.
+"""Text normalizers, by the name that `--normalizer` takes.
 
-A word error rate is about words, not about capitals, commas or 7 against seven. What is taken away
-before words are compared is part of every figure, so that a normalizer is always named with it.
+A word error rate counts words, not capitals, commas or 7 instead of seven. What is removed before
+words are compared changes every figure, so a report always names its normalizer.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""From what was heard to what is reported: rates, their intervals, and where the errors are.
+"""The report of an evaluation: error rates, their intervals, and groups of utterances.
 
 The report is a dict of JSON values; docs/evaluation.md says what each of them means.
 """
@@ -34,17 +34,17 @@ def make_report(
     """All figures of an evaluation.
 
     Args:
-        utterances: from `judge`.
+        utterances: from `score_utterances`.
         runs: of each role.
-        settings: what was asked for, to be repeated in the report.
-        skipped: from `judge`.
+        settings: the options of the evaluation, copied into the report.
+        skipped: from `score_utterances`.
         samples: draws of every bootstrap.
 
     Raises:
         ValueError: no utterances.
     """
     if not utterances:
-        raise ValueError("nothing to report: no utterance was heard")
+        raise ValueError("nothing to report: no utterance could be transcribed")
     counts = _Counts(utterances, list(runs), samples)
     return {
         "format": FORMAT,
@@ -99,16 +99,16 @@ class _Counts:
 
     def of(self, role: str) -> dict[str, Any]:
         """Everything about one role."""
-        judged = [one.by[role] for one in self.utterances]
-        words = _sum([one.score.words for one in judged])
-        characters = _sum([one.score.characters for one in judged])
-        seconds = sum(one.hypothesis.seconds for one in judged)
-        duration = sum(one.hypothesis.duration for one in judged)
+        scored = [one.by[role] for one in self.utterances]
+        words = _sum([one.score.words for one in scored])
+        characters = _sum([one.score.characters for one in scored])
+        seconds = sum(one.hypothesis.seconds for one in scored)
+        duration = sum(one.hypothesis.duration for one in scored)
         return {
             "wer": self.rate(role, 0) | edits_dict(words),
             "cer": self.rate(role, 1) | edits_dict(characters),
-            "empty_outputs": sum(one.score.is_empty for one in judged),
-            "repetition_loops": sum(one.score.is_loop for one in judged),
+            "empty_outputs": sum(one.score.is_empty for one in scored),
+            "repetition_loops": sum(one.score.is_loop for one in scored),
             "seconds": round(seconds, 3),
             "rtf": round(seconds / duration, 6) if duration else None,
         }

@@ -1,9 +1,11 @@
-"""A report as a person reads it on a terminal."""
+"""A report as text for a terminal."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any
+
+from tabulate import tabulate
 
 from baldwhisper_mlx.evaluation.utterances import MODEL, Utterance
 from baldwhisper_mlx.evaluation.word_diff import view
@@ -26,7 +28,7 @@ def render(report: Report) -> str:
     parts.append(_groups("by length", report["by_length"], roles))
     speakers = report["by_speaker"]
     if len(speakers) > 1:
-        # Those whom the model serves worst are the ones to look at.
+        # The speakers with the highest error rates first: they show where the model fails.
         shown = sorted(speakers, key=lambda row: -(row[MODEL]["wer"]["value"] or 0.0))
         title = "by speaker"
         if len(speakers) > MOST_SPEAKERS:
@@ -36,18 +38,18 @@ def render(report: Report) -> str:
 
 
 def render_errors(utterances: Sequence[Utterance]) -> str:
-    """Utterances with the alignment of what the model heard, and of what the baseline did."""
+    """Utterances with the alignment of each transcript, the model's and the baseline's."""
     blocks = []
     for one in utterances:
         speaker = f", speaker {one.speaker}" if one.speaker else ""
         lines = [f"{one.file} ({one.duration:.1f} s{speaker})"]
-        for role, judged in one.by.items():
-            words = judged.score.words
+        for role, scored in one.by.items():
+            words = scored.score.words
             remarks = [f"{words.errors} of {words.total} words wrong"]
-            remarks += ["repetition loop"] if judged.score.is_loop else []
-            remarks += ["nothing heard"] if judged.score.is_empty else []
+            remarks += ["repetition loop"] if scored.score.is_loop else []
+            remarks += ["empty output"] if scored.score.is_empty else []
             lines.append(f"{role}: {', '.join(remarks)}")
-            lines.append(view(judged.score.alignment))
+            lines.append(view(scored.score.alignment))
         blocks.append("\n".join(lines))
     return "\n\n".join(blocks) + "\n"
 
@@ -65,9 +67,9 @@ def _header(report: Report) -> str:
         f"{data['seconds'] / 3600:.2f} h, {_number(data['words'], 'word')}"
     )
     if data["empty_references"]:
-        lines["data"] += f"; nothing is said in {data['empty_references']}"
+        lines["data"] += f"; {data['empty_references']} without speech"
     if data["skipped"]:
-        lines["skipped"] = f"{_number(len(data['skipped']), 'clip')} that cannot be read"
+        lines["skipped"] = f"{_number(len(data['skipped']), 'clip')} whose audio cannot be read"
     lines["normalizer"] = settings["normalizer"]
     lines["intervals"] = (
         f"{100 * report['bootstrap']['level']:.0f} %, bootstrap over utterances, "
@@ -101,11 +103,11 @@ def _models(report: Report) -> str:
 
 
 def _comparison(comparison: Report) -> str:
-    rows = [["model against baseline", "words", "", "characters", ""]]
+    rows = [["model and baseline", "words", "", "characters", ""]]
     for what, label, show in (
-        ("retention", "retention (baseline's error rate / model's)", _plain),
-        ("accuracy_ratio", "accuracy ratio (model's / baseline's)", _plain),
-        ("difference", "difference, points", _percent),
+        ("retention", "relative error rate (baseline / model)", _plain),
+        ("accuracy_ratio", "accuracy ratio (model / baseline)", _plain),
+        ("difference", "difference, percentage points", _percent),
     ):
         cells = show(comparison["wer"][what]), show(comparison["cer"][what])
         rows.append([label, *cells[0], *cells[1]])
@@ -144,12 +146,6 @@ def _texts(estimate: Report, factor: float, digits: int) -> tuple[str, str]:
 
 def _columns(rows: Sequence[Sequence[str]]) -> str:
     """Aligned columns: the first to the left, the others to the right."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = []
-    for row in rows:
-        first, *rest = (
-            f"{text:<{width}}" if i == 0 else f"{text:>{width}}"
-            for i, (text, width) in enumerate(zip(row, widths, strict=True))
-        )
-        lines.append("  ".join([first, *rest]).rstrip())
-    return "\n".join(lines)
+    sides = ["left", *["right"] * (len(rows[0]) - 1)]
+    text: str = tabulate(rows, tablefmt="plain", colalign=sides, disable_numparse=True)
+    return text

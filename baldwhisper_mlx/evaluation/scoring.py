@@ -1,13 +1,14 @@
-"""What is wrong with one transcript: edits of words and characters, loops, silence.
+"""The errors of one transcript: edits of words and characters, loops, empty output.
 
 The edits are jiwer's, of a Levenshtein alignment of the normalized texts. Everything here is about
-a single utterance; rates over many are bootstrap.py's and report.py's.
+a single utterance; bootstrap.py and report.py compute rates over many.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import zip_longest
 from typing import Any, Literal
 
 import numpy as np
@@ -25,8 +26,8 @@ _KINDS: dict[str, Kind] = {"equal": "=", "substitute": "S", "delete": "D", "inse
 
 
 @dataclass(frozen=True)
-class Aligned:
-    """A word of the reference beside the one it was heard as; None where there is none."""
+class AlignedWord:
+    """A word of the reference and the word aligned with it; None where there is none."""
 
     kind: Kind
     """Equal, substituted, deleted or inserted."""
@@ -56,31 +57,31 @@ class Edits:
 
 @dataclass(frozen=True)
 class Score:
-    """One utterance, judged; the texts are normalized."""
+    """The errors of one utterance; the texts are normalized."""
 
     reference: str
     hypothesis: str
     words: Edits
     characters: Edits
-    alignment: tuple[Aligned, ...]
+    alignment: tuple[AlignedWord, ...]
     is_loop: bool
     """The hypothesis repeats itself and the reference does not."""
 
     @property
     def is_empty(self) -> bool:
-        """Nothing was heard where something was said."""
+        """The hypothesis is empty and the reference is not."""
         return bool(self.reference) and not self.hypothesis
 
 
 def score(reference: str, hypothesis: str, normalize: Normalizer) -> Score:
-    """Compares what was heard with what was said.
+    """Compares a transcript with its reference.
 
-    A reference that is empty once normalized has no words to get wrong, but whatever is heard
-    there counts as insertions.
+    A reference that is empty once normalized has no words to get wrong, but all words of the
+    hypothesis count as insertions.
 
     Args:
-        reference: what was said.
-        hypothesis: what was heard.
+        reference: the correct text.
+        hypothesis: the transcript.
         normalize: applied to both; from `load_normalizer`.
 
     Raises:
@@ -90,32 +91,26 @@ def score(reference: str, hypothesis: str, normalize: Normalizer) -> Score:
         >>> score("the cat sat", "a cat", load_normalizer("none")).words
         Edits(hits=1, substitutions=1, deletions=1, insertions=0)
     """
-    said, heard = normalize(reference), normalize(hypothesis)
-    words, alignment = _align(said.split(), heard.split(), "process_words")
-    characters, _ = _align(said, heard, "process_characters")
+    jiwer = load_jiwer()
+    texts = normalize(reference), normalize(hypothesis)
+    words, characters = jiwer.process_words(*texts), jiwer.process_characters(*texts)
     loop = has_loop(hypothesis) and not has_loop(reference)
-    return Score(said, heard, words, characters, alignment, loop)
+    return Score(*texts, _edits(words), _edits(characters), tuple(_aligned_words(words)), loop)
 
 
-def _align(
-    reference: Sequence[str], hypothesis: Sequence[str], process: str
-) -> tuple[Edits, tuple[Aligned, ...]]:
-    if not reference or not hypothesis:  # which older releases of jiwer refuse
-        deleted = tuple(Aligned("D", item, None) for item in reference)
-        inserted = tuple(Aligned("I", None, item) for item in hypothesis)
-        return Edits(deletions=len(deleted), insertions=len(inserted)), deleted + inserted
-    separator = " " if process == "process_words" else ""
-    texts = separator.join(reference), separator.join(hypothesis)
-    found = getattr(load_jiwer(), process)(*texts)
-    edits = Edits(found.hits, found.substitutions, found.deletions, found.insertions)
-    aligned: list[Aligned] = []
-    for chunk in found.alignments[0]:
-        said = reference[chunk.ref_start_idx : chunk.ref_end_idx]
-        heard = hypothesis[chunk.hyp_start_idx : chunk.hyp_end_idx]
-        for i in range(max(len(said), len(heard))):
-            pair = said[i] if i < len(said) else None, heard[i] if i < len(heard) else None
-            aligned.append(Aligned(_KINDS[chunk.type], *pair))
-    return edits, tuple(aligned)
+def _edits(output: Any) -> Edits:
+    return Edits(output.hits, output.substitutions, output.deletions, output.insertions)
+
+
+def _aligned_words(output: Any) -> Iterator[AlignedWord]:
+    """The words of jiwer's alignment of one reference with one hypothesis, in pairs."""
+    for chunk in output.alignments[0]:
+        # a chunk of deletions has no words of the hypothesis, one of insertions none of the other
+        pairs = zip_longest(
+            output.references[0][chunk.ref_start_idx : chunk.ref_end_idx],
+            output.hypotheses[0][chunk.hyp_start_idx : chunk.hyp_end_idx],
+        )
+        yield from (AlignedWord(_KINDS[chunk.type], *pair) for pair in pairs)
 
 
 def load_jiwer() -> Any:
@@ -134,10 +129,10 @@ def load_jiwer() -> Any:
 
 
 def has_loop(text: str) -> bool:
-    """Whether a text got caught in a phrase: 24 letters or more that are one phrase, 4 times over.
+    """Whether a text repeats one phrase 4 times or more in a row, over 24 letters or more.
 
     Letters, because not every language puts spaces between words, and because a loop may be
-    shorter than a word. Four times, and a length, because people do say "no, no, no, no".
+    shorter than a word. A number of times and a length, because people do say "no, no, no, no".
 
     Example:
         >>> has_loop("and so on" + " and so on" * 3), has_loop("no, no, no, no!")

@@ -1,4 +1,4 @@
-"""Utterances, judged as every model heard them: what reports count and utterances.jsonl holds."""
+"""Utterances with the scored transcripts of every model, for reports and utterances.jsonl."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from baldwhisper_mlx.evaluation.hypotheses import Heard, Hypothesis
+from baldwhisper_mlx.evaluation.hypotheses import ClipResult, Hypothesis
 from baldwhisper_mlx.evaluation.normalizers import Normalizer
 from baldwhisper_mlx.evaluation.scoring import Edits, Score, score
 
@@ -15,8 +15,8 @@ MODEL, BASELINE = "model", "baseline"
 
 
 @dataclass(frozen=True)
-class Judged:
-    """What one model made of one utterance."""
+class ScoredHypothesis:
+    """The transcript of an utterance by one model, and its errors."""
 
     hypothesis: Hypothesis
     score: Score
@@ -24,12 +24,12 @@ class Judged:
 
 @dataclass(frozen=True)
 class Utterance:
-    """One utterance, as every model heard it."""
+    """One utterance and its transcripts by all models."""
 
     file: str
     reference: str
     speaker: str | None
-    by: dict[str, Judged]
+    by: dict[str, ScoredHypothesis]
     """By role."""
 
     @property
@@ -46,16 +46,16 @@ class Utterance:
             "reference": self.reference,
             "normalized_reference": self.by[MODEL].score.reference,
         }
-        for role, judged in self.by.items():
-            found = judged.score
+        for role, scored in self.by.items():
+            found = scored.score
             row[role] = {
-                "hypothesis": judged.hypothesis.text,
+                "hypothesis": scored.hypothesis.text,
                 "normalized_hypothesis": found.hypothesis,
                 "words": edits_dict(found.words),
                 "characters": edits_dict(found.characters),
                 "is_empty": found.is_empty,
                 "is_loop": found.is_loop,
-                "seconds": judged.hypothesis.seconds,
+                "seconds": scored.hypothesis.seconds,
                 "alignment": [
                     [pair.kind, pair.reference, pair.hypothesis] for pair in found.alignment
                 ],
@@ -63,27 +63,29 @@ class Utterance:
         return row
 
 
-def judge(
-    heard: Mapping[str, Sequence[Heard]], normalize: Normalizer
+def score_utterances(
+    results: Mapping[str, Sequence[ClipResult]], normalize: Normalizer
 ) -> tuple[list[Utterance], list[dict[str, str]]]:
-    """Scores what models heard in the same clips.
+    """Scores the transcripts of the same clips by all models.
 
     Args:
-        heard: of each role, a row for each clip, in the same order.
+        results: of each role, one for each clip, in the same order.
         normalize: from `load_normalizer`.
 
     Returns:
-        The utterances that all models heard; and `file` and `reason` of the others.
+        The utterances that all models transcribed; and `file` and `reason` of the others.
     """
     utterances, skipped = [], []
-    for together in zip(*heard.values(), strict=True):
+    for together in zip(*results.values(), strict=True):
         first = together[0]
         by = {
-            role: Judged(one.hypothesis, score(one.reference, one.hypothesis.text, normalize))
-            for role, one in zip(heard, together, strict=True)
+            role: ScoredHypothesis(
+                one.hypothesis, score(one.reference, one.hypothesis.text, normalize)
+            )
+            for role, one in zip(results, together, strict=True)
             if one.hypothesis is not None
         }
-        if len(by) == len(heard):
+        if len(by) == len(results):
             utterances.append(Utterance(first.file, first.reference, first.speaker, by))
         else:
             reason = next(one.reason for one in together if one.hypothesis is None)

@@ -58,8 +58,9 @@ class KVCache:
         return self.state()
 
     def fill(self, keys: mx.array, values: mx.array) -> None:
-        """Holds these positions instead of those before, as they lie in memory; shapes as in
-        `update`, which may follow only after `reset`.
+        """Replaces all positions by these, without a copy.
+
+        Shapes are those of `update`, which may be called again only after `reset`.
 
         Raises:
             ValueError: more positions than the capacity.
@@ -95,5 +96,5 @@ class LayerCache:
     audio_mask: mx.array | None = field(default=None)
     """(batch, 1, 1, positions) bool, False past a clip's end; None if all clips fill it."""
     queries: list[mx.array] | None = field(default=None)
-    """Queries of the attention to the audio, (batch, head, n, head_dim), call by call, if they are
-    kept: alignment.py tells from them when each token was said."""
+    """Queries of the attention to the audio, (batch, head, n, head_dim), one per call; None if they
+    are not kept. decoding/alignment.py computes from them when each token was spoken."""

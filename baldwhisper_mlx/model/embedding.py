@@ -10,11 +10,11 @@ import mlx.core as mx
 from mlx import nn
 
 MATRICES = ("factors", "input_projection", "output_projection", "dense_rows")
-"""What of a FactorizedEmbedding may be quantized."""
+"""The matrices of a FactorizedEmbedding that may be quantized."""
 
 
 class QuantizedMatrix(nn.Module):
-    """An n x m matrix in MLX's affine quantization, multiplied and gathered from as it is."""
+    """An n x m matrix in MLX's affine quantization, used without expanding all of it."""
 
     def __init__(self, rows: int, columns: int, *, bits: int, group_size: int) -> None:
         super().__init__()

@@ -16,7 +16,7 @@ _EMBEDDING = "decoder.token_embedding"
 
 
 def quantize_model(model: nn.Module, quantization: Quantization) -> None:
-    """Gives every matrix of a model the form that the config says, its values to be loaded.
+    """Replaces the matrices that the config quantizes by empty quantized ones, to be loaded.
 
     Args:
         model: a `Whisper`, unquantized.
@@ -25,19 +25,19 @@ def quantize_model(model: nn.Module, quantization: Quantization) -> None:
     Raises:
         ValueError: rows that do not divide into groups, or an override of no matrix.
     """
-    left = set(quantization.overrides)
+    unused = set(quantization.overrides)
 
     def settings(path: str, columns: int) -> dict[str, int] | None:
-        own = quantization.of(path)
-        left.discard(path)
-        if own is None:
+        grouping = quantization.of(path)
+        unused.discard(path)
+        if grouping is None:
             return None
-        if columns % own.group_size:
+        if columns % grouping.group_size:
             raise ValueError(
                 f"config: quantization of {path}: its rows of {columns} numbers do not divide "
-                f"into groups of {own.group_size}"
+                f"into groups of {grouping.group_size}"
             )
-        return {"bits": own.bits, "group_size": own.group_size}
+        return {"bits": grouping.bits, "group_size": grouping.group_size}
 
     def predicate(path: str, module: nn.Module) -> bool | dict[str, int]:
         if isinstance(module, nn.Linear | nn.Embedding):
@@ -49,28 +49,28 @@ def quantize_model(model: nn.Module, quantization: Quantization) -> None:
     if isinstance(embedding, FactorizedEmbedding):
         for name in MATRICES:
             if name in embedding:
-                own = settings(f"{_EMBEDDING}.{name}", embedding[name].shape[1])
-                if own is not None:
-                    embedding.quantize(name, **own)
-    if left:
+                grouping = settings(f"{_EMBEDDING}.{name}", embedding[name].shape[1])
+                if grouping is not None:
+                    embedding.quantize(name, **grouping)
+    if unused:
         raise ValueError(
             "config: quantization.overrides names no matrix of this model: "
-            + ", ".join(sorted(left))
+            + ", ".join(sorted(unused))
         )
 
 
 def dequantize(weights: dict[str, mx.array], quantization: Quantization) -> None:
-    """Replaces every quantized matrix by what it stands for, under its unquantized name.
+    """Replaces every quantized matrix by its floating-point values, under its unquantized name.
 
-    Lazily, in float32: a 16-bit product of scale and integer would be rounded once more.
+    Lazily, and in float32: a 16-bit product of scale and integer would be rounded once more.
 
     Args:
         weights: all tensors of a quantized model by name; changed in place.
         quantization: from its config.
     """
     for path in [matrix_of(name) for name in weights if name.endswith(".scales")]:
-        own = quantization.of(path)
-        if own is None:
+        grouping = quantization.of(path)
+        if grouping is None:
             continue
         packed, scales, biases = (weights.pop(f"{path}{leaf}") for leaf in LEAVES)
         factor = path.removeprefix(f"{_EMBEDDING}.") in MATRICES
@@ -78,6 +78,6 @@ def dequantize(weights: dict[str, mx.array], quantization: Quantization) -> None
             packed,
             scales.astype(mx.float32),
             biases.astype(mx.float32),
-            group_size=own.group_size,
-            bits=own.bits,
+            group_size=grouping.group_size,
+            bits=grouping.bits,
         )

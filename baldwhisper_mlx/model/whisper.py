@@ -1,9 +1,9 @@
 """The Whisper architecture in MLX, with a dense or factorized token embedding.
 
-The model maps log-mel to encoder states and tokens to logits. It knows nothing of decoding:
-who picks tokens, and by which rules, is decode.py's business. Dimensions in docstrings:
-B batch, T encoder positions, L tokens, d width, H heads, V vocabulary.
-Blocks work on (B * L, d), because a product of matrices takes fewer primitives than one of stacks.
+The model maps log-mel features (audio/features.py) to encoder states, and tokens to logits. Which
+token comes next is up to decoding/decoder.py. Dimensions in docstrings: B batch, T encoder
+positions, L tokens, d width, H heads, V vocabulary. Blocks work on (B * L, d), because a product of
+two matrices takes fewer primitives than one of two stacks of matrices.
 
 Architecture: Radford et al., "Robust Speech Recognition via Large-Scale Weak Supervision",
 arXiv 2212.04356. The factorized form of the embedding is in embedding.py.
@@ -20,7 +20,7 @@ from baldwhisper_mlx.config import ModelConfig
 from baldwhisper_mlx.model.cache import KVCache, LayerCache
 from baldwhisper_mlx.model.embedding import FactorizedEmbedding
 from baldwhisper_mlx.ops import cpu_tiles
-from baldwhisper_mlx.ops.functions import BIG, attention, gelu, stands_in
+from baldwhisper_mlx.ops.functions import BIG, attention, gelu, uses_cpu_fallback
 
 
 class SelfAttention(nn.Module):
@@ -40,7 +40,7 @@ class SelfAttention(nn.Module):
         cache: KVCache | None = None,
         mask: mx.array | str | None = None,
     ) -> mx.array:
-        """x (B * L, d) -> (B * L, d); with a cache, also over the positions before x."""
+        """x (B * L, d) -> (B * L, d); with a cache, x also attends to the positions before it."""
         q, k, v = mx.split(_heads(self.qkv(x), batch, 3 * self.n_head), 3, axis=1)
         if cache is not None:
             k, v = cache.update(k, v)
@@ -62,7 +62,7 @@ class CrossAttention(nn.Module):
     def project(self, audio: mx.array, cache: KVCache) -> None:
         """Writes K and V of encoder states (B, T, d) into the cache, replacing what it held."""
         batch, length, _ = audio.shape
-        if stands_in(audio) and isinstance(self.kv, nn.Linear):
+        if uses_cpu_fallback(audio) and isinstance(self.kv, nn.Linear):
             # A BLAS multiplies one row by a head twice as fast if its positions lie side by side.
             kv = self.kv.weight @ audio.swapaxes(1, 2) + self.kv.bias[:, None]
             kv = kv.reshape(batch, 2 * self.n_head, -1, length).swapaxes(2, 3)
@@ -75,13 +75,15 @@ class CrossAttention(nn.Module):
         """x (B * L, d) -> (B * L, d)."""
         k, v = cache.cross_attn.state()
         q = _heads(self.query(x), batch, self.n_head)
-        if cache.queries is not None:
+        if cache.queries is not None:  # word times are wanted; see decoding/alignment.py
             cache.queries.append(q)
         y = attention(q, k, v, scale=self.scale, mask=cache.audio_mask)
         return self.out(_merge(y))
 
 
 class EncoderBlock(nn.Module):
+    """Pre-norm transformer block over audio: self-attention and MLP, each with a residual."""
+
     def __init__(self, width: int, n_head: int) -> None:
         super().__init__()
         self.attn = SelfAttention(width, n_head)
@@ -91,14 +93,17 @@ class EncoderBlock(nn.Module):
         self.mlp_ln = nn.LayerNorm(width)
 
     def __call__(self, x: mx.array, batch: int, mask: mx.array | None) -> mx.array:
-        """x (B * T, d) -> (B * T, d)."""
-        if x.size >= BIG and stands_in(x) and cpu_tiles.can_take(self):
+        """x (B * T, d) -> (B * T, d); mask as in LayerCache."""
+        # One call for the whole block: its tiles stay in the cache from step to step.
+        if x.size >= BIG and uses_cpu_fallback(x) and cpu_tiles.supports_block(self):
             return cpu_tiles.encoder_block(self, x, batch, mask)
         x = x + self.attn(self.attn_ln(x), batch, mask=mask)
         return x + self.mlp2(gelu(self.mlp1(self.mlp_ln(x))))
 
 
 class DecoderBlock(nn.Module):
+    """Pre-norm block over text: causal self-attention, attention to the audio, and MLP."""
+
     def __init__(self, width: int, n_head: int) -> None:
         super().__init__()
         self.attn = SelfAttention(width, n_head)
@@ -134,6 +139,7 @@ class AudioEncoder(nn.Module):
         """Encodes log-mel (B, 2T, n_mels) as (B, T, d); mask (B, 1, 1, T) as in LayerCache."""
         x = gelu(self.conv1(mel.astype(self.conv1.weight.dtype)))
         x = gelu(self.conv2(x))
+        # Short clips have fewer positions; see ModelConfig.audio_context.
         x = x + self.positional_embedding[: x.shape[1]]
         shape = batch, length, width = x.shape
         x = x.reshape(batch * length, width)
@@ -143,7 +149,7 @@ class AudioEncoder(nn.Module):
 
 
 class TextDecoder(nn.Module):
-    """Token ids and cached audio in, states before the vocabulary product out."""
+    """Token ids and cached audio to states, from which `Whisper.logits` makes logits."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -168,7 +174,7 @@ class TextDecoder(nn.Module):
         (batch, length), offset = tokens.shape, cache[0].self_attn.offset
         x = self.token_embedding(tokens)
         x = x + self.positional_embedding[offset : offset + length]
-        mask = "causal" if length > 1 else None
+        mask = "causal" if length > 1 else None  # a single token may attend to all before it
         x = x.reshape(batch * length, -1)
         for block, layer_cache in zip(self.blocks, cache, strict=True):
             x = block(x, batch, layer_cache, mask)
@@ -204,11 +210,11 @@ class Whisper(nn.Module):
         positions = [self.config.audio_positions(n) for n in n_frames]
         longest = max(positions)
         mask = None
-        if min(positions) < longest:
+        if min(positions) < longest:  # clips shorter than the longest end before the last position
             mask = (mx.arange(longest) < mx.array(positions)[:, None])[:, None, None]
         if self.config.audio_context == "dynamic":
             audio = self.encoder(mel[:, : 2 * longest], mask)
-        else:
+        else:  # the encoder was trained on 30 s; only the decoder sees the clip's own positions
             audio = self.encoder(mel)[:, :longest]
         self.attend_to(audio, cache, mask)
 

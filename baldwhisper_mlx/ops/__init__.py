@@ -1,1 +1,1 @@
-"""What MLX's CPU backend lacks on Linux: a fast BLAS, vectorized functions, blocks on all cores."""
+"""What MLX's CPU backend lacks on Linux: a fast BLAS, vectorized functions, use of all cores."""

@@ -37,16 +37,16 @@ def preload() -> str | None:
 
 
 def environment() -> dict[str, str]:
-    """The environment for another program: as this process found it."""
+    """The environment for a child process: without what `preload` has set for this one."""
     return {k: v for k, v in os.environ.items() if k != _BLOCKTIME or not _set_here}
 
 
 def hint() -> str | None:
-    """One line on how to get a fast BLAS, or None where there is nothing to say."""
+    """One line on how to install a fast BLAS; None if there is one, or none is needed."""
     if sys.platform != "linux" or _loaded is not None:
         return None
     return (
-        "MLX runs on reference BLAS here, many times slower than it could: "
+        "MLX uses the reference BLAS here, which is many times slower than a tuned one: "
         'pip install "baldwhisper-mlx[mkl]" (x86-64) or apt install libopenblas0-pthread, '
         "and import baldwhisper_mlx before mlx"
     )
@@ -56,8 +56,8 @@ def _mkl_candidates() -> list[str]:
     # The wheel of MKL puts its libraries beside the interpreter's own, not into site-packages.
     roots = [Path(sys.prefix, "lib")]
     roots += [Path(entry).parents[1] for entry in sys.path if entry.endswith("site-packages")]
-    found = (str(path) for root in roots for path in sorted(root.glob("libmkl_rt.so*")))
-    return list(dict.fromkeys(found))
+    paths = (str(path) for root in roots for path in sorted(root.glob("libmkl_rt.so*")))
+    return list(dict.fromkeys(paths))
 
 
 def _load(path: str) -> bool:

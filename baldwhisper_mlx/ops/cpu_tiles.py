@@ -1,9 +1,9 @@
-"""NumPy on all cores: what MLX's CPU backend on Linux does slowly, on tiles that fit a cache.
+"""NumPy on all cores, for what MLX's CPU backend on Linux does slowly: tiles that fit a cache.
 
-That backend runs one primitive after the other over whole matrices, and exp and erf one number at
-a time. Here a tile of rows goes through all of a block's work while it is in the cache, a tile on
-each core, because NumPy lets go of Python's lock. Arrays are MLX's own memory, seen by NumPy. The
-functions of MLX that these stand for are their twins in tests/runtime/ops/test_functions.py.
+That backend runs primitive after primitive over whole matrices, and exp and erf number by number.
+Here a tile of rows goes through all of a block's work while it is in the cache. The tiles run on
+threads, one per core, because NumPy releases Python's lock. The arrays are MLX's memory, viewed by
+NumPy. tests/runtime/ops/test_functions.py compares each function with MLX's own.
 """
 
 from __future__ import annotations
@@ -26,42 +26,57 @@ if TYPE_CHECKING:
     from threadpoolctl import ThreadpoolController
 
 CHUNK = 2**19
-"""Numbers a core works on at a time: with fewer, Python's lock is in the way."""
+"""Numbers a core works on at a time: with fewer, threads wait for Python's lock."""
 
 Floats = npt.NDArray[np.float32]
 _Job = TypeVar("_Job")
-_turn = Lock()  # of two callers at once, one would set the other's limit back
+_turn = Lock()  # two callers at once would reset each other's limit of BLAS threads
 
 
-def can_take(block: Any) -> bool:
+def supports_block(block: Any) -> bool:
     """Whether all matrices of an EncoderBlock are plain ones, none quantized."""
     layers = block.attn.qkv, block.attn.out, block.mlp1, block.mlp2
     return all(isinstance(layer, nn.Linear) for layer in layers)
 
 
 def encoder_block(block: Any, x: mx.array, batch: int, mask: mx.array | None) -> mx.array:
-    """Evaluates an EncoderBlock of plain float32 matrices; arguments and result as its own."""
+    """Evaluates an EncoderBlock of plain float32 matrices.
+
+    Args:
+        block: for which `supports_block` holds.
+        x: (B * T, d).
+        batch: B.
+        mask: bool that broadcasts to (B, H, T, T), False where not to attend; None for none.
+
+    Returns:
+        (B * T, d), evaluated.
+    """
     attn, length = block.attn, x.shape[0] // batch
+    # NumPy reads and fills MLX's memory in place, so both arrays have to exist before.
     result = mx.zeros(x.shape)
     mx.eval(x, result)
     source, target = np.asarray(x), np.asarray(result)
+    # The only whole matrices between the steps: every position attends to all others.
     qkv = np.empty((len(source), 3 * source.shape[1]), np.float32)
     attended = np.empty(source.shape, np.float32)
+    # The widest array of a tile, the hidden layer of the MLP, has 4 d numbers in a row.
     rows = _parts(len(source), max(1, CHUNK // (4 * source.shape[1])))
 
-    def before(part: slice) -> None:
+    def project(part: slice) -> None:
         qkv[part] = _linear(_layer_norm(source[part], block.attn_ln), attn.qkv)
 
-    def after(part: slice) -> None:
+    def finish(part: slice) -> None:
         y = source[part] + _linear(attended[part], attn.out)
         hidden = _linear(_layer_norm(y, block.mlp_ln), block.mlp1)
         target[part] = y + _linear(gelu(hidden), block.mlp2)
 
+    # Views: (3, B, H, T, head_dim) of the projections, (B, H, T, head_dim) of the attention.
     q, k, v = qkv.reshape(batch, length, 3, attn.n_head, -1).transpose(2, 0, 3, 1, 4)
-    into = attended.reshape(batch, length, attn.n_head, -1).transpose(0, 2, 1, 3)
-    on_all_cores(before, rows)
-    attend(q, k, v, into, attn.scale, mask)
-    on_all_cores(after, rows)
+    by_head = attended.reshape(batch, length, attn.n_head, -1).transpose(0, 2, 1, 3)
+    # Rows depend on each other in attention alone, so each step runs through all tiles.
+    on_all_cores(project, rows)
+    attend(q, k, v, by_head, attn.scale, mask)
+    on_all_cores(finish, rows)
     return result
 
 
@@ -81,20 +96,23 @@ def attend(
         values: (B, H, T, head_dim).
         target: (B, H, L, head_dim), to be filled.
         scale: of the scores.
-        mask: bool that broadcasts to (B, H, L, T), False where not to look.
+        mask: bool that broadcasts to (B, H, L, T), False where not to attend.
     """
     batch, n_head, length, _ = queries.shape
-    seen = None
+    allowed = None
     if mask is not None:
-        seen = np.broadcast_to(np.array(mask), (batch, n_head, length, keys.shape[2]))
+        allowed = np.broadcast_to(np.array(mask), (batch, n_head, length, keys.shape[2]))
 
     def work(tile: tuple[int, int, slice]) -> None:
         clip, head, _ = tile
+        # Fewer numbers to scale than in the scores.
         scores = (queries[tile] * np.float32(scale)) @ keys[clip, head].T
-        if seen is not None:
-            scores[~seen[tile]] = -np.inf
+        if allowed is not None:
+            scores[~allowed[tile]] = -np.inf
+        # Softmax in place; without the maximum, exp would overflow.
         scores -= scores.max(axis=1, keepdims=True)
         np.exp(scores, out=scores)
+        # Normalized after the product, which is narrower than the scores.
         target[tile] = (scores @ values[clip, head]) / scores.sum(axis=1, keepdims=True)
 
     rows = _parts(length, max(1, CHUNK // keys.shape[2]))
@@ -103,6 +121,7 @@ def attend(
 
 def gelu(x: Floats) -> Floats:
     """relu(x) - |x| erfc(|x| / sqrt 2) / 2, erfc as Abramowitz and Stegun 7.1.26 (to 1.5e-7)."""
+    # Horner's scheme in t, with the factor 1/2 in the coefficients.
     size = np.abs(x)
     t = 1 / (1 + np.float32(0.3275911 * math.sqrt(0.5)) * size)
     tail = np.float32(1.061405429 / 2) * t
@@ -124,13 +143,14 @@ def gelu_of_all(source: Floats, target: Floats) -> None:
 
 
 def on_all_cores(work: Callable[[_Job], None], jobs: Iterable[_Job]) -> None:
-    """Runs the jobs on threads, each with products of one thread; raises what one raises.
+    """Runs the jobs on threads, each with a BLAS of one thread; raises what one of them raises.
 
-    Callers on several threads take turns. A job may not call this itself.
+    Callers on several threads take turns. A job must not call this function: it would wait for
+    its own turn.
     """
 
     def quietly(job: _Job) -> None:
-        with np.errstate(all="ignore"):  # who decodes looks for NaN and infinity
+        with np.errstate(all="ignore"):  # the decoder checks for NaN and infinity
             work(job)
 
     with _turn, _blas().limit(limits=1):

@@ -1,10 +1,10 @@
-"""Attention, GELU and log-sum-exp: MLX's own, and stand-ins for its CPU backend on Linux.
+"""Attention, GELU and log-sum-exp: MLX's own, with fallbacks for its CPU backend on Linux.
 
-That backend computes exp and erf one number at a time, 20 ns each, which was three quarters of the
-encoder's time (docs/log.md). The stand-ins are of two kinds. Big matrices, as the encoder has
-them, are evaluated and given to NumPy (tiles.py). Inside the decode loop nothing may be
-evaluated, so there exp is made of products. Metal and Apple's CPU never come here: the functions
-of this module are then those of MLX. Errors are bounded in tests/runtime/ops/test_functions.py.
+That backend computes exp and erf number by number, 20 ns each, which was three quarters of the
+encoder's time (docs/log.md). There are two kinds of fallback. Large matrices, as the encoder has
+them, are evaluated and given to NumPy (cpu_tiles.py). Inside the decoding loop nothing may be
+evaluated, so there exp is made of products. On Metal and on Apple's CPU no fallback is used.
+Errors are bounded in tests/runtime/ops/test_functions.py.
 """
 
 from __future__ import annotations
@@ -21,26 +21,26 @@ from mlx import nn
 from baldwhisper_mlx.ops import cpu_tiles
 
 BIG = 2**18
-"""Numbers from which on it pays to wait for a matrix and let NumPy work on it."""
+"""Size of an array from which on it pays to evaluate it and let NumPy work on it."""
 SMALL = 2**15
-"""Numbers below which MLX's own functions are as fast as a dozen primitives."""
+"""Size of an array below which MLX's own function is as fast as a dozen primitives."""
 
 _SQUARINGS = 8
 _SCALE = 2**-_SQUARINGS * math.sqrt(0.5)
-_LOWEST = -80.0  # exp of it counts for nothing, and squaring up to it makes no subnormal number
+_LOWEST = -80.0  # its exp is negligible, and no square on the way to it is subnormal, thus slow
 
-_own = False
+_mlx_only = False
 
 
 @contextmanager
 def mlx_only() -> Iterator[None]:
     """MLX's own functions everywhere, for comparisons and for counting primitives."""
-    global _own
-    before, _own = _own, True
+    global _mlx_only
+    before, _mlx_only = _mlx_only, True
     try:
         yield
     finally:
-        _own = before
+        _mlx_only = before
 
 
 def attention(
@@ -53,10 +53,10 @@ def attention(
         k: (B, H, T, head_dim).
         v: (B, H, T, head_dim).
         scale: of the scores.
-        mask: "causal", or bool that broadcasts to (B, H, L, T), False where not to look.
+        mask: "causal", or bool that broadcasts to (B, H, L, T), False where not to attend.
     """
     size = q.shape[0] * q.shape[1] * q.shape[2] * k.shape[2]
-    if size < SMALL or isinstance(mask, str) or not stands_in(q):
+    if size < SMALL or isinstance(mask, str) or not uses_cpu_fallback(q):
         return mx.fast.scaled_dot_product_attention(q, k, v, scale=scale, mask=mask)
     if q.shape[2] > 1 and size >= BIG:
         return _attend_by_tiles(q, k, v, scale, mask)
@@ -69,7 +69,7 @@ def attention(
 
 def gelu(x: mx.array) -> mx.array:
     """The exact GELU, x * Phi(x), element by element."""
-    if x.size < BIG or not stands_in(x):
+    if x.size < BIG or not uses_cpu_fallback(x):
         return nn.gelu(x)
     result = mx.zeros(x.shape)
     mx.eval(x, result)
@@ -79,17 +79,17 @@ def gelu(x: mx.array) -> mx.array:
 
 def logsumexp(x: mx.array) -> mx.array:
     """log(sum(exp(x))) over the last axis, which stays as 1; hugely negative if all are -inf."""
-    if x.size < SMALL or not stands_in(x):
+    if x.size < SMALL or not uses_cpu_fallback(x):
         return mx.logsumexp(x, axis=-1, keepdims=True)
     largest = mx.maximum(x.max(axis=-1, keepdims=True), -1e30)
     return largest + mx.log(_exp((x - largest) * _SCALE).sum(axis=-1, keepdims=True))
 
 
-def stands_in(x: mx.array) -> bool:
-    """Whether functions of x are computed in another way than MLX's."""
+def uses_cpu_fallback(x: mx.array) -> bool:
+    """Whether functions of x are computed by this module instead of by MLX."""
     return (
         sys.platform == "linux"
-        and not _own
+        and not _mlx_only
         and x.dtype == mx.float32
         and mx.default_device().type == mx.DeviceType.cpu
     )
@@ -99,7 +99,7 @@ def _attend_by_tiles(
     q: mx.array, k: mx.array, v: mx.array, scale: float, mask: mx.array | None
 ) -> mx.array:
     batch, n_head, length, width = q.shape
-    result = mx.zeros((batch, length, n_head, width))  # as the next product wants it
+    result = mx.zeros((batch, length, n_head, width))  # so that merging the heads is free
     mx.eval(q, k, v, result)
     target = np.asarray(result).transpose(0, 2, 1, 3)
     cpu_tiles.attend(np.asarray(q), np.asarray(k), np.asarray(v), target, scale, mask)
@@ -112,6 +112,7 @@ def _exp(x: mx.array) -> mx.array:
     (1 + y + y^2 / 2) ^ n with y = x / (n _SCALE), the square completed: one primitive for each.
     """
     root = math.sqrt(0.5)
+    # 1 + y + y^2 / 2 = (y / sqrt 2 + sqrt(1 / 2))^2 + 1 / 2; the caller has scaled x to y / sqrt 2.
     x = mx.square(mx.maximum(x, _LOWEST * _SCALE) + root) + 0.5
     for _ in range(_SQUARINGS):
         x = mx.square(x)

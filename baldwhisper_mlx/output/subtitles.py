@@ -1,4 +1,4 @@
-"""Subtitles: which words stand in one, in which lines, and which of them is being said.
+"""Subtitles: which words each one has, in which lines, and which word is highlighted.
 
 The rules are those of openai-whisper's subtitle writers. Standard library only.
 """
@@ -13,15 +13,15 @@ from dataclasses import dataclass
 from baldwhisper_mlx.transcription.segments import Segment, Transcript, Word
 
 Cue = tuple[float, float, str]
-"""Start and end in seconds, and text; its lines are set apart by line breaks."""
+"""Start and end in seconds, and text; its lines are separated by line breaks."""
 
 LONG_PAUSE = 3.0
-"""Seconds without a word after which a new subtitle begins, where segments do not decide."""
+"""Seconds without a word after which a new subtitle begins, unless segments end subtitles."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Layout:
-    """How words are laid out; all of it needs word timestamps.
+    """How words are laid out; every option needs word timestamps.
 
     Raises:
         ValueError: a number below 1.
@@ -30,9 +30,9 @@ class Layout:
     max_line_width: int | None = None
     """Characters of a line."""
     max_line_count: int | None = None
-    """Lines of a subtitle; with a width, subtitles no longer end where segments do."""
+    """Lines of a subtitle; with a line width, subtitles no longer end where segments do."""
     max_words_per_line: int | None = None
-    """Words of a line; does nothing beside a width."""
+    """Words of a line; meant for layouts without a line width."""
     highlight_words: bool = False
     """Whether a subtitle is repeated for each of its words, with that word underlined."""
 
@@ -47,7 +47,7 @@ PLAIN = Layout()
 
 
 def cues(transcript: Transcript, layout: Layout = PLAIN) -> Iterator[Cue]:
-    """The subtitles of a transcript, laid out by words where their times are known."""
+    """The subtitles of a transcript: laid out by words if it has their times, else by segments."""
     if not any(segment.words is not None for segment in transcript.segments):
         for segment in transcript.segments:
             yield segment.start, segment.end, _clean(one_line(segment.text))
@@ -58,17 +58,17 @@ def cues(transcript: Transcript, layout: Layout = PLAIN) -> Iterator[Cue]:
         if not layout.highlight_words:
             yield words[0].start, words[-1].end, whole
             continue
-        said_until = words[0].start
+        shown_until = words[0].start
         for i, word in enumerate(words):
-            if word.start != said_until:
-                yield said_until, word.start, whole
+            if word.start != shown_until:  # a pause, in which no word is underlined
+                yield shown_until, word.start, whole
             marked = [*texts[:i], _underlined(texts[i]), *texts[i + 1 :]]
             yield word.start, word.end, _clean("".join(marked))
-            said_until = word.end
+            shown_until = word.end
 
 
 def _subtitles(segments: Sequence[Segment], layout: Layout) -> Iterator[list[Word]]:
-    """Words of each subtitle; one that opens a further line begins with a line break."""
+    """The words of each subtitle; the first of each line but the first begins with a line break."""
     by_segment = layout.max_line_count is None or layout.max_line_width is None
     width = layout.max_line_width or 1000
     per_line = layout.max_words_per_line or 1000
@@ -78,11 +78,14 @@ def _subtitles(segments: Sequence[Segment], layout: Layout) -> Iterator[list[Wor
     for segment in segments:
         for i, original in enumerate(segment.words or ()):
             word = dataclasses.replace(original, word=re.sub(r"\s", " ", original.word))
+            # Both begin a subtitle: a pause where segments do not count, a segment's or a line's
+            # first word where they do.
             pause = not by_segment and word.start - last > LONG_PAUSE
             breaks = i % per_line == 0 and bool(subtitle) and by_segment
             if length and length + len(word.word) <= width and not pause and not breaks:
                 length += len(word.word)
             else:
+                # The word begins a line: of a new subtitle, or of this one.
                 text = word.word.strip()
                 full = layout.max_line_count is not None and (
                     pause or n_lines >= layout.max_line_count
@@ -111,6 +114,6 @@ def one_line(text: str) -> str:
 
 
 def _clean(text: str) -> str:
-    """Without what would be read as the end of a subtitle, or as the line of its times."""
+    """The text without empty lines, which end a subtitle, and without the arrow of its times."""
     lines = (line for line in text.split("\n") if line.strip())
     return "\n".join(re.sub("-{2,}>", "->", line) for line in lines)

@@ -1,11 +1,10 @@
-"""Transcript to text in the formats people use: txt, srt, vtt, tsv, json.
+"""Transcripts as text: txt, srt, vtt, tsv, json.
 
-Pure functions, byte for byte what openai-whisper's writers put into their files, except
-where theirs would not read back: a line break inside a segment's text becomes a space,
-because it would end a subtitle or a table row early, and no arrow of any length is left in
-a subtitle's text. JSON keeps characters as they are (theirs escapes all but ASCII, which
-parses to the same but makes most scripts unreadable), and has null where a number is not
-finite, since NaN is not JSON.
+Pure functions with the output of openai-whisper's writers, byte for byte, except where it could not
+be parsed: a line break inside a segment's text becomes a space, because it would end a subtitle or
+a table row, and arrows in a subtitle's text are shortened. JSON keeps characters as they are
+(openai-whisper escapes all but ASCII, which parses to the same but makes most scripts unreadable),
+and has null for a number that is not finite, because NaN is not JSON.
 """
 
 from __future__ import annotations
@@ -38,7 +37,7 @@ def format_timestamp(seconds: float, *, always_include_hours: bool, decimal_mark
         '01:01:01.500'
     """
     if not (math.isfinite(seconds) and seconds >= 0):
-        raise ValueError(f"a segment has a time of {seconds} seconds, which cannot be written")
+        raise ValueError(f"a segment's time of {seconds} s cannot be written: it must be 0 or more")
     total_seconds, milliseconds = divmod(round(seconds * 1000.0), 1000)
     total_minutes, second = divmod(total_seconds, 60)
     hours, minute = divmod(total_minutes, 60)
@@ -77,7 +76,7 @@ def write_tsv(transcript: Transcript) -> str:
 
 
 def write_json(transcript: Transcript) -> str:
-    """Everything there is to know, as one line of JSON in OpenAI's layout."""
+    """All fields of the transcript, as one line of JSON in OpenAI's layout."""
     return json.dumps(_finite(transcript.to_dict()), ensure_ascii=False, allow_nan=False) + "\n"
 
 
@@ -88,11 +87,11 @@ WRITERS: Mapping[str, Writer] = {
     "tsv": write_tsv,
     "json": write_json,
 }
-"""File extension to writer; every format there is."""
+"""File extension to writer, for all formats."""
 
 
 def writers_with(layout: Layout) -> dict[str, Writer]:
-    """The same with a layout of subtitles."""
+    """`WRITERS`, with a layout for the subtitles."""
     subtitles: dict[str, Writer] = {
         "srt": partial(write_srt, layout=layout),
         "vtt": partial(write_vtt, layout=layout),
@@ -103,7 +102,7 @@ def writers_with(layout: Layout) -> dict[str, Writer]:
 def _cues(
     transcript: Transcript, layout: Layout, *, always_include_hours: bool, decimal_marker: str
 ) -> Iterator[tuple[str, str, str]]:
-    """Start, end and text per subtitle, as they are written."""
+    """Start, end and text of each subtitle, with formatted times."""
     for start, end, text in cues(transcript, layout):
         marks = [
             format_timestamp(
@@ -115,7 +114,7 @@ def _cues(
 
 
 def _finite(value: Any) -> Any:
-    """The same JSON value with null in place of NaN and infinities."""
+    """The JSON value with None instead of NaN and infinities."""
     if isinstance(value, dict):
         return {key: _finite(item) for key, item in value.items()}
     if isinstance(value, list):

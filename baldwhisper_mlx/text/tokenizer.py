@@ -1,7 +1,7 @@
-"""Token ids to text and back, from the checkpoint's own vocabulary file.
+"""Token ids to text and back, with the vocabulary of the checkpoint.
 
-The vocabulary is a tiktoken rank file; special tokens come from the config by name, so a
-fine-tuned vocabulary or an added language works like OpenAI's.
+The vocabulary is a tiktoken rank file; special tokens come from the config by name. So a model with
+a vocabulary of its own, or an added language, works like OpenAI's.
 """
 
 from __future__ import annotations
@@ -21,6 +21,10 @@ from baldwhisper_mlx.text.languages import ALIASES, LANGUAGES
 _PATTERN = r"""'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"""
 
 
+TASKS = ("transcribe", "translate")
+"""What a model can write: the spoken words, or their English translation."""
+
+
 def read_ranks(path: str | Path) -> dict[bytes, int]:
     """Reads a tiktoken rank file: a line per token, its bytes in base64 and its id.
 
@@ -37,6 +41,16 @@ def read_ranks(path: str | Path) -> dict[bytes, int]:
         except (ValueError, binascii.Error):
             raise ValueError(f"{path}: line {number} is not `base64 rank`") from None
     return ranks
+
+
+def check_task(task: str) -> None:
+    """Makes sure that a task is one of `TASKS`.
+
+    Raises:
+        ValueError: it is not; the message lists them.
+    """
+    if task not in TASKS:
+        raise ValueError(f"unknown task {task!r}: task must be {' or '.join(TASKS)}")
 
 
 class Tokenizer:
@@ -88,18 +102,18 @@ class Tokenizer:
         Raises:
             ValueError: this model has no such language; the message lists those it has.
         """
-        # English-only vocabularies hold all languages; their models were taught none of them.
+        # English-only vocabularies have all languages, but the models were trained on English.
         spoken = list(self.languages) if self.is_multilingual else ["en"]
         wanted = language.strip().lower()
         codes = {name: code for code, name in LANGUAGES.items()} | ALIASES
         for code in (wanted, codes.get(wanted)):
             if code in spoken:
                 return code
-        known = ", ".join(f"{c} ({LANGUAGES[c]})" if c in LANGUAGES else c for c in spoken)
-        raise ValueError(f"unknown language {language!r}; this model knows {known}")
+        listed = ", ".join(f"{c} ({LANGUAGES[c]})" if c in LANGUAGES else c for c in spoken)
+        raise ValueError(f"unknown language {language!r}; this model knows {listed}")
 
     def sot_sequence(self, language: str, task: str, *, timestamps: bool) -> list[int]:
-        """The tokens that open a transcript, and tell the model what to write.
+        """The tokens that begin a transcript: the language, the task, and whether there are times.
 
         Args:
             language: a code of `languages`; English-only models ignore it.
@@ -107,39 +121,38 @@ class Tokenizer:
             timestamps: whether the output carries timestamp tokens.
 
         Raises:
-            ValueError: an unknown task, or one that an English-only model cannot do.
+            ValueError: an unknown task, or a translation by an English-only model.
         """
-        if task not in ("transcribe", "translate"):
-            raise ValueError(f"unknown task {task!r}; it is transcribe or translate")
+        check_task(task)
         sequence = [self.sot]
         if self.is_multilingual:
             sequence += [self.languages[language], self.special_tokens[f"<|{task}|>"]]
         elif task == "translate":
-            raise ValueError("this model knows English only and cannot translate")
+            raise ValueError("task: this model knows English only and cannot translate")
         return sequence if timestamps else [*sequence, self.no_timestamps]
 
     @cached_property
     def non_speech_tokens(self) -> tuple[int, ...]:
         """Ids that annotate rather than transcribe: brackets, notes, speaker dashes.
 
-        OpenAI's list: suppressed by default so that the output holds only what was said.
+        OpenAI's list; they are suppressed so that the output has only spoken words.
         """
         symbols = [*'"#()*+/:;<=>@[\\]^_`{|}~「」『』']
         symbols += ["<<", ">>", "<<<", ">>>", "--", "---", "-(", "-[", "('", '("', "((", "))"]
         symbols += ["(((", ")))", "[[", "]]", "{{", "}}", "♪♪", "♪♪♪"]
         notes = "♩♪♫♬♭♮♯"
         # Dashes and quotes may stand inside a sentence, but not open a word.
-        found = {self.encode(" -")[0], self.encode(" '")[0]}
+        ids = {self.encode(" -")[0], self.encode(" '")[0]}
         for symbol in [*symbols, *notes]:
             for tokens in (self.encode(symbol), self.encode(" " + symbol)):
-                # A note of several tokens starts with bytes only such symbols have.
+                # A note of several tokens starts with bytes that only such symbols have.
                 if len(tokens) == 1 or symbol in notes:
-                    found.add(tokens[0])
-        return tuple(sorted(found))
+                    ids.add(tokens[0])
+        return tuple(sorted(ids))
 
     @cached_property
     def suppressed_tokens(self) -> tuple[int, ...]:
-        """Ids never sampled: `non_speech_tokens` and the control tokens of the prompt."""
+        """Ids that are never chosen: `non_speech_tokens`, and control tokens of the prompt."""
         control = set(CONTROL_TOKENS) - {"<|endoftext|>", "<|notimestamps|>"}
         return tuple(
             sorted({*self.non_speech_tokens, *(self.special_tokens[name] for name in control)})
@@ -147,5 +160,5 @@ class Tokenizer:
 
     @cached_property
     def blank_tokens(self) -> tuple[int, ...]:
-        """Ids that may not come first: a lone space, and end of text."""
+        """Ids that are not chosen first: a lone space, and end of text."""
         return (*self.encode(" "), self.eot)

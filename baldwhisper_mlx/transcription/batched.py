@@ -1,61 +1,57 @@
-"""Several recordings at once: their windows in lockstep, in one batch.
+"""Batched transcription: the windows of several recordings in lockstep.
 
 Decoding reads all of the decoder's weights for every token, so ten clips together take little
-longer than one. What a clip gets here is what `transcribe` gives it by itself.
+longer than one. Each clip gets the transcript that it gets by itself.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-
+from baldwhisper_mlx.audio.buffer import Samples
 from baldwhisper_mlx.checkpoint.load import LoadedModel
 from baldwhisper_mlx.decoding.decoder import DecodingResult
+from baldwhisper_mlx.transcription.options import TranscribeOptions
 from baldwhisper_mlx.transcription.segments import Transcript
-from baldwhisper_mlx.transcription.sequential import Transcription, encode_windows, prepare
+from baldwhisper_mlx.transcription.sequential import Transcription, encode_windows
 
 
 def transcribe_clips(
-    clips: Sequence[npt.NDArray[np.float32]],
+    clips: Sequence[Samples],
     loaded: LoadedModel,
+    options: TranscribeOptions | None = None,
     *,
-    initial_prompt: str | None = None,
     on_window: Callable[[float], None] = lambda _done: None,
-    **options: Any,
 ) -> list[Transcript]:
     """Transcribes recordings together, window by window.
 
-    Windows with prompts of one length share a batch: the first ones, and with
+    Windows whose prompts have the same length share a batch: the first ones, and with
     `condition_on_previous_text=False` all. The others, and attempts at a temperature above 0, are
     decoded one recording at a time.
 
     Args:
         clips: mono samples (n,) at 16 kHz, as for `transcribe`.
         loaded: from `load_model`.
-        initial_prompt: text that precedes every clip.
+        options: all but `vad`, `batch_size` and `on_progress`; the initial prompt precedes
+            every clip.
         on_window: called with the seconds done, of all clips together, after every batch.
-        options: the other ones of `transcribe`, but for `on_progress`.
 
     Raises:
-        ValueError, FloatingPointError: as `transcribe`.
+        ValueError, FloatingPointError: as `transcribe_sequentially`.
     """
-    runs = [prepare(clip, loaded, **options) for clip in clips]
-    for run in runs:
-        run.begin(initial_prompt)
-    while due := [run for run in runs if run.size]:
-        for group in _of_one_length(due):
-            shared = _decode_together(loaded, group)
-            for run, result in zip(group, shared, strict=True):
-                run.advance(result)
-            on_window(sum(run.done for run in runs))
+    options = options or TranscribeOptions()
+    runs = [Transcription.start(clip, loaded, options) for clip in clips]
+    while unfinished := [run for run in runs if run.window_frames]:
+        for group in _by_prompt_length(unfinished):
+            first_attempts = _decode_together(loaded, group, options)
+            for run, first_attempt in zip(group, first_attempts, strict=True):
+                run.transcribe_window(first_attempt)
+            on_window(sum(run.seconds_done for run in runs))
     return [run.transcript() for run in runs]
 
 
-def _of_one_length(runs: Sequence[Transcription]) -> list[list[Transcription]]:
-    """Recordings whose next windows have prompts of the same length."""
+def _by_prompt_length(runs: Sequence[Transcription]) -> list[list[Transcription]]:
+    """Recordings grouped by the length of their next window's prompt."""
     groups: dict[int, list[Transcription]] = {}
     for run in runs:
         groups.setdefault(len(run.prompt()), []).append(run)
@@ -63,13 +59,13 @@ def _of_one_length(runs: Sequence[Transcription]) -> list[list[Transcription]]:
 
 
 def _decode_together(
-    loaded: LoadedModel, runs: Sequence[Transcription]
+    loaded: LoadedModel, runs: Sequence[Transcription], options: TranscribeOptions
 ) -> Sequence[DecodingResult | None]:
-    """First attempts at the next windows; None for each that is better made alone."""
-    attempt = runs[0].attempts[0]
+    """First attempts at the next windows; None for each that has to be made alone."""
+    attempt = options.attempts[0]
     # What is sampled depends on the row of the batch, so only greedy attempts can be shared.
     if len(runs) < 2 or attempt.temperature > 0:
         return [None] * len(runs)
     encode_windows(runs)
-    frames = [run.size for run in runs] if runs[0].words else None
+    frames = [run.window_frames for run in runs] if options.word_timestamps else None
     return loaded.decoder.decode([run.prompt() for run in runs], attempt, align_frames=frames)

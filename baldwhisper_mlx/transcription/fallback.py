@@ -1,47 +1,87 @@
-"""When a decoded window is not good enough, and what is tried next."""
+"""Temperature fallback: which outputs are rejected, and how the window is decoded again.
+
+An output that repeats itself or is improbable is decoded again at the next higher temperature
+(Radford et al., arXiv 2212.04356, section 4.5). The tests and their thresholds are those of
+OpenAI's `whisper/transcribe.py`; the search for loops (`decoding.repetition`) is ours.
+"""
 
 from __future__ import annotations
 
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from numbers import Real
+from typing import cast
 
 from baldwhisper_mlx.decoding.decoder import DecodingResult
 from baldwhisper_mlx.decoding.logit_rules import DecodingOptions
 
 TEMPERATURES = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
+"""OpenAI's schedule: greedy first, then sampling, each attempt at a higher temperature."""
+
+
+def attempts(temperature: float | Sequence[float], *, timestamps: bool) -> list[DecodingOptions]:
+    """How a window is decoded, attempt by attempt.
+
+    Args:
+        temperature: one, or several in the order in which they are used.
+        timestamps: whether outputs carry timestamp tokens.
+
+    Returns:
+        One for each temperature; all but the first forbid tokens that continue a loop.
+
+    Raises:
+        ValueError: no temperature, or one that is negative or not a number.
+    """
+    several = [temperature] if isinstance(temperature, Real) else temperature
+    temperatures = cast(Sequence[float], several)
+    if not len(temperatures):
+        raise ValueError("temperature: at least one is needed")
+    # The first attempt gives OpenAI's tokens exactly; the others are made because it failed.
+    return [
+        DecodingOptions(temperature=float(t), timestamps=timestamps, guard_loops=number > 0)
+        for number, t in enumerate(temperatures)
+    ]
 
 
 @dataclass(frozen=True)
 class Thresholds:
+    """What an output has to pass; None switches a test off."""
+
     compression_ratio: float | None
+    """Most that `compression_ratio` may be; None also accepts loops."""
     logprob: float | None
+    """Least mean log-probability of the tokens, in nats."""
     no_speech: float | None
+    """Probability of no speech, 0 to 1, above which a window may be silence."""
 
     def is_silence(self, result: DecodingResult) -> bool:
+        """Whether a window is skipped: probably no speech, and text that is improbable."""
         if self.no_speech is None or result.no_speech_prob <= self.no_speech:
             return False
         return self.logprob is None or result.avg_logprob <= self.logprob
 
     def is_failure(self, result: DecodingResult, ratio: float, *, loop: bool) -> bool:
+        """Whether a window is decoded again.
+
+        Args:
+            result: of an attempt.
+            ratio: `compression_ratio` of its text.
+            loop: whether its tokens are caught in a phrase; see `decoding.repetition.is_loop`.
+        """
         repetitive = self.compression_ratio is not None and (loop or ratio > self.compression_ratio)
         unlikely = self.logprob is not None and result.avg_logprob < self.logprob
         silent = self.no_speech is not None and result.no_speech_prob > self.no_speech
+        # Silence is skipped, so a better text for it would be of no use.
         return (repetitive or unlikely) and not (silent and unlikely)
 
 
 def compression_ratio(text: str) -> float:
-    """UTF-8 bytes of the text over bytes of it compressed by zlib; 1 or so for ordinary text."""
+    """UTF-8 bytes of a text over its zlib-compressed bytes; about 1 for a short ordinary one.
+
+    Example:
+        >>> compression_ratio("and so on, " * 20) > 2.4
+        True
+    """
     data = text.encode()
     return len(data) / len(zlib.compress(data))
-
-
-def attempts(temperature: float | Sequence[float], *, timestamps: bool) -> list[DecodingOptions]:
-    temperatures = [temperature] if isinstance(temperature, (int, float)) else temperature
-    if not len(temperatures):
-        raise ValueError("temperature: at least one is needed")
-    # The first attempt is OpenAI's to the token; the others are there because it failed.
-    return [
-        DecodingOptions(temperature=float(t), timestamps=timestamps, guard_loops=number > 0)
-        for number, t in enumerate(temperatures)
-    ]

@@ -1,8 +1,8 @@
-"""What a transcription is made of, and how sampled tokens become timed segments.
+"""Transcripts, segments and words; and how the tokens of a window become timed segments.
 
-The rules are those of OpenAI's `whisper/transcribe.py`, so that results can be compared
-one to one. This module knows which ids are timestamps and nothing else of the vocabulary:
-text comes from a function the caller passes in. Standard library only.
+The rules are those of OpenAI's `whisper/transcribe.py`, so that results can be compared one to one.
+Of the vocabulary this module knows only which ids are timestamps; a function of the caller turns
+tokens into text. Standard library only.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ class Word:
 class Segment:
     """One timed piece of a transcript, with OpenAI's fields.
 
-    `start` and `end` are seconds from the start of the audio, `seek` is the mel frame
-    (10 ms) at which the segment's window began. The last four numbers before `words`
-    belong to the whole window.
+    `start` and `end` are seconds from the start of the audio; `seek` is the mel frame (10 ms) at
+    which the segment's window starts. `temperature`, `avg_logprob` (nats), `compression_ratio` and
+    `no_speech_prob` (0 to 1) belong to the whole window.
     """
 
     id: int
@@ -82,17 +82,20 @@ def _segment_dict(segment: Segment) -> dict[str, Any]:
 
 
 class Time(Protocol):
-    """Seconds in another recording's time; `is_end` says whether something ends there."""
+    """Maps seconds in a part of a recording to seconds in the whole.
+
+    `is_end` says whether something ends there, rather than begins.
+    """
 
     def __call__(self, seconds: float, *, is_end: bool) -> float: ...
 
 
 def retimed(segment: Segment, time: Time) -> Segment:
-    """A segment, and its words, at other times.
+    """A segment of a part of a recording, with the times of the whole, words included.
 
     Args:
-        segment: of some stretch of a recording.
-        time: from its time to the recording's.
+        segment: with the times of the part.
+        time: from the part's times to those of the whole.
     """
     words = segment.words and tuple(
         dataclasses.replace(
@@ -144,10 +147,9 @@ def split_window(
     again in the next window, unless the output ends in a single timestamp, which says that
     nothing is spoken after it. Without any pair the window is one piece.
 
-    It differs from OpenAI's where that one goes astray, which sampling under the timestamp
-    rules never provokes: a first piece that opens with text starts with the window (theirs
-    starts before the audio), and a last pair at <|0.00|> moves on by the whole window
-    (theirs decodes the same window forever).
+    It differs from OpenAI's for outputs that the timestamp rules exclude: a first piece that
+    opens with text starts with the window (theirs starts before the audio), and after a last
+    pair at <|0.00|> the next window follows this one (theirs decodes the same one forever).
 
     Args:
         tokens: sampled ids, without prompt and end-of-text.
@@ -156,7 +158,7 @@ def split_window(
         segment_size: mel frames of real audio in the window, at most 3000.
 
     Returns:
-        At least one piece; a piece is kept even if nothing is in it.
+        At least one piece; pieces without text are kept.
 
     Raises:
         ValueError: `segment_size` is not positive or `seek` is negative.
@@ -206,7 +208,7 @@ def make_segments(
     no_speech_prob: float,
     keep_empty: bool = False,
 ) -> tuple[Segment, ...]:
-    """Gives the pieces of one window their text and the window's statistics.
+    """Segments from the pieces of one window: with their text and the window's statistics.
 
     As in OpenAI's code, a segment that takes no time or whose text is blank keeps its
     place and its id but loses text and tokens, so that it never becomes a prompt.
@@ -216,11 +218,12 @@ def make_segments(
         decode_text: ids, timestamps among them, to text without timestamps.
         first_id: id of the first segment, the number of segments so far.
         seek: mel frame at which the window started.
-        temperature: sampling temperature of the attempt that was kept.
+        temperature: of the attempt that was accepted.
         avg_logprob: mean log-probability (nats) of the sampled tokens and end-of-text.
         compression_ratio: bytes of the window's text over its zlib-compressed bytes.
         no_speech_prob: probability of <|nospeech|> at the start of the window, 0 to 1.
-        keep_empty: leave that to `without_nothing`, once words have given them other times.
+        keep_empty: keep text and tokens of all; `add_words` calls `emptied_if_blank` later,
+            when the words have changed the segments' times.
     """
     segments = tuple(
         Segment(
@@ -237,10 +240,10 @@ def make_segments(
         )
         for index, piece in enumerate(pieces, start=first_id)
     )
-    return segments if keep_empty else tuple(map(without_nothing, segments))
+    return segments if keep_empty else tuple(map(emptied_if_blank, segments))
 
 
-def without_nothing(segment: Segment) -> Segment:
+def emptied_if_blank(segment: Segment) -> Segment:
     """The segment; without text, tokens and words if it takes no time or its text is blank."""
     if segment.start != segment.end and segment.text.strip():
         return segment

@@ -1,189 +1,186 @@
-"""One recording of any length: 30 s windows, one after the other, by OpenAI's algorithm.
+"""Sequential transcription: the windows of one recording in their order, by OpenAI's algorithm.
 
-Each window is encoded once; language detection and the repeated attempts at higher
-temperatures reuse it. The next window starts at the last timestamp, with the text so far as
-its prompt (Radford et al., arXiv 2212.04356, section 4.5).
+The last step from audio to text. A window of 30 s of log-mel features (audio/features.py) is
+encoded once (model/whisper.py); language detection and all attempts at decoding it
+(decoding/decoder.py) use the same encoder states. Its tokens become segments (segments.py); the
+next window starts at their last timestamp and is conditioned on the text so far (Radford et al.,
+arXiv 2212.04356, section 4.5).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import mlx.core as mx
-import numpy as np
-import numpy.typing as npt
 
-from baldwhisper_mlx.audio.buffer import check_samples
+from baldwhisper_mlx.audio.buffer import Samples, check_samples
 from baldwhisper_mlx.audio.features import N_FRAMES, LogMelSpectrogram
 from baldwhisper_mlx.checkpoint.load import LoadedModel
 from baldwhisper_mlx.config import SAMPLE_RATE
 from baldwhisper_mlx.decoding.decoder import DecodingResult
-from baldwhisper_mlx.decoding.logit_rules import DecodingOptions
 from baldwhisper_mlx.decoding.repetition import is_loop
-from baldwhisper_mlx.transcription.fallback import (
-    TEMPERATURES,
-    Thresholds,
-    attempts,
-    compression_ratio,
-)
+from baldwhisper_mlx.transcription.fallback import compression_ratio
+from baldwhisper_mlx.transcription.options import TranscribeOptions
 from baldwhisper_mlx.transcription.segments import Segment, Transcript, make_segments, split_window
 from baldwhisper_mlx.transcription.words import add_words, advance_by_words, timed_tokens
 
 
-def prepare(
-    samples: npt.NDArray[np.float32],
-    loaded: LoadedModel,
-    *,
-    language: str | None = None,
-    task: str = "transcribe",
-    temperature: float | Sequence[float] = TEMPERATURES,
-    condition_on_previous_text: bool = True,
-    without_timestamps: bool = False,
-    word_timestamps: bool = False,
-    compression_ratio_threshold: float | None = 2.4,
-    logprob_threshold: float | None = -1.0,
-    no_speech_threshold: float | None = 0.6,
-) -> Transcription:
-    """A transcription that is ready to run; see `longform.transcribe` for arguments and errors."""
-    samples = check_samples(samples)
-    return Transcription(
-        loaded=loaded,
-        duration=len(samples) / SAMPLE_RATE,
-        mel=LogMelSpectrogram(samples, loaded.config.n_mels),
-        attempts=attempts(temperature, timestamps=not without_timestamps),
-        task=task,
-        thresholds=Thresholds(compression_ratio_threshold, logprob_threshold, no_speech_threshold),
-        condition=condition_on_previous_text,
-        words=word_timestamps,
-        language=None if language is None else loaded.tokenizer.to_language(language),
-    )
+def transcribe_sequentially(
+    samples: Samples, loaded: LoadedModel, options: TranscribeOptions
+) -> Transcript:
+    """Transcribes one recording, window after window.
+
+    Args:
+        samples: mono at 16 kHz (n,), full scale at 1.0.
+        loaded: from `load_model`.
+        options: all but `vad` and `batch_size`.
+
+    Raises:
+        ValueError: unusable samples, or a language or task that the model does not know.
+        FloatingPointError: the model produced NaN or infinite logits.
+    """
+    run = Transcription.start(samples, loaded, options)
+    while run.window_frames:
+        run.transcribe_window()
+        options.report(run.seconds_done, run.duration)
+    return run.transcript()
 
 
 @dataclass
 class Transcription:
-    """One recording on its way through the windows; from `prepare`.
+    """One recording, transcribed up to some window; made by `start`.
 
-    Called, it goes all the way. Or it is told to `begin` and to `advance` by a window at a time, as
-    long as `size` is not 0, which lets several share a batch.
+    The caller asks for one window at a time, which lets several recordings share a batch.
     """
 
     loaded: LoadedModel
-    duration: float
+    options: TranscribeOptions
     mel: LogMelSpectrogram
-    attempts: list[DecodingOptions]
-    task: str
-    thresholds: Thresholds
-    condition: bool
-    words: bool
-    language: str | None
+    duration: float
+    """Seconds of the recording."""
+    language: str | None = None
+    """Code; None until it is detected in the first window."""
     seek: int = 0
-    """Frame at which the next window starts."""
+    """Mel frame (10 ms) at which the next window starts."""
     last_speech: float = 0.0
-    """Seconds at which the last word ended, if words are timed."""
+    """Seconds at which the last word ended, with word timestamps."""
     _segments: list[Segment] = field(default_factory=list)
     _history: list[int] = field(default_factory=list)
-    """Tokens of the text so far, after those of the text before the recording."""
-    _n_before: int = 0
+    """Tokens of the initial prompt, and of the text so far."""
+    _n_initial: int = 0
+    """How many of them are the initial prompt's, which is no part of the transcript."""
     _prompt_from: int = 0
+    """First token of the history that the next window is conditioned on."""
 
-    def __call__(
-        self, prompt: str | None, on_progress: Callable[[float, float], None]
-    ) -> Transcript:
-        """Runs through all windows; `prompt` is the text before the recording, if any."""
-        self.begin(prompt)
-        while self.size:
-            self.advance()
-            on_progress(self.done, self.duration)
-        return self.transcript()
+    @classmethod
+    def start(
+        cls, samples: Samples, loaded: LoadedModel, options: TranscribeOptions
+    ) -> Transcription:
+        """A recording before its first window; arguments and errors as `transcribe_sequentially`.
 
-    def begin(self, prompt: str | None) -> None:
-        """Starts with the text before the recording, if any."""
-        self._history = self.loaded.tokenizer.encode(" " + prompt.strip()) if prompt else []
-        self._n_before = len(self._history)
-        self._skip_zeros()
+        Nothing is decoded yet.
+        """
+        samples = check_samples(samples)
+        tokenizer, prompt = loaded.tokenizer, options.initial_prompt
+        history = tokenizer.encode(" " + prompt.strip()) if prompt else []
+        run = cls(
+            loaded,
+            options,
+            mel=LogMelSpectrogram(samples, loaded.config.n_mels),
+            duration=len(samples) / SAMPLE_RATE,
+            language=None if options.language is None else tokenizer.to_language(options.language),
+            _history=history,
+            _n_initial=len(history),
+        )
+        run._skip_zeros()
+        return run
 
     @property
-    def size(self) -> int:
-        """Frames of the next window; 0 at the end."""
+    def window_frames(self) -> int:
+        """Mel frames of the next window; 0 when the recording is done."""
         return max(0, min(N_FRAMES, self.mel.n_frames - self.seek))
 
     @property
-    def done(self) -> float:
-        """Seconds that have been heard."""
+    def seconds_done(self) -> float:
+        """Seconds of the recording that have been transcribed."""
         frames = self.mel.n_frames
         return min(self.seek, frames) / frames * self.duration if frames else self.duration
 
-    def advance(self, shared: DecodingResult | None = None) -> None:
-        """Transcribes the next window.
+    def transcribe_window(self, first_attempt: DecodingResult | None = None) -> None:
+        """Transcribes the next window and moves on to the one after it.
 
         Args:
-            shared: of its first attempt, if that was decoded with other recordings'.
+            first_attempt: its result, if it was decoded in a batch with other recordings.
         """
-        if shared is None:
+        if first_attempt is None:
             encode_windows([self])
-        size = self.size
-        result, ratio = self._decode(shared)
-        if self.thresholds.is_silence(result):
-            self.seek += size
+        n_frames = self.window_frames
+        result, ratio = self._decode(first_attempt)
+        if self.options.thresholds.is_silence(result):
+            self.seek += n_frames
         else:
-            found, advance = self._make_segments(result, ratio)
-            self._segments += found
-            self._history += [token for segment in found for token in segment.tokens]
+            segments, advance = self._make_segments(result, ratio)
+            self._segments += segments
+            self._history += [token for segment in segments for token in segment.tokens]
             self.seek += advance
-            if not self.condition or result.temperature > 0.5:
+            # As in OpenAI's code, text sampled at a high temperature is not used as context.
+            if not self.options.condition_on_previous_text or result.temperature > 0.5:
                 self._prompt_from = len(self._history)
         self._skip_zeros()
 
     def _skip_zeros(self) -> None:
-        """Goes past windows without any sound; Whisper would write a word or two there."""
-        while self.size and self.mel.is_zero(self.seek):
-            self.seek += self.size
+        """Skips windows of digital silence, for which Whisper would make up a word or two."""
+        while self.window_frames and self.mel.is_zero(self.seek):
+            self.seek += self.window_frames
 
     def transcript(self) -> Transcript:
         """What has been transcribed so far."""
-        text = self.loaded.tokenizer.decode(self._history[self._n_before :])
+        text = self.loaded.tokenizer.decode(self._history[self._n_initial :])
         return Transcript(text, tuple(self._segments), self.language or "en", self.duration)
 
     def prompt(self) -> list[int]:
-        """What the next window is told: the end of the text before it, its language, the task."""
+        """Tokens before the next window's text: the end of the previous text, language, task."""
         tokenizer, most = self.loaded.tokenizer, self.loaded.config.n_text_ctx // 2 - 1
         history = self._history[self._prompt_from :]
         previous = [tokenizer.sot_prev, *history[-most:]] if history else []
         return previous + tokenizer.sot_sequence(
-            self.language or "en", self.task, timestamps=self.attempts[0].timestamps
+            self.language or "en",
+            self.options.task,
+            timestamps=not self.options.without_timestamps,
         )
 
-    def _decode(self, shared: DecodingResult | None) -> tuple[DecodingResult, float]:
+    def _decode(self, first_attempt: DecodingResult | None) -> tuple[DecodingResult, float]:
         """Attempts at rising temperature until one passes; its output and compression ratio."""
         tokenizer, decoder = self.loaded.tokenizer, self.loaded.decoder
-        frames = [self.size] if self.words else None
-        for options in self.attempts:
-            result = shared or decoder.decode(self.prompt(), options, align_frames=frames)[0]
+        frames = [self.window_frames] if self.options.word_timestamps else None
+        attempts, thresholds = self.options.attempts, self.options.thresholds
+        for attempt in attempts:
+            result = first_attempt or decoder.decode(self.prompt(), attempt, align_frames=frames)[0]
             # A stray special token is no text, but as part of a loop it has to count.
             ratio = compression_ratio(tokenizer.decode(result.tokens, special=True).strip())
-            told = self._history[self._prompt_from :]
-            loop = is_loop(result.tokens, tokenizer.timestamp_begin, before=told)
-            last = options is self.attempts[-1]
-            if last or not self.thresholds.is_failure(result, ratio, loop=loop):
+            previous = self._history[self._prompt_from :]
+            loop = is_loop(result.tokens, tokenizer.timestamp_begin, before=previous)
+            is_last = attempt is attempts[-1]
+            if is_last or not thresholds.is_failure(result, ratio, loop=loop):
                 break
-            if loop:  # what is told no more and comes again has been heard
+            if loop:  # without the previous text, a phrase is written again only if it was spoken
                 self._prompt_from = len(self._history)
-            if shared:
-                encode_windows([self])  # the decoder holds what the batch left there
-            shared = None
+            if first_attempt:
+                encode_windows([self])  # the decoder still holds the whole batch
+            first_attempt = None
         return result, ratio
 
     def _make_segments(
         self, result: DecodingResult, ratio: float
     ) -> tuple[tuple[Segment, ...], int]:
-        """The window's segments, and how far it is to the next window."""
-        tokenizer, seek = self.loaded.tokenizer, self.seek
+        """The window's segments, and the mel frames from it to the next window."""
+        tokenizer, seek, words = self.loaded.tokenizer, self.seek, self.options.word_timestamps
         window = split_window(
             result.tokens,
             timestamp_begin=tokenizer.timestamp_begin,
             seek=seek,
-            segment_size=self.size,
+            segment_size=self.window_frames,
         )
         segments = make_segments(
             window.pieces,
@@ -194,9 +191,9 @@ class Transcription:
             avg_logprob=result.avg_logprob,
             compression_ratio=ratio,
             no_speech_prob=result.no_speech_prob,
-            keep_empty=self.words,
+            keep_empty=words,
         )
-        if not self.words:
+        if not words:
             return segments, window.advance
         assert result.alignment is not None
         timed = timed_tokens(
@@ -213,15 +210,15 @@ class Transcription:
 
 
 def encode_windows(runs: Sequence[Transcription]) -> None:
-    """Encodes the next windows of recordings, and finds languages that are not known yet.
+    """Encodes the next windows of recordings, and detects languages that are not known yet.
 
     Args:
         runs: of one model and with the same options.
     """
     loaded = runs[0].loaded
     windows = mx.stack([run.mel.window(run.seek) for run in runs])
-    loaded.decoder.encode(windows, [run.size for run in runs])
-    for run in runs:
+    loaded.decoder.encode(windows, [run.window_frames for run in runs])
+    for run in runs:  # the CPU works on the next features while the device decodes
         run.mel.prefetch(run.seek)
     if runs[0].language is None and loaded.tokenizer.is_multilingual:
         for run, language in zip(runs, detect_languages(loaded), strict=True):
@@ -229,7 +226,7 @@ def encode_windows(runs: Sequence[Transcription]) -> None:
 
 
 def detect_languages(loaded: LoadedModel) -> list[str]:
-    """The most probable language of each encoded clip."""
+    """The most probable language of each encoded window."""
     languages = loaded.tokenizer.languages
     probabilities = loaded.decoder.detect_language(list(languages.values()))
     return [list(languages)[index] for index in probabilities.argmax(axis=1)]

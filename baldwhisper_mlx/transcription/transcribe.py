@@ -1,6 +1,7 @@
-"""`transcribe`: recordings of any length, straight through, without silences, or in batches.
+"""`transcribe`: recordings of any length; and `detect_language`, which samples a few windows.
 
-And `detect_language`, which listens to some of it only.
+A recording is transcribed in one of three ways: sequentially, sequentially without the pauses
+(`vad`), or in batches (`batch_size`).
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ import dataclasses
 from collections.abc import Callable, Sequence
 from functools import lru_cache, partial
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 import mlx.core as mx
 import numpy as np
@@ -21,14 +22,15 @@ from baldwhisper_mlx.audio.features import N_FRAMES, LogMelSpectrogram
 from baldwhisper_mlx.audio.load import load_audio
 from baldwhisper_mlx.audio.vad import Speech, speech_spans
 from baldwhisper_mlx.checkpoint.load import LoadedModel, load_model
-from baldwhisper_mlx.config import SAMPLE_RATE
+from baldwhisper_mlx.config import HOP_LENGTH, SAMPLE_RATE
 from baldwhisper_mlx.transcription.batched import transcribe_clips
 from baldwhisper_mlx.transcription.fallback import TEMPERATURES
+from baldwhisper_mlx.transcription.options import TranscribeOptions
 from baldwhisper_mlx.transcription.segments import Segment, Transcript, retimed
-from baldwhisper_mlx.transcription.sequential import prepare
+from baldwhisper_mlx.transcription.sequential import transcribe_sequentially
 
-WINDOW = N_FRAMES * SAMPLE_RATE // 100
-"""Samples that Whisper hears at once: 30 s."""
+WINDOW = N_FRAMES * HOP_LENGTH
+"""Samples of a window, which Whisper encodes at once: 30 s."""
 
 
 def transcribe(
@@ -57,39 +59,38 @@ def transcribe(
             default the English model that comes with the package.
         language: code or English name; None to detect it in the first 30 s.
         task: "transcribe", or "translate" into English.
-        initial_prompt: text before the recording, or before every stretch: names, spelling.
-        temperature: of the sampling; the next of several is tried if an output repeats itself, or
-            is unlikely.
-        condition_on_previous_text: whether a window is told the text before it; in batches none is.
-        without_timestamps: one segment a window, whose text carries no timestamps.
-        word_timestamps: every word with its time (`Segment.words`).
-        compression_ratio_threshold: an output that zlib shrinks more than this repeats itself; as
-            does, unless this is None, one with a phrase three times over.
-        logprob_threshold: an output of a mean log-probability below this is unlikely.
-        no_speech_threshold: of no speech's probability; above it, what is unlikely is silence.
+        initial_prompt: text that precedes the recording, or every stretch: names, spelling.
+        temperature: of the sampling, 0 or more; the next of several is used if an output is
+            repetitive or improbable.
+        condition_on_previous_text: whether a window is conditioned on the previous text; in
+            batches none is.
+        without_timestamps: one segment per window, decoded without timestamps.
+        word_timestamps: the start and end of every word (`Segment.words`).
+        compression_ratio_threshold: text that zlib shrinks by more than this is repetitive; so
+            is, unless this is None, a phrase three times in a row.
+        logprob_threshold: below this mean log-probability (nats) an output is improbable.
+        no_speech_threshold: above this probability of no speech, what is improbable is silence.
         vad: transcribe only where Silero's detector finds speech.
-        batch_size: stretches decoded at once, cut where it is quiet.
-        on_progress: called with the seconds of audio done and in all, after every window.
+        batch_size: stretches decoded together; the recording is cut where it is quiet.
+        on_progress: called after every window with the seconds of audio done and in all.
 
     Returns:
         Text, segments with times in seconds, language, duration.
 
     Raises:
-        FileNotFoundError, ValueError: see `load_audio` and `load_model`; also for a language
-            the model does not know, samples that are not a finite vector, and options out
-            of range.
+        FileNotFoundError, ValueError: see `load_audio`, `load_model` and `TranscribeOptions`;
+            also for a language the model does not know.
         FloatingPointError: the model produced NaN or infinite logits.
     """
-    loaded = model if isinstance(model, LoadedModel) else _cached_model(model)
-    samples = _samples_of(audio)
-    return _dispatch(
-        samples, loaded, initial_prompt, on_progress or (lambda _done, _all: None), vad, batch_size,
-        language=language, task=task, temperature=temperature,
+    options = TranscribeOptions(
+        language=language, task=task, initial_prompt=initial_prompt, temperature=temperature,
         condition_on_previous_text=condition_on_previous_text,
         without_timestamps=without_timestamps, word_timestamps=word_timestamps,
         compression_ratio_threshold=compression_ratio_threshold,
         logprob_threshold=logprob_threshold, no_speech_threshold=no_speech_threshold,
+        vad=vad, batch_size=batch_size, on_progress=on_progress,
     )  # fmt: skip
+    return _transcribe(_samples_of(audio), _loaded(model), options)
 
 
 def detect_language(
@@ -98,23 +99,22 @@ def detect_language(
     *,
     windows: int = 3,
 ) -> dict[str, float]:
-    """How likely each language is spoken in a recording, the likeliest first.
+    """The probability that each language is spoken in a recording, the most probable first.
 
     Args:
         audio: as for `transcribe`.
         model: as for `transcribe`.
-        windows: of 30 s, spread over the recording, whose probabilities are averaged.
+        windows: how many windows of 30 s, spread over the recording, are averaged.
 
     Returns:
-        Language code to probability; of an English-only model, English alone.
+        Language code to probability; for an English-only model, {"en": 1.0}.
 
     Raises:
         FileNotFoundError, ValueError, FloatingPointError: as `transcribe`.
     """
     if windows < 1:
         raise ValueError(f"windows must be at least 1, not {windows}")
-    loaded = model if isinstance(model, LoadedModel) else _cached_model(model)
-    samples = _samples_of(audio)
+    samples, loaded = _samples_of(audio), _loaded(model)
     if not loaded.tokenizer.is_multilingual:
         return {"en": 1.0}
     mel = LogMelSpectrogram(samples, loaded.config.n_mels)
@@ -134,101 +134,89 @@ def _samples_of(audio: str | Path | BinaryIO | npt.NDArray[np.float32]) -> Sampl
     return check_samples(audio) if isinstance(audio, np.ndarray) else load_audio(audio)
 
 
-def _dispatch(
-    samples: Samples,
-    loaded: LoadedModel,
-    prompt: str | None,
-    on_progress: Callable[[float, float], None],
-    vad: bool,
-    batch_size: int,
-    **options: Any,
-) -> Transcript:
-    """One of the three ways; `options` are those of `prepare`."""
-    if batch_size < 1:
-        raise ValueError(f"batch_size must be at least 1, not {batch_size}")
-    if batch_size > 1:
-        spans = speech_spans(samples) if vad else None
-        options |= {"initial_prompt": prompt, "condition_on_previous_text": False}
-        return _in_batches(samples, loaded, batch_size, spans, options, on_progress)
-    if vad:
-        return _without_silence(samples, loaded, prompt, options, on_progress)
-    return prepare(samples, loaded, **options)(prompt, on_progress)
+def _loaded(model: LoadedModel | str | Path | None) -> LoadedModel:
+    return model if isinstance(model, LoadedModel) else _cached_model(model)
 
 
-def _without_silence(
-    samples: Samples,
-    loaded: LoadedModel,
-    prompt: str | None,
-    options: dict[str, Any],
-    on_progress: Callable[[float, float], None],
+@lru_cache(maxsize=1)
+def _cached_model(path_or_hub_id: str | Path | None) -> LoadedModel:
+    return load_model(path_or_hub_id)
+
+
+def _transcribe(samples: Samples, loaded: LoadedModel, options: TranscribeOptions) -> Transcript:
+    """Chooses one of the three ways."""
+    if options.batch_size > 1:
+        return _in_batches(samples, loaded, options)
+    if options.vad:
+        return _without_pauses(samples, loaded, options)
+    return transcribe_sequentially(samples, loaded, options)
+
+
+def _without_pauses(
+    samples: Samples, loaded: LoadedModel, options: TranscribeOptions
 ) -> Transcript:
-    """The stretches of speech as one recording, and its times those of the whole again."""
+    """Transcribes the speech as one recording, and maps its times back to the whole."""
     duration = len(samples) / SAMPLE_RATE
     joined = join_speech(samples, speech_spans(samples), Speech().pad)
     if not joined.spans:
-        return _nothing(samples, options["language"], loaded)
+        return _empty(samples, loaded, options)
 
-    def progress(done: float, _all: float) -> None:
-        on_progress(joined.restore(done, is_end=True), duration)
+    def progress(done: float, _total: float) -> None:
+        options.report(joined.restore(done, is_end=True), duration)
 
-    found = prepare(joined.samples, loaded, **options)(prompt, progress)
-    segments = [retimed(segment, joined.restore) for segment in found.segments]
-    return Transcript(found.text, tuple(segments), found.language, duration)
+    inner = dataclasses.replace(options, on_progress=progress)
+    transcript = transcribe_sequentially(joined.samples, loaded, inner)
+    segments = [retimed(segment, joined.restore) for segment in transcript.segments]
+    return Transcript(transcript.text, tuple(segments), transcript.language, duration)
 
 
-def _in_batches(
-    samples: Samples,
-    loaded: LoadedModel,
-    batch_size: int,
-    spans: Sequence[Span] | None,
-    options: dict[str, Any],
-    on_progress: Callable[[float, float], None],
-) -> Transcript:
-    """`batch_size` stretches at once, in step: of speech, or else equal parts of everything."""
-    if spans is None:
-        stretches = equal_parts(samples, min(batch_size, -(-len(samples) // WINDOW)))
+def _in_batches(samples: Samples, loaded: LoadedModel, options: TranscribeOptions) -> Transcript:
+    """Transcribes `batch_size` stretches in lockstep: of speech, or equal parts of everything."""
+    batch_size = options.batch_size
+    if options.vad:
+        stretches = chunks_of(samples, speech_spans(samples), WINDOW)
     else:
-        stretches = chunks_of(samples, spans, WINDOW)
+        stretches = equal_parts(samples, min(batch_size, -(-len(samples) // WINDOW)))
     if not stretches:
-        return _nothing(samples, options["language"], loaded)
-    if options["language"] is None:
-        options = options | {"language": _common_language(samples, stretches, loaded)}
+        return _empty(samples, loaded, options)
+    language = options.language
+    if language is None:
+        language = _common_language(samples, stretches, loaded)
+    # The text before a stretch is not there yet while the stretches are decoded together.
+    inner = dataclasses.replace(options, language=language, condition_on_previous_text=False)
     duration, length = len(samples) / SAMPLE_RATE, sum(end - start for start, end in stretches)
     texts: list[str] = []
     segments: list[Segment] = []
     done = 0.0
 
     def progress(seconds: float) -> None:
-        on_progress((done + seconds) * SAMPLE_RATE / length * duration, duration)
+        options.report((done + seconds) * SAMPLE_RATE / length * duration, duration)
 
     for first in range(0, len(stretches), batch_size):
         group = stretches[first : first + batch_size]
         clips = [samples[start:end] for start, end in group]
-        found = transcribe_clips(clips, loaded, on_window=progress, **options)
-        for (start, _), transcript in zip(group, found, strict=True):
+        transcripts = transcribe_clips(clips, loaded, inner, on_window=progress)
+        for (start, _), transcript in zip(group, transcripts, strict=True):
             for segment in transcript.segments:
                 moved = retimed(segment, partial(_later, start / SAMPLE_RATE))
                 segments.append(dataclasses.replace(moved, id=len(segments)))
             texts.append(transcript.text)
-        done += sum(transcript.duration for transcript in found)
-    return Transcript("".join(texts), tuple(segments), found[0].language, duration)
+        done += sum(transcript.duration for transcript in transcripts)
+    return Transcript("".join(texts), tuple(segments), transcripts[0].language, duration)
 
 
 def _common_language(samples: Samples, stretches: Sequence[Span], loaded: LoadedModel) -> str:
     """The language of a recording, from the first 30 s of its first three stretches."""
-    heard = [samples[start : min(end, start + WINDOW)] for start, end in stretches[:3]]
-    return next(iter(detect_language(np.concatenate(heard), loaded, windows=len(heard))))
+    openings = [samples[start : min(end, start + WINDOW)] for start, end in stretches[:3]]
+    return next(iter(detect_language(np.concatenate(openings), loaded, windows=len(openings))))
 
 
 def _later(offset: float, seconds: float, *, is_end: bool) -> float:
     return offset + seconds
 
 
-def _nothing(samples: Samples, language: str | None, loaded: LoadedModel) -> Transcript:
-    code = "en" if language is None else loaded.tokenizer.to_language(language)
-    return Transcript("", (), code, len(samples) / SAMPLE_RATE)
-
-
-@lru_cache(maxsize=1)
-def _cached_model(path_or_hub_id: str | Path | None) -> LoadedModel:
-    return load_model(path_or_hub_id)
+def _empty(samples: Samples, loaded: LoadedModel, options: TranscribeOptions) -> Transcript:
+    """The transcript of a recording without speech."""
+    named = options.language
+    language = "en" if named is None else loaded.tokenizer.to_language(named)
+    return Transcript("", (), language, len(samples) / SAMPLE_RATE)

@@ -1,1 +1,1 @@
-"""Word errors, word times and agreement with openai-whisper."""
+"""Word errors, word timestamps, and agreement with openai-whisper."""

@@ -1,11 +1,11 @@
-"""What is written where nobody speaks: silence, hum, noise, tones, clicks, long gaps in speech.
+"""Words that models invent in non-speech: silence, hum, noise, tones, clicks, gaps in speech.
 
     python -m benchmarks.accuracy.adversarial --model "base-en=" --model "whisper-base=DIR" \\
         --output benchmarks/results/adversarial.json
 
-Every sound is made here, the speech of the gaps is `examples/sample.wav`. Each is transcribed as it
-is, with `--vad`, and in batches. Words are invented if they are more than the speech has; a loop is
-a phrase over and over.
+Every sound is synthesized here; the speech around the gaps is `examples/sample.wav`. Each is
+transcribed without options, with `--vad`, and in batches. Insertions and substitutions count as
+invented words; a loop is a phrase repeated many times.
 """
 
 from __future__ import annotations
@@ -19,7 +19,9 @@ import numpy as np
 import numpy.typing as npt
 
 from baldwhisper_mlx.config import SAMPLE_RATE
-from benchmarks.machines import SAMPLE, model_or_bundled, write_json
+from benchmarks.machines import SAMPLE
+from benchmarks.options import Benchmark, model_or_bundled, models_option, output_option
+from benchmarks.result_files import write_json
 
 Samples = npt.NDArray[np.float32]
 SECONDS = 40.0
@@ -46,7 +48,7 @@ def noise(level: float, exponent: float, seed: int = 0) -> Samples:
     spectrum = np.fft.rfft(np.random.default_rng(seed).standard_normal(n))
     spectrum[1:] /= np.arange(1, len(spectrum)) ** (exponent / 2)
     sound = np.fft.irfft(spectrum, n)
-    return (level * sound / np.sqrt(np.mean(np.square(sound)))).astype(np.float32)
+    return np.asarray(level * sound / np.sqrt(np.mean(np.square(sound))), np.float32)
 
 
 def walk() -> Samples:
@@ -56,13 +58,14 @@ def walk() -> Samples:
     """
     steps = np.random.default_rng(5).standard_normal(round(SECONDS * SAMPLE_RATE))
     sound = np.cumsum(steps)
-    return (0.5 * sound / np.abs(sound).max()).astype(np.float32)
+    return np.asarray(0.5 * sound / np.abs(sound).max(), np.float32)
 
 
 def hum() -> Samples:
     """50 Hz and its harmonics."""
     t = _time(SECONDS)
-    return (0.05 * sum(np.sin(2 * np.pi * 50 * k * t) / k for k in (1, 2, 3, 5))).astype(np.float32)
+    waves = np.sum([np.sin(2 * np.pi * 50 * k * t) / k for k in (1, 2, 3, 5)], axis=0)
+    return np.asarray(0.05 * waves, np.float32)
 
 
 def tones() -> Samples:
@@ -106,7 +109,7 @@ SOUNDS: dict[str, tuple[Callable[[], Samples], int]] = {
     "clicks": (clicks, 0),
     "speech with gaps of a minute": (gaps, 3),
 }
-"""Name to what makes it, and how often the sample is spoken in it."""
+"""Name to what synthesizes it, and how often the sample is in it."""
 
 
 def measure(loaded: Any, samples: Samples, spoken: int, way: dict[str, Any]) -> dict[str, Any]:
@@ -115,24 +118,23 @@ def measure(loaded: Any, samples: Samples, spoken: int, way: dict[str, Any]) -> 
     from baldwhisper_mlx.evaluation.normalizers import load_normalizer
     from baldwhisper_mlx.evaluation.scoring import score
 
-    said = " ".join([SAMPLE.with_suffix(".txt").read_text(encoding="utf-8")] * spoken)
-    found = baldwhisper_mlx.transcribe(samples, loaded, language="en", **way)
-    judged = score(said, found.text, load_normalizer("basic"))
+    reference = " ".join([SAMPLE.with_suffix(".txt").read_text(encoding="utf-8")] * spoken)
+    result = baldwhisper_mlx.transcribe(samples, loaded, language="en", **way)
+    scored = score(reference, result.text, load_normalizer("basic"))
     return {
-        "words": len(judged.hypothesis.split()),
-        "invented": judged.words.insertions + judged.words.substitutions,
-        "missed": judged.words.deletions,
-        "loop": judged.is_loop,
-        "text": "" if spoken else found.text,
+        "words": len(scored.hypothesis.split()),
+        "invented": scored.words.insertions + scored.words.substitutions,
+        "missed": scored.words.deletions,
+        "loop": scored.is_loop,
+        "text": "" if spoken else result.text,
     }
 
 
-@click.command()
-@click.option("--model", "models", multiple=True, metavar="NAME=DIR",
-              help="Repeatable; without DIR the model that comes with the package.")  # fmt: skip
-@click.option("--output", required=True, type=click.Path(path_type=Path))
+@click.command(cls=Benchmark)
+@models_option(required=False, bundled=True)
+@output_option()
 def main(models: tuple[str, ...], output: Path) -> None:
-    """Transcribe sounds without speech, and speech with long gaps, in every way there is."""
+    """Transcribe sounds without speech, and speech with long gaps, with each set of options."""
     import baldwhisper_mlx
 
     result: dict[str, Any] = {"seconds": SECONDS}

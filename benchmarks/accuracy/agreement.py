@@ -1,7 +1,8 @@
-"""Does the runtime write what openai-whisper writes, from the same weights?
+"""Whether the runtime's transcripts are openai-whisper's, from the same weights.
 
 Both transcribe every clip of a folder greedily in float32, with and without timestamps, from
-the same samples. Results go to a JSONL file as they come, and a second run goes on from there.
+the same samples. Results are appended to a JSONL file, from which an interrupted run resumes when
+you rerun the command.
 
     python -m benchmarks.accuracy.agreement --checkpoint CKPT --model EXPORTED --data FOLDER \
         --out a.jsonl
@@ -20,6 +21,8 @@ import click
 
 import baldwhisper_mlx
 from baldwhisper_mlx.audio.load import load_audio
+from benchmarks.options import Benchmark, data_option, language_option, limit_option
+from benchmarks.result_files import read_clips
 
 MODES = ("timestamps", "text")
 
@@ -121,19 +124,20 @@ def report(rows: list[dict[str, Any]]) -> dict[str, Any]:
     return result
 
 
-@click.command()
-@click.option("--checkpoint", required=True, help="The weights in any format export reads.")
-@click.option("--model", required=True, help="The same weights, exported.")
-@click.option("--data", required=True, type=click.Path(exists=True, path_type=Path))
-@click.option("--out", required=True, type=click.Path(path_type=Path))
-@click.option("--language", default="en", show_default=True)
-@click.option("--limit", type=int, help="Only the first N clips.")
+@click.command(cls=Benchmark)
+@click.option("--checkpoint", required=True, metavar="MODEL",
+              help="The weights in any format that export reads.")  # fmt: skip
+@click.option("--model", required=True, metavar="DIR", help="The same weights, exported.")
+@data_option()
+@click.option("--out", required=True, type=click.Path(path_type=Path), metavar="FILE",
+              help="Results so far (JSONL).")  # fmt: skip
+@language_option
+@limit_option
 def main(
     checkpoint: str, model: str, data: Path, out: Path, language: str, limit: int | None
 ) -> None:
-    """Transcribes the clips of DATA (metadata.jsonl with file_name) with both and compares."""
-    lines = (data / "metadata.jsonl").read_text(encoding="utf-8").splitlines()
-    files = [json.loads(line)["file_name"] for line in lines][:limit]
+    """Transcribe the clips of a folder with both programs and compare the results."""
+    files = [row["file_name"] for row in read_clips(data, limit)]
     rows = [json.loads(line) for line in out.read_text().splitlines()] if out.exists() else []
     done = {(row["file"], row["mode"]) for row in rows}
     wanted = [(file, mode) for file in files for mode in MODES if (file, mode) not in done]

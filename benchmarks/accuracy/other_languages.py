@@ -1,9 +1,9 @@
 """Whether a model can still write another language than the one it was trained on.
 
-Sentences are forced token by token inside a prompt of the model's own language, over the audio of
-`examples/sample.wav`; a token that is due counts by how many others are likelier. Vocabulary
-pruning loses such tokens for good, and with them the words that people mix in; the paper leaves
-the vocabulary whole for that reason.
+Sentences are forced token by token after a prompt in the model's training language, over the
+audio of `examples/sample.wav`; the rank of a token is the number of tokens that are likelier.
+Vocabulary pruning removes such tokens, and with them words of code-switched speech; the paper
+keeps the whole vocabulary for that reason.
 
     python -m benchmarks.accuracy.other_languages --model "fine-tuned=DIR" --model "student=DIR" \\
         --language ln --output benchmarks/results/reproduction-languages.json
@@ -22,7 +22,9 @@ import numpy.typing as npt
 from baldwhisper_mlx.audio.features import LogMelSpectrogram
 from baldwhisper_mlx.audio.load import load_audio
 from baldwhisper_mlx.checkpoint.load import LoadedModel, load_model
-from benchmarks.machines import SAMPLE, named_model, write_json
+from benchmarks.machines import SAMPLE
+from benchmarks.options import Benchmark, models_option, named_model, output_option
+from benchmarks.result_files import write_json
 
 LIKELY = 0.01
 """A token is within reach if at most this share of the vocabulary is likelier."""
@@ -43,7 +45,7 @@ SENTENCES = {
 
 
 def ranks(loaded: LoadedModel, language: str, text: str) -> npt.NDArray[np.int64]:
-    """How many tokens are likelier than each token of a text where that is due, (T,).
+    """Rank of each token of a forced text: how many tokens are likelier, (T,).
 
     Args:
         loaded: the model.
@@ -79,10 +81,10 @@ def summary(found: Sequence[npt.NDArray[np.int64]], vocabulary: int) -> dict[str
     }
 
 
-@click.command()
-@click.option("--model", "models", multiple=True, required=True, metavar="NAME=DIR")
-@click.option("--language", required=True, help="Code of the models' own language.")
-@click.option("--output", required=True, type=click.Path(path_type=Path))
+@click.command(cls=Benchmark)
+@models_option()
+@click.option("--language", required=True, help="Code of the models' training language.")
+@output_option()
 def main(models: Sequence[str], language: str, output: Path) -> None:
     """Rank the tokens of French and English sentences inside prompts of another language."""
     result: dict[str, Any] = {"prompt": language, "models": {}}

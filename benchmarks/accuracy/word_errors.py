@@ -1,8 +1,9 @@
 """Word error rates of exported models on a folder of speech, through the shipped runtime.
 
-Greedy, whole files, default options but for the temperature; whisper's English normalizer. Every
-utterance goes to a JSONL file as it comes, and a second run goes on from there. Errors and
-intervals are those of `baldwhisper evaluate`, for any number of models, all paired.
+Greedy, whole files, default options but for the temperature; Whisper's English normalizer. Every
+transcript is appended to a JSONL file, from which an interrupted run resumes when you rerun the
+command. Errors and intervals are those of `baldwhisper evaluate`, for any number of models, all
+paired.
 
     python -m benchmarks.accuracy.word_errors --data FOLDER --model teacher=DIR \
         --model student=DIR --baseline teacher --work words.jsonl \
@@ -26,12 +27,14 @@ from baldwhisper_mlx.evaluation import bootstrap
 from baldwhisper_mlx.evaluation.bootstrap import Bootstrap, Estimate
 from baldwhisper_mlx.evaluation.normalizers import load_normalizer
 from baldwhisper_mlx.evaluation.scoring import score
+from benchmarks.options import Benchmark, data_option, limit_option, models_option, output_option
+from benchmarks.result_files import data_name, read_clips, write_json
 
 
-def listen(
+def transcribe_missing(
     model: str, clips: Sequence[dict[str, Any]], folder: Path, work: Path, name: str
 ) -> None:
-    """Transcribes the clips that the work file does not have yet."""
+    """Transcribes the clips that the work file does not have yet, and appends them to it."""
     done = {(row["model"], row["file_name"]) for row in read_rows(work)}
     left = [clip for clip in clips if (name, clip["file_name"]) not in done]
     if not left:
@@ -82,7 +85,7 @@ def rate_of(clips: Sequence[dict[str, Any]], texts: dict[str, str]) -> dict[str,
 def report(
     clips: Sequence[dict[str, Any]], rows: Sequence[dict[str, Any]], baseline: str
 ) -> dict[str, Any]:
-    """Rates of all models, and how much of the baseline each retains."""
+    """Word error rates of all models, and each relative to the baseline's."""
     names = sorted({row["model"] for row in rows})
     counts = {
         name: errors(clips, {r["file_name"]: r["text"] for r in rows if r["model"] == name})
@@ -111,37 +114,37 @@ def report(
     return result
 
 
-@click.command()
-@click.option("--data", required=True, type=click.Path(exists=True, path_type=Path))
-@click.option("--model", "models", multiple=True, required=True, metavar="NAME=DIR")
-@click.option("--baseline", required=True, help="Name of the model that others are held against.")
-@click.option("--work", required=True, type=click.Path(path_type=Path))
-@click.option("--out", required=True, type=click.Path(path_type=Path))
-@click.option("--limit", type=int, help="Only the first clips.")
+@click.command(cls=Benchmark)
+@data_option()
+@models_option()
+@click.option("--baseline", required=True, help="Name of the model that others are compared with.")
+@click.option("--work", required=True, type=click.Path(path_type=Path), metavar="FILE",
+              help="Transcripts so far (JSONL).")  # fmt: skip
+@output_option(name="--out")
+@limit_option
 def main(
-    data: Path, models: Sequence[str], baseline: str, work: Path, out: Path, limit: int | None
+    data: Path, models: Sequence[str], baseline: str, work: Path, output: Path, limit: int | None
 ) -> None:
     """Measure word error rates."""
-    lines = (data / "metadata.jsonl").read_text(encoding="utf-8").splitlines()
-    clips = [json.loads(line) for line in lines][:limit]
+    clips = read_clips(data, limit)
     for item in models:
         name, _, folder = item.partition("=")
-        listen(folder, clips, data, work, name)
+        transcribe_missing(folder, clips, data, work, name)
     wanted = {clip["file_name"] for clip in clips}
     rows = [row for row in read_rows(work) if row["file_name"] in wanted]
-    result = {
-        "data": f"{data.parent.name}/{data.name}",
+    result: dict[str, Any] = {
+        "data": data_name(data),
         "clips": len(clips),
         "normalizer": "whisper EnglishTextNormalizer",
         "baseline": baseline,
         "models": report(clips, rows, baseline),
     }
-    out.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    write_json(output, result)
     for name, row in result["models"].items():
         low, high = row["wer_interval"]
         click.echo(
             f"{name:20} WER {100 * row['wer']:6.2f} % [{100 * low:.2f}, {100 * high:.2f}]  "
-            f"WER ratio {row['wer_ratio']}  accuracy ratio {row['accuracy_ratio']}"
+            f"relative WER {row['wer_ratio']}  accuracy ratio {row['accuracy_ratio']}"
         )
 
 

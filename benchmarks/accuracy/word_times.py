@@ -1,13 +1,13 @@
-"""When words are said: the runtime's word timestamps beside openai-whisper's, on real speech.
+"""Word timestamps of the runtime compared with openai-whisper's, on real speech.
 
     python -m benchmarks.accuracy.word_times CLIPS --checkpoint CKPT \\
         --model "whisper-base=EXPORTED" --model "base-en=" \\
         --output benchmarks/results/word_times.json
 
-CKPT is any form of the weights that openai-whisper is to run; a model without a folder is the one
-that comes with the package. Words that two transcripts have in common, in order, are compared by
-their starts and ends. openai-whisper runs the decoder once more over the finished text for its
-times; the runtime takes them from the decoding.
+CKPT is the weights for openai-whisper, in any format; a model without a folder is the bundled
+one. Words that two transcripts have in common, in order, are compared by their starts and ends.
+openai-whisper runs the decoder once more over the finished text for its times; the runtime takes
+them from the decoding.
 """
 
 from __future__ import annotations
@@ -26,7 +26,15 @@ from baldwhisper_mlx.audio.buffer import Samples
 from baldwhisper_mlx.audio.load import load_audio
 from baldwhisper_mlx.audio.speech_dataset import audio_of, read_rows
 from benchmarks.accuracy.agreement import openai_model
-from benchmarks.machines import describe, model_or_bundled, write_json
+from benchmarks.machines import describe
+from benchmarks.options import (
+    Benchmark,
+    language_option,
+    model_or_bundled,
+    models_option,
+    output_option,
+)
+from benchmarks.result_files import write_json
 
 NEAR = 0.08
 """Seconds; four of the encoder's positions."""
@@ -105,13 +113,14 @@ def summary(found: Sequence[tuple[float, float]]) -> dict[str, Any]:
     return row
 
 
-@click.command()
+@click.command(cls=Benchmark)
 @click.argument("folder")
-@click.option("--checkpoint", required=True, help="What openai-whisper runs.")
-@click.option("--model", "models", multiple=True, required=True, metavar="NAME=DIR")
-@click.option("--language", default="en", show_default=True)
-@click.option("--limit", default=40, show_default=True, help="Clips.")
-@click.option("--output", required=True, type=click.Path(path_type=Path))
+@click.option("--checkpoint", required=True, metavar="MODEL", help="What openai-whisper runs.")
+@models_option(bundled=True)
+@language_option
+@click.option("--limit", type=click.IntRange(min=1), default=40, show_default=True,
+              help="Only the first so many clips.")  # fmt: skip
+@output_option()
 def main(
     folder: str, checkpoint: str, models: Sequence[str], language: str, limit: int, output: Path
 ) -> None:

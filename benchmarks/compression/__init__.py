@@ -1,1 +1,1 @@
-"""What each choice of compression costs and buys."""
+"""Cost and gain of each choice of compression."""

@@ -1,10 +1,10 @@
-"""What each choice of the method buys: short trainings that differ in one thing.
+"""What each choice of the method contributes: short trainings that differ in one setting.
 
 Every variant starts from the same teacher, is trained for the same number of steps on the same
-prepared speech and judged on the same development windows: KL and top-1 agreement with the
+prepared speech and evaluated on the same development windows: KL and top-1 agreement with the
 teacher along the labels, and word errors of greedy decoding, with 95 % bootstrap intervals from
-the same samples of the windows for all, so that differences are paired. Every finished variant is
-kept, and an interrupted run goes on.
+the same samples of the windows for all, so that differences are paired. Interrupted runs resume
+with the first unfinished variant when you rerun the command.
 
     python -m benchmarks.compression.ablation TEACHER --real DIR --synthetic DIR --dev DIR \\
         --output runs/ablation --results benchmarks/results/ablation.json
@@ -50,6 +50,14 @@ from baldwhisper_convert.training.settings import TrainingSettings
 from baldwhisper_mlx.evaluation.bootstrap import Bootstrap, difference, error_rate
 from benchmarks.accuracy.word_errors import interval
 from benchmarks.compression.ablation_variants import VARIANTS, Variant
+from benchmarks.options import (
+    Benchmark,
+    checkpoints_option,
+    only_option,
+    output_option,
+    prepared_options,
+)
+from benchmarks.result_files import write_json
 
 
 class Portion(Prepared):
@@ -76,8 +84,8 @@ def calibration(teacher: Checkpoint, folders: Sequence[Path]) -> Calibration:
     return calibrate(calibratable(teacher), batches, counts)
 
 
-class Workshop:
-    """Makes the variants' students; what several have in common is made once.
+class AblationRunner:
+    """Makes, trains and measures the variants' students; common parts are computed once.
 
     Args:
         teacher: of all.
@@ -103,7 +111,7 @@ class Workshop:
         self.source = Model(checkpoint=teacher, groups=layers)
         self.real, self.synthetic, self.dev = real, synthetic, dev
         self.folder, self.steps, self.batch_size = folder, steps, batch_size
-        self.sheared = cache(self._sheared)
+        self.factorized = cache(self._factorized)
         self.statistics = cache(self._statistics)
         self.kl_before = cache(self._kl_before)
 
@@ -116,7 +124,7 @@ class Workshop:
     def _statistics(self) -> Calibration:
         return calibration(self.source.checkpoint, [self.real, self.synthetic])
 
-    def _sheared(self, settings: FactorizeSettings) -> Model:
+    def _factorized(self, settings: FactorizeSettings) -> Model:
         checkpoint = self.source.checkpoint
         embedding = checkpoint.state[f"{EMBEDDING}.weight"]
         factors, _ = start(embedding, settings, self.statistics())
@@ -124,7 +132,7 @@ class Workshop:
 
     def student(self, variant: Variant) -> Model:
         """A variant before training."""
-        model = self.sheared(variant.embedding) if variant.embedding else self.source
+        model = self.factorized(variant.embedding) if variant.embedding else self.source
         return run_merge(model, variant.layers, None, self.folder)[0]
 
     def _kl_before(self, layers: MergeSettings, embedding: FactorizeSettings | None) -> float:
@@ -180,7 +188,7 @@ def report(found: dict[str, dict[str, Any]], plain: str) -> dict[str, dict[str, 
 
     Args:
         found: of each variant; `word_errors` holds errors and words of each window.
-        plain: name of the variant that others are held against.
+        plain: name of the variant that others are compared with.
     """
     counts = {name: np.array(row["word_errors"]) for name, row in found.items()}
     drawn = Bootstrap(np.column_stack([counts[plain][:, 1], *(c[:, 0] for c in counts.values())]))
@@ -196,35 +204,36 @@ def report(found: dict[str, dict[str, Any]], plain: str) -> dict[str, dict[str, 
     return rows
 
 
-@click.command()
+@click.command(cls=Benchmark)
 @click.argument("teacher")
-@click.option("--real", required=True, type=click.Path(exists=True, path_type=Path))
-@click.option("--synthetic", required=True, type=click.Path(exists=True, path_type=Path))
-@click.option("--dev", required=True, type=click.Path(exists=True, path_type=Path))
-@click.option("--output", required=True, type=click.Path(path_type=Path), help="For checkpoints.")
-@click.option("--results", required=True, type=click.Path(path_type=Path))
-@click.option("--steps", default=150, show_default=True)
-@click.option("--only", multiple=True, help="Variants whose name has this in it.")
+@prepared_options
+@checkpoints_option
+@output_option(name="--results")
+@click.option("--steps", type=click.IntRange(min=1), default=150, show_default=True,
+              help="Of each training.")  # fmt: skip
+@only_option
 def main(
     teacher: str,
     real: Path,
     synthetic: Path,
     dev: Path,
+    checkpoints: Path,
     output: Path,
-    results: Path,
     steps: int,
     only: Sequence[str],
 ) -> None:
     """Train and measure the variants that are not measured yet."""
-    output.mkdir(parents=True, exist_ok=True)
-    workshop = Workshop(read_checkpoint(teacher), real, synthetic, Prepared(dev), output, steps)
-    kept = output / f"variants-{steps}.json"
+    checkpoints.mkdir(parents=True, exist_ok=True)
+    runner = AblationRunner(
+        read_checkpoint(teacher), real, synthetic, Prepared(dev), checkpoints, steps
+    )
+    kept = checkpoints / f"variants-{steps}.json"
     found: dict[str, Any] = json.loads(kept.read_text("utf-8")) if kept.is_file() else {}
     plain = next(iter(VARIANTS))
     for name, variant in VARIANTS.items():
         if name not in found and (not only or any(part in name for part in only)):
-            found[name] = workshop.run(name, variant)
-            kept.write_text(json.dumps(found), encoding="utf-8")
+            found[name] = runner.run(name, variant)
+            write_json(kept, found)
             errors = np.array(found[name]["word_errors"]).sum(0)
             click.echo(
                 f"{name}: KL {found[name]['kl_before']:.3f} -> {found[name]['kl']:.3f}, "
@@ -233,12 +242,12 @@ def main(
     if plain in found:
         summary = {
             "data": Path(dev).name,
-            "windows": len(workshop.dev.windows),
+            "windows": len(runner.dev.windows),
             "steps": steps,
             "plain": plain,
             "variants": report(found, plain),
         }
-        results.write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
+        write_json(output, summary)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The variants of ablation.py: which choices of the method are held against which."""
+"""The variants of ablation.py: which choices of the method are compared."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ LOSS = LossSettings(ce=0.1, kl=1.0, hidden=1.0)
 
 @dataclass(frozen=True, kw_only=True)
 class Variant:
-    """One way to compress; the defaults are what the others are held against."""
+    """One way to compress; the defaults are the plain variant, which others are compared with."""
 
     layers: MergeSettings = KEPT
     embedding: FactorizeSettings | None = HYBRID
@@ -33,7 +33,7 @@ class Variant:
     freeze: tuple[str, ...] = FROZEN
     learning_rate: float = 3e-4
     longer: int = 1
-    """Times the usual number of steps."""
+    """How many times the usual number of steps."""
 
 
 PLAIN = Variant()

@@ -1,4 +1,4 @@
-"""Where a compressed model starts, before any training: forms of the embedding, choices of layers.
+"""Compressed models before any training: forms of the embedding, choices of layers.
 
 Teacher-forced on development windows: KL to the teacher in nats a token, and how often the
 likeliest token is the teacher's. The embedding is calibrated as the stage `factorize` does it; of
@@ -12,7 +12,6 @@ The folders are those that `baldwhisper-convert prepare` or `run` wrote with thi
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -41,6 +40,8 @@ from baldwhisper_convert.model.prompts import Prompts
 from baldwhisper_convert.model.whisper import Whisper
 from baldwhisper_convert.readers.read import read_checkpoint
 from benchmarks.compression.ablation import calibration
+from benchmarks.options import Benchmark, output_option, prepared_options
+from benchmarks.result_files import write_json
 
 HELD_OUT_WINDOWS = 48
 ALPHAS = (0.0, 0.1, 0.5, 1.0)
@@ -110,14 +111,12 @@ def layers(teacher: Checkpoint, held_out: Sequence[Batch]) -> list[dict[str, Any
     ]
 
 
-@click.command()
+@click.command(cls=Benchmark)
 @click.argument("teacher")
-@click.option("--real", required=True, type=click.Path(exists=True, path_type=Path))
-@click.option("--synthetic", required=True, type=click.Path(exists=True, path_type=Path))
-@click.option("--dev", required=True, type=click.Path(exists=True, path_type=Path))
-@click.option("--results", required=True, type=click.Path(path_type=Path))
-def main(teacher: str, real: Path, synthetic: Path, dev: Path, results: Path) -> None:
-    """Measure the starts."""
+@prepared_options
+@output_option(name="--results")
+def main(teacher: str, real: Path, synthetic: Path, dev: Path, output: Path) -> None:
+    """Measure every form of the embedding and choice of layers before training."""
     checkpoint = read_checkpoint(teacher)
     windows = Prepared(dev)
     held_out = sample(windows, Prompts.of(checkpoint, windows.language), HELD_OUT_WINDOWS)
@@ -127,7 +126,7 @@ def main(teacher: str, real: Path, synthetic: Path, dev: Path, results: Path) ->
         "embedding": embeddings(checkpoint, calibration(checkpoint, [real, synthetic]), held_out),
         "layers": layers(checkpoint, held_out),
     }
-    results.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+    write_json(output, found)
 
 
 if __name__ == "__main__":

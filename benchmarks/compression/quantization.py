@@ -2,8 +2,8 @@
 
 Every variant is exported from the same checkpoint and run by the runtime. KL and top-1 agreement
 are teacher-forced along the float32 model's own transcript of the first 30 s of a clip; words
-are those of whole transcripts. The output file is written after every variant, and a second run
-goes on from there.
+are those of whole transcripts. The output file is written after every variant, and an interrupted
+run resumes when you rerun the command.
 
     python -m benchmarks.compression.quantization CHECKPOINT --data AUDIOFOLDER \\
         --output results.json
@@ -11,7 +11,6 @@ goes on from there.
 
 from __future__ import annotations
 
-import json
 import tempfile
 from collections.abc import Iterator, Sequence
 from importlib.metadata import version
@@ -33,8 +32,10 @@ from baldwhisper_mlx.checkpoint.load import LoadedModel
 from baldwhisper_mlx.config import WEIGHTS_FILE
 from baldwhisper_mlx.decoding.logit_rules import DecodingOptions
 from benchmarks.accuracy.word_errors import rate_of
+from benchmarks.options import Benchmark, data_option, language_option, limit_option, output_option
 from benchmarks.report.compression import quantization_rows
 from benchmarks.report.tables import markdown
+from benchmarks.result_files import data_name, read_clips, resume, write_json
 
 
 def variants() -> dict[str, QuantizeOptions | None]:
@@ -50,7 +51,7 @@ def variants() -> dict[str, QuantizeOptions | None]:
         found[f"float16, embedding {bits} bits"] = QuantizeOptions(
             bits=bits, overrides=(("*", None), ("decoder.token_embedding*", bits))
         )
-    return found | {"5 bits, groups of 64": QuantizeOptions(bits=5)}  # the model in the box
+    return found | {"5 bits, groups of 64": QuantizeOptions(bits=5)}  # the bundled model
 
 
 def prompt_of(model: LoadedModel, language: str) -> list[int]:
@@ -140,15 +141,14 @@ def measure(
             )
 
 
-@click.command()
+@click.command(cls=Benchmark)
 @click.argument("checkpoint")
-@click.option("--data", required=True, type=click.Path(exists=True, path_type=Path))
-@click.option("--output", required=True, type=click.Path(path_type=Path))
-@click.option("--limit", type=int, help="Only the first N clips.")
-@click.option("--language", default="en", show_default=True)
-@click.option(
-    "--variant", "names", multiple=True, type=click.Choice(list(variants())), help="Only these."
-)
+@data_option()
+@output_option()
+@limit_option
+@language_option
+@click.option("--variant", "names", multiple=True, type=click.Choice(list(variants())),
+              help="Only this one; repeatable.")  # fmt: skip
 def main(
     checkpoint: str,
     data: Path,
@@ -160,11 +160,10 @@ def main(
     """Measure CHECKPOINT, quantized in many ways, on DATA (metadata.jsonl: file_name, text)."""
     import mlx.core as mx
 
-    lines = (data / "metadata.jsonl").read_text(encoding="utf-8").splitlines()
-    rows = [json.loads(line) for line in lines][:limit]
-    result: dict[str, Any] = {
+    rows = read_clips(data, limit)
+    empty: dict[str, Any] = {
         "checkpoint": Path(checkpoint).name,
-        "data": f"{data.parent.name}/{data.name}",
+        "data": data_name(data),
         "clips": len(rows),
         "language": language,
         "normalizer": "whisper EnglishTextNormalizer",
@@ -172,18 +171,14 @@ def main(
         "device": str(mx.default_device()),
         "variants": [],
     }
-    if output.exists():
-        before = json.loads(output.read_text(encoding="utf-8"))
-        if any(before.get(key) != value for key, value in result.items() if key != "variants"):
-            raise click.ClickException(f"{output}: measured with other settings; move it away")
-        result = before
+    result = resume(output, empty, "variants")
     done = {row["variant"] for row in result["variants"]}
     wanted = [name for name in names or variants() if name not in done]
     if wanted:
         clips = [load_audio(data / row["file_name"]) for row in rows]
         for row in measure(read_checkpoint(checkpoint), wanted, rows, clips, language):
             result["variants"].append(row)
-            output.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+            write_json(output, result)
     click.echo(markdown(quantization_rows(result)))
 
 

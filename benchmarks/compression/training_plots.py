@@ -16,6 +16,7 @@ import click
 from matplotlib.figure import Figure
 
 from baldwhisper_convert.training.log import read_log
+from benchmarks.options import Benchmark
 
 TIME_FILE, DATA_FILE = "wer_time.png", "wer_data.png"
 
@@ -28,13 +29,13 @@ def plot_time(log: Path, picture: Path) -> None:
     """
     rows = read_log(log)
     seconds = {row["step"]: row["seconds"] for row in rows if "seconds" in row}
-    looks = [row for row in rows if "dev" in row and row["step"] in seconds]
-    if not looks:
+    evaluations = [row for row in rows if "dev" in row and row["step"] in seconds]
+    if not evaluations:
         raise click.ClickException(f"{log}: no development results")
     figure = Figure(figsize=(5, 3.5), layout="constrained")
     axes = figure.subplots()
-    hours = [seconds[row["step"]] / 3600 for row in looks]
-    rates = [100 * row["dev"]["wer"] for row in looks]
+    hours = [seconds[row["step"]] / 3600 for row in evaluations]
+    rates = [100 * row["dev"]["wer"] for row in evaluations]
     axes.plot(hours, rates, "o-", ms=4)
     limits = (0, 1.1 * max(rates))
     axes.set(xlabel="hours of training", ylabel="WER in %", ylim=limits, title=log.stem)
@@ -74,10 +75,13 @@ def plot_data(ablation: Path, picture: Path) -> None:
     figure.savefig(picture, dpi=120)
 
 
-@click.command()
-@click.option("--log", required=True, type=click.Path(exists=True, path_type=Path))
-@click.option("--ablation", required=True, type=click.Path(exists=True, path_type=Path))
-@click.option("--output", required=True, type=click.Path(file_okay=False, path_type=Path))
+@click.command(cls=Benchmark)
+@click.option("--log", required=True, type=click.Path(exists=True, path_type=Path),
+              metavar="FILE", help="The log.jsonl of a stage.")  # fmt: skip
+@click.option("--ablation", required=True, type=click.Path(exists=True, path_type=Path),
+              metavar="FILE", help="Result of benchmarks.compression.ablation.")  # fmt: skip
+@click.option("--output", required=True, type=click.Path(file_okay=False, path_type=Path),
+              metavar="DIR", help="Folder for the plots.")  # fmt: skip
 def main(log: Path, ablation: Path, output: Path) -> None:
     """Draw the curves."""
     output.mkdir(parents=True, exist_ok=True)

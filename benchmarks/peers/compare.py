@@ -1,8 +1,8 @@
 """Our models and other programs on the same clips, with the same weights, in one run.
 
-Greedy, with timestamps, one process each, one after the other. Every program that is measured is
-kept in the result file, and a second run goes on from there; one that is not installed, or fails,
-is reported as that. `--ours` adds compressed models, which are other weights.
+Greedy, with timestamps, one process each, sequentially. The result file is written after every
+program, and an interrupted run resumes when you rerun the command. A program that is missing or
+fails is reported as such. `--ours` adds compressed models, which are other weights.
 
     python -m benchmarks.peers CHECKPOINT --data AUDIOFOLDER --ours "student=DIR"
 
@@ -24,46 +24,25 @@ from typing import Any
 import click
 
 from baldwhisper_mlx import __version__
-from baldwhisper_mlx.bench.machine import chip, fast_cores, load_average, slug
+from baldwhisper_mlx.bench.machine import load_average
 from baldwhisper_mlx.bench.processes import python_command
-from baldwhisper_mlx.bench.schema import NUMBER, OPTIONAL_NUMBER, QUARTILES
 from baldwhisper_mlx.ops import blas
-from benchmarks.machines import describe, named_model, write_json
+from benchmarks.machines import describe, fast_cores, slug
+from benchmarks.options import (
+    Benchmark,
+    data_option,
+    language_option,
+    limit_option,
+    named_model,
+    output_option,
+)
 from benchmarks.peers.figures import Clips, read_tokenizer, summary
 from benchmarks.peers.models import Forms, model_bytes
 from benchmarks.peers.programs import OURS, PROGRAMS
+from benchmarks.result_files import data_name, resume, write_json
 
 SCHEMA = "baldwhisper-peers/1"
 TEACHER = "baldwhisper-mlx"
-RESULTS = Path(__file__).parent.parent / "results"
-
-MEASURED = {
-    "status": str,
-    "version": str,
-    "settings": dict,
-    "model_bytes": int,
-    "startup_seconds": NUMBER,
-    "first_seconds": NUMBER,
-    "seconds": NUMBER,
-    "seconds_per_clip": QUARTILES,
-    "rtf": NUMBER,
-    "tokens_per_second": NUMBER,
-    "peak_process_bytes": int,
-    "wer": OPTIONAL_NUMBER,
-    "load_before": [NUMBER],
-    "load_after": [NUMBER],
-}
-SHAPE: dict[str, Any] = {
-    "schema": str,
-    "machine": {"chip": str, "os": str, "cores": int, "mlx": str},
-    "checkpoint": str,
-    "data": str,
-    "clips": int,
-    "audio_seconds": NUMBER,
-    "language": str,
-    "peers": {...: {"status": str}},
-}
-"""A result; a peer whose `status` is "measured" has the shape `MEASURED` too."""
 
 
 def run_program(program: str, model: Path, clips: Clips, threads: int, language: str) -> Any:
@@ -105,13 +84,13 @@ def run_program(program: str, model: Path, clips: Clips, threads: int, language:
             log.seek(0)
             said = log.read().strip().splitlines() or [f"exit code {process.returncode}"]
             raise RuntimeError(said[-1])
-    settings, first, *heard, last = lines
+    settings, first, *clips_done, last = lines
     return {
         "settings": settings["settings"],
         "startup_seconds": startup,
         "first_seconds": first["seconds"],
-        "times": [line["seconds"] for line in heard],
-        "texts": [line["text"] for line in heard],
+        "times": [line["seconds"] for line in clips_done],
+        "texts": [line["text"] for line in clips_done],
         "peak_process_bytes": last["peak_process_bytes"],
     }
 
@@ -126,7 +105,7 @@ def measure(
         model: folder of our model; None for the checkpoint in the form the program reads.
         forms: of the checkpoint.
         clips: to transcribe.
-        threads: for programs that are told.
+        threads: for programs that take a number of threads.
         language: of the clips.
     """
     program = PROGRAMS.get(name, OURS)
@@ -139,7 +118,7 @@ def measure(
         path = model or forms.path(program.form)
         before = load_average()
         found = run_program(name, path, clips, threads, language)
-    except Exception as error:  # whatever a foreign program raises is its result
+    except Exception as error:  # of any kind: a failure of another program is its result
         return {"status": "failed", "version": release, "reason": f"{error}"}
     return {
         "status": "measured",
@@ -167,21 +146,18 @@ def plan(ours: Sequence[str], only: Sequence[str]) -> dict[str, Path | None]:
     return {name: path for name, path in wanted.items() if not only or name in only}
 
 
-@click.command()
+@click.command(cls=Benchmark)
 @click.argument("checkpoint")
-@click.option("--data", required=True, type=click.Path(exists=True, path_type=Path))
+@data_option()
 @click.option("--ours", multiple=True, metavar="NAME=DIR", help="Another model of ours.")
-@click.option("--only", multiple=True, metavar="NAME", help="Only this one; repeatable.")
-@click.option("--limit", type=int, help="Only the first N clips.")
-@click.option("--threads", type=int, default=fast_cores(), show_default=True)
-@click.option("--language", default="en", show_default=True)
-@click.option("--work", type=click.Path(path_type=Path), default=".cache/peers", show_default=True)
-@click.option(
-    "--output",
-    type=click.Path(path_type=Path),
-    default=RESULTS / f"peers-{slug(chip())}.json",
-    help="Default: benchmarks/results/peers-CHIP.json.",
-)
+@click.option("--only", multiple=True, metavar="NAME", help="Only this program; repeatable.")
+@limit_option
+@click.option("--threads", type=click.IntRange(min=1), default=fast_cores(), show_default=True,
+              help="For programs that take a number of threads.")  # fmt: skip
+@language_option
+@click.option("--work", type=click.Path(path_type=Path), default=".cache/peers", show_default=True,
+              help="Folder for the weights in other programs' formats.")  # fmt: skip
+@output_option("peers")
 def main(
     checkpoint: str,
     data: Path,
@@ -193,27 +169,23 @@ def main(
     work: Path,
     output: Path,
 ) -> None:
-    """Measure CHECKPOINT in all programs; what OUTPUT has already is not measured again."""
+    """Measure CHECKPOINT in all programs; results that the output file has are kept."""
     wanted = plan(ours, only)
     forms = Forms(checkpoint, work / slug(Path(checkpoint).name))
     with tempfile.TemporaryDirectory() as folder:
         clips = Clips(data, limit, Path(folder))
-        result: dict[str, Any] = {
+        empty: dict[str, Any] = {
             "schema": SCHEMA,
             "machine": describe(),
             "checkpoint": Path(checkpoint).name,
-            "data": f"{data.resolve().parent.name}/{data.name}",
+            "data": data_name(data),
             "clips": len(clips.rows),
             "audio_seconds": round(sum(clips.seconds), 1),
             "language": language,
             "threads": threads,
             "peers": {},
         }
-        if output.exists():
-            before = json.loads(output.read_text(encoding="utf-8"))
-            if any(before.get(key) != result[key] for key in result if key != "peers"):
-                raise click.ClickException(f"{output}: measured with other settings; move it away")
-            result = before
+        result = resume(output, empty, "peers")
         for name, model in wanted.items():
             if result["peers"].get(name, {}).get("status") != "measured":
                 click.echo(f"{name} ...", err=True)

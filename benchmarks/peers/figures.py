@@ -1,8 +1,7 @@
-"""The clips that peers.py gives to every program, and the figures of what came back."""
+"""The clips that every program transcribes, and the figures of each program."""
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ from baldwhisper_mlx.bench.statistics import quartiles
 from baldwhisper_mlx.config import CONFIG_FILE, SAMPLE_RATE, VOCABULARY_FILE, ModelConfig
 from baldwhisper_mlx.text.tokenizer import Tokenizer, read_ranks
 from benchmarks.accuracy.word_errors import rate_of
+from benchmarks.result_files import read_clips
 
 
 class Clips:
@@ -25,8 +25,7 @@ class Clips:
     """
 
     def __init__(self, data: Path, limit: int | None, work: Path) -> None:
-        lines = (data / "metadata.jsonl").read_text(encoding="utf-8").splitlines()
-        self.rows: list[dict[str, Any]] = [json.loads(line) for line in lines][:limit]
+        self.rows = read_clips(data, limit)
         self.paths, self.seconds = [], []
         for number, row in enumerate(self.rows):
             samples = load_audio(data / row["file_name"])
@@ -45,7 +44,7 @@ def read_tokenizer(folder: Path) -> Tokenizer:
 def summary(found: dict[str, Any], clips: Clips, tokenizer: Tokenizer) -> dict[str, Any]:
     """Figures of one program.
 
-    Tokens are those of its text in the checkpoint's vocabulary, whoever wrote it: timestamps and
+    Tokens are those of its text in the checkpoint's vocabulary, for every program: timestamps and
     what a program tried and dropped do not count.
     """
     seconds, audio = sum(found["times"]), sum(clips.seconds)

@@ -23,6 +23,7 @@ from baldwhisper_convert.checkpoint.state import EMBEDDING
 from baldwhisper_convert.export.hugging_face import dense_embedding
 from baldwhisper_convert.readers.read import read_checkpoint
 from baldwhisper_mlx.audio.features import mel_filters
+from benchmarks.options import Benchmark
 
 MAGIC = 0x67676D6C
 FLOAT32, FLOAT16 = 0, 1
@@ -92,7 +93,7 @@ def _tensor(file: BinaryIO, name: str, value: np.ndarray[Any, Any]) -> None:
     file.write(np.ascontiguousarray(value, "<f4" if wide else "<f2").tobytes())
 
 
-@click.command()
+@click.command(cls=Benchmark)
 @click.argument("checkpoint")
 @click.argument("output", type=click.Path(path_type=Path))
 def main(checkpoint: str, output: Path) -> None:

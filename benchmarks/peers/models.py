@@ -1,4 +1,4 @@
-"""The same weights in the format of every program that peers.py compares.
+"""The same weights in the format of every program that the benchmark compares.
 
 Each form is made once, in a work folder, from one checkpoint; float16 as published, wherever
 the format has it. What the programs compute in is their own setting. A form is made in a process
@@ -8,14 +8,13 @@ of its own, so that the one which measures stays small.
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Callable
 from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from baldwhisper_mlx.bench.processes import call
+from baldwhisper_mlx.bench.processes import isolated
 
 if TYPE_CHECKING:
     from baldwhisper_convert.checkpoint.checkpoint import Checkpoint
@@ -46,11 +45,11 @@ class Forms:
             form: one of `FORMS`.
 
         Raises:
-            RuntimeError: it cannot be made; the message is the other process's last word.
+            RuntimeError: it cannot be made; the message says why.
         """
         found = self.work / form
         if not found.exists():
-            call("benchmarks.peers.models", arguments=[self.source, form, str(self.work)])
+            isolated(make_form, self.source, form, self.work)
         return found
 
     def make(self, form: str) -> None:
@@ -126,11 +125,6 @@ def model_bytes(path: Path) -> int:
     return sum(file.stat().st_size for file in path.iterdir() if file.is_file())
 
 
-def main() -> None:
-    """Makes the form that the command line names: checkpoint, form, work folder."""
-    source, form, work = sys.argv[1:]
-    Forms(source, Path(work)).make(form)
-
-
-if __name__ == "__main__":
-    main()
+def make_form(source: str, form: str, work: Path) -> None:
+    """Makes a form of the checkpoint `source` in the folder `work`."""
+    Forms(source, work).make(form)

@@ -1,4 +1,4 @@
-"""The programs that peers.py compares, each at its best settings, in a process of its own.
+"""The programs that are compared, each at its best settings, in a process of its own.
 
 A program is a function from a model's path and a number of threads to what transcribes samples,
 and the settings it found best. All are greedy, with timestamps, without fallback to higher
@@ -27,7 +27,7 @@ class Program:
     """One program.
 
     `package` is what has to be installed, `form` the form of the weights it reads (see
-    peer_models.py), and `open` loads them.
+    models.py), and `open` loads them.
     """
 
     package: str
@@ -136,9 +136,10 @@ def transformers(model: str, threads: int) -> Opened:
     device = "mps" if torch.backends.mps.is_available() else "cpu"
     dtype = torch.float16 if device == "mps" else torch.float32
     processor = WhisperProcessor.from_pretrained(model)
-    loaded = WhisperForConditionalGeneration.from_pretrained(
+    loaded: Any = WhisperForConditionalGeneration.from_pretrained(
         model, dtype=dtype, attn_implementation="sdpa"
-    ).to(device)
+    )
+    loaded = loaded.to(device)
 
     def transcribe(samples: Samples, language: str) -> str:
         long = len(samples) > 30 * 16_000
@@ -211,7 +212,3 @@ def work(job: dict[str, Any], say: Callable[[dict[str, Any]], None]) -> None:
 def main() -> None:
     """Reads a job from the command line; answers in lines of JSON on standard output."""
     work(json.loads(sys.argv[1]), lambda line: print("\n" + json.dumps(line), flush=True))
-
-
-if __name__ == "__main__":
-    main()

@@ -2,9 +2,9 @@
 
     python -m benchmarks.report
 
-Result files are benchmarks/results/KIND-CHIP.json, of as many machines as have been measured; a
-page says what has not. tests/benchmarks/test_report.py compares the pages with what this would
-write.
+Result files are benchmarks/results/KIND-CHIP.json, of all machines that have been measured; a page
+says which measurements are missing. tests/benchmarks/test_report.py fails if the pages are not
+those that this program writes.
 """
 
 from __future__ import annotations
@@ -17,8 +17,7 @@ from typing import Any
 import click
 
 from baldwhisper_mlx.bench import report_text
-from baldwhisper_mlx.bench import schema as bench_results
-from benchmarks.peers import compare
+from benchmarks.options import Benchmark
 from benchmarks.report.compression import compression_parts
 from benchmarks.report.overview_plot import (
     PICTURE,
@@ -40,7 +39,8 @@ from benchmarks.report.tables import (
     share_rows,
     word_errors_part,
 )
-from benchmarks.speed import profile_model, scaling
+from benchmarks.result_files import read_result
+from benchmarks.speed import scaling
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 RESULTS, PAGE = Path("benchmarks/results"), Path("benchmarks/RESULTS.md")
@@ -48,14 +48,14 @@ README, GUIDE, PROFILE = Path("README.md"), Path("docs/benchmarks.md"), Path("do
 COMPRESSION, REPRODUCTION = Path("docs/compression.md"), Path("docs/reproduction.md")
 CARD = Path("baldwhisper_mlx/assets/base-en/README.md")
 
-SHAPES: dict[str, tuple[str, dict[str, Any]]] = {
-    "bench": (bench_results.SCHEMA, bench_results.BENCH),
-    "paper-form": (bench_results.SCHEMA, bench_results.BENCH),
-    "peers": (compare.SCHEMA, compare.SHAPE),
-    "scaling": (scaling.SCHEMA, scaling.SHAPE),
-    "profile": (profile_model.SCHEMA, profile_model.SHAPE),
+KINDS = {
+    "bench": "bench",
+    "paper-form": "bench",
+    "peers": "peers",
+    "scaling": "scaling",
+    "profile": "profile",
 }
-"""Kind of result to its schema and shape."""
+"""Start of a result file's name to its definition in result.schema.json."""
 
 NOTHING = "Nothing has been measured yet; [docs/benchmarks.md]({guide}) says how."
 TITLES = {
@@ -77,14 +77,9 @@ def read_results(folder: Path) -> Results:
         ValueError: a file is not a result of its kind; the message names it.
     """
     found: Results = {}
-    for kind, (schema, shape) in SHAPES.items():
+    for kind, schema in KINDS.items():
         for path in sorted(folder.glob(f"{kind}-*.json")):
-            result = bench_results.read_result(path, schema, shape)
-            if kind == "peers":
-                measured = [p for p in result["peers"].values() if p["status"] == "measured"]
-                wrong = bench_results.problems(measured, [compare.MEASURED], "peers")
-                if wrong:
-                    raise ValueError(f"{path}: {'; '.join(wrong[:5])}")
+            result = read_result(path, schema)
             found.setdefault(path.stem.removeprefix(f"{kind}-"), {})[kind] = result
     return dict(sorted(found.items()))
 
@@ -106,7 +101,7 @@ def results_page(results: Results) -> str:
             parts += SECTIONS[kind](result)
             picture = plot_path(kind, chip)
             parts.append(f"![{TITLES[kind]}]({os.path.relpath(picture, PAGE.parent)})")
-        missing = [TITLES[kind] for kind in SHAPES if kind not in kinds]
+        missing = [TITLES[kind] for kind in KINDS if kind not in kinds]
         if missing:
             parts.append(f"Not measured on this machine: {', '.join(missing).lower()}.")
     return "\n\n".join(parts) + "\n"
@@ -135,15 +130,15 @@ def bench_section(result: dict[str, Any]) -> list[str]:
 def paper_form_section(result: dict[str, Any]) -> list[str]:
     """The same of a student of the paper's form, whose weights are random."""
     what = (
-        "A student of three decoder layers and rank 96, as the paper's, with random weights "
-        "(`python -m benchmarks.speed.paper_form`): forced tokens take as long whatever the "
-        "weights are."
+        "A student with three decoder layers and rank 96, as in the paper, and random weights "
+        "(`python -m benchmarks.speed.paper_form`): the time of forced tokens does not depend on "
+        "the weights."
     )
     return [what, *bench_section(result)]
 
 
 def peers_section(result: dict[str, Any]) -> list[str]:
-    """The programs, what they were set to, and why some are missing."""
+    """The programs, their settings, and why some are missing."""
     notes = []
     for name, found in result["peers"].items():
         if found["status"] == "measured":
@@ -153,7 +148,7 @@ def peers_section(result: dict[str, Any]) -> list[str]:
             notes.append(f"- {name}: {found['status']} ({found['reason']})")
     what = (
         f"{result['clips']} clips of {result['data']}, {result['audio_seconds']:.0f} s, greedy, "
-        f"weights of {result['checkpoint']} but for other models of ours."
+        f"weights of {result['checkpoint']} except for our other models."
     )
     return [what, markdown(peer_rows(result)), "\n".join(notes)]
 
@@ -189,7 +184,7 @@ SECTIONS = {
 
 
 def chips_part(results: Results) -> str:
-    """The table of docs/benchmarks.md: a row a machine; one to fill in while there is no Mac."""
+    """The table of docs/benchmarks.md: a row for each machine, and an empty one for a Mac."""
     rows = [["machine", "MLX", *(f"{name}: student (speed-up)" for name in IN_SHORT)]]
     rows += [chip_row(kinds["bench"]) for kinds in results.values() if "bench" in kinds]
     if not any(chip.startswith("apple") for chip, kinds in results.items() if "bench" in kinds):
@@ -209,7 +204,7 @@ def profile_part(results: Results) -> str:
             parts.append(f"## {head}, {found['dtype']}")
             for what, title in (("encoder", "Encoding 30 s"), ("step", "One decode step")):
                 one = found[what]
-                where = f", batch {found['batch']}, {found['position']} tokens before it"
+                where = f", batch {found['batch']}, {found['position']} tokens in the cache"
                 title += where if what == "step" else ""
                 parts.append(f"{title}: {one['whole_ms']:.2f} ms")
                 parts.append(markdown(share_rows(one)))
@@ -228,12 +223,12 @@ def fill(page: str, name: str, content: str) -> str:
     pattern = rf"(<!-- report: {name} -->\n).*?(<!-- end -->)"
     filled, times = re.subn(pattern, lambda m: f"{m[1]}{content}\n{m[2]}", page, flags=re.DOTALL)
     if times != 1:
-        raise ValueError(f"the markers of {name!r} are in the page {times} times")
+        raise ValueError(f"the markers of {name!r} are in the page {times} times, and not once")
     return filled
 
 
 def documents(root: Path, results: Results) -> dict[Path, str]:
-    """Every page with figures, as it should be, by its path from `root`."""
+    """Every page with figures, up to date, by its path from `root`."""
     errors = word_errors_part(root / RESULTS)
     parts = [
         (README, "overview", overview_part(peers_to_show(results))),
@@ -252,9 +247,9 @@ def documents(root: Path, results: Results) -> dict[Path, str]:
     return pages | {PAGE: page}
 
 
-@click.command()
+@click.command(cls=Benchmark)
 def main() -> None:
-    """Write all pages and plots anew from benchmarks/results."""
+    """Write all pages and plots from the files in benchmarks/results."""
     from baldwhisper_mlx.bench.plot import save
     from benchmarks.report.plots import draw
     from benchmarks.reproduction.plots import draw_reproduction

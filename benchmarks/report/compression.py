@@ -1,7 +1,7 @@
-"""The tables of docs/compression.md: what every choice of the compressor costs and buys.
+"""The tables of docs/compression.md: cost and gain of every choice of the compressor.
 
 From compression_start.json, ablation.json and quantization-MODEL.json in benchmarks/results; a
-part whose file is not there says so.
+part whose file is missing says so.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ def with_interval(rate: float, interval: Sequence[float], sign: str = "") -> str
 
 
 def embedding_rows(rows: Sequence[dict[str, Any]]) -> Rows:
-    """A row a form of the factorized embedding."""
+    """A row for each form of the factorized embedding."""
     ends = ("output", "input", "both")
     titles = [f"{end}: KL, top-1" for end in ends]
     table = [["start", "rank", "dense rows", "parameters", "energy kept", *titles]]
     for row in rows:
         name = {"svd": "plain SVD", "joint": "joint"}[row["init"]]
         if row["init"] == "svd" and row["mean"]:
-            name += ", mean apart"
+            name += ", separate mean"
         if row["init"] == "joint" and row["projections"] == "shared":
             name += ", one projection"
         if row["focus"]:
@@ -74,7 +74,7 @@ def merged_alpha(weights: Sequence[Sequence[float]]) -> float:
 
 
 def ablation_rows(result: dict[str, Any]) -> Rows:
-    """A row a variant; the difference is that from the plain one, on the same windows."""
+    """A row for each variant; differences are from the plain one, on the same windows."""
     table = [["", "parameters", "steps", "KL before, after", "top-1", "WER, %", "difference"]]
     plain = result["variants"][result["plain"]]["wer"]
     for name, row in result["variants"].items():
@@ -94,8 +94,8 @@ def ablation_rows(result: dict[str, Any]) -> Rows:
 
 
 def quantization_rows(result: dict[str, Any]) -> Rows:
-    """A row a way to store the weights, the largest first."""
-    table = [["weights", "MB", "KL, nats per token", "same best token", "WER, %"]]
+    """A row for each quantization, the largest model first."""
+    table = [["weights", "MB", "KL, nats per token", "same top-1 token", "WER, %"]]
     for row in sorted(result["variants"], key=lambda row: -row["megabytes"]):
         wer = row["wer"]
         table.append(

@@ -1,4 +1,4 @@
-"""The pictures of report.py: one for each kind of result of a machine."""
+"""The plots of the report: one for each kind of result of a machine."""
 
 from __future__ import annotations
 
@@ -64,12 +64,12 @@ def draw_peers(result: dict[str, Any]) -> Figure:
     for place, speed in zip(places, speeds, strict=True):
         bars.annotate(f" {speed:.1f}", (speed, place), va="center", fontsize=_SMALL)
     bars.margins(x=0.12)
-    _label(bars, "seconds of audio a second", "")
-    # the same weights make the same errors, so that names would lie on top of each other
+    _label(bars, "seconds of audio per second", "")
+    # the same weights make the same errors, so that names would overlap
     numbered = {str(number): each for number, each in enumerate(found.values(), start=1)}
     rates = {n: 100 * each["wer"] for n, each in numbered.items() if each["wer"] is not None}
     speed_of = {n: 1 / each["rtf"] for n, each in numbered.items()}
-    plot.scatter(errors, speed_of, rates, "seconds of audio a second")
+    plot.scatter(errors, speed_of, rates, "seconds of audio per second")
     return figure
 
 
@@ -106,7 +106,7 @@ def draw_scaling(result: dict[str, Any]) -> Figure:
 
 
 def _ticks(axes: Axes, places: set[float]) -> None:
-    """A logarithmic axis that names what was measured, and nothing else."""
+    """A logarithmic axis with a tick at every measured value and no other."""
     axes.set_xscale("log")
     axes.set_xticks(sorted(places), [f"{place:g}" for place in sorted(places)])
     axes.set_xticks([], minor=True)

@@ -1,7 +1,7 @@
 """The tables of docs/reproduction.md: the paper's claims on another language.
 
-From reproduction-NAME.json in benchmarks/results; a part whose file is not there says so. What
-made each file is on the page.
+From reproduction-NAME.json in benchmarks/results; a part whose file is missing says so. The page
+has the command that wrote each file.
 """
 
 from __future__ import annotations
@@ -29,8 +29,6 @@ CONTEXTS = {
     "base": "whisper-base as it is, English",
 }
 """File of an evaluation with both contexts to what was evaluated."""
-STANDARD_TERMS = {"sheared": "factorized", "one after the other": "in two trainings"}
-"""Words in the names of variants and models in result files to the ones on the page."""
 RATE = "paper, batch 10"
 """Case of `baldwhisper bench` that is the paper's protocol."""
 
@@ -46,15 +44,8 @@ def read(folder: Path) -> Found:
     }
 
 
-def standard_name(name: str) -> str:
-    """The name of a variant or model as the page has it."""
-    for old, new in STANDARD_TERMS.items():
-        name = name.replace(old, new)
-    return name
-
-
 def paper_rows(found: Found) -> Rows:
-    """A row a model: size, speed, errors and what is kept of the teacher's."""
+    """A row for each model: size, speed, errors, and WER relative to the teacher's."""
     title = ["", "parameters", "tokens/s", "speed-up", "WER, %", "CER, %", "retention"]
     rows = [title]
     for student in measured_students(found):
@@ -77,7 +68,7 @@ def paper_rows(found: Found) -> Rows:
 
 
 def measured_students(found: Found) -> list[str]:
-    """Students whose errors and speed there are."""
+    """Students whose errors and speed have been measured."""
     return [name for name in STUDENTS if {name, f"speed-{name}"} <= found.keys()]
 
 
@@ -91,14 +82,14 @@ def _errors(model: dict[str, Any]) -> list[str]:
 
 
 def variant_rows(result: dict[str, Any], group: str) -> Rows:
-    """A row a variant of a group; differences are from the first, on the same windows."""
+    """A row for each variant of a group; differences are from the first, on the same windows."""
     members = {name: row for name, row in result["variants"].items() if row["group"] == group}
     table = [["", "parameters", "steps", "WER, %", "difference"]]
     plain = next(iter(members.values()))["wer"]
     for name, row in members.items():
         change = with_interval(row["wer"] - plain, row["difference_interval"], "+")
         table.append(
-            [standard_name(name), f"{row['parameters'] / 1e6:.1f} M", str(row["steps"]),
+            [name, f"{row['parameters'] / 1e6:.1f} M", str(row["steps"]),
              with_interval(row["wer"], row["wer_interval"]),
              change if len(table) > 1 else "-"]
         )  # fmt: skip
@@ -106,7 +97,7 @@ def variant_rows(result: dict[str, Any], group: str) -> Rows:
 
 
 def search_rows(trials: Sequence[dict[str, Any]]) -> Rows:
-    """Trials by the share of the lower layer, which is all that a merged layer depends on."""
+    """Trials by the share of the lower layer, on which alone a merged layer depends."""
     bounds = [0.0, 0.1, 0.25, 0.5, 0.75, 1.0]
     table = [["alpha / (alpha + beta)", "trials", "best WER, %", "median WER, %"]]
     for low, high in itertools.pairwise(bounds):
@@ -131,7 +122,7 @@ def lower_share(trial: dict[str, Any]) -> float:
 
 
 def context_rows(found: Found) -> Rows:
-    """A row a model: errors and real-time factor with either context; dynamic is the model."""
+    """A row for each model: errors and real-time factor with either context."""
     table = [["", "clips", "full: WER, %", "dynamic: WER, %", "full: RTF", "dynamic: RTF"]]
     for name, report in found.items():
         models, data = report["models"], report["data"]
@@ -145,12 +136,12 @@ def context_rows(found: Found) -> Rows:
 
 
 def language_rows(result: dict[str, Any]) -> Rows:
-    """A row a model and language: where the tokens of sentences in that language rank."""
-    table = [["", "sentences in", "tokens", "median rank", "in the first 1 %", "first"]]
+    """A row for each model and language: ranks of the tokens of sentences in that language."""
+    table = [["", "sentences in", "tokens", "median rank", "in the first 1 %", "rank 0"]]
     for name, model in result["models"].items():
         for language, row in model["languages"].items():
             table.append(
-                [standard_name(name), language, str(row["tokens"]), f"{row['median_rank']:.0f}",
+                [name, language, str(row["tokens"]), f"{row['median_rank']:.0f}",
                  *(f"{100 * row[share]:.0f} %" for share in ("within_reach", "likeliest"))]
             )  # fmt: skip
     return table
@@ -173,6 +164,7 @@ def reproduction_parts(folder: Path) -> dict[str, str]:
         "context": markdown(context_rows(contexts)) if contexts else NOT_MEASURED,
     }
     for group in ("layers", "vocabulary"):
-        measured = variants and any(r["group"] == group for r in variants["variants"].values())
-        parts[group] = markdown(variant_rows(variants, group)) if measured else NOT_MEASURED
+        parts[group] = NOT_MEASURED
+        if variants and any(row["group"] == group for row in variants["variants"].values()):
+            parts[group] = markdown(variant_rows(variants, group))
     return parts

@@ -1,6 +1,6 @@
-"""The tables of the report, one function a table: a result in, rows out.
+"""The tables of the report: each function makes the rows of one table from a result.
 
-Those of `baldwhisper bench` are its own (baldwhisper_mlx/bench/report_text.py).
+The tables of `baldwhisper bench` are in baldwhisper_mlx/bench/report_text.py.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ IN_SHORT = ("paper, batch 10", "decode, batch 1", "clip, 10 s, final text", "col
 
 
 def markdown(rows: Sequence[Sequence[str]]) -> str:
-    """A table; the first row is its heading, and `|` in cells is kept from being a border."""
+    """A Markdown table; the first row is its heading, and `|` in cells becomes `/`."""
     lines = [f"| {' | '.join(cell.replace('|', '/') for cell in row)} |" for row in rows]
     return "\n".join([lines[0], "|---" * len(rows[0]) + "|", *lines[1:]])
 
@@ -34,7 +34,7 @@ def machine_line(machine: dict[str, Any]) -> str:
 
 
 def peer_rows(result: dict[str, Any]) -> Rows:
-    """A row a program, the missing ones too."""
+    """A row for each program, the missing ones too."""
     rows = [["", "RTF", "tokens/s", "WER", "peak MB", "start", "size MB", "dtype"]]
     for name, found in result["peers"].items():
         if found["status"] != "measured":
@@ -70,7 +70,7 @@ def word_error_rows(result: dict[str, Any]) -> Rows:
 
 def length_rows(model: dict[str, Any]) -> Rows:
     """Time and memory of a model over the length of the audio, from a result of scaling.py."""
-    rows = [["audio", "time", "RTF", "MLX MB", "process MB", "of which samples MB"]]
+    rows = [["audio", "time", "RTF", "MLX MB", "process MB", "MB of samples"]]
     for point in model["lengths"]:
         samples = point["audio_seconds"] * SAMPLE_BYTES
         rows.append(
@@ -95,7 +95,7 @@ def batch_rows(model: dict[str, Any]) -> Rows:
 
 
 def chip_row(result: dict[str, Any]) -> list[str]:
-    """A machine in a row: what the student reached there, and its speed-up."""
+    """A row for one machine: the speeds of the student, and its speed-ups."""
     cases = {case["name"]: case for case in result["cases"]}
     machine = result["machine"]
     cells = [_short(cases.get(name)) for name in IN_SHORT]
@@ -119,7 +119,7 @@ def share_rows(profile: dict[str, Any]) -> Rows:
         name = f"- of which {part['name']}" if part["inside"] else part["name"]
         rows.append([name, part["kind"], f"{part['ms']:.3f}", f"{100 * part['ms'] / whole:.1f} %"])
     left = whole - sum(part["ms"] for part in profile["parts"] if not part["inside"])
-    rows.append(["not in any part", "-", f"{left:.3f}", f"{100 * left / whole:.1f} %"])
+    rows.append(["remainder", "-", f"{left:.3f}", f"{100 * left / whole:.1f} %"])
     return rows
 
 

@@ -1,9 +1,10 @@
-"""The paper's choices held against others, on the run of a recipe: short trainings, equal for all.
+"""The paper's choices compared with others, on the run of a recipe: short trainings, equal for all.
 
-Layers are merged, kept or dropped, and the embedding is sheared in several ways; every student is
-trained for as many passes as the others and judged on the same development windows: word errors
-with 95 % bootstrap intervals from the same samples of the windows, and their course over the
-steps. Every finished variant is kept, and an interrupted run goes on.
+Layers are merged, kept or dropped, and the embedding is factorized ("sheared") in several ways;
+every student is trained for as many passes as the others and evaluated on the same development
+windows: word errors with 95 % bootstrap intervals from the same samples of the windows, and their
+course over the steps. Interrupted runs resume with the first unfinished variant when you rerun the
+command.
 
     python -m benchmarks.reproduction RUN --output runs/variants \\
         --results benchmarks/results/reproduction-variants.json
@@ -35,13 +36,15 @@ from baldwhisper_convert.training.log import LOG_FILE, read_log
 from baldwhisper_convert.training.objectives import LossSettings
 from baldwhisper_convert.training.settings import TrainingSettings
 from benchmarks.compression.ablation import report
-from benchmarks.reproduction.variants import Variant, variants
+from benchmarks.options import Benchmark, checkpoints_option, only_option, output_option
+from benchmarks.reproduction.variants import EARLIER_NAMES, Variant, variants
+from benchmarks.result_files import write_json
 
 TEACHER, MERGED, STUDENT = "01-finetune", "02-merge", "03-distill"
 """Stage folders of the run."""
 
 Metrics = dict[str, Any]
-"""What a training says of itself: `steps`, `seconds` and its results."""
+"""Metrics of a training: `steps`, `seconds` and its results."""
 
 
 @dataclass(frozen=True)
@@ -129,11 +132,11 @@ def train_variant(run: Run, variant: Variant, training: TrainingSettings, folder
 
 
 def curve(trainings: Sequence[tuple[Path, Metrics]]) -> list[list[float]]:
-    """Step and WER of every look at the development data, steps counted through all trainings."""
+    """Step and WER of every evaluation on development data; steps count through all trainings."""
     points, before = list[list[float]](), 0
     for folder, metrics in trainings:
-        looks = [row for row in read_log(folder / LOG_FILE) if "dev" in row]
-        points += [[before + row["step"], row["dev"]["wer"]] for row in looks]
+        evaluations = [row for row in read_log(folder / LOG_FILE) if "dev" in row]
+        points += [[before + row["step"], row["dev"]["wer"]] for row in evaluations]
         before += metrics["steps"]
     return points
 
@@ -163,21 +166,22 @@ def summary(
     }
 
 
-@click.command()
+@click.command(cls=Benchmark)
 @click.argument("run", type=click.Path(exists=True, path_type=Path))
-@click.option("--output", required=True, type=click.Path(path_type=Path), help="For checkpoints.")
-@click.option("--results", required=True, type=click.Path(path_type=Path))
+@checkpoints_option
+@output_option(name="--results")
 @click.option("--epochs", default=2.0, show_default=True, help="Passes of each training.")
-@click.option("--share", default=1.0, show_default=True, help="Of the training speech.")
-@click.option("--batch-size", default=16, show_default=True)
-@click.option("--learning-rate", default=3e-4, show_default=True)
-@click.option("--only", multiple=True, help="Variants whose name has this in it.")
+@click.option("--share", default=1.0, show_default=True, help="Share of the training speech.")
+@click.option("--batch-size", type=click.IntRange(min=1), default=16, show_default=True,
+              help="Windows in a step.")  # fmt: skip
+@click.option("--learning-rate", default=3e-4, show_default=True, help="Peak of the schedule.")
+@only_option
 @click.option("--part", default="0/1", show_default=True, metavar="I/N",
-              help="Every Nth variant from the Ith on, for several processes.")  # fmt: skip
+              help="Every Nth variant from the Ith on, for one of several processes.")  # fmt: skip
 def main(
     run: Path,
+    checkpoints: Path,
     output: Path,
-    results: Path,
     epochs: float,
     share: float,
     batch_size: int,
@@ -198,9 +202,10 @@ def main(
         mix=dataclasses.replace(TrainingSettings().mix, prompts=0.0),
     )
     every = variants(opened.alpha, opened.beta)
+    adopt_earlier_names(checkpoints)
     first, step = map(int, part.split("/"))
     for name in list(every)[first::step]:
-        kept = _file(output, name)
+        kept = _file(checkpoints, name)
         if kept.is_file() or (only and not any(piece in name for piece in only)):
             continue
         found = train_variant(opened, every[name], training, kept.with_suffix(""))
@@ -208,13 +213,22 @@ def main(
         errors, words = map(sum, zip(*found["word_errors"], strict=True))
         click.echo(f"{name}: WER {100 * errors / words:.2f} %")
     done = {
-        name: json.loads(_file(output, name).read_text(encoding="utf-8"))
+        name: json.loads(_file(checkpoints, name).read_text(encoding="utf-8"))
         for name in every
-        if _file(output, name).is_file()
+        if _file(checkpoints, name).is_file()
     }
     if done:
-        text = json.dumps(summary(done, training, share), indent=1) + "\n"
-        results.write_text(text, encoding="utf-8")
+        write_json(output, summary(done, training, share))
+
+
+def adopt_earlier_names(folder: Path) -> None:
+    """Renames what an earlier version left in an output folder, so that its run resumes."""
+    for name, earlier in EARLIER_NAMES.items():
+        new, old = _file(folder, name), _file(folder, earlier)
+        # the result and the folder of checkpoints, which exists before the result does
+        for source, target in ((old, new), (old.with_suffix(""), new.with_suffix(""))):
+            if source.exists() and not target.exists():
+                source.rename(target)
 
 
 def _file(output: Path, name: str) -> Path:

@@ -1,4 +1,4 @@
-"""The pictures of docs/reproduction.md, from the result files its tables are made of."""
+"""The plots of docs/reproduction.md, from the result files of its tables."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from baldwhisper_mlx.bench.plot import save
-from benchmarks.report.reproduction import read, standard_name
+from benchmarks.report.reproduction import read
 
 GROUPS = {"layers": "fewer layers", "vocabulary": "factorized embedding, of the merged student"}
-PLAIN_RANK = "sheared, rank "
-"""What the variants are called that differ in nothing but the rank."""
+PLAIN_RANK = "factorized, rank "
+"""Start of the names of the variants that differ in the rank only."""
 
 
 def draw_reproduction(folder: Path) -> None:
@@ -40,8 +40,7 @@ def draw_curves(result: dict[str, Any]) -> Figure:
         for number, (name, row) in enumerate(members.items()):
             steps, rates = zip(*row["curve"], strict=True)
             style = "-" if number == 0 else "--" if number < 10 else ":"
-            label = standard_name(name)
-            axes.plot(steps, [100 * rate for rate in rates], f"o{style}", ms=3, label=label)
+            axes.plot(steps, [100 * rate for rate in rates], f"o{style}", ms=3, label=name)
         axes.set(xlabel="steps", title=title)
         axes.grid(alpha=0.3)
         if members:

@@ -1,1 +1,1 @@
-"""How fast models are, and what limits them."""
+"""Speed and memory of models, and what limits them."""

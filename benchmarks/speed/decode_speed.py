@@ -2,9 +2,9 @@
 
 Every contender decodes 256 forced tokens for each of 1 or 10 clips of random encoder states,
 with the dimensions of the given model. Each measurement is a process of its own, the contenders
-take turns, and ratios are formed within a round. mlx-whisper gets the same BLAS as we.
+take turns, and ratios are formed within a round. mlx-whisper gets the same BLAS as this runtime.
 
-    python benchmarks/speed/decode_speed.py --model EXPORTED --ct2 CT2_FOLDER --out results.json
+    python -m benchmarks.speed.decode_speed --model DIR --ct2 DIR --out results.json
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,8 @@ if any(word.startswith("CTranslate2") for word in sys.argv):
 import baldwhisper_mlx  # before anything else imports MLX, for the BLAS
 from baldwhisper_mlx.bench.machine import chip
 from baldwhisper_mlx.ops import blas
+from benchmarks.options import Benchmark
+from benchmarks.result_files import write_json
 
 LENGTH = 256
 WARM_UP = 16
@@ -123,8 +126,8 @@ def run_ctranslate2(
 CONTENDERS: dict[str, Callable[..., Callable[[int], int]]] = {
     "baldwhisper-mlx float32": run_ours,
     "mlx-whisper float32": run_mlx_whisper,
-    "CTranslate2 float32": lambda *a: run_ctranslate2(*a, compute_type="float32"),
-    "CTranslate2 int8": lambda *a: run_ctranslate2(*a, compute_type="int8"),
+    "CTranslate2 float32": partial(run_ctranslate2, compute_type="float32"),
+    "CTranslate2 int8": partial(run_ctranslate2, compute_type="int8"),
 }
 
 
@@ -191,11 +194,14 @@ def markdown(result: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-@click.command()
-@click.option("--model", required=True, help="Exported model folder.")
-@click.option("--ct2", required=True, help="CTranslate2 folder of the same dimensions.")
-@click.option("--rounds", default=3, show_default=True)
-@click.option("--out", type=click.Path(path_type=Path))
+@click.command(cls=Benchmark)
+@click.option("--model", required=True, metavar="DIR", help="Exported model folder.")
+@click.option(
+    "--ct2", required=True, metavar="DIR", help="CTranslate2 folder of the same dimensions."
+)
+@click.option("--rounds", type=click.IntRange(min=1), default=3, show_default=True,
+              help="Measurements of each contender.")  # fmt: skip
+@click.option("--out", type=click.Path(path_type=Path), metavar="FILE", help="Result file (JSON).")
 @click.option("--worker", hidden=True, help="Measure one contender and print JSON.")
 @click.option("--batch", hidden=True, default=1)
 @click.option("--timestamps", hidden=True, is_flag=True)
@@ -208,7 +214,7 @@ def main(
     batch: int,
     timestamps: bool,
 ) -> None:
-    """Measures and prints a table; --out also writes everything as JSON."""
+    """Measure decode speed and print the results; --out also writes every round."""
     if worker == "primitives":
         print(json.dumps(count_primitives(model)))
         return
@@ -217,10 +223,12 @@ def main(
         return
 
     def child(*arguments: str) -> dict[str, Any]:
-        command = [sys.executable, __file__, "--model", model, "--ct2", ct2, *arguments]
+        module = "benchmarks.speed.decode_speed"
+        command = [sys.executable, "-m", module, "--model", model, "--ct2", ct2, *arguments]
         env = blas.environment()
         run = subprocess.run(command, check=True, capture_output=True, text=True, env=env)
-        return json.loads(run.stdout.splitlines()[-1])
+        answer: dict[str, Any] = json.loads(run.stdout.splitlines()[-1])
+        return answer
 
     measured = []
     for number in range(rounds):
@@ -241,8 +249,7 @@ def main(
         "rounds": measured,
     }
     if out:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        out.write_text(json.dumps(result, indent=1) + "\n")
+        write_json(out, result)
     print(json.dumps({k: v for k, v in result.items() if k != "rounds"}, indent=2))
 
 

@@ -1,10 +1,10 @@
-"""Ten minutes of speech in one recording: straight through, without silences, and in batches.
+"""Ten minutes of speech in one recording: sequentially, without silences, and in batches.
 
     python -m benchmarks.speed.long_recordings AUDIOFOLDER --model "base-en=" --model "base=DIR" \\
         --output benchmarks/results/long_recordings.json
 
-Clips are put one after the other with pauses; every way is timed in turn, after a warm-up, and its
-words are counted against the clips' texts.
+Clips are concatenated with pauses; every way is timed in turn, after a warm-up, and its word errors
+are counted against the clips' texts.
 """
 
 from __future__ import annotations
@@ -21,14 +21,23 @@ from baldwhisper_mlx.audio.buffer import Samples
 from baldwhisper_mlx.audio.load import load_audio
 from baldwhisper_mlx.audio.speech_dataset import audio_of, read_rows
 from baldwhisper_mlx.config import SAMPLE_RATE
-from benchmarks.machines import describe, model_or_bundled, write_json
+from baldwhisper_mlx.evaluation.normalizers import NORMALIZERS
+from benchmarks.machines import describe
+from benchmarks.options import (
+    Benchmark,
+    language_option,
+    model_or_bundled,
+    models_option,
+    output_option,
+)
+from benchmarks.result_files import write_json
 
 PAUSE = 0.6
 """Seconds between two clips."""
 
 
 def recording(folder: str, seconds: float) -> tuple[Samples, str]:
-    """Clips of a folder with pauses between them, at least so long, and what is said."""
+    """Clips of a folder with pauses between them, `seconds` long or more, and their text."""
     rows, base = read_rows(folder)
     parts: list[npt.NDArray[np.float32]] = []
     texts, length = [], 0
@@ -43,16 +52,18 @@ def recording(folder: str, seconds: float) -> tuple[Samples, str]:
     return np.concatenate(parts), " ".join(texts)
 
 
-@click.command()
+@click.command(cls=Benchmark)
 @click.argument("folder")
-@click.option("--model", "models", multiple=True, metavar="NAME=DIR",
-              help="Repeatable; without DIR the model that comes with the package.")  # fmt: skip
-@click.option("--seconds", default=600.0, show_default=True)
-@click.option("--batch", "batches", type=int, multiple=True, default=(4, 8, 16), show_default=True)
-@click.option("--rounds", default=2, show_default=True)
-@click.option("--language", default="en", show_default=True)
-@click.option("--normalizer", default="whisper-english", show_default=True)
-@click.option("--output", required=True, type=click.Path(path_type=Path))
+@models_option(required=False, bundled=True)
+@click.option("--seconds", default=600.0, show_default=True, help="Length of the recording.")
+@click.option("--batch", "batches", type=click.IntRange(min=1), multiple=True, default=(4, 8, 16),
+              show_default=True, help="Windows decoded together; repeatable.")  # fmt: skip
+@click.option("--rounds", type=click.IntRange(min=1), default=2, show_default=True,
+              help="Transcriptions of each way; medians count.")  # fmt: skip
+@language_option
+@click.option("--normalizer", type=click.Choice(NORMALIZERS), default="whisper-english",
+              show_default=True, help="See docs/evaluation.md.")  # fmt: skip
+@output_option()
 def main(
     folder: str,
     models: tuple[str, ...],
@@ -68,7 +79,7 @@ def main(
     from baldwhisper_mlx.evaluation.normalizers import load_normalizer
     from baldwhisper_mlx.evaluation.scoring import score
 
-    samples, said = recording(folder, seconds)
+    samples, reference = recording(folder, seconds)
     ways: dict[str, dict[str, Any]] = {"straight": {}, "vad": {"vad": True}}
     ways |= {f"batches of {size}": {"batch_size": size} for size in batches}
     result: dict[str, Any] = {
@@ -84,9 +95,11 @@ def main(
         for _ in range(rounds):
             for way, options in ways.items():
                 began = time.perf_counter()
-                found = baldwhisper_mlx.transcribe(samples, loaded, language=language, **options)
+                transcript = baldwhisper_mlx.transcribe(
+                    samples, loaded, language=language, **options
+                )
                 rows[way]["seconds"].append(time.perf_counter() - began)
-                words = score(said, found.text, clean).words
+                words = score(reference, transcript.text, clean).words
                 rows[way]["wer"] = words.errors / words.total
         for way, row in rows.items():
             taken = float(np.median(row["seconds"]))

@@ -1,10 +1,11 @@
-"""A model of the paper's form with random weights, for speed: forced tokens do not depend on them.
+"""Writes a model of the paper's form with random weights, to time forced tokens.
 
     python -m benchmarks.speed.paper_form TEACHER models/paper-form
     baldwhisper bench -p paper -p decode --student models/paper-form --teacher TEACHER
 
 Three decoder layers and an embedding of rank 96, as in Sy et al., arXiv 2510.08599; all else is
-the teacher's. What it writes in a transcription means nothing.
+the teacher's. The time of forced tokens does not depend on the weights; transcripts of the model
+are meaningless.
 """
 
 from __future__ import annotations
@@ -13,21 +14,23 @@ import dataclasses
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import click
 
-from baldwhisper_mlx.checkpoint.files import CONFIG_FILE, VOCABULARY_FILE, WEIGHTS_FILE
+from baldwhisper_mlx.config import CONFIG_FILE, VOCABULARY_FILE, WEIGHTS_FILE
+from benchmarks.options import Benchmark
 
 
-@click.command()
+@click.command(cls=Benchmark)
 @click.argument("teacher", type=click.Path(exists=True, path_type=Path))
 @click.argument("folder", type=click.Path(path_type=Path))
-@click.option("--layers", default=3, show_default=True)
-@click.option("--rank", default=96, show_default=True)
+@click.option("--layers", default=3, show_default=True, help="Decoder layers.")
+@click.option("--rank", default=96, show_default=True, help="Rank of the embedding.")
 def main(teacher: Path, folder: Path, layers: int, rank: int) -> None:
-    """Write FOLDER: the form of the exported model TEACHER with fewer layers and factors."""
+    """Write FOLDER: the exported model TEACHER with fewer layers and a factorized embedding."""
     if folder.exists():
-        raise click.UsageError(f"{folder} is there already")
+        raise click.UsageError(f"{folder}: exists; name a new folder")
 
     import mlx.core as mx
     from mlx.utils import tree_flatten
@@ -41,7 +44,7 @@ def main(teacher: Path, folder: Path, layers: int, rank: int) -> None:
         embedding_rank=rank,
         alignment_heads=(),
     )
-    parameters = tree_flatten(Whisper(config).parameters())
+    parameters: Any = tree_flatten(Whisper(config).parameters())
     weights = {
         name: (0.02 * mx.random.normal(value.shape)).astype(getattr(mx, config.dtype))
         for name, value in parameters

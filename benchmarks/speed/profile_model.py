@@ -1,11 +1,11 @@
 """Which part of encoding and of a decode step takes what share of the time.
 
-Every part is run by itself, on the model's own weights and at its true shapes, for all layers in
-one evaluation. Parts of a step are timed right after a whole step, so that their weights come
-from where they come from in decoding, and the cost of an empty evaluation is taken off. What the
-parts do not add up to is reported as well: it is what putting them together costs.
+Every part is run by itself, on the model's weights and at its true shapes, for all layers in one
+evaluation. Parts of a step are timed right after a whole step, so that their weights come from
+the same memory as in decoding, and the cost of an empty evaluation is subtracted. The remainder,
+which no part explains, is reported as well: it is the cost of combining the parts.
 
-    python -m benchmarks.speed.profile_model MODEL
+    python -m benchmarks.speed.profile_model NAME=DIR
 """
 
 from __future__ import annotations
@@ -19,29 +19,12 @@ from typing import Any
 import click
 
 import baldwhisper_mlx  # before anything imports MLX, for the BLAS
-from baldwhisper_mlx.bench.machine import chip, describe_machine, load_average, slug
-from baldwhisper_mlx.bench.schema import NUMBER
-from benchmarks.machines import named_model, write_json
+from baldwhisper_mlx.bench.machine import describe_machine, load_average
+from benchmarks.options import Benchmark, named_model, output_option
+from benchmarks.result_files import write_json
 
 SCHEMA = "baldwhisper-profile/1"
-RESULTS = Path(__file__).parent.parent / "results"
 PROMPT, WARM_UP, STEPS = 3, 4, 32
-
-_PART = {"name": str, "kind": str, "ms": NUMBER, "inside": bool}
-_PROFILE = {"whole_ms": NUMBER, "parts": [_PART], "primitives": {...: int}}
-SHAPE: dict[str, Any] = {
-    "schema": str,
-    "machine": {"chip": str, "os": str, "cores": int, "mlx": str, "device": str},
-    "models": {
-        ...: {
-            "dtype": str,
-            "batch": int,
-            "position": int,
-            "encoder": _PROFILE,
-            "step": _PROFILE,
-        }
-    },
-}
 
 
 def profile_encoder(loaded: Any, repeats: int) -> dict[str, Any]:
@@ -146,17 +129,15 @@ def _entry(part: Any, milliseconds: float) -> dict[str, Any]:
     }
 
 
-@click.command()
+@click.command(cls=Benchmark)
 @click.argument("models", nargs=-1, required=True, metavar="NAME=DIR...")
-@click.option("--batch", type=click.IntRange(min=1), default=1, show_default=True)
-@click.option("--position", type=click.IntRange(min=1), default=100, show_default=True)
-@click.option("--repeats", type=click.IntRange(min=1), default=15, show_default=True)
-@click.option(
-    "--output",
-    type=click.Path(path_type=Path),
-    default=RESULTS / f"profile-{slug(chip())}.json",
-    help="Default: benchmarks/results/profile-CHIP.json.",
-)
+@click.option("--batch", type=click.IntRange(min=1), default=1, show_default=True,
+              help="Clips decoded together.")  # fmt: skip
+@click.option("--position", type=click.IntRange(min=1), default=100, show_default=True,
+              help="Tokens in the cache before the step.")  # fmt: skip
+@click.option("--repeats", type=click.IntRange(min=1), default=15, show_default=True,
+              help="Measurements of each part; the median counts.")  # fmt: skip
+@output_option("profile")
 def main(models: tuple[str, ...], batch: int, position: int, repeats: int, output: Path) -> None:
     """Profile models: encoding 30 s, and a step at a batch size after POSITION tokens."""
     machine = describe_machine() | {"load_before": load_average()}
@@ -167,7 +148,7 @@ def main(models: tuple[str, ...], batch: int, position: int, repeats: int, outpu
         room = loaded.config.n_text_ctx
         if max(position + 1, PROMPT + WARM_UP + STEPS) > room:
             raise click.UsageError(f"{item}: room for {room} tokens; give a smaller --position")
-        found = {
+        found: dict[str, Any] = {
             "dtype": str(loaded.model.decoder.ln.weight.dtype).removeprefix("mlx.core."),
             "batch": batch,
             "position": position,

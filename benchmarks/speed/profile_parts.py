@@ -50,7 +50,7 @@ def encoder_parts(model: Any, mel: Any) -> Iterator[Part]:
     yield Part("layer norms", "norm", lambda: [_norms(blocks, x), encoder.ln_post(x)])
     yield Part("query, key, value", "product", lambda: [b.attn.qkv(x) for b in blocks])
     yield Part("attention", "attention", lambda: [_attend(fused, heads, scale) for _ in n])
-    if not functions.stands_in(q):  # else its pieces follow one another in a core's cache
+    if not functions.uses_cpu_fallback(q):  # else its pieces follow one another in a core's cache
         yield Part("scores", "product", lambda: [(q * scale) @ k.swapaxes(-1, -2) for _ in n], True)
         yield Part("softmax", "softmax", lambda: [mx.softmax(scores, axis=-1) for _ in n], True)
         yield Part("weighted values", "product", lambda: [scores @ v for _ in n], True)

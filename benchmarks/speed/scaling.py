@@ -1,15 +1,14 @@
-"""Does time grow with the audio, and memory not? And what does a larger batch cost?
+"""Time and memory over the length of the audio and over the batch size.
 
 Long recordings are made by repeating AUDIO, files or folders of them. Every point is measured in
-a process of its own, after a warm-up on the shortest recording, and kept in the result file; a
-second run goes on from there.
+a process of its own, after a warm-up on the shortest recording. The result file is written after
+every point, and an interrupted run resumes when you rerun the command.
 
     python -m benchmarks.speed.scaling AUDIO... --model "student=DIR" --model "teacher=DIR"
 """
 
 from __future__ import annotations
 
-import json
 import math
 import tempfile
 from collections.abc import Sequence
@@ -21,11 +20,12 @@ import soundfile
 
 from baldwhisper_mlx.audio.buffer import Samples
 from baldwhisper_mlx.bench.audio_clips import read_recordings
-from baldwhisper_mlx.bench.machine import chip, load_average, slug
+from baldwhisper_mlx.bench.machine import load_average
 from baldwhisper_mlx.bench.processes import Child
-from baldwhisper_mlx.bench.schema import NUMBER
 from baldwhisper_mlx.config import SAMPLE_RATE
-from benchmarks.machines import describe, named_model, write_json
+from benchmarks.machines import describe
+from benchmarks.options import Benchmark, language_option, models_option, named_model, output_option
+from benchmarks.result_files import resume, write_json
 
 SCHEMA = "baldwhisper-scaling/1"
 LENGTHS = (10.0, 30.0, 60.0, 300.0, 600.0, 1800.0, 3600.0, 10800.0)
@@ -33,32 +33,12 @@ BATCHES = (1, 2, 4, 8, 16, 32)
 TOKENS = 128
 VARIETY = 600.0
 """Seconds of AUDIO that are enough before it repeats itself."""
-RESULTS = Path(__file__).parent.parent / "results"
 SAMPLE_BYTES = 4 * SAMPLE_RATE
-"""Bytes a second of decoded audio takes in memory, whatever is done with it."""
-
-_POINT = {
-    "seconds": NUMBER,
-    "tokens": int,
-    "peak_mlx_bytes": int,
-    "peak_process_bytes": int,
-    "load": [NUMBER],
-}
-SHAPE: dict[str, Any] = {
-    "schema": str,
-    "machine": {"chip": str, "os": str, "cores": int, "mlx": str, "device": str},
-    "tokens": int,
-    "models": {
-        ...: {
-            "lengths": [_POINT | {"audio_seconds": NUMBER, "fallbacks": int}],
-            "batches": [_POINT | {"batch": int}],
-        }
-    },
-}
+"""Bytes that a second of decoded audio takes in memory."""
 
 
 def write_repeated(recordings: Sequence[Samples], seconds: float, path: Path) -> None:
-    """Writes recordings, one after the other and over again, as 16-bit wav of a length."""
+    """Writes recordings in turn, repeated to a length in seconds, as a 16-bit wav file."""
     left = round(seconds * SAMPLE_RATE)
     with soundfile.SoundFile(path, "w", SAMPLE_RATE, 1, "PCM_16") as file:
         while left:
@@ -79,7 +59,7 @@ def measure_length(
         with Child("baldwhisper-mlx", str(model)) as child:
             child.ask("transcribe", audio=str(short), **how)
             load = load_average()
-            found = child.ask("transcribe", audio=str(long), **how)
+            found: dict[str, Any] = child.ask("transcribe", audio=str(long), **how)
     del found["text"]
     return {"audio_seconds": seconds, "load": load} | found
 
@@ -108,26 +88,12 @@ def exponent(points: Sequence[dict[str, Any]]) -> float | None:
         return None
     x0, y0 = (sum(values) / len(pairs) for values in zip(*pairs, strict=True))
     above = sum((x - x0) * (y - y0) for x, y in pairs)
-    return above / sum((x - x0) ** 2 for x, _ in pairs)
+    return float(above / sum((x - x0) ** 2 for x, _ in pairs))
 
 
-def read_before(output: Path, result: dict[str, Any]) -> dict[str, Any]:
-    """What an earlier run with the same settings has measured, or `result`, which is empty.
-
-    Raises:
-        click.ClickException: the file is of other settings.
-    """
-    if not output.exists():
-        return result
-    before: dict[str, Any] = json.loads(output.read_text(encoding="utf-8"))
-    if any(before.get(key) != result[key] for key in result if key != "models"):
-        raise click.ClickException(f"{output}: measured with other settings; move it away")
-    return before
-
-
-@click.command()
+@click.command(cls=Benchmark)
 @click.argument("audio", nargs=-1, required=True)
-@click.option("--model", "models", multiple=True, required=True, metavar="NAME=DIR")
+@models_option()
 @click.option(
     "--length",
     "lengths",
@@ -144,15 +110,12 @@ def read_before(output: Path, result: dict[str, Any]) -> dict[str, Any]:
     multiple=True,
     default=BATCHES,
     show_default=True,
+    help="Clips decoded together; repeatable.",
 )
-@click.option("--tokens", type=click.IntRange(min=1), default=TOKENS, show_default=True)
-@click.option("--language", default="en", show_default=True)
-@click.option(
-    "--output",
-    type=click.Path(path_type=Path),
-    default=RESULTS / f"scaling-{slug(chip())}.json",
-    help="Default: benchmarks/results/scaling-CHIP.json.",
-)
+@click.option("--tokens", type=click.IntRange(min=1), default=TOKENS, show_default=True,
+              help="Forced tokens for each clip.")  # fmt: skip
+@language_option
+@output_option("scaling")
 def main(
     audio: tuple[str, ...],
     models: tuple[str, ...],
@@ -167,16 +130,14 @@ def main(
     AUDIO is files of speech, or folders of them.
     """
     recordings = read_recordings(audio, 1, min(max(lengths), VARIETY))
-    result = read_before(
-        output,
-        {
-            "schema": SCHEMA,
-            "machine": describe(),
-            "language": language,
-            "tokens": tokens,
-            "models": {},
-        },
-    )
+    empty = {
+        "schema": SCHEMA,
+        "machine": describe(),
+        "language": language,
+        "tokens": tokens,
+        "models": {},
+    }
+    result = resume(output, empty, "models")
     for item in models:
         name, folder = named_model(item)
         found = result["models"].setdefault(name, {"lengths": [], "batches": []})

@@ -20,14 +20,15 @@ from click.testing import CliRunner, Result
 from baldwhisper_convert.export.mlx import export_mlx
 from baldwhisper_convert.readers.read import read_checkpoint
 from baldwhisper_mlx.audio.features import mel_filters
-from baldwhisper_mlx.bench import schema
 from baldwhisper_mlx.checkpoint.load import load_model
 from baldwhisper_mlx.cli import bench as bench_command
 from baldwhisper_mlx.config import SAMPLE_RATE
-from baldwhisper_mlx.ops.functions import stands_in
+from baldwhisper_mlx.ops.functions import uses_cpu_fallback
 from benchmarks import run_all
 from benchmarks.peers import compare, ggml, models, programs
-from benchmarks.speed import paper_form, profile_model, scaling
+from benchmarks.result_files import read_result
+from benchmarks.speed import paper_form, profile_model, scaling, soak
+from tests.runtime.conftest import tiny_config, write_model
 from tests.support import tiny
 from tests.support.tiny_speech import sound, tiny_speech
 
@@ -148,9 +149,9 @@ def test_measured_missing_and_failed(
     output = tmp_path / "peers.json"
     result = run(model, data, output)
     assert result.exit_code == 0, result.output
-    found = schema.read_result(output, compare.SCHEMA, compare.SHAPE)
+    found = read_result(output, "peers")
     ours = found["peers"]["baldwhisper-mlx"]
-    assert schema.problems(ours, compare.MEASURED) == []
+    assert ours["status"] == "measured"
     assert 0 <= ours["startup_seconds"] < 1000
     assert ours["wer"] is not None
     missing, failed = found["peers"]["whisper.cpp"], found["peers"]["transformers"]
@@ -195,10 +196,10 @@ def test_what_a_program_says(model: Path, tmp_path: Path) -> None:
     job = {"program": "ours", "model": str(model), "threads": 1, "language": "en"}
     said: list[dict[str, Any]] = []
     programs.work(job | {"clips": [str(path), str(path)]}, said.append)
-    settings, *heard, last = said
+    settings, *transcribed, last = said
     assert settings["settings"]["dtype"] == "float32"
-    assert len(heard) == 3  # the first clip once more, while all is cold
-    assert len({line["text"] for line in heard}) == 1
+    assert len(transcribed) == 3  # the first clip once more, while all is cold
+    assert len({line["text"] for line in transcribed}) == 1
     assert last["peak_process_bytes"] > 10_000_000
 
 
@@ -224,7 +225,7 @@ def test_scaling_measures_what_is_missing(model: Path, tmp_path: Path) -> None:
     before = json.loads(output.read_text())["models"]["tiny"]
     second = measure("--length", "1", "--length", "2", "--batch", "1", "--batch", "2")
     assert second.exit_code == 0, second.output
-    found = schema.read_result(output, scaling.SCHEMA, scaling.SHAPE)["models"]["tiny"]
+    found = read_result(output, "scaling")["models"]["tiny"]
     assert [p["audio_seconds"] for p in found["lengths"]] == [1.0, 2.0]
     assert [(p["batch"], p["tokens"]) for p in found["batches"]] == [(1, 2), (2, 4)]
     assert found["lengths"][0] == before["lengths"][0]
@@ -247,11 +248,11 @@ def test_a_profile_has_parts_and_primitives(model: Path, tmp_path: Path) -> None
     command = [f"tiny={model}", "--repeats", "1", "--position", "5", "--output", str(output)]
     result = CliRunner().invoke(profile_model.main, command)
     assert result.exit_code == 0, result.output
-    found = schema.read_result(output, profile_model.SCHEMA, profile_model.SHAPE)["models"]["tiny"]
+    found = read_result(output, "profile")["models"]["tiny"]
     kinds = {part["kind"] for part in found["encoder"]["parts"]}
     assert {"product", "attention", "gelu", "norm"} <= kinds
     # where NumPy goes through attention tile by tile, its pieces are not to be had apart
-    assert ("softmax" in kinds) == (not stands_in(mx.zeros(1)))
+    assert ("softmax" in kinds) == (not uses_cpu_fallback(mx.zeros(1)))
     assert {part["name"] for part in found["step"]["parts"]} >= {"vocabulary", "logit rules"}
     assert found["step"]["primitives"]["Matmul"] > 0
     assert found["encoder"]["whole_ms"] > 0
@@ -312,4 +313,20 @@ def test_a_model_of_the_papers_form(model: Path, tmp_path: Path) -> None:
     assert (config.n_vocab, config.n_audio_layer) == (teacher.n_vocab, teacher.n_audio_layer)
     again = CliRunner().invoke(paper_form.main, arguments)
     assert again.exit_code == 2
-    assert "there already" in again.output
+    assert "exists; name a new folder" in again.output
+
+
+def test_memory_is_read_now_and_then(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(soak, "EVERY", 2)
+    monkeypatch.setattr(soak, "WARM_UP", 4)
+    folder = tmp_path / "tiny"
+    write_model(folder, tiny_config(audio_context="dynamic"))
+    output = tmp_path / "soak.json"
+    arguments = ["--model", str(folder), "--files", "6", "--most", "0.6", "--output", str(output)]
+    result = CliRunner().invoke(soak.main, arguments)
+    assert result.exit_code == 0, result.output
+    found = json.loads(output.read_text())
+    assert [row["files"] for row in found["memory"]] == [2, 4, 6]
+    assert all(row["bytes"] > 10_000_000 for row in found["memory"])
+    after_warm_up = [row["bytes"] for row in found["memory"][1:]]
+    assert found["drift"] == pytest.approx(after_warm_up[1] / after_warm_up[0] - 1)

@@ -141,7 +141,7 @@ def test_shares_add_up_to_the_whole() -> None:
     assert shares["softmax"] == 0  # inside attention, which counts already
     rows = tables.share_rows(profile)
     assert ["- of which softmax", "softmax", "4.000", "40.0 %"] in rows
-    assert rows[-1] == ["not in any part", "-", "1.000", "10.0 %"]
+    assert rows[-1] == ["remainder", "-", "1.000", "10.0 %"]
 
 
 def test_the_exponent_of_time() -> None:
@@ -161,7 +161,9 @@ def test_cells_keep_their_borders() -> None:
 def test_a_wrong_result_is_named(tmp_path: Path) -> None:
     results = tiny_results.all_results()
     del results["peers"]["peers"]["openai-whisper"]["rtf"]
-    with pytest.raises(ValueError, match=r"peers-tiny-cpu\.json: peers\[2\]\.rtf: missing"):
+    with pytest.raises(
+        ValueError, match=r"peers-tiny-cpu\.json: .*openai-whisper.*: 'rtf' is a required property"
+    ):
         build.read_results(write(tmp_path / "a", results))
     with pytest.raises(ValueError, match=r"scaling-tiny-cpu\.json: not a result of schema"):
         build.read_results(write(tmp_path / "b", {"scaling": tiny_results.bench()}))
@@ -176,7 +178,7 @@ def test_markers_must_be_there_once() -> None:
             build.fill(wrong, "x", "")
 
 
-@pytest.mark.parametrize("kind", build.SHAPES)
+@pytest.mark.parametrize("kind", build.KINDS)
 def test_pictures_show_something(tmp_path: Path, kind: str) -> None:
     figure = plots.draw(kind, tiny_results.all_results())
     plot.save(figure, tmp_path / "picture.png")

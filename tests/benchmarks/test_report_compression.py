@@ -41,7 +41,7 @@ def test_forms_are_told_apart() -> None:
     rows = compression.embedding_rows(forms)
     assert [row[0] for row in rows[1:]] == [
         "plain SVD",
-        "plain SVD, mean apart",
+        "plain SVD, separate mean",
         "joint",
         "joint, one projection",
         "joint, one projection, focus 0.03",

@@ -11,6 +11,7 @@ from matplotlib.image import imread
 
 from benchmarks.report import reproduction
 from benchmarks.report.compression import NOT_MEASURED
+from benchmarks.reproduction import measure
 from benchmarks.reproduction.plots import draw_reproduction
 from tests.support import tiny_results
 
@@ -43,9 +44,9 @@ def variant(group: str, wer: float, parameters: int = 40_000_000) -> dict[str, A
 VARIANTS = {
     "merged": variant("layers", 0.4),
     "lower layers kept": variant("layers", 0.5),
-    "sheared, rank 96": variant("vocabulary", 0.45),
+    "factorized, rank 96": variant("vocabulary", 0.45),
     "random start": variant("vocabulary", 0.9),
-    "sheared, rank 32": variant("vocabulary", 0.6, 35_000_000),
+    "factorized, rank 32": variant("vocabulary", 0.6, 35_000_000),
 }
 TRIALS = [
     {"alpha": 0.0, "beta": 3.0, "wer": 0.5},
@@ -102,8 +103,11 @@ def test_the_papers_table(folder: Path) -> None:
 def test_variants_of_a_group_against_its_first() -> None:
     result = {"variants": VARIANTS}
     rows = reproduction.variant_rows(result, "vocabulary")[1:]
-    names = [row[0] for row in rows]
-    assert names == ["factorized, rank 96", "random start", "factorized, rank 32"]
+    assert [row[0] for row in rows] == [
+        "factorized, rank 96",
+        "random start",
+        "factorized, rank 32",
+    ]
     assert rows[0][-1] == "-"
     assert rows[1][-1] == "+45.00 [-2.00, +3.00]"
     assert rows[2][1] == "35.0 M"
@@ -143,6 +147,19 @@ def test_all_parts_and_pictures(folder: Path) -> None:
     draw_reproduction(folder)
     for name in ("curves", "ranks", "search"):
         assert imread(folder / f"reproduction_{name}.png").std() > 0.01
+
+
+def test_a_run_of_an_earlier_version_resumes(tmp_path: Path) -> None:
+    (tmp_path / "sheared--rank-96.json").write_text("{}")
+    (tmp_path / "sheared--rank-32").mkdir()
+    (tmp_path / "one-after-the-other.json").write_text("old")
+    (tmp_path / "sequential.json").write_text("new")
+    measure.adopt_earlier_names(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "factorized--rank-32", "factorized--rank-96.json", "one-after-the-other.json",
+        "sequential.json",
+    ]  # fmt: skip
+    assert (tmp_path / "sequential.json").read_text() == "new"
 
 
 def test_what_is_not_measured_is_said(folder: Path) -> None:

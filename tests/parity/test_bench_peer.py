@@ -18,6 +18,7 @@ from baldwhisper_mlx.bench import mlx_whisper as peer
 from baldwhisper_mlx.bench import roofline
 from baldwhisper_mlx.bench.runtimes import Ours
 from baldwhisper_mlx.checkpoint.mlx_whisper import read_community, sinusoids
+from baldwhisper_mlx.checkpoint.mlx_whisper_writer import write_folder
 from baldwhisper_mlx.cli.main import cli
 from baldwhisper_mlx.config import SAMPLE_RATE
 from baldwhisper_mlx.text.languages import LANGUAGES
@@ -52,7 +53,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def theirs(folder: Path) -> Path:
-    return peer.write_folder(folder, folder.parent / "theirs")
+    return write_folder(folder, folder.parent / "theirs")
 
 
 def test_no_weight_is_lost_on_the_way(folder: Path, theirs: Path, tmp_path: Path) -> None:
@@ -66,7 +67,7 @@ def test_no_weight_is_lost_on_the_way(folder: Path, theirs: Path, tmp_path: Path
     mx.save_safetensors(str(published / "weights.safetensors"), half)
     (published / "config.json").write_bytes((theirs / "config.json").read_bytes())
     (published / "vocabulary.tiktoken").write_bytes(OPENAI_VOCABULARY.read_bytes())
-    for made in (theirs, peer.write_folder(published, tmp_path / "again")):
+    for made in (theirs, write_folder(published, tmp_path / "again")):
         (made / "vocabulary.tiktoken").write_bytes(OPENAI_VOCABULARY.read_bytes())
         config, found, _ = read_community(made)
         assert found.keys() == expected.keys()
@@ -83,10 +84,10 @@ def test_no_weight_is_lost_on_the_way(folder: Path, theirs: Path, tmp_path: Path
 def test_what_mlx_whisper_cannot_read_is_refused(folder: Path, tmp_path: Path) -> None:
     factorized = write_model(tmp_path / "factorized", tiny_config(embedding_rank=8))
     with pytest.raises(ValueError, match="dense embedding"):
-        peer.write_folder(factorized, tmp_path / "out")
+        write_folder(factorized, tmp_path / "out")
     moved = write_model(tmp_path / "moved", tiny_config())  # random positions
     with pytest.raises(ValueError, match="encoder positions"):
-        peer.write_folder(moved, tmp_path / "out")
+        write_folder(moved, tmp_path / "out")
 
 
 def test_both_do_what_a_case_asks(folder: Path, theirs: Path, tmp_path: Path) -> None:
@@ -129,7 +130,7 @@ def test_a_peer_that_cannot_be_is_said_to_be_so(
     command = ["bench", "--student", ".", "--teacher", ".", "--peer", "mlx-whisper", "-p", "paper"]
     result = CliRunner().invoke(cli, command)
     assert result.exit_code == 1
-    assert "mlx-whisper is missing" in result.stderr
+    assert "mlx-whisper is not installed" in result.stderr
 
 
 def test_encoding_costs_what_torch_counts() -> None:

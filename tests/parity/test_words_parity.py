@@ -16,9 +16,10 @@ import baldwhisper_mlx
 from baldwhisper_convert.export.mlx import export_mlx
 from baldwhisper_mlx.checkpoint.load import LoadedModel, load_model
 from baldwhisper_mlx.decoding.decoder import heads_to_align
-from baldwhisper_mlx.decoding.dtw import first_positions, median_filter
+from baldwhisper_mlx.decoding.dtw import median_filter, token_start_positions
 from baldwhisper_mlx.transcription import words
 from baldwhisper_mlx.transcription.segments import Segment
+from baldwhisper_mlx.transcription.word_splitting import TimedToken, split_words
 from tests.parity.test_features_parity import speechlike
 from tests.parity.test_transcription_parity import multilingual, same_vocabulary  # noqa: F401
 from tests.support.tiny import tiny_checkpoint, tiny_dims
@@ -35,7 +36,7 @@ def test_warping(rows: int, columns: int, seed: int) -> None:
     cost = np.random.default_rng(seed).standard_normal((rows, columns)).astype(np.float32)
     text, time = timing.dtw_cpu(cost.astype(np.float64))
     jumps = np.pad(np.diff(text), (1, 0), constant_values=1).astype(bool)
-    np.testing.assert_array_equal(first_positions(cost), time[jumps])
+    np.testing.assert_array_equal(token_start_positions(cost), time[jumps])
 
 
 @pytest.mark.parametrize("length", [2, 3, 4, 50])
@@ -56,8 +57,8 @@ class Splitter:
         self.texts = texts
 
     def split_to_word_tokens(self, tokens: list[int]) -> tuple[list[str], list[list[int]]]:
-        found = words.split_words(
-            [words.TimedToken(t, 0, 0, 1) for t in tokens if t < self.eot], self.decode, "en"
+        found = split_words(
+            [TimedToken(t, 0, 0, 1) for t in tokens if t < self.eot], self.decode, "en"
         )
         parts = [[one.token for one in part] for _, part in found]
         return [*(text for text, _ in found), "<|endoftext|>"], [*parts, [self.eot]]
@@ -119,9 +120,7 @@ def test_words_of_a_window(data: st.DataObject) -> None:
         start, end = (offset + 0.02 * bound for bound in bounds[2 * i : 2 * i + 2])
         tokens = tuple(range(position, position + size))
         segments.append(Segment(i, seek, start, end, "x", tokens, 0.0, -1.0, 1.0, 0.0))
-        timed.append(
-            [words.TimedToken(t, offset + times[t], offset + times[t + 1], 0.5) for t in tokens]
-        )
+        timed.append([TimedToken(t, offset + times[t], offset + times[t + 1], 0.5) for t in tokens])
         theirs.append({"seek": seek, "start": start, "end": end, "tokens": list(tokens)})
         position += size
     splitter = Splitter(texts)
@@ -148,12 +147,12 @@ def test_characters_of_several_tokens(loaded: LoadedModel) -> None:
     tokenizer = pytest.importorskip("whisper.tokenizer").get_tokenizer(True, language="en")
     for text in (" naïve café ☕ 日本", "日本語です", " \ufffd odd", "a b", "..."):
         ids = tokenizer.encode(text)
-        timed = [words.TimedToken(t, 0, 0, 1) for t in ids]
+        timed = [TimedToken(t, 0, 0, 1) for t in ids]
         for language in ("en", "ja"):
             reference = copy.copy(tokenizer)
             object.__setattr__(reference, "language", language)
             theirs, parts = reference.split_to_word_tokens(ids)
-            found = words.split_words(timed, tokenizer.decode, language)
+            found = split_words(timed, tokenizer.decode, language)
             assert [word for word, _ in found] == theirs
             assert [[one.token for one in own] for _, own in found] == parts
 

@@ -147,7 +147,7 @@ def test_the_same_text_as_openai_whisper_on_a_folder_of_speech(tmp_path: Path) -
         "--data": named("BALDWHISPER_DATA"),
         "--out": os.environ.get("BALDWHISPER_AGREEMENT", str(tmp_path / "agreement.jsonl")),
     }
-    command = [sys.executable, str(ROOT / "benchmarks" / "agreement.py")]
+    command = [sys.executable, "-m", "benchmarks.accuracy.agreement"]
     command += [word for pair in arguments.items() for word in pair]
     run = subprocess.run(command, capture_output=True, text=True, check=False)
     assert run.returncode == 0, run.stderr + run.stdout

@@ -1,4 +1,4 @@
-"""The model that comes with the package: there, small, whole, and able to hear."""
+"""The model that comes with the package: complete, small, and accurate on speech."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def test_words_are_timed(bundled: LoadedModel) -> None:
 
 
 @pytest.mark.parametrize("options", [{"vad": True}, {"vad": True, "batch_size": 4}])
-def test_ways_to_hear_agree(bundled: LoadedModel, options: dict[str, Any]) -> None:
+def test_ways_to_transcribe_agree(bundled: LoadedModel, options: dict[str, Any]) -> None:
     """Two samples with half a minute of silence between them."""
     samples = load_audio(SAMPLE)
     gap = np.zeros(35 * SAMPLE_RATE, np.float32)

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from baldwhisper_mlx.bench.runner import COMPARISONS, PEER, STUDENT, TEACHER
-from baldwhisper_mlx.bench.schema import SCHEMA
+from baldwhisper_mlx.bench.runner import COMPARISONS, PEER, SCHEMA, STUDENT, TEACHER
 from baldwhisper_mlx.bench.statistics import quartiles, speed_ups
 from benchmarks.peers import compare
 from benchmarks.speed import profile_model, scaling

@@ -21,7 +21,7 @@ from baldwhisper_convert.data.batches import IGNORED, Batch
 from baldwhisper_convert.files import write_atomically
 from baldwhisper_convert.model.whisper import KeysAndValues, Whisper
 from baldwhisper_mlx.config import CONFIG_FILE, ModelConfig
-from baldwhisper_mlx.decoding.dtw import first_positions
+from baldwhisper_mlx.decoding.dtw import token_start_positions
 
 Head = tuple[int, int]
 """Layer and head, numbered from 0."""
@@ -106,7 +106,7 @@ def forward_share(attention: np.ndarray[tuple[int, int], np.dtype[np.float32]]) 
     """
     distinct = np.maximum(0, attention - attention.mean(axis=0))
     # Each token's section of the path lasts until the next token's begins.
-    starts = first_positions(-distinct)
+    starts = token_start_positions(-distinct)
     ends = np.append(starts[1:], distinct.shape[1])
     shares = [
         row[max(0, start - NEAR) : end + NEAR].sum()

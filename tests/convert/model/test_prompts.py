@@ -10,8 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from baldwhisper_convert.model.prompts import Prompts
-from baldwhisper_mlx.decoding.logit_rules import DecodingOptions
-from baldwhisper_mlx.transcription.fallback import Thresholds
+from baldwhisper_mlx.transcription.options import TranscribeOptions
 from baldwhisper_mlx.transcription.sequential import Transcription
 from tests.support.tiny_speech import tiny_prompts, tiny_teacher
 
@@ -27,13 +26,9 @@ def runtime_prompt(prompts: Prompts, previous: list[int], *, timestamps: bool) -
     )
     run = Transcription(
         loaded=loaded,
-        duration=0.0,
+        options=TranscribeOptions(without_timestamps=not timestamps),
         mel=None,  # type: ignore[arg-type]
-        attempts=[DecodingOptions(timestamps=timestamps)],
-        task="transcribe",
-        thresholds=Thresholds(None, None, None),
-        condition=True,
-        words=False,
+        duration=0.0,
         language=prompts.language,
         _history=previous,
     )

@@ -137,7 +137,7 @@ def variants(run: Path, output: Path) -> None:
     """Some variants of benchmarks.reproduction: trained once, compared within a group."""
     results = output.with_suffix(".json")
     arguments = [str(run), "--output", str(output), "--results", str(results), "--epochs", "1"]
-    for name in ("merged", "upper", "rank 96", "random start", "both at once", "one after"):
+    for name in ("merged", "upper", "rank 96", "random start", "both at once", "sequential"):
         arguments += ["--only", name]
     done = CliRunner().invoke(measure.main, [*arguments, "--share", "0.5"])
     assert done.exit_code == 0, done.output
@@ -147,23 +147,23 @@ def variants(run: Path, output: Path) -> None:
     assert list(rows) == [
         "merged", "merged, another seed", "upper layers kept", "merged, no KL",
         "merged equally", "merged, upper weighs ten", "merged, layers compared",
-        "sheared, rank 96", "random start", "both at once", "one after the other",
+        "factorized, rank 96", "random start", "both at once", "sequential",
     ]  # fmt: skip
     assert (found["windows"], found["share"]) == (3, 0.5)
-    for first in ("merged", "sheared, rank 96"):
+    for first in ("merged", "factorized, rank 96"):
         assert rows[first]["difference_interval"] == [0.0, 0.0]
     assert rows["merged"]["parameters"] > rows["both at once"]["parameters"]
     first_losses = {
         read_log(output / name / LOG_FILE)[0]["loss"] for name in ("merged", "merged--another-seed")
     }
     assert len(first_losses) == 2
-    turns = rows["one after the other"]
+    turns = rows["sequential"]
     assert turns["steps"] == rows["both at once"]["steps"] == 2 * rows["merged"]["steps"]
     assert turns["curve"][: len(rows["merged"]["curve"])] == rows["merged"]["curve"]
     assert turns["parameters"] == rows["both at once"]["parameters"]
     for name, row in rows.items():
         assert row["curve"][-1][0] == row["steps"]
-        before = rows["merged"]["steps"] if name == "one after the other" else 0
+        before = rows["merged"]["steps"] if name == "sequential" else 0
         best = min(rate for step, rate in row["curve"] if step > before)
         assert 100 * row["wer"] == pytest.approx(100 * best, abs=0.01)
     again = CliRunner().invoke(measure.main, arguments)

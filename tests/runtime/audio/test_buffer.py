@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from baldwhisper_mlx.audio import buffer, vad
-from baldwhisper_mlx.audio.buffer import Collector, Samples, blocks, is_finite, let_go
+from baldwhisper_mlx.audio.buffer import SampleBuffer, Samples, blocks, is_finite, release_pages
 from baldwhisper_mlx.audio.chunking import chunks_of, cut_at_quiet, join_speech
 from baldwhisper_mlx.audio.features import N_FRAMES, LogMelSpectrogram
 from baldwhisper_mlx.audio.vad import speech_spans
@@ -29,7 +29,7 @@ def sound(n: int) -> Samples:
 def in_a_file(monkeypatch: pytest.MonkeyPatch) -> Samples:
     """Eight minutes, of which half a minute at a time is silent."""
     monkeypatch.setattr(buffer, "_MOST_IN_MEMORY", 10)
-    collector = Collector()
+    collector = SampleBuffer()
     for number in range(2 * MINUTES):
         collector.add(sound(30 * 16_000) * (number % 2))
     found = collector.samples()
@@ -44,12 +44,12 @@ def test_blocks_are_all_samples_in_order(n: int, size: int) -> None:
     np.testing.assert_array_equal(np.concatenate([*parts, sound(0)]), sound(n))
 
 
-def test_what_is_let_go_is_still_there(in_a_file: Samples) -> None:
+def test_released_samples_are_read_again(in_a_file: Samples) -> None:
     before = np.array(in_a_file)
-    let_go(in_a_file)
-    let_go(in_a_file[5:9])
+    release_pages(in_a_file)
+    release_pages(in_a_file[5:9])
     np.testing.assert_array_equal(in_a_file, before)
-    let_go(before)  # in memory: nothing to let go
+    release_pages(before)  # in memory: nothing to let go
     np.testing.assert_array_equal(in_a_file, before)
 
 
@@ -65,9 +65,9 @@ def test_what_is_let_go_is_still_there(in_a_file: Samples) -> None:
     ],
     ids=["is_finite", "features", "speech_spans", "join_speech", "chunks_of"],
 )
-def test_passing_over_a_file_keeps_none_of_it(in_a_file: Samples, passing) -> None:  # type: ignore[no-untyped-def]
+def test_reading_a_mapped_file_leaves_none_of_it_in_memory(in_a_file: Samples, passing) -> None:  # type: ignore[no-untyped-def]
     passing(in_a_file)  # libraries are files too
-    let_go(in_a_file)
+    release_pages(in_a_file)
     before = mapped_megabytes()
     assert passing(in_a_file) is not None
     assert mapped_megabytes() - before < MEGABYTES / 4

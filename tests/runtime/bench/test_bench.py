@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import io
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -13,9 +13,10 @@ import pytest
 import soundfile
 from click.testing import CliRunner, Result
 
-from baldwhisper_mlx.bench import plot, report_text, runner, schema, worker
-from baldwhisper_mlx.bench.processes import Child, run_to_first_line
+from baldwhisper_mlx.bench import plot, report_text, runner, worker
+from baldwhisper_mlx.bench.processes import Child, isolated, run_to_first_line
 from baldwhisper_mlx.cli.main import cli
+from benchmarks.result_files import read_result
 from tests.runtime.conftest import RATE, tiny_config, tone, write_model
 
 QUICK = ["--rounds", "1", "--tokens", "2", "--batch", "1", "--seconds", "1"]
@@ -53,7 +54,7 @@ def measured(models: Path) -> tuple[Result, dict[str, Any]]:
         json_file = ["--json", models / "r.json"]
         result = bench(*audio, *pair, *QUICK, *chosen, "--temperature", "0", *json_file)
     assert result.exit_code == 0, result.stderr
-    return result, schema.read_result(models / "r.json", schema.SCHEMA, schema.BENCH)
+    return result, read_result(models / "r.json", "bench")
 
 
 def test_a_result_has_the_shape_that_is_documented(
@@ -192,14 +193,15 @@ def test_what_is_refused_before_measuring(
     taken = tmp_path / "taken.json"
     taken.write_text("")
     refusals = {
-        "--peer runs the teacher": [*small, "--peer", "mlx-whisper"],
+        "--peer runs the teacher in another program": [*small, "--peer", "mlx-whisper"],
         "clip need AUDIO": [*small, "-p", "clip"],
-        "already there": [*small, "--json", taken],
-        "no folder": [*small, "--json", tmp_path / "gone" / "r.json"],
-        "a plot is one of": [*small, "--plot", tmp_path / "r.jpg"],
-        "it is NAME=PERCENT": [*small, "--wer", "student"],
-        "the names are": [*small, "--wer", "pupil=5"],
-        "no such folder": [audio, "--student", tmp_path / "gone"],
+        "exists; use --force": [*small, "--json", taken],
+        "is a folder; give a file name": [*small, "--json", tmp_path, "--force"],
+        "no such folder": [*small, "--json", tmp_path / "gone" / "r.json"],
+        "ends in .png or .svg": [*small, "--plot", tmp_path / "r.jpg"],
+        "give NAME=PERCENT": [*small, "--wer", "student"],
+        "NAME is student or teacher": [*small, "--wer", "pupil=5"],
+        "gone: no such folder": [audio, "--student", tmp_path / "gone"],
     }
     for message, arguments in refusals.items():
         result = bench(*arguments)
@@ -226,23 +228,29 @@ def test_a_model_that_cannot_be_loaded_is_named(tmp_path: Path, models: Path) ->
     assert str(broken) in result.stderr
 
 
-def test_a_worker_answers_line_by_line(models: Path) -> None:
-    lines = [
-        {"kind": "baldwhisper-mlx", "model": str(models / "small")},
-        {"action": "machine"},
-        {"action": "encode", "arguments": {"seconds": 10.0}},
-        {"action": "sing"},
-    ]
-    answers = io.StringIO()
-    with pytest.raises(AttributeError):
-        worker.serve(io.StringIO("\n".join(map(json.dumps, lines))), answers)
-    ready, machine, encoded, error = map(json.loads, answers.getvalue().splitlines())
-    assert ready == {"answer": "ready"}
-    assert machine["answer"]["chip"]
-    assert set(encoded["answer"]) == {"seconds", "peak_mlx_bytes", "peak_process_bytes"}
-    assert "sing" in error["error"]
+def test_a_worker_has_one_model_and_times_its_tasks(models: Path) -> None:
+    with Child("baldwhisper-mlx", str(models / "small")) as child:
+        assert child.ask("machine")["chip"]
+        assert child.ask("describe")["parameters"] > 0
+        encoded = child.ask("encode", seconds=10.0)
+        with pytest.raises(RuntimeError, match=r"baldwhisper-mlx with .*small: .*sing"):
+            child.ask("sing")
+    assert set(encoded) == {"seconds", "peak_mlx_bytes", "peak_process_bytes"}
     with pytest.raises(ValueError, match="unknown runtime"):
         worker.open_runtime("other", "x")
+
+
+def test_a_process_that_dies_is_an_error() -> None:
+    with pytest.raises(RuntimeError, match="terminated abruptly"):
+        isolated(os._exit, 3)
+    assert isolated(os.getpid) != os.getpid()
+
+
+def test_what_a_worker_prints_is_no_result(capfd: pytest.CaptureFixture[str]) -> None:
+    isolated(print, "a library's greeting")
+    out, err = capfd.readouterr()
+    assert out == ""
+    assert "a library's greeting" in err
 
 
 def test_a_child_says_why_it_cannot(tmp_path: Path) -> None:

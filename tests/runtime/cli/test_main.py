@@ -176,7 +176,7 @@ def test_finished_files_are_skipped(fake: Fake, run: Run) -> None:
     Path("out/a.txt").write_text("kept")
     result = run(*names, "-o", "out", "--skip-existing")
     assert result.exit_code == 0
-    assert result.stderr.startswith("1 of 2 files are done already\n")
+    assert result.stderr.startswith("1 of 2 files skipped: outputs exist\n")
     assert files_below("out") == {"a.txt": "kept", "b.txt": "800 é\n"}
     assert len(fake.calls) == 2
     result = run(*names, "-o", "out", "--skip-existing")
@@ -228,14 +228,14 @@ def test_the_next_file_is_read_ahead_and_no_further() -> None:
     [
         (["a.wav", "-f", "all"], "--output-dir"),
         (["a.wav", "b.wav", "-f", "srt"], "--output-dir"),
-        (["-", "-"], "single time"),
+        (["-", "-"], "give `-` only once"),
         (["a.wav", "-f", "docx"], "docx"),
         (["a.wav", "--temperature", "-1"], "-1"),
         (["a.wav", "--temperature", "nan"], "nan"),
         (["a.wav", "--task", "summarize"], "summarize"),
         (["a.wav", "--skip-existing"], "--output-dir"),
         (["a.wav", "-o", "out", "--skip-existing", "--force"], "--force"),
-        (["a.wav", "--pcm-rate", "16000"], "just `-`"),
+        (["a.wav", "--pcm-rate", "16000"], "`-` as the only FILE"),
         (["a.wav", "--highlight-words"], "--word-timestamps"),
         (["a.wav", "--word-timestamps", "--max-line-count", "2"], "--max-line-width"),
         (["a.wav", "--word-timestamps", "--max-line-width", "0"], "0"),
@@ -267,7 +267,7 @@ def test_existing_outputs_are_refused_before_decoding(fake: Fake, run: Run) -> N
     Path("out/b.txt").write_text("mine")
     result = run(*args)
     assert result.exit_code == 1
-    assert f"{Path('out/b.txt')}: already there" in result.stderr
+    assert f"{Path('out/b.txt')}: exists; use --force" in result.stderr
     assert fake.loaded == []
     assert files_below("out") == {"b.txt": "mine"}
     assert run(*args, "--force").exit_code == 0
@@ -286,7 +286,7 @@ def test_without_a_readable_input_no_model_is_loaded(fake: Fake, run: Run) -> No
     result = run("missing.wav", "folder")
     assert (result.exit_code, result.stdout, fake.loaded) == (1, "", [])
     assert "error: missing.wav: no such file" in result.stderr
-    assert "error: folder: is a folder without audio files" in result.stderr
+    assert "error: folder: the folder contains no audio files" in result.stderr
     assert "2 of 2 files failed: missing.wav, folder" in result.stderr
 
 

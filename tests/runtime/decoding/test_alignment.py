@@ -1,4 +1,4 @@
-"""When tokens were said: the warping path, the filter, and what the decoder leaves for them."""
+"""When tokens were spoken: the warping path, the filter, and the queries that decoding keeps."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from baldwhisper_mlx.checkpoint.load import LoadedModel, load_model
 from baldwhisper_mlx.decoding.alignment import align, attention_of
 from baldwhisper_mlx.decoding.decoder import Decoder, heads_to_align
-from baldwhisper_mlx.decoding.dtw import first_positions, median_filter
+from baldwhisper_mlx.decoding.dtw import median_filter, token_start_positions
 from baldwhisper_mlx.decoding.logit_rules import DecodingOptions
 
 FRAMES = 1000
@@ -56,7 +56,7 @@ def naive_path(cost: np.ndarray[Any, Any]) -> list[int]:
 def test_the_path_is_the_naive_ones(shape: tuple[int, int], seed: int, levels: int) -> None:
     """With few levels there are ties."""
     cost = np.random.default_rng(seed).integers(0, levels, shape).astype(np.float32)
-    found = first_positions(cost)
+    found = token_start_positions(cost)
     assert found.tolist() == naive_path(cost)
     assert found[0] == 0
     assert (np.diff(found) >= 0).all()

@@ -18,7 +18,7 @@ EOT, BEGIN, VOCABULARY = 20, 25, 60
 
 
 def naive(tokens: list[int]) -> set[int]:
-    """Tokens that would go on with a loop, period by period."""
+    """Tokens that would continue a loop, period by period."""
     same = [min(token, BEGIN) for token in tokens]
     found = set()
     for period in range(1, LONGEST_PERIOD + 1):
@@ -103,11 +103,11 @@ def loops(tokens: list[int], eot: int) -> bool:
 
 
 def naive_loop(tokens: list[int], before: list[int]) -> bool:
-    told = [token for token in before if token < BEGIN]
-    ids = told + [token for token in tokens if token < BEGIN]
+    previous = [token for token in before if token < BEGIN]
+    ids = previous + [token for token in tokens if token < BEGIN]
     for period in range(1, LONGEST_PERIOD + 1):
         again = max(2 * period, FEWEST_OF_LOOP)
-        for end in range(max(len(told) + min(period, FEWEST), again + period), len(ids) + 1):
+        for end in range(max(len(previous) + min(period, FEWEST), again + period), len(ids) + 1):
             if all(ids[i] == ids[i - period] for i in range(end - again, end)):
                 return True
     return False

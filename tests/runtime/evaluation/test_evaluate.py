@@ -1,4 +1,4 @@
-"""`baldwhisper evaluate` on a tiny model: figures, files, what is refused, what survives a kill."""
+"""`baldwhisper evaluate` on a tiny model: figures, files, refusals, resuming."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ import soundfile
 from click.testing import CliRunner, Result
 
 from baldwhisper_mlx.cli.main import cli
-from baldwhisper_mlx.evaluation import inference
+from baldwhisper_mlx.evaluation import hypotheses, inference
 from baldwhisper_mlx.transcription import batched
 from baldwhisper_mlx.transcription.segments import Transcript
 from tests.runtime.conftest import RATE, tiny_config, tone, write_model
@@ -30,8 +30,8 @@ Run = Callable[..., Result]
 
 
 @dataclass
-class Ears:
-    """Stands for the model: hears what it is told to, by the whole seconds of a clip."""
+class FakeModel:
+    """Replaces the model: returns given texts, by the whole seconds of a clip."""
 
     texts: dict[int, str]
     batches: list[int] = field(default_factory=list)
@@ -47,10 +47,10 @@ def texts(*changes: tuple[int, str]) -> dict[int, str]:
 
 
 @pytest.fixture
-def hears(monkeypatch: pytest.MonkeyPatch) -> Ears:
-    ears = Ears(texts())
-    monkeypatch.setattr(inference, "transcribe_clips", ears)
-    return ears
+def model(monkeypatch: pytest.MonkeyPatch) -> FakeModel:
+    fake = FakeModel(texts())
+    monkeypatch.setattr(inference, "transcribe_clips", fake)
+    return fake
 
 
 @pytest.fixture(scope="session")
@@ -64,7 +64,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 
 @pytest.fixture(scope="session")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Six clips of two speakers, of which one says nothing."""
+    """Six clips of two speakers, of which one has no speech."""
     folder = tmp_path_factory.mktemp("speech") / "dev"
     (folder / "clips").mkdir(parents=True)
     rows = []
@@ -115,27 +115,27 @@ def without_times(value: Any) -> Any:
 # Figures.
 
 
-def test_errors_are_counted(hears: Ears, run: Run) -> None:
-    hears.texts = texts((2, "thank you"), (1, "clip off one second"), (6, ""), (12, "no " * 20))
+def test_errors_are_counted(model: FakeModel, run: Run) -> None:
+    model.texts = texts((2, "thank you"), (1, "clip off one second"), (6, ""), (12, "no " * 20))
     report = report_of(run("--json"))
-    data, model = report["data"], report["models"]["model"]
-    # Five clips say four words each; in the silent one two words are heard.
+    data, found = report["data"], report["models"]["model"]
+    # Five clips say four words each; in the silent one two words are transcribed.
     assert (data["utterances"], data["words"], data["empty_references"]) == (6, 20, 1)
     assert (data["speakers"], data["skipped"]) == (2, [])
-    wer = model["wer"]
+    wer = found["wer"]
     assert (wer["substitutions"], wer["deletions"], wer["insertions"]) == (3 + 4, 4, 2 + 16)
     assert (wer["errors"], wer["total"], wer["hits"]) == (29, 20, 9)
     assert wer["value"] == pytest.approx(29 / 20)
     low, high = wer["interval"]
     assert 0 <= low < wer["value"] < high
-    assert model["cer"]["total"] == sum(len(f"clip of {s} seconds") for s in SECONDS if s != 2)
-    assert (model["empty_outputs"], model["repetition_loops"]) == (1, 1)
-    assert model["rtf"] > 0
+    assert found["cer"]["total"] == sum(len(f"clip of {s} seconds") for s in SECONDS if s != 2)
+    assert (found["empty_outputs"], found["repetition_loops"]) == (1, 1)
+    assert found["rtf"] > 0
     assert report["comparison"] is None
 
 
-def test_rows_by_length_and_by_speaker(hears: Ears, run: Run) -> None:
-    hears.texts = texts((6, "clip of six seconds"))
+def test_rows_by_length_and_by_speaker(model: FakeModel, run: Run) -> None:
+    model.texts = texts((6, "clip of six seconds"))
     report = report_of(run("--json"))
     by_length = {row["group"]: row for row in report["by_length"]}
     assert {name: row["utterances"] for name, row in by_length.items()} == {
@@ -154,15 +154,15 @@ def test_rows_by_length_and_by_speaker(hears: Ears, run: Run) -> None:
 
 
 def test_a_baseline_is_compared(
-    hears: Ears, run: Run, models: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+    model: FakeModel, run: Run, models: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    worse = Ears(texts((1, "a b c d"), (12, "clip of ten seconds"), (2, "")))
-    better = Ears(texts((12, "clip of ten seconds"), (2, "")))
+    worse = FakeModel(texts((1, "a b c d"), (12, "clip of ten seconds"), (2, "")))
+    better = FakeModel(texts((12, "clip of ten seconds"), (2, "")))
 
-    def hear(samples: Any, loaded: Any, **options: Any) -> list[Transcript]:
+    def transcribe(samples: Any, loaded: Any, **options: Any) -> list[Transcript]:
         return (worse if loaded.config.n_text_layer == 1 else better)(samples, loaded)
 
-    monkeypatch.setattr(inference, "transcribe_clips", hear)
+    monkeypatch.setattr(inference, "transcribe_clips", transcribe)
     report = report_of(run("--json", baseline=models[1]))
     assert report["models"]["model"]["model"] == str(models[0])
     assert report["models"]["baseline"]["model"] == str(models[1])
@@ -176,7 +176,7 @@ def test_a_baseline_is_compared(
     assert words["difference"]["interval"][0] >= 0.0
     assert report["by_length"][0]["baseline"]["wer"]["value"] == 0.0
     table = run(baseline=models[1]).stdout
-    assert "retention (baseline's error rate / model's)  0.200" in table
+    assert "relative error rate (baseline / model)  0.200" in table
 
 
 def test_a_model_retains_all_of_itself(run: Run, models: tuple[Path, Path]) -> None:
@@ -186,8 +186,8 @@ def test_a_model_retains_all_of_itself(run: Run, models: tuple[Path, Path]) -> N
         assert report["comparison"][unit]["difference"] == {"value": 0.0, "interval": [0.0, 0.0]}
 
 
-def test_normalizers_differ(hears: Ears, run: Run) -> None:
-    hears.texts = texts((1, "clip of one seconds"), (2, "[silence]"))
+def test_normalizers_differ(model: FakeModel, run: Run) -> None:
+    model.texts = texts((1, "clip of one seconds"), (2, "[silence]"))
     found = {
         name: report_of(run("--json", normalizer=name))["models"]["model"]["wer"]["errors"]
         for name in ("none", "basic", "whisper-english", "bambara")
@@ -247,7 +247,7 @@ REPORT = {
     "by_length": [GROUP],
     "by_speaker": [GROUP],
 }
-HEARD = {
+TRANSCRIBED = {
     "hypothesis": None,
     "normalized_hypothesis": None,
     "words": EDITS,
@@ -263,8 +263,8 @@ UTTERANCE = {
     "duration": None,
     "reference": None,
     "normalized_reference": None,
-    "model": HEARD,
-    "baseline": HEARD,
+    "model": TRANSCRIBED,
+    "baseline": TRANSCRIBED,
 }
 
 
@@ -328,14 +328,14 @@ def test_the_page_names_every_field() -> None:
     assert missing == set()
 
 
-def test_the_table(hears: Ears, run: Run) -> None:
-    hears.texts = texts((1, "clip off one second"), (2, "thank you"), (6, ""))
+def test_the_table(model: FakeModel, run: Run) -> None:
+    model.texts = texts((1, "clip off one second"), (2, "thank you"), (6, ""))
     result = run("--show-errors", "2")
     assert result.exit_code == 0
     assert result.stderr == ""
     text = result.stdout
     for part in (
-        "6 utterances, 2 speakers, 0.02 h, 20 words; nothing is said in 1",
+        "6 utterances, 2 speakers, 0.02 h, 20 words; 1 without speech",
         "normalizer  basic",
         "model  45.00  [",
         "under 5 s",
@@ -346,33 +346,33 @@ def test_the_table(hears: Ears, run: Run) -> None:
     # The worst first; of two only the first, as was asked for.
     assert errors.splitlines() == [
         "clips/2.wav (6.0 s, speaker a)",
-        "model: 4 of 4 words wrong, nothing heard",
-        "said   clip of 6 seconds",
-        "heard  **** ** * *******",
-        "       D    D  D D",
+        "model: 4 of 4 words wrong, empty output",
+        "REF: clip of 6 seconds",
+        "HYP: **** ** * *******",
+        "     D    D  D D",
         "",
         "clips/0.wav (1.0 s, speaker a)",
         "model: 3 of 4 words wrong",
-        "said   clip of  1   seconds",
-        "heard  clip off one second",
-        "            S   S   S",
+        "REF: clip of  1   seconds",
+        "HYP: clip off one second",
+        "          S   S   S",
     ]
     worst = report_of(run("--show-errors", "1", "--json"))["worst"]
     assert [one["file"] for one in worst] == ["clips/2.wav"]
     assert worst[0]["model"]["alignment"][0] == ["D", "clip", None]
 
 
-# Going on, and never mixing.
+# Resuming, and never mixing runs.
 
 
-def test_a_killed_run_goes_on(
+def test_an_interrupted_run_resumes(
     run: Run, models: tuple[Path, Path], data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     output, whole = tmp_path / "killed", tmp_path / "whole"
     code = f"""
 import os, signal
 from baldwhisper_mlx.cli.main import main
-from baldwhisper_mlx.evaluation import inference
+from baldwhisper_mlx.evaluation import hypotheses, inference
 transcribe, left = inference.transcribe_clips, [3]
 def killed(*args, **options):
     if not left[0]:
@@ -403,7 +403,7 @@ main()
 
     monkeypatch.setattr(inference, "transcribe_clips", counted)
     result = run("--json", output=output)
-    assert "3 clips were heard before" in result.stderr
+    assert "3 clips already transcribed" in result.stderr
     assert calls == len(SECONDS) - 3
     assert (output / "hypotheses.jsonl").read_bytes().startswith(kept)
     assert len(lines(output / "hypotheses.jsonl")) == 1 + len(SECONDS)
@@ -424,46 +424,46 @@ main()
     ],
     ids=lambda change: change[0],
 )
-def test_other_options_hear_anew(
-    hears: Ears, run: Run, tmp_path: Path, change: tuple[str, ...]
+def test_other_options_transcribe_anew(
+    model: FakeModel, run: Run, tmp_path: Path, change: tuple[str, ...]
 ) -> None:
     assert run(output=tmp_path).exit_code == 0
     refused = run(*change, output=tmp_path)
     assert refused.exit_code == 1
     assert "report.json: a report on other models, data or options" in refused.stderr
-    assert len(hears.batches) == len(SECONDS)
+    assert len(model.batches) == len(SECONDS)
     done = run(*change, "--force", output=tmp_path)
-    assert "heard before" not in done.stderr
-    assert sum(hears.batches) == 2 * len(SECONDS)
+    assert "already transcribed" not in done.stderr
+    assert sum(model.batches) == 2 * len(SECONDS)
     # And the first ones are still there.
     again = run("--force", output=tmp_path)
-    assert f"{len(SECONDS)} clips were heard before" in again.stderr
+    assert f"{len(SECONDS)} clips already transcribed" in again.stderr
 
 
-def test_another_model_hears_anew(
-    hears: Ears, run: Run, models: tuple[Path, Path], tmp_path: Path
+def test_another_model_transcribes_anew(
+    model: FakeModel, run: Run, models: tuple[Path, Path], tmp_path: Path
 ) -> None:
     run(output=tmp_path)
     result = run("--force", model=models[1], output=tmp_path)
-    assert "heard before" not in result.stderr
-    assert sum(hears.batches) == 2 * len(SECONDS)
+    assert "already transcribed" not in result.stderr
+    assert sum(model.batches) == 2 * len(SECONDS)
     renamed = tmp_path / "renamed"
     renamed.symlink_to(models[0])
     result = run("--force", model=renamed, output=tmp_path)
-    assert f"renamed: {len(SECONDS)} clips were heard before" in result.stderr
+    assert f"renamed: {len(SECONDS)} clips already transcribed" in result.stderr
 
 
-def test_another_normalizer_or_baseline_hears_nothing_twice(
-    hears: Ears, run: Run, models: tuple[Path, Path], tmp_path: Path
+def test_another_normalizer_or_baseline_transcribes_nothing_twice(
+    model: FakeModel, run: Run, models: tuple[Path, Path], tmp_path: Path
 ) -> None:
     run(output=tmp_path)
     run("--force", output=tmp_path, normalizer="none")
-    assert len(hears.batches) == len(SECONDS)
+    assert len(model.batches) == len(SECONDS)
     run("--force", output=tmp_path, baseline=models[1])
-    assert len(hears.batches) == 2 * len(SECONDS)
+    assert len(model.batches) == 2 * len(SECONDS)
 
 
-def test_audio_that_has_changed_is_heard_anew(hears: Ears, run: Run, tmp_path: Path) -> None:
+def test_changed_audio_is_transcribed_anew(model: FakeModel, run: Run, tmp_path: Path) -> None:
     speech, output = tmp_path / "speech", tmp_path / "out"
     speech.mkdir()
     rows = [{"file_name": f"{i}.wav", "text": "clip of 1 seconds"} for i in range(3)]
@@ -471,17 +471,19 @@ def test_audio_that_has_changed_is_heard_anew(hears: Ears, run: Run, tmp_path: P
     for i in range(3):
         soundfile.write(speech / f"{i}.wav", tone() * (i + 1) / 4, RATE)
     run(data=speech, output=output)
-    assert len(hears.batches) == 3
+    assert len(model.batches) == 3
     soundfile.write(speech / "1.wav", tone(2), RATE)
     # The same audio under another name is the same audio.
     os.replace(speech / "0.wav", speech / "9.wav")
     write_rows(speech / "metadata.jsonl", [{**rows[0], "file_name": "9.wav"}, *rows[1:]])
     report = report_of(run("--json", data=speech, output=output))
-    assert len(hears.batches) == 4
+    assert len(model.batches) == 4
     assert report["data"]["seconds"] == 4
 
 
-def test_a_damaged_file_of_hypotheses_is_refused(hears: Ears, run: Run, tmp_path: Path) -> None:
+def test_a_damaged_file_of_hypotheses_is_refused(
+    model: FakeModel, run: Run, tmp_path: Path
+) -> None:
     run(output=tmp_path)
     path = tmp_path / "hypotheses.jsonl"
     whole = path.read_text()
@@ -492,7 +494,33 @@ def test_a_damaged_file_of_hypotheses_is_refused(hears: Ears, run: Run, tmp_path
         assert "hypotheses.jsonl, line 1: not of an evaluation, or damaged" in result.stderr
 
 
-def test_clips_are_heard_in_batches(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+OLD_HYPOTHESES = (
+    '{"run": "7fa06469c82ad859", "model": "student", "fingerprint": "0123456789abcdef", "options": '
+    '{"language": "en", "without_timestamps": false, "condition_on_previous_text": true, '
+    '"fallback": false, "batch_size": 1, "dtype": "float32", "device": "cpu", "mlx": "0.32.4", '
+    '"baldwhisper_mlx": "0.1.0"}}\n'
+    '{"run": "7fa06469c82ad859", "audio": "00ff", "file": "0.wav", "text": "clip", '
+    '"language": "en", "duration": 1.0, "seconds": 0.5}\n'
+)
+"""As earlier versions wrote it."""
+
+
+def test_the_file_of_an_earlier_version_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "hypotheses.jsonl"
+    path.write_text(OLD_HYPOTHESES)
+    versions = {"dtype": "float32", "device": "cpu", "mlx": "0.32.4", "baldwhisper_mlx": "0.1.0"}
+    options = asdict(inference.InferenceSettings(language="en")) | versions
+    same = hypotheses.Run("renamed", "0123456789abcdef", options)
+    (hypothesis,) = hypotheses.Hypotheses(path).of(same).values()
+    assert (hypothesis.audio, hypothesis.text, hypothesis.seconds) == ("00ff", "clip", 0.5)
+    assert hypotheses.Hypotheses(path).of(replace(same, options=options | {"language": "fr"})) == {}
+    # and what is written today has the same keys
+    written = hypotheses.Hypotheses(tmp_path / "new.jsonl")
+    written.add(hypotheses.Run("student", same.fingerprint, options), [hypothesis])
+    assert (tmp_path / "new.jsonl").read_text() == OLD_HYPOTHESES
+
+
+def test_clips_are_transcribed_in_batches(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     batches: list[int] = []
 
     def counted(samples: Any, loaded: Any, **options: Any) -> list[Transcript]:
@@ -514,7 +542,7 @@ def test_clips_are_heard_in_batches(run: Run, monkeypatch: pytest.MonkeyPatch) -
 # Data.
 
 
-def test_lists_and_columns(hears: Ears, run: Run, data: Path, tmp_path: Path) -> None:
+def test_lists_and_columns(model: FakeModel, run: Run, data: Path, tmp_path: Path) -> None:
     path = data / "list.csv"
     path.write_text("path,sentence,who\nclips/0.wav,clip of 1 second,x\nclips/4.wav,clip,y\n")
     columns = {"text-column": "sentence", "speaker-column": "who"}
@@ -525,7 +553,7 @@ def test_lists_and_columns(hears: Ears, run: Run, data: Path, tmp_path: Path) ->
 
 
 def test_a_dataset_of_the_hub(
-    hears: Ears, run: Run, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    model: FakeModel, run: Run, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     datasets = pytest.importorskip("datasets")
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
@@ -539,14 +567,14 @@ def test_a_dataset_of_the_hub(
     output = tmp_path / "out"
     run(data=tmp_path / "set", output=output, **{"audio-column": "sound"})
     assert lines(output / "utterances.jsonl")[2]["file"] == f"{tmp_path / 'set'}, row 3"
-    hears.batches.clear()
+    model.batches.clear()
     run(data=tmp_path / "set", output=output, **{"audio-column": "sound"})
-    assert hears.batches == []
+    assert model.batches == []
 
 
 @pytest.mark.parametrize("output", [False, True])
 def test_bad_audio_stops_the_run_or_is_left_out(
-    hears: Ears, run: Run, models: tuple[Path, Path], data: Path, tmp_path: Path, output: bool
+    model: FakeModel, run: Run, models: tuple[Path, Path], data: Path, tmp_path: Path, output: bool
 ) -> None:
     (tmp_path / "bad.wav").write_bytes(b"no audio at all")
     rows = [
@@ -560,15 +588,15 @@ def test_bad_audio_stops_the_run_or_is_left_out(
     assert "bad.wav" in stopped.stderr
     write_rows(tmp_path / "metadata.jsonl", [*rows, {"file_name": "gone.wav", "text": "lost"}])
     stopped = run(data=tmp_path, **folder)
-    assert "1 of 3 clips not there, such as gone.wav; --skip-bad" in stopped.stderr
+    assert "1 of 3 clips not there, such as gone.wav; use --skip-bad" in stopped.stderr
     report = report_of(run("--json", "--skip-bad", data=tmp_path, baseline=models[1], **folder))
     assert report["data"]["utterances"] == 1
     assert [one["file"] for one in report["data"]["skipped"]] == ["bad.wav", "gone.wav"]
     assert "no such file" in report["data"]["skipped"][1]["reason"].lower()
-    assert "2 clips that cannot be read" in run("--skip-bad", data=tmp_path).stdout
+    assert "2 clips whose audio cannot be read" in run("--skip-bad", data=tmp_path).stdout
 
 
-# What is refused, before anything is heard.
+# What is refused, before anything is transcribed.
 
 
 def refused(result: Result) -> str:
@@ -594,7 +622,7 @@ def refused(result: Result) -> str:
     ],
 )
 def test_bad_rows(
-    hears: Ears,
+    model: FakeModel,
     run: Run,
     tmp_path: Path,
     rows: list[dict[str, Any]],
@@ -603,7 +631,7 @@ def test_bad_rows(
 ) -> None:
     write_rows(tmp_path / "metadata.jsonl", rows)
     assert message in refused(run(data=tmp_path, **options))
-    assert hears.batches == []
+    assert model.batches == []
 
 
 def test_nothing_there(run: Run, tmp_path: Path) -> None:
@@ -628,13 +656,13 @@ def test_missing_packages_are_named(
     assert message in refused(run(**options))
 
 
-def test_the_output_folder_has_to_be_one(hears: Ears, run: Run, tmp_path: Path) -> None:
+def test_the_output_folder_has_to_be_one(model: FakeModel, run: Run, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("mine")
     assert "is a file, not a folder" in refused(run(output=tmp_path / "file"))
     (tmp_path / "report.json").write_text("not a report")
     assert "a report on other models" in refused(run(output=tmp_path))
     assert (tmp_path / "report.json").read_text() == "not a report"
-    assert hears.batches == []
+    assert model.batches == []
 
 
 def test_unknown_languages_and_wrong_options(run: Run) -> None:

@@ -1,4 +1,4 @@
-"""Errors of single utterances: against jiwer and by hand; loops, silence, and how it looks."""
+"""Errors of single utterances: against jiwer and by hand; loops, silence, word diffs."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from baldwhisper_mlx.evaluation.normalizers import load_normalizer
-from baldwhisper_mlx.evaluation.scoring import Aligned, Edits, Score, has_loop, score
+from baldwhisper_mlx.evaluation.scoring import AlignedWord, Edits, Score, has_loop, score
 from baldwhisper_mlx.evaluation.word_diff import view
 
 plain = load_normalizer("none")
 
 
-def judge(reference: str, hypothesis: str) -> Score:
+def compare(reference: str, hypothesis: str) -> Score:
     return score(reference, hypothesis, plain)
 
 
@@ -32,7 +32,7 @@ def judge(reference: str, hypothesis: str) -> Score:
     ],
 )
 def test_edits_by_hand(reference: str, hypothesis: str, words: Edits, characters: Edits) -> None:
-    found = judge(reference, hypothesis)
+    found = compare(reference, hypothesis)
     assert found.words == words
     assert found.characters == characters
 
@@ -42,7 +42,7 @@ TEXT = st.lists(st.sampled_from(["a", "b", "cat", "sat", "été"]), max_size=8).
 
 @given(TEXT.filter(bool), TEXT)
 def test_edits_are_jiwers(reference: str, hypothesis: str) -> None:
-    found = judge(reference, hypothesis)
+    found = compare(reference, hypothesis)
     expected = jiwer.process_words(reference, hypothesis)
     assert found.words == Edits(
         expected.hits, expected.substitutions, expected.deletions, expected.insertions
@@ -54,7 +54,7 @@ def test_edits_are_jiwers(reference: str, hypothesis: str) -> None:
 
 @given(TEXT, TEXT)
 def test_the_alignment_holds_both_texts_and_all_edits(reference: str, hypothesis: str) -> None:
-    found = judge(reference, hypothesis)
+    found = compare(reference, hypothesis)
     aligned = found.alignment
     assert [one.reference for one in aligned if one.reference is not None] == reference.split()
     assert [one.hypothesis for one in aligned if one.hypothesis is not None] == hypothesis.split()
@@ -68,13 +68,13 @@ def test_texts_are_normalized_first() -> None:
     found = score("Well, HELLO  there.", "well hello (laughs) there", load_normalizer("basic"))
     assert (found.reference, found.hypothesis) == ("well hello there", "well hello there")
     assert found.words == Edits(3, 0, 0, 0)
-    assert judge("Well, hello", "well hello").words.errors == 1
+    assert compare("Well, hello", "well hello").words.errors == 1
 
 
 def test_silence() -> None:
-    assert judge("hello", "").is_empty
-    assert not judge("", "").is_empty
-    assert not judge("hello", "hm").is_empty
+    assert compare("hello", "").is_empty
+    assert not compare("", "").is_empty
+    assert not compare("hello", "hm").is_empty
     # Nothing is left of either once normalized.
     assert not score("[noise]", "...", load_normalizer("basic")).is_empty
 
@@ -92,8 +92,8 @@ def test_silence() -> None:
 )
 def test_loops_are_found(text: str) -> None:
     assert has_loop(text)
-    assert judge("something else", text).is_loop
-    assert not judge(text, text).is_loop  # it was said like that
+    assert compare("something else", text).is_loop
+    assert not compare(text, text).is_loop  # the reference has the same repetition
 
 
 @pytest.mark.parametrize(
@@ -120,41 +120,46 @@ def test_a_long_text_is_searched_for_phrases_of_a_sentence() -> None:
 
 
 def test_the_view_puts_word_under_word() -> None:
-    assert view(judge("the cat sat", "a cat").alignment).splitlines() == [
-        "said   the cat sat",
-        "heard  a   cat ***",
-        "       S       D",
+    assert view(compare("the cat sat", "a cat").alignment).splitlines() == [
+        "REF: the cat sat",
+        "HYP: a   cat ***",
+        "     S       D",
     ]
-    assert view(judge("a", "a big b").alignment).splitlines()[:2] == [
-        "said   a *** *",
-        "heard  a big b",
+    assert view(compare("a", "a big b").alignment).splitlines()[:2] == [
+        "REF: a *** *",
+        "HYP: a big b",
     ]
 
 
 def test_the_view_keeps_to_the_width_and_loses_nothing() -> None:
     words = [f"word{i}" for i in range(40)]
-    aligned = [Aligned("S", word, word.upper()) for word in words]
+    aligned = [AlignedWord("S", word, word.upper()) for word in words]
     text = view(aligned, width=50)
     assert max(map(len, text.splitlines())) <= 50
     blocks = text.split("\n\n")
     assert len(blocks) > 5
-    said = [word for block in blocks for word in block.splitlines()[0].split()[1:]]
-    assert said == words
+    reference = [word for block in blocks for word in block.splitlines()[0].split()[1:]]
+    assert reference == words
     # Where all is right there is no third line.
-    right = view([Aligned("=", "a", "a"), Aligned("=", "b", "b"), Aligned("I", None, "c")], width=9)
-    assert right.split("\n\n")[0] == "said   a\nheard  a"
+    pairs = [AlignedWord("=", "a", "a"), AlignedWord("=", "b", "b"), AlignedWord("I", None, "c")]
+    right = view(pairs, width=7)
+    assert right.split("\n\n")[0] == "REF: a\nHYP: a"
     # A word wider than the terminal still has its place.
-    assert "x" * 80 in view([Aligned("D", "x" * 80, None)], width=40)
+    assert "x" * 80 in view([AlignedWord("D", "x" * 80, None)], width=40)
 
 
 def test_wide_and_combining_letters_keep_their_columns() -> None:
-    said, heard, marks = view(
-        [Aligned("S", "日本", "ab"), Aligned("D", "e\u0301", None), Aligned("I", None, "z")]
+    reference, hypothesis, marks = view(
+        [
+            AlignedWord("S", "日本", "ab"),
+            AlignedWord("D", "e\u0301", None),
+            AlignedWord("I", None, "z"),
+        ]
     ).splitlines()
-    assert said == "said   日本 e\u0301 *"
-    assert heard == "heard  ab   * z"
-    assert marks == "       S    D I"
+    assert reference == "REF: 日本 e\u0301 *"
+    assert hypothesis == "HYP: ab   * z"
+    assert marks == "     S    D I"
 
 
 def test_nothing_to_align() -> None:
-    assert view(judge("", "").alignment) == ""
+    assert view(compare("", "").alignment) == ""

@@ -10,6 +10,7 @@ import pytest
 
 from baldwhisper_mlx.checkpoint.load import LoadedModel, load_model
 from baldwhisper_mlx.transcription.batched import transcribe_clips
+from baldwhisper_mlx.transcription.options import TranscribeOptions
 from baldwhisper_mlx.transcription.transcribe import transcribe
 from tests.runtime.conftest import RATE, tiny_config, tone, write_model
 
@@ -55,7 +56,7 @@ def clips() -> list[Samples]:
 
 
 def assert_same(clips: list[Samples], loaded: LoadedModel, **options: Any) -> None:
-    together = transcribe_clips(clips, loaded, **options)
+    together = transcribe_clips(clips, loaded, TranscribeOptions(**options))
     for clip, found in zip(clips, together, strict=True):
         alone = transcribe(clip, loaded, **options)
         assert found.text == alone.text
@@ -84,10 +85,10 @@ def test_first_windows_are_decoded_together(
     for clip in clips:
         transcribe(clip, loaded, **options)
     alone, sizes[:] = len(sizes), []
-    transcribe_clips(clips, loaded, **options)
+    transcribe_clips(clips, loaded, TranscribeOptions(**options))
     assert sizes == [3] + [1] * (alone - 3)
     sizes.clear()
-    transcribe_clips(clips[:2], loaded, **OPTIONS["sampled"])
+    transcribe_clips(clips[:2], loaded, TranscribeOptions(**OPTIONS["sampled"]))
     assert set(sizes) == {1}
 
 

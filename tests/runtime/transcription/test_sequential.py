@@ -1,4 +1,4 @@
-"""What makes a window be tried again, and what is not decoded at all."""
+"""Which windows are decoded again, and which are not decoded at all."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def loaded(model_folder: Path) -> LoadedModel:
 
 
 class Script:
-    """A decoder that writes what it is given, attempt by attempt, and notes what it was asked."""
+    """A decoder with given outputs, attempt by attempt, that records how it was called."""
 
     def __init__(self, loaded: LoadedModel, texts: list[list[int]]) -> None:
         self.begin, self.sot = loaded.tokenizer.timestamp_begin, loaded.tokenizer.sot
@@ -32,8 +32,8 @@ class Script:
         """Temperature, whether loops were forbidden, and tokens of text in the prompt."""
 
     def decode(self, prompt: list[int], options: Any, **_: Any) -> list[DecodingResult]:
-        told = sum(token < self.begin for token in prompt[: prompt.index(self.sot)][1:])
-        self.asked.append((options.temperature, options.guard_loops, told))
+        n_previous = sum(token < self.begin for token in prompt[: prompt.index(self.sot)][1:])
+        self.asked.append((options.temperature, options.guard_loops, n_previous))
         tokens = [self.begin, *self.texts[len(self.asked) - 1], self.begin + 1500]
         return [DecodingResult(tokens, -0.1, 0.0, options.temperature)]
 
@@ -45,30 +45,30 @@ def run(
     texts: list[list[int]],
     **options: Any,
 ) -> tuple[list[list[int]], list[tuple[float, bool, int]]]:
-    """The text of each window, and what the decoder was asked."""
+    """The text of each window, and how the decoder was called."""
     script = Script(loaded, texts)
     monkeypatch.setattr(Decoder, "decode", lambda _, *args, **kw: script.decode(*args, **kw))
     options = {"language": "en", "compression_ratio_threshold": 100} | options
     found = transcribe(tone(30 * windows), loaded, **options)
     assert len(script.asked) == len(texts)
-    heard = [[token for token in s.tokens if token < script.begin] for s in found.segments]
-    return heard, script.asked
+    texts = [[token for token in s.tokens if token < script.begin] for s in found.segments]
+    return texts, script.asked
 
 
-def test_a_sentence_three_times_over_is_tried_again(
+def test_a_sentence_three_times_in_a_row_is_decoded_again(
     monkeypatch: pytest.MonkeyPatch, loaded: LoadedModel
 ) -> None:
-    heard, asked = run(monkeypatch, loaded, 1, [SENTENCE * 3, SENTENCE * 2])
-    assert heard == [SENTENCE * 2]
+    texts, asked = run(monkeypatch, loaded, 1, [SENTENCE * 3, SENTENCE * 2])
+    assert texts == [SENTENCE * 2]
     assert asked == [(0.0, False, 0), (0.2, True, 0)]
 
 
-def test_what_the_text_before_began_is_heard_again_without_it(
+def test_a_loop_of_the_prompt_is_decoded_again_without_it(
     monkeypatch: pytest.MonkeyPatch, loaded: LoadedModel
 ) -> None:
-    """Said a third time it is a loop of the prompt, unless it comes without being told."""
-    heard, asked = run(monkeypatch, loaded, 4, [SENTENCE] * 5)
-    assert heard == [SENTENCE] * 4
+    """A third repetition counts as a loop, unless it also comes without the previous text."""
+    texts, asked = run(monkeypatch, loaded, 4, [SENTENCE] * 5)
+    assert texts == [SENTENCE] * 4
     assert asked == [
         (0.0, False, 0),
         (0.0, False, 11),
@@ -82,8 +82,8 @@ def test_what_the_text_before_began_is_heard_again_without_it(
 def test_a_loop_is_kept_if_that_is_asked(
     monkeypatch: pytest.MonkeyPatch, loaded: LoadedModel, options: dict[str, Any]
 ) -> None:
-    heard, asked = run(monkeypatch, loaded, 2, [SENTENCE * 3, SENTENCE], **options)
-    assert heard == [SENTENCE * 3, SENTENCE]
+    texts, asked = run(monkeypatch, loaded, 2, [SENTENCE * 3, SENTENCE], **options)
+    assert texts == [SENTENCE * 3, SENTENCE]
     assert asked == [(0.0, False, 0), (0.0, False, 30)]
 
 
@@ -95,15 +95,17 @@ def test_windows_without_a_sound_are_not_decoded(
     samples = np.zeros(130 * RATE, np.float32)
     for start in sounds:
         samples[start * RATE : (start + 2) * RATE] = tone(2)
-    heard: list[int] = []
+    seeks: list[int] = []
     window = LogMelSpectrogram.window
     monkeypatch.setattr(
-        LogMelSpectrogram, "window", lambda self, seek: (heard.append(seek), window(self, seek))[1]
+        LogMelSpectrogram,
+        "window",
+        lambda self, seek: (seeks.append(seek), window(self, seek))[1],
     )
     options: dict[str, Any] = {"language": "en", "temperature": 0.0, "no_speech_threshold": None}
     found = transcribe(samples, loaded, **options)
-    assert bool(heard) == bool(found.segments) == bool(sounds)
-    for seek in heard:
+    assert bool(seeks) == bool(found.segments) == bool(sounds)
+    for seek in seeks:
         assert any(seek < 100 * (start + 2) and 100 * start < seek + N_FRAMES for start in sounds)
     for start in sounds:
-        assert any(seek <= 100 * start < seek + N_FRAMES for seek in heard)
+        assert any(seek <= 100 * start < seek + N_FRAMES for seek in seeks)

@@ -45,7 +45,7 @@ def test_silence_around_speech_changes_nothing_but_the_times(loaded: LoadedModel
 
 
 @pytest.mark.parametrize("batch_size", [1, 4])
-def test_where_nobody_speaks_nothing_is_written(
+def test_a_recording_without_speech_has_no_text(
     loaded: LoadedModel, monkeypatch: pytest.MonkeyPatch, batch_size: int
 ) -> None:
     monkeypatch.setattr(longform, "speech_spans", lambda samples: [])
@@ -96,7 +96,7 @@ def test_batches_are_the_stretches_one_by_one(
     assert steps[-1][0] <= steps[-1][1] == len(samples) / RATE
 
 
-def test_stretches_of_many_windows_go_in_step(
+def test_stretches_of_many_windows_are_decoded_in_lockstep(
     loaded: LoadedModel, encoded_sizes: list[int]
 ) -> None:
     sizes = encoded_sizes
@@ -106,7 +106,7 @@ def test_stretches_of_many_windows_go_in_step(
     assert set(sizes[2:]) <= {1, 2}
 
 
-def test_the_language_is_found_once(loaded: LoadedModel, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_languages_are_detected_once(loaded: LoadedModel, monkeypatch: pytest.MonkeyPatch) -> None:
     samples = np.concatenate([talk(25), noise(2, 0), talk(25), noise(2, 0), talk(25)])
     options = OPTIONS | {"language": None}
     asked: list[int] = []

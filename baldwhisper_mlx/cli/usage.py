@@ -1,0 +1,77 @@
+"""Combinations of options that `baldwhisper transcribe` refuses before any work is done."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import click
+
+from baldwhisper_mlx.cli.inputs import STDIN
+from baldwhisper_mlx.output.subtitles import PLAIN, Layout
+
+
+def check_input(files: Sequence[str], pcm_rate: int | None) -> None:
+    """Checks the inputs.
+
+    Args:
+        files: audio paths, or `-` for standard input.
+        pcm_rate: Hz, if standard input is raw PCM.
+
+    Raises:
+        click.UsageError: standard input is a terminal, or raw PCM is not the only input.
+    """
+    if STDIN in files and sys.stdin.isatty():
+        raise click.UsageError(
+            "`-` reads audio from standard input, which is a terminal: pipe a file into it"
+        )
+    if pcm_rate is not None and list(files) != [STDIN]:
+        raise click.UsageError(
+            "--pcm-rate is for raw PCM on standard input: give `-` as the only FILE"
+        )
+
+
+def check_output(
+    n_files: int, output_format: str, output_dir: Path | None, force: bool, skip_existing: bool
+) -> None:
+    """Checks where results go.
+
+    Args:
+        n_files: inputs.
+        output_format: a key of `WRITERS`, or "all".
+        output_dir: folder for the results; None for standard output.
+        force: whether existing outputs are replaced.
+        skip_existing: whether inputs with existing outputs are skipped.
+
+    Raises:
+        click.UsageError: results that cannot share standard output, or options that exclude each
+            other.
+    """
+    if skip_existing and (force or output_dir is None):
+        raise click.UsageError("--skip-existing needs --output-dir and excludes --force")
+    if output_dir is not None:
+        return
+    if output_format == "all":
+        raise click.UsageError("--output-format all writes several files: give --output-dir")
+    if n_files > 1 and output_format != "txt":
+        raise click.UsageError(
+            f"several {output_format} results cannot share standard output: give --output-dir"
+        )
+
+
+def check_layout(layout: Layout, word_timestamps: bool) -> None:
+    """Checks the layout of subtitles.
+
+    Raises:
+        click.UsageError: it needs word timestamps, or its options exclude each other.
+    """
+    if layout != PLAIN and not word_timestamps:
+        raise click.UsageError(
+            "--highlight-words, --max-line-width, --max-line-count and --max-words-per-line need "
+            "--word-timestamps"
+        )
+    if layout.max_line_count is not None and layout.max_line_width is None:
+        raise click.UsageError("--max-line-count needs --max-line-width")
+    if layout.max_words_per_line is not None and layout.max_line_width is not None:
+        raise click.UsageError("give --max-words-per-line or --max-line-width, not both")

@@ -1,0 +1,102 @@
+"""The options object: the same options as `transcribe`, and errors that name the wrong one."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from baldwhisper_mlx.checkpoint.load import LoadedModel, load_model
+from baldwhisper_mlx.transcription import transcribe as module
+from baldwhisper_mlx.transcription.options import TranscribeOptions
+from baldwhisper_mlx.transcription.transcribe import transcribe
+from tests.runtime.conftest import tone
+
+KEYWORDS = {
+    name: parameter
+    for name, parameter in inspect.signature(transcribe).parameters.items()
+    if parameter.kind is parameter.KEYWORD_ONLY
+}
+
+
+@pytest.fixture(scope="module")
+def loaded(model_folder: Path) -> LoadedModel:
+    return load_model(model_folder, dtype="float32")
+
+
+def test_every_field_is_a_keyword_of_transcribe_and_the_other_way_round() -> None:
+    fields = {field.name: field.default for field in dataclasses.fields(TranscribeOptions)}
+    assert fields == {name: parameter.default for name, parameter in KEYWORDS.items()}
+    documented = inspect.getdoc(transcribe) or ""
+    assert [name for name in fields if f"\n    {name}: " not in documented] == []
+
+
+def test_every_keyword_reaches_the_options(
+    loaded: LoadedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: dict[str, Any] = {
+        "language": "fr",
+        "task": "translate",
+        "initial_prompt": "Bloom",
+        "temperature": 0.25,
+        "condition_on_previous_text": False,
+        "without_timestamps": True,
+        "word_timestamps": True,
+        "compression_ratio_threshold": 2.5,
+        "logprob_threshold": -2.0,
+        "no_speech_threshold": 0.5,
+        "vad": True,
+        "batch_size": 2,
+        "on_progress": lambda done, total: None,
+    }
+    assert given.keys() == KEYWORDS.keys()
+    received: list[TranscribeOptions] = []
+    monkeypatch.setattr(module, "_transcribe", lambda samples, loaded, o: received.append(o))
+    transcribe(tone(), loaded, **given)
+    (options,) = received
+    assert {name: getattr(options, name) for name in given} == given
+
+
+def test_an_unknown_keyword_is_a_type_error(loaded: LoadedModel) -> None:
+    with pytest.raises(TypeError, match="beam_size"):
+        transcribe(tone(), loaded, beam_size=5)  # type: ignore[call-arg]
+    with pytest.raises(TypeError, match="beam_size"):
+        TranscribeOptions(beam_size=5)  # type: ignore[call-arg]
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("task", "summarize"),
+        ("temperature", -0.5),
+        ("temperature", float("nan")),
+        ("temperature", (0.0, -1.0)),
+        ("temperature", ()),
+        ("compression_ratio_threshold", float("nan")),
+        ("logprob_threshold", "-1"),
+        ("no_speech_threshold", float("nan")),
+        ("vad", "loud"),
+        ("vad", None),
+        ("batch_size", 0),
+        ("batch_size", 1.5),
+    ],
+)
+def test_errors_name_the_option_before_a_model_is_loaded(option: str, value: Any) -> None:
+    with pytest.raises(ValueError, match=option):
+        transcribe(tone(), "no/such/model", **{option: value})
+
+
+def test_numbers_of_numpy_are_numbers() -> None:
+    options = TranscribeOptions(
+        temperature=np.float32(0.5), batch_size=np.int64(2), logprob_threshold=np.float32(-1)
+    )
+    assert [attempt.temperature for attempt in options.attempts] == [0.5]
+
+
+def test_options_are_frozen() -> None:
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        TranscribeOptions().task = "translate"  # type: ignore[misc]
