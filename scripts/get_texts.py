@@ -1,12 +1,12 @@
-"""Fetches free English texts and cuts them into sentences for synthetic speech.
+"""Downloads free English texts and splits them into sentences for synthetic speech.
 
-The texts come in packages of Debian and npm, whose clients (apt-get, dpkg-deb and npm) have to be
-there; nothing else is needed. What each holds and its licence stands in `speech_sources.py`:
+The texts are packages of Debian and npm, whose clients (apt-get, dpkg-deb and npm) must be
+installed. `speech_sources.py` lists their contents and licences.
 
     python scripts/get_texts.py --output texts
 
-writes texts/sentences.jsonl, a line a sentence in the order of the books:
-{"text", "source", "licence", "document", "index"}. Packages are kept in texts/packages.
+writes texts/sentences.jsonl with a line per sentence, in the order of the texts:
+{"text", "source", "licence", "document", "index"}. Packages stay in texts/packages.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ SENTENCES_FILE = "sentences.jsonl"
 
 
 def _call(command: list[str], folder: Path, source: Source) -> None:
+    """Runs a client; RuntimeError if it is not installed or fails."""
     if shutil.which(command[0]) is None:
         raise RuntimeError(f"{source.package} is fetched with {command[0]}, which is not installed")
     finished = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
@@ -37,10 +38,10 @@ def _call(command: list[str], folder: Path, source: Source) -> None:
 
 
 def download(source: Source, folder: Path) -> Path:
-    """Fetches one package file into `folder` with its registry's client, unless it is there.
+    """Downloads a package into `folder` with its registry's client, unless it is there.
 
     Raises:
-        RuntimeError: no client, no package, or a SHA-256 other than the known one.
+        RuntimeError: no client, no package, or a file with another SHA-256.
     """
     stem = source.package.replace("@", "").replace("/", "-")
     target = folder / f"{stem}.{'deb' if source.client == 'apt' else 'tgz'}"
@@ -52,10 +53,10 @@ def download(source: Source, folder: Path) -> Path:
                 command = ["npm", "pack", "--silent", f"{source.package}@{source.version}"]
             _call(command, Path(name), source)
             next(Path(name).iterdir()).replace(target)
-    found = hashlib.sha256(target.read_bytes()).hexdigest()
-    if found != source.sha256:
+    actual = hashlib.sha256(target.read_bytes()).hexdigest()
+    if actual != source.sha256:
         raise RuntimeError(
-            f"{target}: SHA-256 {found} is not that of {source.package} {source.version} "
+            f"{target}: SHA-256 {actual} is not that of {source.package} {source.version} "
             f"({source.sha256}); delete the file and try again"
         )
     return target
@@ -67,13 +68,13 @@ def unpack(source: Source, package: Path, folder: Path) -> None:
         _call(["dpkg-deb", "-x", str(package.resolve()), str(folder.resolve())], folder, source)
     else:
         with tarfile.open(package) as archive:
-            # only files of the package itself; the "data" filter is not in every Python 3.10
+            # Only files inside the folder; not every Python 3.10 has the "data" filter.
             inside = [m for m in archive.getmembers() if m.isfile() and ".." not in m.name]
             archive.extractall(folder, members=[m for m in inside if not m.name.startswith("/")])
 
 
 def lines_of(source: Source, folder: Path, seen: set[tuple[str, ...]]) -> list[str]:
-    """The JSON lines of one unpacked package; a sentence seen before is left out."""
+    """The JSON lines of one unpacked package, without sentences that occurred before."""
     lines = []
     for document, text in source.read(folder):
         for index, sentence in sentences_of(text):
@@ -94,7 +95,7 @@ def main() -> None:
     arguments = parser.parse_args()
     target = arguments.output / SENTENCES_FILE
     if target.exists() and not arguments.force:
-        sys.exit(f"{target} is there already; --force makes it again")
+        sys.exit(f"{target} exists; --force overwrites it")
     packages = arguments.output / "packages"
     packages.mkdir(parents=True, exist_ok=True)
     lines: list[str] = []

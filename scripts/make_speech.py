@@ -1,14 +1,14 @@
-"""Speaks sentences with synthetic voices into an audiofolder for training.
+"""Synthesizes speech from sentences into an audiofolder for training.
 
     python scripts/make_speech.py --texts texts/sentences.jsonl --output speech --hours 10 \\
         --exclude dev/metadata.jsonl
 
-The folder gets FLAC files (16 kHz, mono, 16 bits) and metadata.jsonl, a line a file: file_name,
-text, duration, speaker, source, document, index, run, position, voice and augmentation. Clips of
-one run are consecutive sentences in one voice and one room. Sentences that share seven words in a
-row with a transcript given to --exclude are never spoken. A killed call goes on where it stopped;
-called again with more --hours it adds to the folder. Numpy, soundfile and soxr are needed, and the
-engines that are asked for (see speech_engines.py).
+The folder gets FLAC files (16 kHz, mono, 16 bits) and metadata.jsonl with a line per file:
+file_name, text, duration, speaker, source, document, index, run, position, voice and augmentation.
+The clips of a run are consecutive sentences in one voice and one room. Sentences that share seven
+consecutive words with a transcript given to --exclude are left out. Interrupted runs resume when
+you rerun the command; with more --hours it adds to the folder. The script needs numpy, soundfile,
+soxr and the chosen engines (see speech_engines.py).
 """
 
 from __future__ import annotations
@@ -45,29 +45,31 @@ def read_transcripts(paths: list[Path]) -> list[str]:
     """The "text" fields of metadata files.
 
     Raises:
-        ValueError: a file is not there, or a line has no text.
+        ValueError: a file is missing, or a line has no text.
     """
     texts = []
     for path in paths:
         try:
             texts += [json.loads(line)["text"] for line in path.read_text("utf-8").splitlines()]
         except (OSError, json.JSONDecodeError, KeyError, TypeError) as error:
-            raise ValueError(f"--exclude {path}: {error!r}") from error
+            raise ValueError(
+                f'--exclude {path}: not a JSONL file with a "text" in each line ({error!r})'
+            ) from error
     return texts
 
 
 def check_settings(folder: Path, settings: dict[str, Any]) -> None:
-    """Writes the settings of a new folder, or compares them with those it was begun with.
+    """Writes the settings of a new folder, or compares them with those of an existing one.
 
     Raises:
-        ValueError: the folder was made from other texts, voices or another seed.
+        ValueError: the folder was made with other texts, other voices or another seed.
     """
     path = folder / SETTINGS_FILE
     if path.exists():
         before = json.loads(path.read_text("utf-8"))
         if different := [key for key in settings if settings[key] != before.get(key)]:
             raise ValueError(
-                f"{folder} was begun with other {', '.join(different)}; give another --output, "
+                f"{folder} was made with other {', '.join(different)}; give another --output, "
                 "or the same options as before"
             )
         return
@@ -92,20 +94,20 @@ def generate(
 ) -> tuple[float, int]:
     """Makes runs in order until the folder holds `hours` of speech or there are no more runs.
 
-    Rows are appended when all files of their run are in place, so metadata lists only complete
-    files; a run that was cut off is made again and gives the same.
+    The rows of a run are appended when all its files are written, so metadata lists complete files
+    only. An interrupted run is made again, with the same result.
 
     Args:
-        runs: all runs; those already listed in the folder's metadata are passed over.
+        runs: all runs; those listed in the folder's metadata are skipped.
         folder: the audiofolder.
-        hours: what the folder shall hold in the end.
-        seed: of voices and augmentations.
+        hours: of speech in the folder at the end.
+        seed: of the voices and augmentations.
         voices: to draw from.
-        speak: see `make_run`; has to be picklable if jobs > 1.
-        jobs: processes.
+        speak: see `make_run`; must be picklable if jobs > 1.
+        jobs: number of processes.
 
     Returns:
-        Hours of speech in the folder and the number of sentences skipped, earlier calls included.
+        Hours of speech in the folder and the number of skipped sentences, including earlier calls.
     """
     rows, skips = read_rows(folder / METADATA_FILE), read_rows(folder / SKIPPED_FILE)
     done = {row["run"] for row in rows} | {row["run"] for row in skips}
@@ -113,7 +115,7 @@ def generate(
     waiting = deque(run for run in runs if run.number not in done)
     pending: deque[Future[Made]] = deque()
     with ProcessPoolExecutor(jobs) as pool:
-        # runs are taken in order, and those under way at the end are kept: they are paid for
+        # Runs that are in progress when the hours are reached are kept too.
         while pending or (waiting and seconds < hours * 3600):
             while waiting and len(pending) < 2 * jobs and seconds < hours * 3600:
                 run = waiting.popleft()
@@ -131,10 +133,10 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--texts", type=Path, required=True, help="sentences.jsonl of get_texts.py")
     parser.add_argument("--output", type=Path, required=True, help="the audiofolder")
-    parser.add_argument("--hours", type=float, required=True, help="of speech in the end")
+    parser.add_argument("--hours", type=float, required=True, help="hours of speech at the end")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--exclude", type=Path, nargs="*", default=[], metavar="METADATA.jsonl")
-    parser.add_argument("--jobs", type=int, default=2, help="processes (default 2)")
+    parser.add_argument("--jobs", type=int, default=2, help="number of processes (default 2)")
     parser.add_argument(
         "--engines", nargs="+", choices=sorted(ENGINES), default=["flite", "espeak-ng"]
     )
@@ -149,7 +151,7 @@ def main() -> None:
         check_engines(set(arguments.engines))
         excluded = excluded_ngrams(read_transcripts(arguments.exclude))
         sentences, dropped = drop_excluded(load_sentences(arguments.texts), excluded)
-        print(f"{len(sentences)} sentences; {dropped} left out for sharing words with --exclude")
+        print(f"{len(sentences)} sentences; {dropped} left out because of --exclude")
         arguments.output.mkdir(parents=True, exist_ok=True)
         settings = {"seed": arguments.seed, "voices": [repr(voice) for voice in voices]}
         check_settings(arguments.output, {**settings, "sentences": digest(sentences)})
@@ -166,7 +168,7 @@ def main() -> None:
         sys.exit(f"make_speech: {error}")
     print(f"{arguments.output}: {hours:.2f} h, {skipped} sentences skipped (see {SKIPPED_FILE})")
     if hours < arguments.hours:
-        sys.exit(f"make_speech: the texts were used up after {hours:.2f} of {arguments.hours:g} h")
+        sys.exit(f"make_speech: the texts are enough for {hours:.2f} of {arguments.hours:g} h only")
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
-"""Makes clean synthetic speech sound like recordings: speed, rooms, noise, level.
+"""Augments clean synthetic speech: speed, reverberation, noise, level.
 
-A model that hears only clean synthetic voices learns to trust their cleanness. The functions here
-are plain formulas over float32 arrays at 16 kHz; `Augmentation` holds what was drawn, so that
-metadata can say what was done to a clip. The order is that of a recording: the speaker's speed,
-the room, the noise beside the microphone, then its gain.
+A model trained on clean synthetic voices alone fails on noisy recordings. The functions are plain
+formulas over float32 arrays at 16 kHz, applied in the order of a recording: the speaker's speed,
+the room, the noise near the microphone, then the gain. `Augmentation` holds the drawn values, which
+the metadata of a clip records.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ NOISES = ("white", "pink", "babble", "hum")
 
 
 def hum(count: int, rng: np.random.Generator) -> Audio:
-    """Mains hum: 50 or 60 Hz and its first seven harmonics at falling random strengths."""
+    """Mains hum: harmonics 1 to 8 of 50 or 60 Hz, harmonic k with a random amplitude over k."""
     base = float(rng.choice([50.0, 60.0]))
     times = np.arange(count) / SAMPLE_RATE
     waves = [
         rng.uniform(0.2, 1.0) / k * np.sin(2 * np.pi * (base * k * times + rng.uniform()))
         for k in range(1, 9)
     ]
-    # a little noise beside it, as every recording with hum has
+    # Every recording with hum has some noise too.
     return np.asarray(np.sum(waves, axis=0) + 0.02 * rng.standard_normal(count), np.float32)
 
 
@@ -43,7 +43,7 @@ def babble(count: int, clips: list[Audio], rng: np.random.Generator) -> Audio:
     """Five voices at once: other clips at equal power, each at its own speed and offset.
 
     Raises:
-        ValueError: there is no clip to make it of.
+        ValueError: no clips.
     """
     if not clips:
         raise ValueError("babble needs at least one clip of speech")
@@ -56,7 +56,7 @@ def babble(count: int, clips: list[Audio], rng: np.random.Generator) -> Audio:
 
 
 def make_noise(kind: str, count: int, clips: list[Audio], rng: np.random.Generator) -> Audio:
-    """`count` samples of white, pink, babble or hum noise, at no particular level.
+    """Makes `count` samples of white, pink, babble or hum noise, at an arbitrary level.
 
     Raises:
         ValueError: unknown kind, or babble without clips.
@@ -64,7 +64,7 @@ def make_noise(kind: str, count: int, clips: list[Audio], rng: np.random.Generat
     if kind == "white":
         return rng.standard_normal(count).astype(np.float32)
     if kind == "pink":
-        return pink_noise(count, rng)
+        return pink_noise(count, rng).astype(np.float32)
     if kind == "babble":
         return babble(count, clips, rng)
     if kind == "hum":
@@ -74,15 +74,15 @@ def make_noise(kind: str, count: int, clips: list[Audio], rng: np.random.Generat
 
 @dataclass(frozen=True)
 class Augmentation:
-    """What was drawn for one run of sentences.
+    """The augmentation drawn for one run of sentences.
 
     Attributes:
-        level_db: rms in dBFS.
+        level_db: RMS in dBFS.
         speed: 1.0 is unchanged.
-        t60: of the room in seconds, or None.
-        wet_db: reverberant against direct energy; only with t60.
+        t60: reverberation time in seconds, or None for no room.
+        wet_db: reverberant relative to direct energy; only with t60.
         noise: its kind, or None.
-        snr_db: only with noise.
+        snr_db: signal-to-noise ratio; only with noise.
     """
 
     level_db: float
@@ -93,19 +93,19 @@ class Augmentation:
     snr_db: float = 30.0
 
     def to_dict(self) -> dict[str, Any]:
-        """For metadata: only what was applied, rounded."""
-        found: dict[str, Any] = {"level_db": round(self.level_db, 1)}
+        """The applied values, rounded, for metadata."""
+        applied: dict[str, Any] = {"level_db": round(self.level_db, 1)}
         if self.speed != 1.0:
-            found["speed"] = round(self.speed, 3)
+            applied["speed"] = round(self.speed, 3)
         if self.t60 is not None:
-            found |= {"t60": round(self.t60, 2), "wet_db": round(self.wet_db, 1)}
+            applied |= {"t60": round(self.t60, 2), "wet_db": round(self.wet_db, 1)}
         if self.noise is not None:
-            found |= {"noise": self.noise, "snr_db": round(self.snr_db, 1)}
-        return found
+            applied |= {"noise": self.noise, "snr_db": round(self.snr_db, 1)}
+        return applied
 
 
 def draw_augmentation(rng: np.random.Generator) -> Augmentation:
-    """Level always; speed for a half, noise for 0.4, a room for 0.3 of the runs."""
+    """Draws a level for every run, speed for 0.5, noise for 0.4 and a room for 0.3 of them."""
     return Augmentation(
         level_db=float(rng.uniform(-30.0, -12.0)),
         speed=float(rng.uniform(0.9, 1.1)) if rng.random() < 0.5 else 1.0,
@@ -120,12 +120,12 @@ def augment(clips: list[Audio], chosen: Augmentation, rng: np.random.Generator) 
     """Applies one augmentation to all clips of a run: one speed, one room, one kind of noise.
 
     Args:
-        clips: float32 arrays at 16 kHz; babble is made of them too.
+        clips: float32 arrays at 16 kHz; babble is made from them too.
         chosen: what to apply.
-        rng: source of the room's and the noise's samples.
+        rng: source of the room and the noise.
 
     Returns:
-        As many clips; of other lengths if the speed is not 1.
+        As many clips; their lengths change if the speed is not 1.
     """
     response = None if chosen.t60 is None else impulse_response(chosen.t60, chosen.wet_db, rng)
     done = []
@@ -137,6 +137,6 @@ def augment(clips: list[Audio], chosen: Augmentation, rng: np.random.Generator) 
             others = [c for i, c in enumerate(clips) if i != place] or clips
             noise = make_noise(chosen.noise, len(audio), others, rng)
             audio = add_noise(audio, noise, chosen.snr_db)
-        # a speaker is never at quite the same distance
+        # The distance of a speaker varies a little from clip to clip.
         done.append(set_level(audio, chosen.level_db + float(rng.uniform(-1.0, 1.0))))
     return done

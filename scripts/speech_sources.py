@@ -1,8 +1,8 @@
-"""Reads the texts out of the packages that carry them: which package, which licence, which file.
+"""The sources of texts: packages, licences, and functions that read the texts from them.
 
-Every source is a package of Debian or npm with its version pinned and its SHA-256 known, so that
-the same sentences come out everywhere. Readers take the unpacked folder and give whole documents
-in order, as plain text with blank lines between paragraphs.
+Each source is a package of Debian or npm with a pinned version and a known SHA-256, so that the
+sentences are the same everywhere. A reader takes the unpacked folder and yields whole documents in
+order, as plain text with blank lines between paragraphs.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ Documents = Iterator[tuple[str, str]]
 
 @dataclass(frozen=True)
 class Source:
-    """One package with text in it.
+    """A package that contains text.
 
     Attributes:
-        name: how the sentences name their source.
+        name: name of the source in the sentences.
         package: the package's name in its registry.
         version: the pinned version.
         client: "apt" or "npm".
         sha256: of the package file.
         licence: of the text, in words.
-        read: gives (document, text) pairs from the unpacked package.
+        read: yields (document, text) pairs from the unpacked package.
     """
 
     name: str
@@ -42,12 +42,13 @@ class Source:
 
 
 def _one(folder: Path, pattern: str) -> Path:
-    found = sorted(folder.glob(pattern))
-    if len(found) != 1:
+    """The only file that matches a pattern."""
+    paths = sorted(folder.glob(pattern))
+    if len(paths) != 1:
         raise FileNotFoundError(
-            f"{folder}: expected one file {pattern}, found {len(found)}; another version?"
+            f"{folder}: expected one file {pattern}, found {len(paths)}; is it another version?"
         )
-    return found[0]
+    return paths[0]
 
 
 def read_r_strings(data: bytes) -> Iterator[list[str]]:
@@ -97,22 +98,22 @@ def _natural(path: Path) -> list[int]:
 
 
 def read_moby_dick(folder: Path) -> Documents:
-    """Melville's novel, a document a chapter, without the headings."""
+    """Melville's novel, a document per chapter, without the headings."""
     for path in sorted(folder.glob("package/data/chapter_*.txt"), key=_natural):
         text = path.read_text("utf-8")
         yield f"moby-dick/{path.stem}", re.sub(r"\A\s*CHAPTER[^\n]*\n", "", text)
 
 
 def read_sotu(folder: Path) -> Documents:
-    """The State of the Union addresses, a document each, 1790 to 2021."""
+    """The State of the Union addresses, 1790 to 2021, a document each."""
     for path in sorted(folder.glob("package/data/*.txt")):
         yield f"sotu/{path.stem}", path.read_text("utf-8")
 
 
 def read_wordnet(folder: Path) -> Documents:
-    """WordNet's example sentences, in the order of its four files (so, by meaning).
+    """WordNet's example sentences, in the order of its four files, which is by meaning.
 
-    Each becomes a paragraph, with a capital and a full stop where it has none.
+    Each becomes a paragraph, with a capital and a full stop added if missing.
     """
     for part in ("noun", "verb", "adj", "adv"):
         path = _one(folder, f"usr/share/wordnet/data.{part}")
@@ -131,7 +132,7 @@ def _dictionary(path: Path) -> str:
 
 
 def read_devil(folder: Path) -> Documents:
-    """Bierce's Devil's Dictionary: the prose of the entries, without heads and verse."""
+    """Bierce's Devil's Dictionary: the prose of the entries, without headwords and verse."""
     text = _dictionary(_one(folder, "usr/share/dictd/devil.dict.dz"))
     text = text[text.index("ABASEMENT, n.") :]
     text = re.sub(r"(?m)^[A-Z][A-Z' -]+, [a-z.]+\s+", "\n\n", text)
@@ -139,7 +140,7 @@ def read_devil(folder: Path) -> Documents:
 
 
 def read_jargon(folder: Path) -> Documents:
-    """The Jargon File: the prose of its entries and essays, without the etymologies' marks."""
+    """The Jargon File: the prose of its entries and essays, without headwords and braces."""
     text = _dictionary(_one(folder, "usr/share/dictd/jargon.dict.dz"))
     text = re.sub(r"\{([^{}]*)\}", lambda match: " ".join(match[1].split()), text)
     text = re.sub(r"(?m)^ {8,}.*$|^\s*\d+\.\s+", "", text)

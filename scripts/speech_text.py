@@ -1,9 +1,8 @@
-"""Turns books and addresses into sentences that a speech synthesizer reads as they are written.
+"""Splits texts into sentences that a speech synthesizer reads exactly as they are written.
 
-A recognizer learns from pairs of sound and text, so a sentence is of use only if what is heard is
-what is written: this module repairs the typography (dashes, italics, quotation marks), cuts the
-text into sentences, and leaves out those with symbols that voices read in different ways. All
-functions are pure; `get_texts.py` feeds them.
+Synthetic speech is useful for training only if the audio matches the text. So this module repairs
+the typography (dashes, italics, quotation marks), splits the text into sentences, and drops those
+with symbols that voices read in different ways. All functions are pure; `get_texts.py` calls them.
 """
 
 from __future__ import annotations
@@ -13,7 +12,7 @@ from collections.abc import Iterable, Iterator
 
 MIN_WORDS, MAX_WORDS = 4, 40
 NGRAM = 7
-"""Length in words of the runs of text that may not be shared with an excluded transcript."""
+"""Length in words of the n-grams that must not be shared with an excluded transcript."""
 
 _CHARACTERS = str.maketrans(
     {"\u2018": "'", "\u2019": "'", "\u201c": '"', "\u201d": '"', "\u2013": "--", "\u2014": "--"}
@@ -49,15 +48,15 @@ _SHORTENED = re.compile(r"\b(?:Nos?|Vol|viz|etc|e\.g|i\.e|cf|Esq|Lieut|Messrs|ed
 
 
 def paragraphs(text: str) -> list[str]:
-    """Cuts a text at blank lines and joins the lines of each part with spaces."""
+    """Splits a text at blank lines and joins the lines of each paragraph with spaces."""
     return [" ".join(part.split()) for part in re.split(r"\n[ \t]*\n", text) if part.strip()]
 
 
 def clean(text: str) -> str:
-    """Repairs the typography of one paragraph.
+    """Normalizes the typography of one paragraph.
 
-    Dashes become commas unless other punctuation stands there already, curly quotation marks
-    straight ones; italics, footnotes in brackets and parentheses lose their marks.
+    Dashes become commas unless there is other punctuation, curly quotation marks become straight
+    ones, the marks of italics and parentheses are removed, and footnotes in brackets are dropped.
     """
     text = text.translate(_CHARACTERS)
     for pattern, replacement in _REWRITES:
@@ -66,10 +65,10 @@ def clean(text: str) -> str:
 
 
 def split_sentences(paragraph: str) -> list[str]:
-    """Cuts a cleaned paragraph at full stops, question and exclamation marks.
+    """Splits a cleaned paragraph at full stops, question and exclamation marks.
 
-    A mark ends a sentence if a capital or a digit follows and no abbreviation (Mr., an initial)
-    stands before it. The text is unchanged but for the white space at the cuts.
+    A mark ends a sentence if a capital or a digit follows it and no abbreviation (Mr., an initial)
+    precedes it. Except for white space at the splits, the text is unchanged.
     """
     sentences, start = [], 0
     for match in _BOUNDARY.finditer(paragraph):
@@ -83,10 +82,10 @@ def split_sentences(paragraph: str) -> list[str]:
 
 
 def balance_quotes(sentence: str) -> str:
-    """Takes the quotation marks out of a sentence that has only one end of a quotation.
+    """Removes the quotation marks of a sentence that has only one end of a quotation.
 
-    Double marks have to open after a space and close before one, in turns; of single marks there
-    have to be as many at starts of words as after other marks (apostrophes stay).
+    Double marks must alternately open after a space and close before one. There must be as many
+    single marks at the start of words as after punctuation; apostrophes are kept.
     """
     parts = sentence.split('"')
     opened = all(not part or part[-1] == " " for part in parts[:-1:2])
@@ -105,9 +104,9 @@ def balance_quotes(sentence: str) -> str:
 def is_speakable(sentence: str) -> bool:
     """Whether a voice reads the sentence as written: plain words and simple numbers.
 
-    Left out are sentences of fewer than 4 or more than 40 words, without a capital at the start
-    or a mark at the end, and those with words in capitals, single letters, symbols, letters
-    outside ASCII, or numbers other than 1 to 99, years and simple ordinals.
+    It must have 4 to 40 words, start with a capital and end with a punctuation mark. It must not
+    have words in capitals, single letters, symbols, letters outside ASCII, or numbers other than
+    1 to 99, years and simple ordinals.
     """
     words = _WORD.findall(sentence)
     if not MIN_WORDS <= len(words) <= MAX_WORDS or not _ALLOWED.fullmatch(sentence):
@@ -119,9 +118,9 @@ def is_speakable(sentence: str) -> bool:
 
 
 def sentences_of(text: str) -> Iterator[tuple[int, str]]:
-    """The usable sentences of a document in order, each with its place among all of them.
+    """Yields the usable sentences of a document in order, with their indices among all sentences.
 
-    Gaps in the places tell where a sentence was left out.
+    A gap in the indices shows that a sentence was left out.
     """
     index = 0
     for paragraph in paragraphs(text):
@@ -133,19 +132,16 @@ def sentences_of(text: str) -> Iterator[tuple[int, str]]:
 
 
 def normalized_words(text: str) -> list[str]:
-    """The words in lower case without punctuation; a hyphen separates, an apostrophe does not."""
+    """The words in lower case without punctuation; hyphens split words, apostrophes do not."""
     return re.sub(r"[^a-z0-9 ]", "", text.lower().replace("-", " ").replace("\n", " ")).split()
 
 
 def ngrams(text: str, n: int = NGRAM) -> set[tuple[str, ...]]:
-    """All runs of `n` consecutive words of a text, normalized."""
+    """All sequences of `n` consecutive normalized words of a text."""
     words = normalized_words(text)
     return {tuple(words[i : i + n]) for i in range(len(words) - n + 1)}
 
 
 def excluded_ngrams(transcripts: Iterable[str], n: int = NGRAM) -> set[tuple[str, ...]]:
-    """The runs of `n` words that no sentence may share with the given transcripts."""
-    found: set[tuple[str, ...]] = set()
-    for transcript in transcripts:
-        found |= ngrams(transcript, n)
-    return found
+    """The n-grams of all given transcripts, which no sentence may contain."""
+    return set().union(*(ngrams(transcript, n) for transcript in transcripts))

@@ -96,7 +96,7 @@ def teacher_dims() -> Dimensions:
 
 @cache
 def teacher_checkpoint() -> Checkpoint:
-    """A random teacher whose tokens are told apart, so that there is something to learn."""
+    """A random teacher whose token embeddings differ, so that there is something to learn."""
     dims = teacher_dims()
     state = tiny_state(dims)
     state["decoder.token_embedding.weight"] *= 5

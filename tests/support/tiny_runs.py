@@ -47,7 +47,7 @@ def lean(setter: Set = setattr) -> None:
 
 
 def tick(setter: Set = setattr, seconds: float = 1.0) -> None:
-    """A clock that goes on whenever the loop looks at it, twice a step."""
+    """A clock that advances whenever the loop reads it, twice a step."""
     now = [0.0]
 
     def monotonic() -> float:

@@ -1,1 +1,1 @@
-"""What makes a model smaller: fewer decoder layers, a factorized embedding."""
+"""Compression: fewer decoder layers, a factorized token embedding."""

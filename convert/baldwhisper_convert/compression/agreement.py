@@ -1,8 +1,7 @@
-"""How often and how far a student's next token differs from its teacher's.
+"""How far a student's next-token distribution is from its teacher's, before any training.
 
-The teacher runs once over some speech, teacher-forced, and its answers stay in memory; any
-number of students are then compared with them. This is what a compressed model is judged by
-before it is trained.
+The teacher runs once over some speech, teacher-forced, and its logits are kept in memory. Any
+number of students can then be compared with it.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ from baldwhisper_convert.model.embedding import TokenEmbedding
 from baldwhisper_convert.model.whisper import DecoderOutput, Whisper
 from baldwhisper_convert.training.losses import kl_divergence
 
-_CHUNK = 512  # positions whose logits are in memory at once, besides the teacher's
+_CHUNK = 512  # positions whose student logits are in memory at once
 
 
 @dataclass(frozen=True)
@@ -28,15 +27,15 @@ class Agreement:
     kl: float
     """KL(teacher || student) in nats."""
     top1: float
-    """Share of the positions where both have the same likeliest token."""
+    """Share of the positions at which both have the same likeliest token."""
 
     def __str__(self) -> str:
         return f"KL {self.kl:6.3f}  top-1 {self.top1:.3f}"
 
 
 @dataclass(frozen=True)
-class Answers:
-    """The teacher on one batch, at the N positions of its mask."""
+class TeacherOutput:
+    """The teacher's output for one batch, at the N positions of its mask."""
 
     batch: Batch
     audio: Tensor
@@ -47,35 +46,35 @@ class Answers:
 
 
 class Reference:
-    """The teacher's answers over speech.
+    """The teacher's output over some speech, to compare students with.
 
     Args:
         teacher: in evaluation mode.
         batches: the speech; a thousand positions take 0.2 GB with Whisper's vocabulary.
 
     Raises:
-        ValueError: no positions to compare.
+        ValueError: the batches have no positions to compare at.
     """
 
     def __init__(self, teacher: Whisper, batches: Sequence[Batch]) -> None:
-        self.answers = [_answers(teacher, batch) for batch in batches]
-        self.positions = sum(len(answers.logits) for answers in self.answers)
+        self.outputs = [_run_teacher(teacher, batch) for batch in batches]
+        self.positions = sum(len(output.logits) for output in self.outputs)
         if not self.positions:
             raise ValueError("no positions to compare the models at; give some speech")
 
     @torch.no_grad()
     def compare(self, student: Whisper, head: TokenEmbedding | None = None) -> Agreement:
-        """Compares a student that hears with the teacher's encoder.
+        """Compares the decoder of a student with the teacher's.
 
         Args:
-            student: in evaluation mode; its decoder is run on the teacher's encoder states.
-            head: makes the logits instead of the student's own embedding.
+            student: in evaluation mode; its decoder runs on the teacher's encoder states.
+            head: computes the logits; by default the student's own embedding.
         """
         head = head or student.decoder.token_embedding
         divergence, same = 0.0, 0
-        for answers in self.answers:
-            states = run_decoder(student, answers).state[answers.batch.mask]
-            pairs = zip(states.split(_CHUNK), answers.logits.split(_CHUNK), strict=True)
+        for output in self.outputs:
+            states = run_decoder(student, output).state[output.batch.mask]
+            pairs = zip(states.split(_CHUNK), output.logits.split(_CHUNK), strict=True)
             for state, teacher in pairs:
                 logits = head.as_linear(state)
                 divergence += float(kl_divergence(teacher, logits).sum())
@@ -83,15 +82,17 @@ class Reference:
         return Agreement(divergence / self.positions, same / self.positions)
 
 
-def run_decoder(model: Whisper, answers: Answers) -> DecoderOutput:
-    """The model's decoder on a batch whose audio is encoded."""
-    output: DecoderOutput = model.decoder(answers.batch.tokens, answers.audio, answers.audio_mask)
+def run_decoder(model: Whisper, reference: TeacherOutput) -> DecoderOutput:
+    """Runs a model's decoder on the teacher's encoder states of a batch."""
+    output: DecoderOutput = model.decoder(
+        reference.batch.tokens, reference.audio, reference.audio_mask
+    )
     return output
 
 
 @torch.no_grad()
-def _answers(teacher: Whisper, batch: Batch) -> Answers:
+def _run_teacher(teacher: Whisper, batch: Batch) -> TeacherOutput:
     audio, mask = batch.encode(teacher)
     output = teacher.decoder(batch.tokens, audio, mask)
     logits = teacher.decoder.token_embedding.as_linear(output.state[batch.mask])
-    return Answers(batch, audio, mask, logits)
+    return TeacherOutput(batch, audio, mask, logits)

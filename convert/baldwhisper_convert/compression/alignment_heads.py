@@ -1,9 +1,9 @@
-"""Which heads of a decoder follow the audio: those that word times are made of.
+"""Chooses the alignment heads of a decoder: the attention heads that word times are computed from.
 
-OpenAI names them for its own models. In a student whose layers were merged or trained anew they are
-others, so they are found on speech: every head's attention to the audio is aligned with the
-tokens by dynamic time warping, and scored by how much of it lies along that path, which goes
-forward only. A head that looks elsewhere, everywhere or back and forth scores low.
+OpenAI lists them for its own models. A student whose layers were merged or retrained has others, so
+they are determined on speech: dynamic time warping aligns each head's attention to the audio with
+the tokens, and the score is the share of the attention along that monotonic path. A head whose
+attention is elsewhere, spread out or moves back and forth scores low.
 """
 
 from __future__ import annotations
@@ -24,25 +24,25 @@ from baldwhisper_mlx.decoding.dtw import token_start_positions
 from baldwhisper_mlx.files import write_atomically
 
 Head = tuple[int, int]
-"""Layer and head, from 0."""
+"""Layer and head, numbered from 0."""
 
 NEAR = 5
-"""Positions (20 ms) before and after a token's part of the path that still count as its own."""
+"""Encoder positions (20 ms) before and after a token's section of the path that still count."""
 FEWEST_TOKENS = 4
-"""A window of fewer says nothing about going forward."""
+"""Windows with fewer text tokens are skipped: they do not show whether attention moves on."""
 
 
 @torch.no_grad()
 def score_heads(model: Whisper, batches: Sequence[Batch], text_end: int) -> dict[Head, float]:
-    """The share of each head's attention that goes forward with the text.
+    """Scores each head by the share of its attention that moves forward with the text.
 
     Args:
         model: in evaluation mode.
         batches: speech and its text; a hundred windows are enough.
-        text_end: ids from there on are no text.
+        text_end: ids from there on are special tokens and timestamps.
 
     Returns:
-        By head, 0 to 1.
+        Mean `forward_share` of each head over the windows, 0 to 1.
 
     Raises:
         ValueError: no window has enough text.
@@ -56,17 +56,19 @@ def score_heads(model: Whisper, batches: Sequence[Batch], text_end: int) -> dict
             if int(spoken.sum()) < FEWEST_TOKENS:
                 continue
             n_windows += 1
-            own = attention[:, row, :, spoken, : int(length)].numpy()
+            of_window = attention[:, row, :, spoken, : int(length)].numpy()
             for layer, head in np.ndindex(total.shape):
-                total[layer, head] += forward_share(own[layer, head])
+                total[layer, head] += forward_share(of_window[layer, head])
     if not n_windows:
-        raise ValueError("no window has enough text to tell which heads follow the audio")
+        raise ValueError(
+            f"no window has {FEWEST_TOKENS} tokens of text to score the heads on; give more speech"
+        )
     return {(layer, head): float(total[layer, head]) / n_windows
             for layer, head in np.ndindex(total.shape)}  # fmt: skip
 
 
 def attention_to_audio(model: Whisper, batch: Batch) -> Tensor:
-    """Attention of every decoder layer (layers, B, heads, L, T), teacher-forced."""
+    """Cross-attention of every decoder layer (layers, B, heads, L, T), teacher-forced."""
     states, mask = batch.encode(model)
     kv = model.decoder.project_audio(states)
     queries: list[Tensor] = []
@@ -85,6 +87,7 @@ def attention_to_audio(model: Whisper, batch: Batch) -> Tensor:
 
 
 def _weights(query: Tensor, kv: KeysAndValues, mask: Tensor | None) -> Tensor:
+    """The attention (B, heads, L, T) of queries (B, L, d); fused attention does not return it."""
     keys = kv[0]
     n_head, width = keys.shape[1], keys.shape[3]
     q = query.view(*query.shape[:2], n_head, width).transpose(1, 2)
@@ -96,27 +99,29 @@ def _weights(query: Tensor, kv: KeysAndValues, mask: Tensor | None) -> Tensor:
 
 
 def forward_share(attention: np.ndarray[tuple[int, int], np.dtype[np.float32]]) -> float:
-    """Mean share of the tokens' attention (tokens, T) that lies along the best path forward.
+    """Mean share of the tokens' attention (tokens, T) along the best monotonic path.
 
-    What all tokens look at alike counts for nothing, or a head that never moves would be best.
+    The mean over the tokens is subtracted first. Otherwise a head with the same attention for all
+    tokens, which never moves, would score best.
     """
-    own = np.maximum(0, attention - attention.mean(axis=0))
-    starts = token_start_positions(-own)
-    ends = np.append(starts[1:], own.shape[1])
+    distinct = np.maximum(0, attention - attention.mean(axis=0))
+    # Each token's section of the path lasts until the next token's begins.
+    starts = token_start_positions(-distinct)
+    ends = np.append(starts[1:], distinct.shape[1])
     shares = [
         row[max(0, start - NEAR) : end + NEAR].sum()
-        for row, start, end in zip(own, starts, ends, strict=True)
+        for row, start, end in zip(distinct, starts, ends, strict=True)
     ]
     return float(np.mean(shares))
 
 
 def choose_heads(scores: dict[Head, float], most: int, least_of_best: float) -> tuple[Head, ...]:
-    """The best heads, in order of layer and head.
+    """Chooses the heads with the highest scores, ordered by layer and head.
 
     Args:
         scores: from `score_heads`.
-        most: how many at most.
-        least_of_best: share of the best score that the others must reach.
+        most: largest number of heads.
+        least_of_best: smallest score of a chosen head, as a share of the best score.
     """
     best = sorted(scores, key=lambda head: -scores[head])[:most]
     limit = least_of_best * scores[best[0]]
@@ -124,10 +129,11 @@ def choose_heads(scores: dict[Head, float], most: int, least_of_best: float) -> 
 
 
 def write_heads(folder: Path, heads: Sequence[Head]) -> None:
-    """Writes the heads into the config of an exported model.
+    """Writes the alignment heads into the config of an exported model.
 
     Raises:
-        FileNotFoundError, ValueError: no exported model, or heads that it does not have.
+        FileNotFoundError: the folder holds no exported model.
+        ValueError: not a valid config, or heads that the model does not have.
     """
     path = folder / CONFIG_FILE
     config = dataclasses.replace(ModelConfig.from_file(path), alignment_heads=tuple(heads))

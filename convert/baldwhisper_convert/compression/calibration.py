@@ -1,8 +1,8 @@
-"""What a vocabulary matrix is used for: statistics of a model over some speech.
+"""Calibration: statistics over some speech of how a decoder uses its token embedding.
 
-Plain SVD treats every token and every direction alike. The decoder does not: it writes few of
-the tokens, its final states fill few of the directions, and most changes of an input embedding
-are never heard of again. A hundred clips are enough to know which.
+Plain SVD gives every token and every direction the same weight. The decoder does not: it writes few
+of the tokens, its final states span few of the directions, and most changes of an input embedding
+hardly affect its output. A hundred clips are enough to estimate this.
 """
 
 from __future__ import annotations
@@ -18,26 +18,27 @@ from baldwhisper_convert.data.batches import Batch
 from baldwhisper_convert.model.whisper import Whisper
 
 SMALLEST_FREQUENCY = 1e-6
-"""Added to every token's, so that those never met still count."""
+"""Added to the frequency of every token, so that tokens that do not occur keep a weight."""
 
 _CHUNK = 512  # positions whose probabilities are in memory at once
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """Statistics of the decoder's two ends. N positions, d width, V vocabulary."""
+    """Statistics of the decoder's input and output. N positions, d width, V vocabulary."""
 
     states: Tensor
     """Final states (N, d) float32, at the positions of the batches' masks."""
     frequencies: Tensor
-    """Of the tokens (V,) float64: half as counted in text, half as the model expects them."""
+    """Frequencies of the tokens (V,) float64: the mean of counts in text and of the model's mean
+    probabilities."""
     sensitivity: Tensor
-    """Fisher information of the next tokens about an input embedding (d, d) float64: a change x
-    of the embedding of one token costs about x^T F x / 2 nats, over all positions after it."""
+    """Fisher information F of the output about an input embedding (d, d) float64: changing one
+    token's input embedding by x costs about x^T F x / 2 nats over all following positions."""
 
     @property
     def moment(self) -> Tensor:
-        """Second moment of the states (d, d) float64."""
+        """Second moment of the final states (d, d) float64."""
         states = self.states.double()
         return states.T @ states / len(states)
 
@@ -45,13 +46,12 @@ class Calibration:
 def calibrate(
     model: Whisper, batches: Sequence[Batch], counts: Tensor | None = None, *, seed: int = 0
 ) -> Calibration:
-    """Runs a model over speech.
+    """Runs a model over speech and collects the statistics.
 
     Args:
-        model: in evaluation mode; its embedding must require gradients, as it does unless
-            frozen.
+        model: in evaluation mode; its token embedding must require gradients.
         batches: about a hundred clips.
-        counts: of each token (V,) in more text than the batches', if there is.
+        counts: of each token (V,) in other text, added to those in the batches.
         seed: of the tokens sampled to estimate the sensitivity.
 
     Raises:
@@ -79,32 +79,34 @@ def calibrate(
 
 
 def batch_counts(batch: Batch, n_vocab: int) -> Tensor:
-    """How often each token is an input or a target at the positions of a batch's mask (V,)."""
+    """Counts each token (V,) as an input or a target at the positions of a batch's mask."""
     targets = batch.targets[batch.mask & (batch.targets >= 0)]
-    met = torch.cat([batch.tokens[batch.mask], targets])
-    return torch.bincount(met, minlength=n_vocab).double()
+    ids = torch.cat([batch.tokens[batch.mask], targets])
+    return torch.bincount(ids, minlength=n_vocab).double()
 
 
 def _observe(
     model: Whisper, batch: Batch, generator: torch.Generator
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Final states (N, d), summed probabilities (V,), and gradients of input embeddings (N, d).
+    """Returns final states (N, d), summed probabilities (V,), and gradients by inputs (N, d).
 
-    The gradient is of the log-probability of tokens drawn from the model itself, as the Fisher
-    information wants it; draws at different positions are independent, so the second moment of
-    their summed gradients has the sum of theirs as its mean.
+    The gradients are of log-probabilities of tokens that are sampled from the model itself, as in
+    the definition of the Fisher information. Samples at different positions are independent, so
+    the second moment of their summed gradient equals, in expectation, the sum of their moments.
     """
     with torch.no_grad():
         audio, mask = batch.encode(model)
     output = model.decoder(batch.tokens, audio, mask)
     state = output.state[batch.mask]
+    # The logits of all positions do not fit in memory: back-propagate to the states in chunks.
     detached = state.detach().requires_grad_(True)
     expected = torch.zeros(model.dims.n_vocab, dtype=torch.float64)
     for part in detached.split(_CHUNK):
         scores = model.decoder.token_embedding.as_linear(part).log_softmax(-1)
         probabilities = scores.detach().exp()
         expected += probabilities.double().sum(0)
-        drawn = torch.multinomial(probabilities, 1, generator=generator)
-        scores.gather(1, drawn).sum().backward()
+        sampled = torch.multinomial(probabilities, 1, generator=generator)
+        scores.gather(1, sampled).sum().backward()
+    # Then once through the decoder, from the states to the input embeddings.
     (gradient,) = torch.autograd.grad(state, output.embedded, detached.grad)
     return state.detach(), expected, gradient[batch.mask].double()

@@ -1,9 +1,9 @@
-"""The stage that shears the vocabulary matrix: a dense token embedding becomes factorized.
+"""The stage `factorize`: replaces the dense token embedding by a factorized one.
 
-`init = "svd"` is the paper's start (Sy et al., arXiv 2510.08599), which knows nothing of how the
-matrix is used and throws almost everything away; `joint` weighs tokens by how often they are
-met and directions by what the decoder does with them, calibrated on some speech. What is left of
-the model is measured on other speech, each end alone and both.
+The paper calls this shearing the embedding (Sy et al., arXiv 2510.08599). Its initialization (here
+`svd`) takes no account of how the matrix is used and loses almost everything. `joint` weighs tokens
+by their frequency and directions by the decoder's use of them, calibrated on some speech. The
+result is measured on other speech, with input and output factorized alone and together.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from baldwhisper_convert.checkpoint.checkpoint import Checkpoint
-from baldwhisper_convert.checkpoint.state import EMBEDDING
+from baldwhisper_convert.checkpoint.state import EMBEDDING, State
 from baldwhisper_convert.compression.agreement import Agreement, Reference
 from baldwhisper_convert.compression.calibration import Calibration, calibrate
 from baldwhisper_convert.compression.embedding_factors import (
@@ -40,12 +40,12 @@ from baldwhisper_mlx.config import EmbeddingProjections
 Init = Literal["joint", "svd", "random"]
 
 WEIGHT_EXPONENT = 0.25
-"""Rows are weighted by their tokens' frequency to this power (squared errors by its square)."""
+"""A row's weight is its token's frequency to this power; squared errors get its square."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class FactorizeSettings:
-    """The form of the factorized embedding and how it starts.
+    """The form and the initialization of the factorized embedding.
 
     Raises:
         ValueError: a value out of range.
@@ -53,20 +53,20 @@ class FactorizeSettings:
 
     rank: int = 96
     init: Init = "joint"
-    """`svd`, the paper's, `joint`, calibrated for both ends, or `random`, to compare with."""
+    """`svd` as in the paper, `joint`, which is calibrated, or `random`, as a baseline."""
     projections: EmbeddingProjections | None = None
-    """One projection for both ends, `shared`, or one each, `separate`; by default separate for
-    `joint` and shared for the others."""
+    """`shared`, one projection for input and output, or `separate`, one each; by default
+    separate for `joint` and shared for the others."""
     mean: bool | None = None
-    """Whether the mean row is kept apart; by default for `joint` only."""
+    """Whether the mean row is stored separately; by default for `joint` only."""
     dense_rows: int = 0
-    """Tokens, the most frequent ones, that keep their rows."""
+    """Number of tokens, the most frequent ones, whose rows are stored unfactorized."""
     focus: float = 0.0
-    """Weight of a token's logit where the token is to be written, as a share of all other places;
-    for `joint`. It helps the output much and costs the input, which has the same factors, and
-    beside dense rows it now and then writes half a character."""
+    """Weight of the error of a token's logit at the states where the token is to be written,
+    relative to all other states; for `joint`. It improves the output a lot, at the expense of the
+    input, which has the same factors. With dense rows, the model may write half a character."""
     seed: int = 0
-    """Of the tokens sampled in calibration, and of a random start."""
+    """Of the tokens sampled in calibration, and of a random initialization."""
 
     def __post_init__(self) -> None:
         if self.init not in get_args(Init):
@@ -76,7 +76,7 @@ class FactorizeSettings:
         if self.rank < 1 or self.dense_rows < 0:
             raise ValueError("rank must be at least 1 and dense_rows not negative")
         if self.focus < 0 or (self.focus and self.init != "joint"):
-            raise ValueError("focus must not be negative, and is a matter of joint only")
+            raise ValueError('focus must not be negative, and works with init = "joint" only')
 
 
 def factorize(
@@ -90,26 +90,27 @@ def factorize(
 
     Args:
         checkpoint: with a dense embedding.
-        settings: form and start.
+        settings: form and initialization.
         calibration: about a hundred clips of speech.
         held_out: other clips, to measure on; nothing is measured if there are none.
-        counts: of each token (V,) in more text than that of the clips.
+        counts: of each token (V,) in other text than that of the clips.
 
     Returns:
         The student, and metrics: `parameters_before` and `parameters_after`, `energy` and
-        `energy_weighted`, and for `output`, `input` and `both` ends `top1_*` and `kl_*`.
+        `energy_weighted`, and `top1_*` and `kl_*` for `output`, `input` and `both`.
 
     Raises:
-        ValueError: an embedding that is factorized already, or settings that do not fit it.
+        ValueError: the embedding is factorized already, or the settings do not fit it.
     """
     if checkpoint.embedding.rank is not None:
         raise ValueError(
-            f"{checkpoint.source}: the token embedding is factorized already; name the teacher to "
+            f"{checkpoint.source}: the token embedding is factorized already; give the teacher, to "
             "start again from its embedding"
         )
     if settings.dense_rows > checkpoint.dims.n_vocab:
         raise ValueError(
-            f"{settings.dense_rows} dense rows, but a vocabulary of {checkpoint.dims.n_vocab}"
+            f"{settings.dense_rows} dense rows, but a vocabulary of {checkpoint.dims.n_vocab}; "
+            "lower dense_rows"
         )
     model = calibratable(checkpoint)
     statistics = calibrate(model, calibration, counts, seed=settings.seed)
@@ -125,17 +126,17 @@ def factorize(
 
 
 def calibratable(checkpoint: Checkpoint) -> Whisper:
-    """The model as `calibrate` wants it: only its token embedding requires gradients."""
+    """The model in the form `calibrate` needs: only its token embedding requires gradients."""
     model = Whisper.from_checkpoint(checkpoint).requires_grad_(False)
     model.decoder.token_embedding.requires_grad_(True)
     return model
 
 
 def with_embedding_of(student: Checkpoint, teacher: Checkpoint) -> Checkpoint:
-    """A student with the dense token embedding of its teacher again, to be factorized anew.
+    """Gives a student the dense token embedding of its teacher again, to factorize it anew.
 
-    Training leaves dense rows close to the teacher's or, frozen, at them, so that a student can
-    have more of them later.
+    Training leaves dense rows at the teacher's, if they are frozen, or close to them, so a student
+    can get more of them later.
 
     Raises:
         ValueError: the teacher's embedding is factorized too, or of another shape.
@@ -143,20 +144,18 @@ def with_embedding_of(student: Checkpoint, teacher: Checkpoint) -> Checkpoint:
     name = f"{EMBEDDING}.weight"
     if teacher.embedding.rank is not None:
         raise ValueError(f"{teacher.source}: the teacher's token embedding is factorized too")
-    own = f"{EMBEDDING}."
-    state = {key: t for key, t in student.state.items() if not key.startswith(own)}
-    return dataclasses.replace(student, state=state | {name: teacher.state[name]})
+    return _with_embedding(student, {name: teacher.state[name]})
 
 
 def start(
     embedding: Tensor, settings: FactorizeSettings, statistics: Calibration
 ) -> tuple[Factors, dict[str, float]]:
-    """The factorized embedding before any training, and the energy it keeps.
+    """Initializes the factorized embedding; returns it and the share of the energy it keeps.
 
     Args:
         embedding: E (V, d).
-        settings: form and start.
-        statistics: how the model uses it.
+        settings: form and initialization.
+        statistics: how the model uses the embedding.
     """
     dense = embedding.float()
     frequent = statistics.frequencies.topk(settings.dense_rows).indices.sort().values
@@ -166,20 +165,23 @@ def start(
     moment, identity = statistics.moment, torch.eye(dense.shape[1], dtype=torch.float64)
     metric = joint_metric(dense, mean, weights, identity, moment)
     if joint:
-        spent = weights.index_fill(0, frequent, 0.0)
-        factors = joint_factors(dense, settings.rank, weights=spent, metric=metric, mean=mean)
+        # Tokens with dense rows must not influence the factors.
+        factored = weights.index_fill(0, frequent, 0.0)
+        factors = joint_factors(dense, settings.rank, weights=factored, metric=metric, mean=mean)
     elif settings.init == "svd":
         factors = svd_factors(dense, settings.rank, mean=mean)
     else:
         factors = random_factors(dense, settings.rank, mean=mean, seed=settings.seed)
     if settings.focus:
+        # The unit by which joint_metric divides the second moment of the states.
         centred = (dense if mean is None else dense - mean).double() * weights[:, None]
-        unit = (moment * (centred.T @ centred)).sum()  # as joint_metric divides the moment
-        own = expected_states(dense, statistics.states, _likeliest(dense, statistics.states))
-        factors = focused(factors, dense, own, metric=metric, weight=settings.focus / float(unit))
+        unit = float((moment * (centred.T @ centred)).sum())
+        likeliest = _likeliest(dense, statistics.states)
+        states = expected_states(dense, statistics.states, likeliest)
+        factors = focused(factors, dense, states, metric=metric, weight=settings.focus / unit)
     if (settings.projections or ("separate" if joint else "shared")) == "separate":
         factors = separate(factors)
-        factors = refitted_input(factors, dense, spent) if settings.focus else factors
+        factors = refitted_input(factors, dense, factored) if settings.focus else factors
     factors = with_dense_rows(factors, dense, frequent)
     energy = {
         "energy": energy_kept(dense, factors),
@@ -189,40 +191,45 @@ def start(
 
 
 def _likeliest(embedding: Tensor, states: Tensor) -> Tensor:
-    """The token that each state (N, d) gives the largest logit (N,)."""
+    """The token with the largest logit at each state (N, d), as ids (N,)."""
     return torch.cat([(part @ embedding.T).argmax(-1) for part in states.split(512)])
 
 
 def with_factors(checkpoint: Checkpoint, factors: Factors) -> Checkpoint:
-    """The checkpoint with a factorized embedding instead of its own."""
-    own = f"{EMBEDDING}."
-    state = {name: t for name, t in checkpoint.state.items() if not name.startswith(own)}
-    return dataclasses.replace(checkpoint, state=state | factors.state())
+    """Replaces the token embedding of a checkpoint by a factorized one."""
+    return _with_embedding(checkpoint, factors.state())
+
+
+def _with_embedding(checkpoint: Checkpoint, embedding: State) -> Checkpoint:
+    """Replaces all tensors of the token embedding."""
+    prefix = f"{EMBEDDING}."
+    rest = {name: t for name, t in checkpoint.state.items() if not name.startswith(prefix)}
+    return dataclasses.replace(checkpoint, state=rest | embedding)
 
 
 def measure(model: Whisper, student: Checkpoint, batches: Sequence[Batch]) -> dict[str, Any]:
-    """Agreement with the dense model, of each end factorized alone and of both.
+    """Measures the agreement with the dense model, with output, input and both factorized.
 
     Args:
-        model: the dense one.
-        student: the same with a factorized embedding.
-        batches: speech that was not calibrated on.
+        model: with the dense embedding.
+        student: the same model with a factorized embedding.
+        batches: speech that calibration did not use.
     """
     reference = Reference(model, batches)
-    sheared = Whisper.from_checkpoint(student).requires_grad_(False)
-    found = {
-        "output": reference.compare(model, sheared.decoder.token_embedding),
-        "input": reference.compare(sheared, model.decoder.token_embedding),
-        "both": reference.compare(sheared),
+    factorized = Whisper.from_checkpoint(student).requires_grad_(False)
+    agreements = {
+        "output": reference.compare(model, factorized.decoder.token_embedding),
+        "input": reference.compare(factorized, model.decoder.token_embedding),
+        "both": reference.compare(factorized),
     }
     metrics: dict[str, Any] = {"held_out_positions": reference.positions}
-    for end, agreement in found.items():
+    for end, agreement in agreements.items():
         metrics |= {f"top1_{end}": agreement.top1, f"kl_{end}": agreement.kl}
     return metrics
 
 
 def measurements_table(metrics: dict[str, Any]) -> str:
-    """The measurements of the ends as lines of text; empty if there are none."""
+    """Formats the agreements of `measure` as lines of text; empty if there are none."""
     return "\n".join(
         f"{end:<6} {Agreement(metrics[f'kl_{end}'], metrics[f'top1_{end}'])}"
         for end in ("output", "input", "both")
@@ -231,5 +238,5 @@ def measurements_table(metrics: dict[str, Any]) -> str:
 
 
 def count_parameters(checkpoint: Checkpoint) -> int:
-    """Numbers in a checkpoint, ids apart."""
+    """Number of parameters in a checkpoint; token ids do not count."""
     return sum(t.numel() for t in checkpoint.state.values() if t.is_floating_point())

@@ -1,7 +1,7 @@
-"""How alike the outputs of the decoder's layers are: why neighbours are merged.
+"""The similarity of decoder layers, which justifies merging neighbours.
 
-The map of Sy et al., arXiv 2510.08599, figure 2: the mean cosine between the outputs of any
-two layers, over the positions of some speech.
+The matrix of Sy et al., arXiv 2510.08599, figure 2: the mean cosine similarity between the outputs
+of any two layers, over the positions of some speech.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ def layer_similarity(model: Whisper, reference: Reference) -> Tensor:
 
     Args:
         model: in evaluation mode.
-        reference: of the same model, or of one with the same encoder.
+        reference: output of the same model, or of one with the same encoder.
     """
     n_layers = len(model.decoder.blocks)
     total = torch.zeros(n_layers, n_layers, dtype=torch.float64)
-    for answers in reference.answers:
-        outputs = run_decoder(model, answers).layers
-        units = torch.stack([F.normalize(x[answers.batch.mask].double(), dim=-1) for x in outputs])
+    for output in reference.outputs:
+        layers, mask = run_decoder(model, output).layers, output.batch.mask
+        units = torch.stack([F.normalize(layer[mask].double(), dim=-1) for layer in layers])
         total += torch.einsum("ind,jnd->ij", units, units)
     return (total / reference.positions).float()
 
@@ -42,13 +42,13 @@ def can_draw() -> bool:
 
 
 def draw_similarity(similarity: Sequence[Sequence[float]], path: Path) -> None:
-    """Draws the map as a PNG; the layers are numbered from 0.
+    """Draws the similarity matrix as a PNG; layers are numbered from 0.
 
     Args:
-        similarity: square, of cosines.
-        path: the file; written whole or not at all.
+        similarity: square matrix of cosines.
+        path: the file; written completely or not at all.
     """
-    # Not pyplot: it keeps every figure and may look for a display.
+    # Not pyplot, which keeps every figure in memory and may need a display.
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 

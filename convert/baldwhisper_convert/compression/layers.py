@@ -1,9 +1,8 @@
-"""Which decoder layers a student has, and how each is made of its teacher's.
+"""The decoder layers of a student, and how each is computed from its teacher's.
 
-Merging a group of layers and keeping one of them are the same thing with other weights: a
-`LayerPlan` lists groups of teacher layers, and weights over each group. Merging follows Sy et
-al., arXiv 2510.08599, section 3; evenly spaced layers are Distil-Whisper's (Gandhi et al., arXiv
-2311.00430).
+Merging a group of layers and keeping one of them differ in the weights only, so a `LayerPlan` lists
+groups of teacher layers and weights over each group. Merging follows Sy et al., arXiv 2510.08599,
+section 3; evenly spaced layers follow Distil-Whisper (Gandhi et al., arXiv 2311.00430).
 """
 
 from __future__ import annotations
@@ -18,36 +17,37 @@ import torch
 
 from baldwhisper_convert.checkpoint.checkpoint import Checkpoint
 from baldwhisper_convert.checkpoint.state import Heads, State
-
-Groups = tuple[tuple[int, ...], ...]
+from baldwhisper_convert.training.objectives import Groups
 
 _PREFIX = "decoder.blocks."
 
 
 @dataclass(frozen=True)
 class LayerPlan:
-    """For each student layer, the teacher layers it stands for and their weights.
+    """For each student layer, the teacher layers it replaces and their weights.
 
     Raises:
         ValueError: groups that are empty or not consecutive from layer 0 on, or weights that
-            do not fit them.
+            do not match them.
     """
 
     groups: Groups
     weights: tuple[tuple[float, ...], ...]
-    """Over each group, not negative, with a sum of 1."""
+    """Weights over each group, not negative, with a sum of 1."""
 
     def __post_init__(self) -> None:
         flat = [layer for group in self.groups for layer in group]
         if not all(self.groups) or flat != list(range(len(flat))):
-            raise ValueError(f"not groups of neighbouring layers, from 0 on: {self.groups}")
+            raise ValueError(f"groups must hold consecutive layers from 0 on, not {self.groups}")
         for group, weights in zip(self.groups, self.weights, strict=True):
             if len(group) != len(weights) or min(weights) < 0 or abs(sum(weights) - 1) > 1e-9:
-                raise ValueError(f"weights {weights} do not fit the layers {group}")
+                raise ValueError(
+                    f"weights {weights} do not match the layers {group}; their sum must be 1"
+                )
 
     @property
     def kept(self) -> tuple[int | None, ...]:
-        """For each student layer, the teacher layer it is a copy of; None if it is merged."""
+        """For each student layer, the teacher layer it copies; None if it is merged."""
         return tuple(
             group[weights.index(1.0)] if 1.0 in weights else None
             for group, weights in zip(self.groups, self.weights, strict=True)
@@ -65,9 +65,9 @@ class LayerPlan:
 
 
 def group_layers(n_layers: int, sizes: Sequence[int] = ()) -> Groups:
-    """Neighbouring layers in groups of the given sizes, by default pairs.
+    """Groups neighbouring layers in the given sizes, by default in pairs.
 
-    With an odd number of layers, the last is alone.
+    With an odd number of layers, the last one has a group of its own.
 
     Raises:
         ValueError: the sizes do not add up to the number of layers.
@@ -80,18 +80,18 @@ def group_layers(n_layers: int, sizes: Sequence[int] = ()) -> Groups:
     """
     sizes = tuple(sizes) or (2,) * (n_layers // 2) + (1,) * (n_layers % 2)
     if min(sizes) < 1 or sum(sizes) != n_layers:
-        raise ValueError(f"groups of {list(sizes)} layers do not make up the decoder's {n_layers}")
+        raise ValueError(f"groups of {list(sizes)} layers must add up to the decoder's {n_layers}")
     ends = list(accumulate(sizes))
     return tuple(tuple(range(end - size, end)) for size, end in zip(sizes, ends, strict=True))
 
 
 def merge_plan(groups: Groups, weights: Sequence[tuple[float, float]]) -> LayerPlan:
-    """Weighted means: (alpha lower + beta upper) / (alpha + beta).
+    """Plans weighted means: (alpha lower + beta upper) / (alpha + beta).
 
     Args:
-        groups: as `group_layers` makes them.
-        weights: (alpha, beta) of each group, or one for all. In a group of more than two, alpha
-            is the weight of every layer but the last.
+        groups: from `group_layers`.
+        weights: (alpha, beta) of each group, or one pair for all. In a group of more than two,
+            alpha is the weight of every layer but the last.
 
     Raises:
         ValueError: a negative or not finite weight, alpha + beta = 0, or weights for another
@@ -99,28 +99,31 @@ def merge_plan(groups: Groups, weights: Sequence[tuple[float, float]]) -> LayerP
     """
     pairs = list(weights) * len(groups) if len(weights) == 1 else list(weights)
     if len(pairs) != len(groups):
-        raise ValueError(f"{len(pairs)} pairs of alpha and beta for {len(groups)} groups")
+        raise ValueError(
+            f"{len(pairs)} pairs of alpha and beta for {len(groups)} groups; give one or one each"
+        )
     rows = []
     for group, (alpha, beta) in zip(groups, pairs, strict=True):
         if not (0 <= alpha < float("inf") and 0 <= beta < float("inf") and alpha + beta > 0):
             raise ValueError(
-                f"alpha = {alpha:g}, beta = {beta:g}: they must not be negative, nor both 0"
+                f"alpha = {alpha:g}, beta = {beta:g}: they must be finite, must not be negative, "
+                "nor both 0"
             )
-        # A layer on its own is kept, even if only its neighbours' alpha is set.
+        # A group of one layer is kept as it is, even if beta is 0.
         raw = [alpha] * (len(group) - 1) + [beta] if len(group) > 1 else [1.0]
         rows.append(tuple(weight / sum(raw) for weight in raw))
     return LayerPlan(groups, tuple(rows))
 
 
 def keep_plan(n_layers: int, kept: Sequence[int]) -> LayerPlan:
-    """Some layers as they are.
+    """Plans to keep some layers unchanged.
 
-    Each stands for itself and the dropped layers below it, so that it is taught its own
-    output. The last also stands for those above it: what follows is the final layer norm,
-    which expects the output of the teacher's last layer.
+    Each replaces itself and the dropped layers below it, so that its training target is its own
+    output in the teacher. The last one also replaces the layers above it, because the final layer
+    norm that follows it expects the output of the teacher's last layer.
 
     Raises:
-        ValueError: nothing kept, or not increasing layer numbers of the decoder.
+        ValueError: no layers, or not increasing numbers of the decoder's layers.
 
     Example:
         >>> keep_plan(6, [0, 3, 5]).groups
@@ -139,14 +142,14 @@ def keep_plan(n_layers: int, kept: Sequence[int]) -> LayerPlan:
         tuple(range(start, end)) for start, end in zip([0, *ends[:-1]], ends, strict=True)
     )
     weights = tuple(
-        tuple(float(layer == own) for layer in group)
-        for group, own in zip(groups, numbers, strict=True)
+        tuple(float(layer == number) for layer in group)
+        for group, number in zip(groups, numbers, strict=True)
     )
     return LayerPlan(groups, weights)
 
 
 def evenly_spaced(n_layers: int, n_kept: int) -> list[int]:
-    """Distil-Whisper's choice: first and last layer, and evenly between, rounded down.
+    """Distil-Whisper's choice: the first and last layer and evenly spaced ones, rounded down.
 
     Example:
         >>> evenly_spaced(6, 3), evenly_spaced(32, 2), evenly_spaced(6, 1)
@@ -159,16 +162,16 @@ def evenly_spaced(n_layers: int, n_kept: int) -> list[int]:
 
 
 def random_layers(n_layers: int, n_kept: int, seed: int) -> list[int]:
-    """Layers drawn without replacement, in order."""
+    """Draws layers without replacement, in increasing order."""
     _check_count(n_layers, n_kept)
     return sorted(random.Random(seed).sample(range(n_layers), n_kept))
 
 
 def apply_plan(checkpoint: Checkpoint, plan: LayerPlan) -> Checkpoint:
-    """The student of a plan: every parameter of a layer is its group's weighted mean.
+    """Makes the student of a plan: each parameter of a layer is its group's weighted mean.
 
-    A layer that is kept is copied bit by bit, and its alignment heads with it; a merged layer
-    has none. If no heads are left, the default ones hold again.
+    A kept layer is copied bit by bit and keeps its alignment heads; a merged layer has none. If no
+    heads are left, the student has the default ones.
 
     Raises:
         ValueError: the plan is for another number of layers.
@@ -199,6 +202,7 @@ def apply_plan(checkpoint: Checkpoint, plan: LayerPlan) -> Checkpoint:
 
 
 def _mean(tensors: Sequence[torch.Tensor], weights: Sequence[float]) -> torch.Tensor:
+    """The weighted mean, added in float64; a tensor of weight 1 is returned as it is."""
     if 1.0 in weights:
         return tensors[weights.index(1.0)]
     terms = [weight * tensor.double() for tensor, weight in zip(tensors, weights, strict=True)]
@@ -206,10 +210,11 @@ def _mean(tensors: Sequence[torch.Tensor], weights: Sequence[float]) -> torch.Te
 
 
 def _surviving(heads: Heads | None, kept: Sequence[int | None]) -> Heads | None:
+    """The alignment heads of kept layers, by the student's layer numbers; None if none is left."""
     new = [(kept.index(layer), head) for layer, head in heads or () if layer in kept]
     return tuple(new) or None
 
 
 def _check_count(n_layers: int, n_kept: int) -> None:
     if not 0 < n_kept <= n_layers:
-        raise ValueError(f"cannot keep {n_kept} layers of {n_layers}")
+        raise ValueError(f"cannot keep {n_kept} of {n_layers} layers; give 1 to {n_layers}")

@@ -1,7 +1,7 @@
-"""Makes speech sound like other recordings of it: speed, rooms, noise, level.
+"""Augments speech: speed, reverberation, noise, level.
 
-Plain formulas over float32 samples at 16 kHz. The order is that of a recording: the speaker's
-speed, the room, the noise beside the microphone, then its gain.
+Plain formulas over float32 samples at 16 kHz, applied in the order of a recording: the speaker's
+speed, the room, the noise near the microphone, then the gain.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import soxr
 
+from baldwhisper_convert.data.ranges import check_range
 from baldwhisper_mlx.audio.buffer import Samples
 from baldwhisper_mlx.config import SAMPLE_RATE
 
@@ -18,7 +19,7 @@ Audio = Samples
 """Mono samples (N,) float32 at 16 kHz."""
 
 PEAK = 0.99
-"""Largest magnitude that a level may bring."""
+"""Largest magnitude that `set_level` scales to."""
 
 
 def rms_dbfs(audio: Audio) -> float:
@@ -32,12 +33,12 @@ def set_level(audio: Audio, dbfs: float) -> Audio:
     gain = 10.0 ** ((dbfs - rms_dbfs(audio)) / 20.0) if np.any(audio) else 1.0
     peak = float(np.max(np.abs(audio), initial=0.0))
     gain = min(gain, PEAK / peak if peak else gain)
-    # float32 would overflow at the gain of a recording of almost nothing.
+    # The gain of an almost silent recording would overflow float32.
     return np.multiply(audio, gain, dtype=np.float64).astype(np.float32)
 
 
 def change_speed(audio: Audio, speed: float) -> Audio:
-    """Plays `speed` times as fast by resampling, so the pitch moves with it.
+    """Plays `speed` times as fast by resampling, which shifts the pitch too.
 
     The result has len(audio) / speed samples, up to rounding.
     """
@@ -45,14 +46,14 @@ def change_speed(audio: Audio, speed: float) -> Audio:
 
 
 def impulse_response(t60: float, wet_db: float, rng: np.random.Generator) -> Audio:
-    """A synthetic room: the direct sound and exponentially decaying noise.
+    """The impulse response of a synthetic room: direct sound and exponentially decaying noise.
 
-    h[n] = delta[n] + g w[n] 10^(-3 n / (t60 rate)) from 3 ms on, with w white Gaussian noise; the
-    energy of the tail is then 60 dB down at t60 (Sabine's definition), where the response ends.
+    h[n] = delta[n] + g w[n] 10^(-3 n / (t60 rate)) from 3 ms on, with w white Gaussian noise. The
+    tail is 60 dB down at t60 (Sabine's definition of reverberation time), where it is cut off.
 
     Args:
         t60: reverberation time in seconds.
-        wet_db: energy of the tail against the direct sound, in dB.
+        wet_db: energy of the tail relative to the direct sound, in dB.
         rng: source of the noise.
 
     Returns:
@@ -74,11 +75,16 @@ def convolve(audio: Audio, response: Audio) -> Audio:
     return convolved
 
 
-def pink_noise(count: int, rng: np.random.Generator) -> Audio:
-    """Gaussian noise whose power falls as 1/f (white noise divided by sqrt(f) in frequency)."""
+def pink_noise(
+    count: int, rng: np.random.Generator
+) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
+    """Gaussian noise (count,) whose power falls with frequency as 1/f.
+
+    White noise divided by sqrt(f) in the frequency domain; its level is arbitrary.
+    """
     spectrum = np.fft.rfft(rng.standard_normal(count))
     spectrum /= np.sqrt(np.maximum(np.arange(len(spectrum)), 1.0))
-    return np.fft.irfft(spectrum, count).astype(np.float32)
+    return np.fft.irfft(spectrum, count)
 
 
 def add_noise(audio: Audio, noise: Audio, snr_db: float) -> Audio:
@@ -92,14 +98,14 @@ def add_noise(audio: Audio, noise: Audio, snr_db: float) -> Audio:
 
 @dataclass(frozen=True, kw_only=True)
 class Augmentation:
-    """What may happen to a window.
+    """Probabilities and ranges of the augmentation of a window.
 
     Raises:
-        ValueError: a probability that is none, or a range out of order.
+        ValueError: a probability outside 0 to 1, or a range whose ends are out of order.
     """
 
     speed: float = 0.5
-    """Probability of playing it faster (and higher), by up to `fastest`."""
+    """Probability of playing it faster, up to `fastest` times as fast."""
     fastest: float = 1.12
     room: float = 0.3
     """Probability of a room of 0.15 to 0.6 s reverberation time."""
@@ -111,23 +117,20 @@ class Augmentation:
     """Range of the level in dBFS."""
 
     def __post_init__(self) -> None:
-        for name in ("speed", "room", "noise"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"{name} must be between 0 and 1, not {getattr(self, name)}")
+        check_range(self, ("speed", "room", "noise"), 0, 1)
+        check_range(self, ("fastest",), 1, 2)
         for name in ("snr", "level"):
             pair = tuple(getattr(self, name))
             if len(pair) != 2 or pair[0] > pair[1]:
                 raise ValueError(f"{name} must be a range, lower end first, not {pair}")
             object.__setattr__(self, name, pair)
-        if not 1 <= self.fastest <= 2:
-            raise ValueError(f"fastest must be 1 to 2, not {self.fastest}")
 
 
 def augment(audio: Audio, settings: Augmentation, rng: np.random.Generator) -> tuple[Audio, float]:
     """Draws and applies one augmentation.
 
     Returns:
-        The samples, no longer than they were, and the speed they were played at.
+        The samples, no longer than before, and the speed.
     """
     speed = 1.0
     if rng.random() < settings.speed:

@@ -1,8 +1,8 @@
-"""Batches of prepared windows: what every training and calibration step takes.
+"""Batches of prepared windows, for training, evaluation and calibration.
 
-A window's tokens are drawn anew each time it is used: with or without timestamps, with or
-without the previous text as a prompt. The draw depends on seed, epoch and window alone, so
-it is the same for any number of processes and after a resume.
+Each time a window is used, its token sequence is drawn anew: with or without timestamps, with or
+without the previous text as a prompt. The draw depends on the seed, the epoch and the window only,
+so it is the same with any number of processes and after a resume.
 """
 
 from __future__ import annotations
@@ -15,14 +15,15 @@ import torch
 from torch import Tensor
 
 from baldwhisper_convert.data.prepared import SILENCE, PreparedWindow, Windows
+from baldwhisper_convert.data.ranges import check_range
 from baldwhisper_convert.model.prompts import Prompts
 from baldwhisper_convert.model.whisper import Whisper, length_mask
 
 IGNORED = -100
-"""Target of positions without cross-entropy, torch's default `ignore_index`."""
+"""Target of positions without a label; torch's default `ignore_index`."""
 
 _BUCKET = 16
-"""Batches among which windows of like length are sorted."""
+"""Number of batches within which windows are sorted by length."""
 
 
 @dataclass(frozen=True)
@@ -30,19 +31,19 @@ class Batch:
     """B windows, padded. T encoder positions, L tokens."""
 
     features: Tensor
-    """Encoder states (B, T, d), or log-mel (B, n_mels, 2T) if the encoder is still to be run."""
+    """Encoder states (B, T, d), or log-mel (B, n_mels, 2T) that the encoder must still process."""
     is_mel: bool
     lengths: Tensor
-    """Encoder positions of each window that are real (B,)."""
+    """Encoder positions of each window without padding (B,)."""
     tokens: Tensor
     """Decoder input (B, L)."""
     targets: Tensor
-    """Token to predict at each position (B, L); `IGNORED` where there is none."""
+    """Token to predict at each position (B, L); `IGNORED` at positions without a label."""
     mask: Tensor
-    """Positions where the student is compared with the teacher (B, L), bool."""
+    """Positions at which student and teacher are compared (B, L), bool."""
 
     def to(self, device: torch.device) -> Batch:
-        """The batch on a device."""
+        """Copies the batch to a device."""
         moved = (self.lengths, self.tokens, self.targets, self.mask)
         return Batch(self.features.to(device), self.is_mel, *(t.to(device) for t in moved))
 
@@ -55,30 +56,28 @@ class Batch:
 
 @dataclass(frozen=True, kw_only=True)
 class Mix:
-    """How a window's tokens are drawn.
+    """Probabilities of the forms in which a window's tokens are drawn.
 
     Raises:
-        ValueError: a probability that is none.
+        ValueError: a probability outside 0 to 1.
     """
 
     timestamps: float = 0.5
     """Share of the windows whose tokens have timestamps."""
     prompts: float = 0.2
-    """Share of the windows, of those that follow another, with its text as a prompt."""
+    """Share of windows, among those that continue another, whose prompt is its text."""
 
     def __post_init__(self) -> None:
-        for name, value in vars(self).items():
-            if not 0 <= value <= 1:
-                raise ValueError(f"{name} must be between 0 and 1, not {value}")
+        check_range(self, ("timestamps", "prompts"), 0, 1)
 
 
 def plan_batches(lengths: Sequence[int], size: int, seed: int, epoch: int) -> list[list[int]]:
-    """One epoch: every window once, in batches of windows of like length, shuffled.
+    """Plans one epoch: every window once, in shuffled batches of windows of similar length.
 
     Args:
         lengths: of each window, in any unit.
-        size: windows a batch; what does not fill one is left for another epoch, unless there
-            is less than one batch altogether.
+        size: windows per batch; an incomplete batch is left out of this epoch, unless it would
+            be the only one.
         seed: together with `epoch` determines the order.
         epoch: number of the pass.
 
@@ -89,7 +88,7 @@ def plan_batches(lengths: Sequence[int], size: int, seed: int, epoch: int) -> li
     rng = random.Random(f"{seed}/{epoch}")
     order = list(range(len(lengths)))
     rng.shuffle(order)
-    # Cut before sorting, or it would be the longest windows that are left out every time.
+    # Cut before sorting; after it, the longest windows would be left out every time.
     order = order[: len(order) // size * size or len(order)]
     batches = []
     for start in range(0, len(order), size * _BUCKET):
@@ -102,14 +101,14 @@ def plan_batches(lengths: Sequence[int], size: int, seed: int, epoch: int) -> li
 def epochs(
     prepared: Windows, size: int, seed: int, *, start: int = 0
 ) -> Iterator[tuple[int, list[int]]]:
-    """(epoch, windows of the batch), endlessly, from batch number `start` on.
+    """Yields (epoch, windows of the batch) endlessly, starting at batch number `start`.
 
     Raises:
         ValueError: there are no windows.
     """
     lengths = [window.positions for window in prepared.windows]
     if not lengths:
-        raise ValueError("the prepared data has no windows")
+        raise ValueError("the prepared data has no windows; prepare some speech")
     per_epoch = max(1, len(lengths) // size)
     epoch, skip = divmod(start, per_epoch)
     while True:
@@ -127,7 +126,7 @@ def collate(
     seed: int = 0,
     epoch: int = 0,
 ) -> Batch:
-    """Reads windows and makes their batch.
+    """Reads windows and collates them into a batch.
 
     Args:
         prepared: the data.
@@ -160,12 +159,12 @@ def collate(
 def draw_tokens(
     window: PreparedWindow, prompts: Prompts, mix: Mix, rng: random.Random
 ) -> tuple[list[int], int, bool]:
-    """A window's decoder sequence for one use.
+    """Draws a window's decoder sequence for one use.
 
     Returns:
-        The tokens, prompt and end included; the position of <|startoftranscript|>, from which
-        on teacher and student are compared; and whether the tokens are targets (silence has
-        none: there the teacher's doubt is the lesson, not a text).
+        The tokens, including prompt and end; the position of <|startoftranscript|>, from which
+        on teacher and student are compared; and whether the tokens are labels. Silence has no
+        labels: the student learns the teacher's distribution there, not a text.
     """
     timestamps = bool(window.tokens) and rng.random() < mix.timestamps
     with_prompt = bool(window.prompt) and rng.random() < mix.prompts
@@ -179,7 +178,7 @@ def draw_tokens(
 
 
 def _pad(features: Sequence[Tensor], is_mel: bool) -> Tensor:
-    """Stacks (T, d), or (n_mels, 2T), padded with zeros to the longest."""
+    """Stacks features (T, d), or (n_mels, 2T), padded with zeros to the longest."""
     time = 1 if is_mel else 0
     longest = max(item.shape[time] for item in features)
     shape = list(features[0].shape)

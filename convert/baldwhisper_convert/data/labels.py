@@ -1,4 +1,4 @@
-"""What was said in a window, as tokens with timestamps: from the transcript or the teacher."""
+"""Labels of windows: tokens with timestamps, from the transcripts or from the teacher."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from baldwhisper_convert.model.prompts import Prompts
 from baldwhisper_convert.model.whisper import Whisper
 from baldwhisper_mlx.config import TIME_PRECISION
 
-_ROOM = 8
-"""Tokens of the context that a label leaves for the start and the end."""
+_RESERVED = 8
+"""Tokens of the context that are reserved for the start sequence and the end token."""
 
 
 class Labeller(ABC):
-    """Labels windows and remembers what it said, for the windows that follow.
+    """Labels windows and stores the labels, as prompts of the windows that follow.
 
     Args:
-        teacher: the model that may be asked.
-        prompts: its special tokens.
-        max_wer: largest share of words in which the teacher may differ from the transcript.
+        teacher: the model whose output may be the label.
+        prompts: special tokens of its vocabulary.
+        max_wer: largest word error rate of the teacher's output against the transcript.
     """
 
     def __init__(self, teacher: Whisper, prompts: Prompts, max_wer: float) -> None:
@@ -35,12 +35,15 @@ class Labeller(ABC):
     def label(
         self, sounds: Sequence[Sound], states: Tensor, mask: Tensor | None = None
     ) -> list[list[int] | None]:
-        """Tokens of each window; none for silence, None where no good label was found.
+        """Labels each window with tokens.
 
         Args:
             sounds: the windows.
             states: of the teacher's encoder (B, T, d).
             mask: which of them are real, from `length_mask`.
+
+        Returns:
+            Tokens with timestamps; an empty list for silence, None where no label is usable.
         """
         labels = self._label(sounds, states, mask)
         for sound, tokens in zip(sounds, labels, strict=True):
@@ -49,11 +52,11 @@ class Labeller(ABC):
         return labels
 
     def resume(self, done: Sequence[PreparedWindow]) -> None:
-        """Takes over the labels of windows made before."""
+        """Loads the labels of the windows that an interrupted run has written."""
         self.tokens |= {window.number: window.tokens for window in done}
 
     def before(self, planned: Planned) -> tuple[int, ...]:
-        """Text tokens of the window that a window follows; none if it follows none."""
+        """Text tokens of the window that a window continues; empty if it continues none."""
         follows = planned.window.follows
         if follows is None:
             return ()
@@ -63,11 +66,12 @@ class Labeller(ABC):
     @abstractmethod
     def _label(
         self, sounds: Sequence[Sound], states: Tensor, mask: Tensor | None
-    ) -> list[list[int] | None]: ...
+    ) -> list[list[int] | None]:
+        """As `label`, without storing the labels."""
 
 
 class TextLabels(Labeller):
-    """The transcripts, each between the times of its utterance."""
+    """Labels with the transcripts, each between the times of its utterance."""
 
     def _label(
         self, sounds: Sequence[Sound], states: Tensor, mask: Tensor | None
@@ -80,13 +84,14 @@ class TextLabels(Labeller):
             times = [self.prompts.timestamp(t / sound.speed) for t in (placed.start, placed.end)]
             text = self.prompts.tokenizer.encode(f" {utterance.text}")
             tokens += [times[0], *text, times[1]]
-        return tokens if len(tokens) < self.prompts.n_text_ctx - _ROOM else None
+        return tokens if len(tokens) < self.prompts.n_text_ctx - _RESERVED else None
 
 
 class TeacherLabels(Labeller):
-    """The teacher's greedy output with timestamps, where its words agree with the transcript.
+    """Labels with the teacher's greedy output where its words agree with the transcript.
 
-    It listens to the first pass; later ones, augmented, repeat what it heard, at their speed.
+    The teacher transcribes the first pass. Windows of later passes, which are augmented, get the
+    label of the same window in the first pass, with timestamps scaled by their speed.
     """
 
     def _label(
@@ -95,33 +100,36 @@ class TeacherLabels(Labeller):
         labels: list[list[int] | None] = [None if sound.items else [] for sound in sounds]
         fresh = [i for i, s in enumerate(sounds) if s.items and s.planned.number_of_pass == 0]
         if fresh:
-            own = None if mask is None else mask[fresh]
-            rows = decode_greedy(self.teacher, states[fresh], own, self.prompts, timestamps=True)
+            fresh_mask = None if mask is None else mask[fresh]
+            rows = decode_greedy(
+                self.teacher, states[fresh], fresh_mask, self.prompts, timestamps=True
+            )
             for i, row in zip(fresh, rows, strict=True):
                 if self._agrees(row, sounds[i]):
                     labels[i] = row
-                    # The same window of a later pass may be in this very batch.
+                    # The same window of a later pass may be in this batch too.
                     self.tokens[sounds[i].planned.number] = tuple(row)
         for i, sound in enumerate(sounds):
             if sound.items and sound.planned.number_of_pass:
-                labels[i] = self._again(sound)
+                labels[i] = self._label_of_first_pass(sound)
         return labels
 
-    def _agrees(self, heard: list[int], sound: Sound) -> bool:
-        wrong, total = words_wrong(sound.text, self.prompts.tokenizer.decode(heard))
-        # A label that reaches the limit of decoding was cut off, or repeats itself.
-        fits = len(heard) < self.prompts.n_text_ctx // 2
+    def _agrees(self, tokens: list[int], sound: Sound) -> bool:
+        """Whether the teacher's output is complete and close enough to the transcript."""
+        wrong, total = words_wrong(sound.text, self.prompts.tokenizer.decode(tokens))
+        # An output that reaches the limit of decoding was cut off, or is a repetition loop.
+        fits = len(tokens) < self.prompts.n_text_ctx // 2
         return fits and wrong <= self.max_wer * total
 
-    def _again(self, sound: Sound) -> list[int] | None:
-        """What was heard in the same window of the first pass."""
+    def _label_of_first_pass(self, sound: Sound) -> list[int] | None:
+        """The label of the same window in the first pass, its timestamps scaled by the speed."""
         begin = self.prompts.tokenizer.timestamp_begin
-        heard = self.tokens.get(sound.planned.number_in_pass)
-        if heard is None:
+        tokens = self.tokens.get(sound.planned.number_in_pass)
+        if tokens is None:
             return None
         return [
             self.prompts.timestamp((token - begin) * TIME_PRECISION / sound.speed)
             if token >= begin
             else token
-            for token in heard
+            for token in tokens
         ]

@@ -1,8 +1,8 @@
-"""The stage before all others: labelled speech to prepared windows.
+"""Data preparation: from labelled speech to prepared windows.
 
-Utterances are joined to windows, encoded once by the frozen encoder (or kept as log-mel, if
-the encoder is to be trained) and labelled: with their transcripts, or with what the teacher
-hears, if its words agree with the transcript well enough.
+Utterances are joined to windows, encoded once by the frozen encoder (or stored as log-mel, if the
+encoder is to be trained) and labelled with their transcripts, or with the teacher's output where it
+is close enough to the transcript.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 import numpy as np
 import torch
@@ -22,7 +22,7 @@ from tqdm import tqdm
 
 from baldwhisper_convert.checkpoint.checkpoint import Checkpoint, fingerprint
 from baldwhisper_convert.data.augment import Augmentation, augment
-from baldwhisper_convert.data.features import Ear
+from baldwhisper_convert.data.features import AudioFeatures
 from baldwhisper_convert.data.labels import Labeller, TeacherLabels, TextLabels
 from baldwhisper_convert.data.prepared import (
     MEL,
@@ -54,7 +54,7 @@ Context = Literal["full", "dynamic"]
 
 @dataclass(frozen=True, kw_only=True)
 class PrepareSettings:
-    """What becomes of the speech.
+    """How speech is prepared.
 
     Raises:
         ValueError: a value out of range.
@@ -63,17 +63,17 @@ class PrepareSettings:
     labels: Labels = "text"
     """The transcripts, or the teacher's own output (sequence-level distillation)."""
     features: Features = "states"
-    """Encoder states, for a frozen encoder, or log-mel."""
+    """Encoder states, for a frozen encoder, or log-mel, for one that is trained."""
     audio_context: Context = "full"
-    """`full`: the encoder hears 30 s, and what follows a clip may be cut off its output.
-    `dynamic`: it hears the clip's own frames and `windows.margin`, in the runtime's buckets; a
-    model trained on that is a dynamic one, see `ModelConfig.audio_context`."""
+    """`full`: the encoder receives 30 s; its output after a clip may be cut off. `dynamic`: it
+    receives the clip's own frames and `windows.margin`, rounded up as in the runtime. A model
+    trained on that has a dynamic audio context, see `ModelConfig.audio_context`."""
     max_wer: float = 0.3
-    """Windows whose teacher labels differ more from the transcript are left out."""
+    """Windows are left out if the word error rate of the teacher's label is higher than this."""
     passes: int = 1
-    """Times the speech is used, each with windows of its own; from the second on, augmented."""
+    """Passes over the speech, each with its own windows; the second and later are augmented."""
     language: str = "en"
-    """Of the speech, code or name."""
+    """Language of the speech, code or English name."""
     seed: int = 0
     windows: WindowSettings = field(default_factory=WindowSettings)
     augmentation: Augmentation = field(default_factory=Augmentation)
@@ -86,7 +86,7 @@ class PrepareSettings:
         if self.audio_context not in get_args(Context):
             raise ValueError(f"audio_context must be full or dynamic, not {self.audio_context!r}")
         if self.audio_context == "dynamic" and self.windows.full:
-            raise ValueError("a dynamic audio context has no full windows: set windows.full to 0")
+            raise ValueError("a dynamic audio context has no full windows; set windows.full to 0")
         if self.passes < 1 or self.max_wer < 0:
             raise ValueError("passes must be at least 1 and max_wer not negative")
 
@@ -101,53 +101,56 @@ def prepare(
     batch_size: int = 8,
     device: str = "cpu",
 ) -> Prepared:
-    """Prepares speech, or goes on where an interrupted run stopped.
+    """Prepares speech, or resumes an interrupted run.
 
     Args:
-        checkpoint: the teacher; its encoder makes the states.
-        utterances: the speech, neighbours in order.
-        settings: what becomes of it.
-        folder: where the prepared data goes.
-        bad: counts what cannot be used.
+        checkpoint: the teacher; its encoder computes the states.
+        utterances: the speech, in the order of the recordings.
+        settings: how to prepare it.
+        folder: for the prepared data.
+        bad: counts utterances that cannot be used.
         batch_size: windows encoded and labelled together.
         device: torch device.
 
     Raises:
-        FileExistsError: the folder holds data of other settings.
-        ValueError: an utterance is bad and `bad` does not allow it, or none can be used.
+        FileExistsError: the folder holds data of other settings, or something else.
+        ValueError: an utterance is bad and `bad` does not allow it, or all are bad.
     """
     bad = bad or BadRows()
-    maker = _Maker(checkpoint, settings, device, bad)
-    # A language's name and its code are the same settings.
-    settings = dataclasses.replace(settings, language=maker.prompts.language)
-    usable = [(u, d) for u in utterances if (d := maker.usable(u)) is not None]
+    builder = _WindowBuilder(checkpoint, settings, device, bad)
+    # The key must not depend on whether the language is given by name or code.
+    settings = dataclasses.replace(settings, language=builder.prompts.language)
+    usable = [(u, d) for u in utterances if (d := builder.usable(u)) is not None]
     if not usable:
-        raise ValueError(f"{folder}: no speech to prepare; bad utterances: {bad}")
+        raise ValueError(f"{folder}: no usable speech to prepare; bad utterances: {bad}")
     kept = [utterance for utterance, _ in usable]
-    plan = maker.plan([duration for _, duration in usable], [u.group for u in kept])
+    plan = builder.plan([duration for _, duration in usable], [u.group for u in kept])
     writer = PreparedWriter(
-        folder, key=_key(checkpoint, kept, settings), features=settings.features, width=maker.width
+        folder,
+        key=_key(checkpoint, kept, settings),
+        features=settings.features,
+        width=builder.width,
     )
     if not writer.complete:
         with writer:
-            maker.labels.resume(writer.done)
+            builder.labels.resume(writer.done)
             start = max((window.number for window in writer.done), default=-1) + 1
-            # Whole batches again: which windows are decoded together may change a rounding.
+            # Start at a whole batch: rounding may depend on which windows are batched together.
             begun = start // batch_size * batch_size
             with tqdm(total=len(plan), initial=begun, desc="prepare", unit="window") as progress:
                 for first in range(begun, len(plan), batch_size):
                     part = plan[first : first + batch_size]
-                    for window, features in maker.make(part, kept):
+                    for window, features in builder.build(part, kept):
                         if window.number >= start:
                             writer.add(window, features)
                     progress.update(len(part))
             dropped = len(plan) - writer.count
-            writer.finish(bad=str(bad), dropped=dropped, settings=_plain(settings))
+            writer.finish(bad=str(bad), dropped=dropped, settings=dataclasses.asdict(settings))
     return Prepared(folder)
 
 
-class _Maker:
-    """Plans become windows: audio, features, labels."""
+class _WindowBuilder:
+    """Builds windows from their plans: audio, features, labels."""
 
     def __init__(
         self, checkpoint: Checkpoint, settings: PrepareSettings, device: str, bad: BadRows
@@ -159,7 +162,7 @@ class _Maker:
         self.prompts = Prompts.of(checkpoint, settings.language)
         kind = TeacherLabels if settings.labels == "teacher" else TextLabels
         self.labels: Labeller = kind(self.model, self.prompts, settings.max_wer)
-        self.ear = Ear(
+        self.audio_features = AudioFeatures(
             self.model,
             dynamic=settings.audio_context == "dynamic",
             margin=settings.windows.margin,
@@ -169,7 +172,7 @@ class _Maker:
         self.width = dims.n_audio_state if settings.features == STATES else dims.n_mels
 
     def usable(self, utterance: Utterance) -> float | None:
-        """Seconds of an utterance; None if it cannot be used, which is then counted."""
+        """Duration of an utterance in seconds; None, and counted, if it cannot be used."""
         tokens = self.prompts.tokenizer.encode(utterance.text)
         if len(tokens) > self.prompts.n_text_ctx // 2:
             self.bad.add("with a text longer than the context", utterance.name)
@@ -185,31 +188,31 @@ class _Maker:
         return seconds
 
     def plan(self, durations: Sequence[float], groups: Sequence[str]) -> list[Planned]:
-        """The windows of all passes, in the order they are made."""
+        """Plans the windows of all passes, in the order they are built."""
         settings, plan = self.settings, list[Planned]()
         for number in range(settings.passes):
-            # The teacher labels the first pass only, so the others need the same windows.
+            # The teacher labels the first pass only, so later passes need the same windows.
             seed = settings.seed + (number if settings.labels == "text" else 0)
             first = len(plan)
             windows = plan_windows(durations, groups, settings.windows, seed)
             plan += [Planned(first + i, i, number, window) for i, window in enumerate(windows)]
         return plan
 
-    def make(
+    def build(
         self, planned: Sequence[Planned], utterances: Sequence[Utterance]
     ) -> Iterator[tuple[PreparedWindow, Tensor]]:
-        """Makes windows; those whose labels are too far off are left out."""
+        """Builds windows; those without a usable label are left out."""
         sounds = [sound for item in planned if (sound := self._sound(item, utterances))]
         if not sounds:
             return
-        mel = self.ear.log_mel(sounds)
-        positions = [self.ear.positions(sound) for sound in sounds]
+        mel = self.audio_features.log_mel(sounds)
+        positions = [self.audio_features.positions(sound) for sound in sounds]
         is_mel = self.settings.features == MEL
         with torch.no_grad():
-            states = mel if is_mel else self.ear.encode(mel, positions)
-            heard, mask = self._heard(sounds, mel, states, positions)
+            states = mel if is_mel else self.audio_features.encode(mel, positions)
+            label_states, mask = self._label_states(sounds, mel, states, positions)
         for row, (sound, kept, tokens) in enumerate(
-            zip(sounds, positions, self.labels.label(sounds, heard, mask), strict=True)
+            zip(sounds, positions, self.labels.label(sounds, label_states, mask), strict=True)
         ):
             if tokens is None:
                 continue
@@ -225,21 +228,24 @@ class _Maker:
             )
             yield window, mel[row, :, : 2 * kept] if is_mel else states[row, :kept]
 
-    def _heard(
+    def _label_states(
         self, sounds: Sequence[Sound], mel: Tensor, states: Tensor, positions: Sequence[int]
     ) -> tuple[Tensor, Tensor | None]:
-        """What the teacher labels by: encoder states and their mask; anything if it need not."""
-        listens = any(sound.planned.number_of_pass == 0 for sound in sounds)
-        if self.settings.labels != "teacher" or not listens:
+        """Encoder states and mask for the teacher's labels; unused if it labels no window."""
+        has_first_pass = any(sound.planned.number_of_pass == 0 for sound in sounds)
+        if self.settings.labels != "teacher" or not has_first_pass:
             return states, None
         if self.settings.audio_context == "dynamic":
-            own = self.ear.encode(mel, positions) if self.settings.features == MEL else states
-            return own, length_mask(torch.tensor(positions, device=self.device), own.shape[1])
-        # In a single window, zeros after a clip make the teacher end early.
-        return self.ear.encode(self.ear.log_mel(sounds, silence=True), positions), None
+            if self.settings.features == MEL:
+                states = self.audio_features.encode(mel, positions)
+            lengths = torch.tensor(positions, device=self.device)
+            return states, length_mask(lengths, states.shape[1])
+        # After a clip, zeros of log-mel make the teacher end its output too early.
+        mel = self.audio_features.log_mel(sounds, silence=True)
+        return self.audio_features.encode(mel, positions), None
 
     def _sound(self, planned: Planned, utterances: Sequence[Utterance]) -> Sound | None:
-        """The audio of a window; None if an utterance cannot be decoded."""
+        """Reads and joins the audio of a window; None if an utterance cannot be decoded."""
         seed = self.settings.seed + planned.number
         if not planned.window.items:
             return Sound(planned, [], silence(seed))
@@ -259,32 +265,28 @@ class _Maker:
 
 
 def _check_context(checkpoint: Checkpoint, settings: PrepareSettings) -> None:
-    """Refuses encoder states that the teacher's encoder was not trained to give.
+    """Checks that the teacher was trained for the audio context in which it is run.
 
     Raises:
-        ValueError: says which setting does not go with the checkpoint.
+        ValueError: it was not.
     """
     if settings.features != STATES and settings.labels != "teacher":
-        return  # the model is to be trained for what it hears now
+        return  # the teacher is not run; a model is trained for the new context
     if (checkpoint.audio_context == "dynamic") == (settings.audio_context == "dynamic"):
         return
     raise ValueError(
-        f"the teacher was trained for a {checkpoint.audio_context} audio context and cannot be "
-        f"listened to in a {settings.audio_context} one; set audio_context, or finetune it on "
-        "log-mel of the other first"
+        f"the teacher was trained for a {checkpoint.audio_context} audio context and cannot be run "
+        f"in a {settings.audio_context} one; change audio_context, or first finetune the teacher "
+        f"on log-mel prepared for a {settings.audio_context} context"
     )
 
 
 def _key(checkpoint: Checkpoint, utterances: Sequence[Utterance], settings: PrepareSettings) -> str:
-    """What the prepared data depends on, as 16 hexadecimal digits."""
+    """Hash of everything the prepared data depends on, 16 hexadecimal digits."""
     digest = hashlib.sha256(b"log-mel 3")
     if settings.features == STATES or settings.labels == "teacher":
         digest.update(fingerprint(checkpoint).encode())
-    digest.update(json.dumps(_plain(settings), sort_keys=True).encode())
+    digest.update(json.dumps(dataclasses.asdict(settings), sort_keys=True).encode())
     for utterance in utterances:
         digest.update(f"{Path(utterance.name).name}\n{utterance.text}\n".encode())
     return digest.hexdigest()[:16]
-
-
-def _plain(settings: PrepareSettings) -> dict[str, Any]:
-    return dataclasses.asdict(settings)

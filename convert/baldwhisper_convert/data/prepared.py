@@ -1,7 +1,7 @@
-"""Prepared data: windows of speech on disk, ready for batches, made once for many epochs.
+"""Prepared data: windows of speech on disk, computed once for many epochs.
 
-A folder with `features.f16` (encoder states of a frozen encoder, or log-mel, as float16, one
-window after another) and `windows.jsonl` (one line a window); prepared_writer.py writes it.
+A folder with `features.f16` (encoder states of a frozen encoder, or log-mel, as consecutive float16
+arrays) and `windows.jsonl` (one line per window); prepared_writer.py writes it.
 """
 
 from __future__ import annotations
@@ -25,13 +25,12 @@ SETTINGS_FILE, WINDOWS_FILE, FEATURES_FILE = "prepared.json", "windows.jsonl", "
 SPEECH, SILENCE = "speech", "silence"
 STATES, MEL = "states", "mel"
 
-NUMBER_BYTES = 2
-"""Of a float16."""
+FLOAT16_BYTES = 2
 
 
 @dataclass(frozen=True, kw_only=True)
 class PreparedWindow:
-    """At most 30 s of audio and what was said in it."""
+    """At most 30 s of audio and its label."""
 
     kind: str
     """`SPEECH` or `SILENCE`."""
@@ -40,24 +39,24 @@ class PreparedWindow:
     tokens: tuple[int, ...]
     """Text with timestamps; without special tokens."""
     prompt: tuple[int, ...]
-    """Text tokens of the window before, if the same speaker goes on."""
+    """Text tokens of the previous window, if this one continues it."""
     text: str
-    """The transcript, as the data has it."""
+    """The transcript as it is in the data."""
     duration: float
     """Seconds of audio."""
     source: str
-    """Where the audio is from: first file of the window."""
+    """Origin of the audio: the first file of the window."""
     number: int
-    """Of the window in its plan."""
+    """Number of the window in its plan."""
     offset: int = 0
-    """Where the features start, in float16 numbers."""
+    """Start of its features in the file, counted in float16 values."""
 
 
 class Prepared:
     """Read access to prepared data.
 
     Raises:
-        FileNotFoundError: no prepared data there.
+        FileNotFoundError: the folder holds no prepared data.
         ValueError: unfinished or damaged.
 
     Example:
@@ -70,53 +69,56 @@ class Prepared:
         self.folder = Path(folder)
         self.settings: dict[str, Any] = read_json(self.folder / SETTINGS_FILE)
         if not self.settings.get("complete"):
-            raise ValueError(f"{folder}: unfinished; run the same `prepare` again to go on")
+            raise ValueError(f"{folder}: unfinished; rerun the same `prepare` to resume it")
         self.windows = list(read_windows(self.folder))
         self.is_mel = self.settings["features"] == MEL
         self.width: int = self.settings["width"]
         expected = sum(self.size(window) for window in self.windows)
-        found = (self.folder / FEATURES_FILE).stat().st_size / NUMBER_BYTES
-        if found != expected:
-            raise ValueError(f"{folder}: {FEATURES_FILE} has {found:g} numbers, not {expected}")
+        stored = (self.folder / FEATURES_FILE).stat().st_size / FLOAT16_BYTES
+        if stored != expected:
+            raise ValueError(
+                f"{folder}: {FEATURES_FILE} has {stored:g} values, not {expected}; delete the "
+                "folder and prepare again"
+            )
 
     def __len__(self) -> int:
         return len(self.windows)
 
     def size(self, window: PreparedWindow) -> int:
-        """Numbers a window's features consist of."""
+        """Number of values of a window's features."""
         return window.positions * (2 if self.is_mel else 1) * self.width
 
     def features(self, index: int) -> torch.Tensor:
         """Encoder states (positions, d), or log-mel (n_mels, 2 * positions), float32."""
         window = self.windows[index]
-        flat = self._numbers[window.offset : window.offset + self.size(window)]
+        flat = self._values[window.offset : window.offset + self.size(window)]
         tensor = torch.from_numpy(flat.astype(np.float32))
         return tensor.view(self.width, -1) if self.is_mel else tensor.view(-1, self.width)
 
     @property
     def language(self) -> str:
-        """Code of the language that is spoken."""
+        """Code of the spoken language."""
         return str(self.settings["report"]["settings"]["language"])
 
     @property
     def audio_context(self) -> tuple[str, int]:
-        """What a model trained on it is for: `full` or `dynamic`, and the margin in positions."""
-        how = self.settings["report"]["settings"]
-        context = str(how.get("audio_context", "full"))  # data of before there was a choice
-        return context, round(how["windows"]["margin"] * POSITIONS_PER_SECOND)
+        """Audio context of a model trained on it, `full` or `dynamic`; its margin in positions."""
+        settings = self.settings["report"]["settings"]
+        context = str(settings.get("audio_context", "full"))  # missing in data of old versions
+        return context, round(settings["windows"]["margin"] * POSITIONS_PER_SECOND)
 
     @property
     def fingerprint(self) -> str:
-        """What the data is made of: the settings' key and the number of windows."""
+        """Identifies the data: the key of its settings and the number of windows."""
         return f"{self.settings['key']}/{len(self.windows)}"
 
     @cached_property
-    def _numbers(self) -> np.memmap[Any, np.dtype[np.float16]]:
+    def _values(self) -> np.memmap[Any, np.dtype[np.float16]]:
         return np.memmap(self.folder / FEATURES_FILE, dtype=np.float16, mode="r")
 
 
 class Windows(Protocol):
-    """Windows with their features: prepared data, or a choice of several."""
+    """Windows with their features: `Prepared` data, or a `Choice` of several."""
 
     @property
     def windows(self) -> Sequence[PreparedWindow]:
@@ -130,7 +132,7 @@ class Windows(Protocol):
 
     @property
     def language(self) -> str:
-        """Code of the language that is spoken."""
+        """Code of the spoken language."""
         ...
 
     @property
@@ -144,12 +146,12 @@ class Windows(Protocol):
 
 
 class Choice:
-    """Windows chosen from several prepared data, as one.
+    """Windows chosen from several folders of prepared data, as one set.
 
     Args:
-        parts: prepared data and the share of its windows to use, above 0. A share above 1 uses
-            windows more than once in a pass.
-        seed: of the choice.
+        parts: prepared data and the share of its windows to use, above 0. With a share above 1,
+            windows are used more than once per epoch.
+        seed: of the random choice.
 
     Raises:
         ValueError: no parts, an empty one, or parts with different features.
@@ -157,20 +159,20 @@ class Choice:
 
     def __init__(self, parts: Sequence[tuple[Prepared, float]], seed: int = 0) -> None:
         if not parts:
-            raise ValueError("no prepared data")
+            raise ValueError("no prepared data given")
         first = parts[0][0]
         kinds = {(p.is_mel, p.width, p.language, p.audio_context[0]) for p, _ in parts}
         if len(kinds) > 1:
             raise ValueError(
-                "the prepared data have different features, languages or audio contexts; prepare "
-                "them alike"
+                "the folders of prepared data differ in features, language or audio contexts; "
+                "prepare them with the same settings"
             )
         self.is_mel, self.language = first.is_mel, first.language
         self.audio_context = first.audio_context
         self._places: list[tuple[Prepared, int]] = []
         for part, share in parts:
             if share <= 0:
-                raise ValueError(f"{part.folder}: share {share} must be above 0")
+                raise ValueError(f"{part.folder}: the share must be above 0, not {share}")
             if not part.windows:
                 raise ValueError(f"{part.folder}: no windows; {part.settings.get('report')}")
             order = random.Random(f"{seed}/{part.fingerprint}").sample(range(len(part)), len(part))
@@ -186,15 +188,15 @@ class Choice:
 
 
 def read_windows(folder: Path) -> Iterator[PreparedWindow]:
-    """The windows listed in a folder; a last line without its end is left out.
+    """Reads the windows listed in a folder; an incomplete last line is left out.
 
     Raises:
-        ValueError: a damaged line.
+        ValueError: any other line is damaged.
     """
     path = folder / WINDOWS_FILE
     if not path.is_file():
         return
-    # As bytes, because a killed run may leave half a character.
+    # As bytes, because an interrupted run may leave half a character.
     with path.open("rb") as lines:
         for number, line in enumerate(lines, start=1):
             if not line.endswith(b"\n"):

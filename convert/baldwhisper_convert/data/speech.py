@@ -1,17 +1,10 @@
-"""What a stage is given to listen to: prepared windows, and text beside them."""
+"""The data of a stage: prepared windows of speech, and plain text beside them."""
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-
-if sys.version_info >= (3, 11):
-    pass
-else:
-    pass
-
 
 from baldwhisper_convert.data.batches import Batch, Mix, collate
 from baldwhisper_convert.data.prepared import SPEECH, Choice, Prepared, Windows
@@ -19,7 +12,7 @@ from baldwhisper_convert.data.texts import text_fingerprint
 from baldwhisper_convert.model.prompts import Prompts
 
 SAMPLE_BATCH = 8
-"""Windows of a batch of `sample`."""
+"""Windows per batch of `sample`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,13 +27,17 @@ class Speech:
 
 
 def open_speech(data: Sequence[str], texts: Sequence[Path] = ()) -> Speech:
-    """Prepared folders, each with an optional `:share`, as one set of data, and text beside it.
+    """Opens prepared folders as one set of data, and text files beside it.
+
+    Args:
+        data: the folders, each with an optional `:share` of its windows to use.
+        texts: text files.
 
     Raises:
         FileNotFoundError: a folder or a text is missing.
-        ValueError: one that is unfinished, or folders that do not go together.
+        ValueError: a folder that is unfinished, or folders with different features.
     """
-    opened = [(Path(name), Prepared(name), share) for name, share in parts(data)]
+    opened = [(Path(name), Prepared(name), share) for name, share in parse_shares(data)]
     return Speech(
         windows=Choice([(prepared, share) for _, prepared, share in opened]),
         fingerprints={path.name: prepared.fingerprint for path, prepared, _ in opened}
@@ -52,7 +49,7 @@ def open_speech(data: Sequence[str], texts: Sequence[Path] = ()) -> Speech:
 def sample(
     windows: Windows, prompts: Prompts, count: int, *, timestamps: float = 0.0
 ) -> list[Batch]:
-    """Batches of about `count` windows of speech, spread evenly over the data.
+    """Collates `count` windows of speech, or all if there are fewer, spread evenly over the data.
 
     Args:
         windows: the data.
@@ -70,19 +67,19 @@ def sample(
     ]
 
 
-def parts(data: Sequence[str]) -> list[tuple[str, float]]:
-    """Names with their shares: `["a", "b:0.5"]` is `[("a", 1.0), ("b", 0.5)]`.
+def parse_shares(data: Sequence[str]) -> list[tuple[str, float]]:
+    """Splits names from their shares: `["a", "b:0.5"]` becomes `[("a", 1.0), ("b", 0.5)]`.
 
     Raises:
         ValueError: a share that is not a number above 0.
     """
-    found = []
+    shares = []
     for item in data:
         name, colon, share = item.rpartition(":")
         try:
-            found.append((name, float(share)) if colon else (item, 1.0))
+            shares.append((name, float(share)) if colon else (item, 1.0))
         except ValueError:
-            found.append((item, 1.0))  # a path with a colon
-        if not found[-1][1] > 0:
+            shares.append((item, 1.0))  # a path with a colon
+        if not shares[-1][1] > 0:
             raise ValueError(f"{item}: the share must be above 0")
-    return found
+    return shares

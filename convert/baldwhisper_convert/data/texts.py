@@ -1,4 +1,4 @@
-"""Plain text beside the speech: which tokens a language uses, asked of more than its labels."""
+"""Token counts of plain text: which tokens a language uses, from more text than the labels."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from baldwhisper_mlx.text.tokenizer import Tokenizer
 
 
 def read_lines(path: Path) -> Iterator[str]:
-    """The lines of a text file, or the "text" fields of a JSONL file; empty ones are left out.
+    """Reads the lines of a text file, or the "text" fields of a JSONL file; skips empty ones.
 
     Raises:
         FileNotFoundError: no such file.
@@ -32,11 +32,11 @@ def read_lines(path: Path) -> Iterator[str]:
                 if stripped:
                     yield stripped
     except UnicodeDecodeError as error:
-        raise ValueError(f"{path}: not UTF-8 ({error})") from None
+        raise ValueError(f"{path}: not UTF-8 text ({error})") from None
 
 
 def count_text(path: Path, tokenizer: Tokenizer, n_vocab: int) -> Tensor:
-    """How often each token (V,) is met in a text; every line begins as a transcript does.
+    """Counts each token (V,) in a text; every line is tokenized like a transcript.
 
     Raises:
         FileNotFoundError, ValueError: as `read_lines`.
@@ -45,7 +45,7 @@ def count_text(path: Path, tokenizer: Tokenizer, n_vocab: int) -> Tensor:
 
 
 def text_fingerprint(path: Path) -> str:
-    """sha256 of a file, 16 digits.
+    """The first 16 hexadecimal digits of a file's SHA-256.
 
     Raises:
         FileNotFoundError: no such file.

@@ -1,7 +1,7 @@
-"""Labelled speech as utterances to train on: whose it is, and which of it cannot be used.
+"""Labelled speech as utterances to train on: their groups, and which of them cannot be used.
 
-Reading and decoding are the runtime's, so what trains is read and decoded as what is evaluated
-and transcribed.
+The runtime's code reads and decodes them, so training data is treated exactly as the data of an
+evaluation or a transcription.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from baldwhisper_mlx.audio.speech_dataset import audio_of, decode_audio, read_ro
 from baldwhisper_mlx.config import SAMPLE_RATE
 
 GROUP_COLUMNS = ("run", "chapter", "speaker", "speaker_id", "client_id")
-"""Columns that tell whose speech goes on from one utterance to the next."""
+"""Columns whose values together identify continuous speech of one speaker."""
 
 _LONGEST = 24 * 3600.0
-"""Seconds; headers that say more are of streams whose length was not known."""
+"""Seconds; a header that states more was written for a stream of unknown length."""
 
 
 @dataclass(frozen=True)
@@ -29,15 +29,15 @@ class Utterance:
     """One recording and its transcript."""
 
     name: str
-    """File name, or number in the dataset, for messages."""
+    """File name, or number in the dataset; for error messages."""
     audio: str | bytes
     """Path of the file, or its content."""
     text: str
     group: str = ""
-    """Utterances in a row with the same group are one speaker's running speech."""
+    """Consecutive utterances of the same group are one speaker's continuous speech."""
 
     def seconds(self) -> float:
-        """Length by the file's header, or decoded where there is none.
+        """Duration stated in the file's header, or of the decoded audio if none is stated.
 
         Raises:
             FileNotFoundError: there is no such file.
@@ -62,21 +62,25 @@ class Utterance:
 
 @dataclass
 class BadRows:
-    """What of a dataset cannot be used: counted by reason, an example each."""
+    """Counts the rows of a dataset that cannot be used, by reason, with an example each."""
 
     allowed: bool = False
-    """Whether to go on without what is bad."""
+    """Whether to skip bad rows; otherwise the first one is an error."""
     counts: Counter[str] = field(default_factory=Counter)
     examples: dict[str, str] = field(default_factory=dict)
 
     def add(self, reason: str, what: str) -> None:
-        """Counts one.
+        """Counts a bad row.
+
+        Args:
+            reason: what is wrong, to count by.
+            what: the row, or a message about it.
 
         Raises:
-            ValueError: it is not allowed; names what is bad.
+            ValueError: bad rows are not allowed.
         """
         if not self.allowed:
-            raise ValueError(f"{what}: {reason}; --skip-bad goes on without such utterances")
+            raise ValueError(f"{what}: {reason}; --skip-bad skips such utterances")
         self.counts[reason] += 1
         self.examples.setdefault(reason, what)
 
@@ -95,7 +99,7 @@ def read_utterances(
     bad: BadRows | None = None,
     streaming: bool = False,
 ) -> Iterator[Utterance]:
-    """Reads labelled speech, in the order of the dataset.
+    """Reads labelled speech in the order of the dataset.
 
     Args:
         source: a folder, a list of files or a hub id; see `read_rows`.

@@ -1,8 +1,8 @@
 """Plans windows of at most 30 s: consecutive utterances of one speaker, pauses, silence.
 
-A model that only ever heard single clips does not know what to do with the 30 s windows of a
-long recording: several sentences, a pause, a text before. Plans are pure and seeded; audio is
-put together by them later.
+A model trained on single clips alone fails on the 30 s windows of long recordings, which hold
+several sentences and pauses and follow previous text. Plans depend on durations and a seed only;
+the audio is joined later, as planned.
 """
 
 from __future__ import annotations
@@ -13,48 +13,49 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from baldwhisper_convert.data.augment import pink_noise
+from baldwhisper_convert.data.ranges import check_range
 from baldwhisper_convert.data.utterances import Utterance
 from baldwhisper_mlx.audio.buffer import Samples
 from baldwhisper_mlx.config import FRAMES_PER_POSITION, HOP_LENGTH, SAMPLE_RATE
 
 WINDOW_SECONDS = 30.0
 POSITIONS_PER_SECOND = SAMPLE_RATE // (HOP_LENGTH * FRAMES_PER_POSITION)
-"""Encoder positions of a second of audio: 50."""
+"""Encoder positions per second of audio: 50."""
+WINDOW_POSITIONS = round(WINDOW_SECONDS * POSITIONS_PER_SECOND)
+"""Encoder positions of 30 s: 1500."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class WindowSettings:
-    """How utterances become windows.
+    """How utterances are arranged in windows.
 
     Raises:
         ValueError: a number out of range.
     """
 
     single: float = 0.2
-    """Share of the windows that hold one utterance alone."""
+    """Share of the windows that hold a single utterance."""
     silence: float = 0.02
-    """Windows of silence or noise, as a share of the windows with speech."""
+    """Number of windows of silence or noise, as a share of the windows with speech."""
     pause: float = 0.6
-    """Longest pause put between two utterances, and before the first, in seconds."""
+    """Longest pause inserted between two utterances, and before the first, in seconds."""
     margin: float = 0.5
     """Seconds of encoder output kept after the end of a window's audio."""
     full: float = 0.3
-    """Share of the windows of which all 30 s of encoder output are kept, as at inference."""
+    """Share of the windows that keep all 30 s of encoder output, as at inference."""
 
     def __post_init__(self) -> None:
-        for name in ("single", "silence", "full"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"{name} must be between 0 and 1, not {getattr(self, name)}")
-        for name in ("pause", "margin"):
-            if not 0 <= getattr(self, name) <= WINDOW_SECONDS:
-                raise ValueError(f"{name} must be 0 to 30 s, not {getattr(self, name)}")
+        check_range(self, ("single", "silence", "full"), 0, 1)
+        check_range(self, ("pause", "margin"), 0, WINDOW_SECONDS)
 
 
 @dataclass(frozen=True)
 class Placed:
-    """An utterance at its place in a window."""
+    """An utterance and its times in a window."""
 
     utterance: int
+    """Index of the utterance."""
     start: float
     """Seconds from the start of the window."""
     end: float
@@ -62,13 +63,13 @@ class Placed:
 
 @dataclass(frozen=True)
 class Window:
-    """The utterances of a window; none in one of silence."""
+    """The utterances of a window; a window of silence has none."""
 
     items: tuple[Placed, ...]
     full: bool
-    """Whether the whole 30 s of encoder output are kept."""
+    """Whether all 30 s of encoder output are kept."""
     follows: int | None = None
-    """Number of the window that the same speaker's speech goes on from."""
+    """Number of the window that this one continues: the previous one, of the same speaker."""
 
     @property
     def duration(self) -> float:
@@ -79,7 +80,7 @@ class Window:
 def plan_windows(
     durations: Sequence[float], groups: Sequence[str], settings: WindowSettings, seed: int
 ) -> list[Window]:
-    """Every utterance once, in order, in windows of one group, then windows of silence.
+    """Plans windows: every utterance once, in order, groups apart, then windows of silence.
 
     Args:
         durations: seconds of each utterance, at most 30.
@@ -88,7 +89,7 @@ def plan_windows(
         seed: of the draws.
 
     Raises:
-        ValueError: an utterance of more than 30 s or of no length.
+        ValueError: an utterance that is longer than 30 s or has no length.
 
     Example:
         >>> plan = plan_windows([9, 9, 9, 9], ["a", "a", "a", "b"],
@@ -111,7 +112,9 @@ def plan_windows(
 
     for i, (duration, group) in enumerate(zip(durations, groups, strict=True)):
         if not 0 < duration <= WINDOW_SECONDS:
-            raise ValueError(f"utterance {i} lasts {duration:.2f} s; it must be at most 30")
+            raise ValueError(
+                f"utterance {i} lasts {duration:.2f} s; it must be above 0 and at most 30"
+            )
         pause = rng.uniform(0, settings.pause)
         end = items[-1].end + pause + duration if items else duration
         if items and (
@@ -129,10 +132,10 @@ def plan_windows(
 
 
 def join(window: Window, parts: Sequence[Samples]) -> Samples:
-    """The audio of a window: utterances at their places, silence between them.
+    """Joins the audio of a window: utterances at their planned times, digital silence between.
 
     Args:
-        window: the plan.
+        window: the planned window.
         parts: samples of its utterances at 16 kHz.
     """
     joined = np.zeros(round(window.duration * SAMPLE_RATE), dtype=np.float32)
@@ -145,7 +148,7 @@ def join(window: Window, parts: Sequence[Samples]) -> Samples:
 def silence(seed: int) -> Samples:
     """30 s without speech: digital silence, white or pink noise, or a mains hum.
 
-    Levels are -80 to -25 dBFS. Pink noise has a power that falls with frequency as 1/f.
+    The level of the noises is drawn from -80 to -25 dBFS.
     """
     rng = np.random.default_rng(seed)
     n = round(WINDOW_SECONDS * SAMPLE_RATE)
@@ -157,23 +160,20 @@ def silence(seed: int) -> Samples:
         base = rng.uniform(49, 61)
         sound = sum(np.sin(2 * np.pi * base * k * time) / k for k in (1, 2, 3, 5))
     else:
-        sound = rng.standard_normal(n)
-        if kind == "pink":
-            spectrum = np.fft.rfft(sound)
-            spectrum[1:] /= np.sqrt(np.arange(1, len(spectrum)))
-            sound = np.fft.irfft(spectrum, n)
+        sound = pink_noise(n, rng) if kind == "pink" else rng.standard_normal(n)
     level = 10 ** (rng.uniform(-80, -25) / 20)
     return np.asarray(sound / np.sqrt(np.mean(np.square(sound))) * level, dtype=np.float32)
 
 
 @dataclass(frozen=True)
 class Planned:
-    """A window of a plan of several passes."""
+    """A window of a plan that makes several passes over the speech."""
 
     number: int
-    """In the whole plan."""
+    """Of the window in the whole plan."""
     number_in_pass: int
     number_of_pass: int
+    """0 for the first pass, which is not augmented."""
     window: Window
 
 
@@ -185,9 +185,9 @@ class Sound:
     items: Sequence[Utterance]
     samples: Samples
     speed: float = 1.0
-    """How much faster than planned it is played."""
+    """How many times as fast as planned it is played."""
 
     @property
     def text(self) -> str:
-        """The transcripts of its utterances."""
+        """The joined transcripts of its utterances."""
         return " ".join(utterance.text for utterance in self.items)

@@ -1,1 +1,1 @@
-"""Recipes: settings, stages in order, manifests, the search for merging weights."""
+"""Running recipes: settings, stages, manifests, and the search for merging weights."""

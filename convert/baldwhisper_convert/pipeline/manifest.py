@@ -1,8 +1,8 @@
-"""Stage folders: every stage of the compressor reads one and writes one.
+"""Manifests of stage folders, which every stage of the compressor reads and writes.
 
-A stage folder is an exported float32 model, so the runtime transcribes with any of them, plus
-`manifest.json`: what made it, from what, and how well. `run` skips a stage whose manifest says
-that the same settings were already applied to the same parent.
+A stage folder is an exported float32 model, with which the runtime can transcribe, plus
+`manifest.json`: the stage, its settings and inputs, and its metrics. `run` skips a stage whose
+manifest shows the same settings and inputs.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _PACKAGES = ("torch", "accelerate", "datasets", "transformers", "numpy", "mlx", 
 
 @dataclass(frozen=True, kw_only=True)
 class Manifest:
-    """Where a stage folder comes from.
+    """How a stage folder was made.
 
     Raises:
         ValueError: teacher layers that are not increasing groups of layer numbers.
@@ -37,50 +37,52 @@ class Manifest:
     parent: str
     """`fingerprint` of the model the stage started from."""
     teacher: str | None = None
-    """`fingerprint` of the teacher, for a stage that had one."""
+    """`fingerprint` of the teacher, if the stage had one."""
     settings: dict[str, Any] = field(default_factory=dict)
-    """The stage's settings, as its recipe section has them."""
+    """The stage's settings, as in its section of the recipe."""
     data: dict[str, str] = field(default_factory=dict)
-    """Name to fingerprint of the prepared data the stage used."""
+    """Fingerprints of the prepared data that the stage used, by name."""
     seed: int = 0
     teacher_layers: tuple[tuple[int, ...], ...] | None = None
-    """For each decoder layer, the layers of the uncompressed model it stands for."""
+    """For each decoder layer, the layers of the uncompressed model it replaces."""
     metrics: dict[str, Any] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=dict)
-    """Of Python and of the packages that computed."""
+    """Of Python and of the packages used in computing."""
 
     def __post_init__(self) -> None:
         flat = [layer for group in self.teacher_layers or () for layer in group]
         if any(not group for group in self.teacher_layers or ()) or flat != sorted(set(flat)):
-            raise ValueError(f"teacher_layers: not increasing groups: {self.teacher_layers}")
+            raise ValueError(
+                f"teacher_layers: not increasing groups of layers: {self.teacher_layers}"
+            )
 
     def same_work(self, other: Manifest) -> bool:
-        """Whether the other stands for the same stage, settings, parents, data and seed."""
+        """Whether both have the same stage, settings, parent, teacher, data and seed."""
         keys = ("stage", "parent", "teacher", "settings", "data", "seed")
         mine, theirs = _plain(self), _plain(other)
         return all(mine[key] == theirs[key] for key in keys)
 
 
 def versions() -> dict[str, str]:
-    """Versions of Python, the platform and the packages that compute, those installed."""
-    found = {"python": sys.version.split()[0], "platform": platform.platform()}
+    """Versions of Python, the platform and the installed packages used in computing."""
+    installed = {"python": sys.version.split()[0], "platform": platform.platform()}
     for package in _PACKAGES:
         try:
-            found[package] = importlib.metadata.version(package)
+            installed[package] = importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:
             continue
-    return found
+    return installed
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:
-    """Writes the manifest of a stage folder, with the versions; whole or not at all."""
+    """Writes the manifest of a stage folder atomically, with the present versions."""
     plain = _plain(dataclasses.replace(manifest, versions=versions()))
     text = json.dumps({"manifest_version": MANIFEST_VERSION} | plain, indent=2) + "\n"
     write_atomically(folder / MANIFEST_FILE, text)
 
 
 def read_manifest(folder: Path) -> Manifest | None:
-    """The manifest of a stage folder; None if the folder has none.
+    """Reads the manifest of a stage folder; None if there is none.
 
     Raises:
         ValueError: not a manifest of this version.
@@ -91,7 +93,9 @@ def read_manifest(folder: Path) -> Manifest | None:
     raw = read_json(path)
     known = {item.name for item in dataclasses.fields(Manifest)}
     if not isinstance(raw, dict) or raw.pop("manifest_version", None) != MANIFEST_VERSION:
-        raise ValueError(f"{path}: not a manifest of version {MANIFEST_VERSION}")
+        raise ValueError(
+            f"{path}: not a manifest of version {MANIFEST_VERSION}; delete the stage folder"
+        )
     if raw.keys() != known:
         raise ValueError(f"{path}: expected the fields {sorted(known)}; found {sorted(raw)}")
     layers = raw["teacher_layers"]
@@ -104,9 +108,9 @@ def read_manifest(folder: Path) -> Manifest | None:
 
 
 def teacher_layers(folder: Path, n_layers: int) -> tuple[tuple[int, ...], ...]:
-    """For each decoder layer of the model in `folder`, the teacher's layers it stands for.
+    """For each decoder layer of the model in `folder`, the teacher's layers it replaces.
 
-    A model without a manifest, or with one that does not say, stands for itself.
+    Without a manifest, or if the manifest does not tell, these are the model's own layers.
 
     Raises:
         ValueError: the manifest is for another number of layers.
@@ -121,5 +125,6 @@ def teacher_layers(folder: Path, n_layers: int) -> tuple[tuple[int, ...], ...]:
 
 
 def _plain(manifest: Manifest) -> dict[str, Any]:
+    """The manifest as JSON values, so that tuples compare equal to lists."""
     plain: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(manifest)))
     return plain

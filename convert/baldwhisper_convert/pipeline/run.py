@@ -1,8 +1,8 @@
-"""`run`: the stages of a recipe in order, skipping what is done.
+"""`run`: performs the stages of a recipe in order and skips those that are done.
 
-A stage is done if its folder's manifest says the same stage, settings, parent, teacher, data
-and seed. Data is prepared when the first stage needs it, by the teacher as it is then: a
-fine-tuned encoder makes other states. Killed at any point, the same command goes on.
+A stage is done if the manifest of its folder has the same stage, settings, parent, teacher, data
+and seed. Data is prepared when a stage first needs it, with the teacher of that stage, because the
+states of a fine-tuned encoder differ. Interrupted runs resume when you rerun the command.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 from baldwhisper_convert.checkpoint.checkpoint import Checkpoint, fingerprint
 from baldwhisper_convert.data.prepare import prepare
 from baldwhisper_convert.data.prepared import Choice, Prepared
-from baldwhisper_convert.data.speech import Speech, parts
+from baldwhisper_convert.data.speech import Speech, parse_shares
 from baldwhisper_convert.data.texts import text_fingerprint
 from baldwhisper_convert.data.utterances import BadRows, read_utterances
 from baldwhisper_convert.pipeline.manifest import read_manifest, teacher_layers
@@ -26,19 +26,19 @@ Say = Callable[[str], None]
 
 
 class Pipeline:
-    """One recipe, one output folder.
+    """Runs one recipe in one output folder.
 
     Args:
-        recipe: what to do.
-        output: prepared data, runs and stage folders go there.
-        sources: other sources for the recipe's data, by name.
-        texts: other files for the recipe's texts, by name.
-        skip_bad: go on without utterances that cannot be used.
+        recipe: the stages and their settings.
+        output: folder for prepared data, training runs and stage folders.
+        sources: replace the sources of the recipe's data, by name.
+        texts: replace the files of the recipe's texts, by name.
+        skip_bad: skip utterances that cannot be used.
         force: replace stage folders made with other settings.
-        say: where progress is told.
+        say: receives progress messages.
 
     Raises:
-        ValueError: a source for data, or a file for a text, that the recipe does not have.
+        ValueError: a name in `sources` or `texts` that the recipe does not have.
     """
 
     def __init__(
@@ -53,13 +53,13 @@ class Pipeline:
         say: Say = print,
     ) -> None:
         self.recipe, self.output = recipe, output
-        self.sources = _known(sources, recipe.data, "data")
-        self.texts = _known(texts, recipe.texts, "text")
+        self.sources = _check_names(sources, recipe.data, "data")
+        self.texts = _check_names(texts, recipe.texts, "text")
         self.skip_bad = skip_bad
         self.force, self.say = force, say
 
     def run(self) -> Path:
-        """Runs all stages; the folder of the last one.
+        """Runs all stages; returns the folder of the last one.
 
         Raises:
             FileExistsError: a stage folder has other settings and `force` is not set.
@@ -82,15 +82,16 @@ class Pipeline:
         return folder
 
     def _stage(self, stage: StageRecipe, folder: Path, model: Model, teacher: Checkpoint) -> Model:
+        """Performs a stage, or reads its folder if it is done already."""
         speech = self._speech(stage.data, teacher, stage.texts)
         dev = self._speech((stage.dev,), teacher) if stage.dev else None
-        found = read_manifest(folder) if folder.is_dir() else None
-        if found and found.same_work(plan_manifest(stage, model, teacher, speech, dev)):
+        manifest = read_manifest(folder) if folder.is_dir() else None
+        if manifest and manifest.same_work(plan_manifest(stage, model, teacher, speech, dev)):
             self.say(f"{folder}: done already")
             checkpoint = read_checkpoint(folder)
             groups = teacher_layers(folder, checkpoint.dims.n_text_layer)
             return Model(checkpoint=checkpoint, groups=groups)
-        if found and not self.force:
+        if manifest and not self.force:
             raise FileExistsError(
                 f"{folder}: made with other settings or from another model; --force replaces it"
             )
@@ -104,13 +105,13 @@ class Pipeline:
     def _speech(
         self, names: tuple[str, ...], teacher: Checkpoint, texts: tuple[str, ...] = ()
     ) -> Speech | None:
-        """Data of a stage, prepared if it is not yet; None if the stage names none."""
+        """Opens the data of a stage, preparing it if needed; None if the stage names none."""
         if not names:
             return None
-        prepared = [(self._prepared(name, teacher), share) for name, share in parts(names)]
+        prepared = [(self._prepared(name, teacher), share) for name, share in parse_shares(names)]
         fingerprints = {
             name: data.fingerprint
-            for (name, _), (data, _) in zip(parts(names), prepared, strict=True)
+            for (name, _), (data, _) in zip(parse_shares(names), prepared, strict=True)
         }
         files = {name: Path(self.texts.get(name, self.recipe.texts[name])) for name in texts}
         fingerprints |= {name: text_fingerprint(path) for name, path in files.items()}
@@ -119,6 +120,7 @@ class Pipeline:
         )
 
     def _prepared(self, name: str, teacher: Checkpoint) -> Prepared:
+        """Prepares one set of data, unless its folder is complete."""
         data = self.recipe.data[name]
         bad = BadRows(allowed=self.skip_bad)
         utterances = list(
@@ -137,12 +139,14 @@ class Pipeline:
         return prepare(teacher, utterances, data.settings, folder, bad=bad)
 
 
-def _known(given: Mapping[str, str] | None, own: Mapping[str, Any], kind: str) -> dict[str, str]:
-    """What was given for names that the recipe has."""
-    unknown = sorted((given or {}).keys() - own.keys())
+def _check_names(
+    given: Mapping[str, str] | None, known: Mapping[str, Any], kind: str
+) -> dict[str, str]:
+    """Checks that the recipe has all the names for which something is given."""
+    unknown = sorted((given or {}).keys() - known.keys())
     if unknown:
         raise ValueError(
             f"the recipe has no {kind} called {', '.join(unknown)}; "
-            f"it has {', '.join(own) or 'none'}"
+            f"it has {', '.join(known) or 'none'}"
         )
     return dict(given or {})

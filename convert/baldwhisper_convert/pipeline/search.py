@@ -1,9 +1,9 @@
-"""Which weights to merge layers with: Bayesian optimization of alpha and beta by Ax.
+"""Search for the merging weights: Bayesian optimization of alpha and beta with Ax.
 
-As in the paper (Sy et al., arXiv 2510.08599, section 3.1): every trial merges the teacher's layers
-with an alpha and a beta of [0, 10], trains that student on a part of the speech and is scored by
-its word errors on a part of the development data. Merged layers depend on alpha / (alpha + beta)
-alone, so the square that is searched is a line; it is searched as the paper did.
+As in the paper (Sy et al., arXiv 2510.08599, section 3.1): each trial merges the teacher's layers
+with alpha and beta in [0, 10], trains the student on part of the speech and is scored by its word
+error rate on part of the development data. Merged layers depend on alpha / (alpha + beta) only, so
+one dimension would be enough; we search in two, as in the paper.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ SEARCH_FILE, TRIALS_FILE, CONTOUR_FILE = "search.json", "trials.json", "search.p
 LARGEST = 10.0
 """Upper bound of alpha and of beta, as in the paper."""
 SMALLEST_SUM = 0.01
-"""Of alpha and beta, which must not both be 0."""
+"""Lower bound of alpha + beta, which must not both be 0."""
 
 Point = dict[str, float]
 """`alpha` and `beta`."""
@@ -42,49 +42,51 @@ _AX_NAMES = {"lower": "alpha", "upper": "beta"}
 
 @dataclass(frozen=True, kw_only=True)
 class SearchSettings:
-    """How the weights are searched for.
+    """Settings of the search.
 
     Raises:
-        ValueError: no trials, or a way to make layers that has no weights.
+        ValueError: no trials, or a method of merging without a single alpha and beta.
     """
 
     trials: int = 30
     seed: int = 0
     merge: MergeSettings = field(default_factory=MergeSettings)
-    """Groups of layers; alpha and beta are what is searched."""
+    """The groups of layers; its alpha and beta are replaced by those of the trial."""
     training: TrainingSettings = field(default_factory=lambda: TrainingSettings(epochs=1))
-    """Of each trial; scored by the best look at the development data."""
+    """Training of each trial; the score is its best evaluation on the development data."""
     loss: LossSettings = field(default_factory=LossSettings)
 
     def __post_init__(self) -> None:
         if self.trials < 1:
             raise ValueError(f"trials must be at least 1, not {self.trials}")
         if self.merge.method != "merge" or self.merge.weights:
-            raise ValueError("only merged layers with one alpha and beta for all can be searched")
+            raise ValueError(
+                'the search needs merge.method = "merge" and one alpha and beta for all groups'
+            )
 
 
 class Optimizer(Protocol):
-    """Proposes points and learns from their scores."""
+    """Proposes points and is given their scores."""
 
     def ask(self) -> tuple[int, Point]:
-        """Number and place of the next trial."""
+        """Returns the number and the point of the next trial."""
         ...
 
     def tell(self, trial: int, score: float) -> None:
-        """The score of a trial; smaller is better."""
+        """Reports the score of a trial; smaller is better."""
         ...
 
     def state(self) -> Any:
-        """All it knows, as JSON values."""
+        """Returns the optimizer's state as JSON values."""
         ...
 
 
 class AxOptimizer:
-    """Ax's own choice of methods: quasi-random points first, then Bayesian optimization.
+    """Ax with its default methods: quasi-random points first, then Bayesian optimization.
 
     Args:
-        seed: of the first points.
-        state: of an optimizer to go on from.
+        seed: of the quasi-random points.
+        state: of an earlier optimizer, to resume it.
 
     Raises:
         ModuleNotFoundError: the package ax-platform is not installed.
@@ -93,7 +95,7 @@ class AxOptimizer:
     def __init__(self, seed: int, state: Any = None) -> None:
         if importlib.util.find_spec("ax") is None:
             raise ModuleNotFoundError(
-                'the search needs Ax: pip install "baldwhisper-mlx[convert,search]"'
+                'the search needs Ax; run pip install "baldwhisper-mlx[convert,search]"'
             )
         from ax.api.client import Client
         from ax.api.configs import RangeParameterConfig
@@ -118,7 +120,7 @@ class AxOptimizer:
     def ask(self) -> tuple[int, Point]:
         """As `Optimizer.ask`."""
         ((trial, point),) = self._client.get_next_trials(max_trials=1).items()
-        return trial, {own: float(point[name]) for name, own in _AX_NAMES.items()}
+        return trial, {ours: float(point[name]) for name, ours in _AX_NAMES.items()}
 
     def tell(self, trial: int, score: float) -> None:
         """As `Optimizer.tell`."""
@@ -142,43 +144,44 @@ def search(
     optimizer: Callable[[int, Any], Optimizer] = AxOptimizer,
     say: Callable[[str], None] = print,
 ) -> dict[str, Any]:
-    """Runs the trials, or goes on where an interrupted search stopped.
+    """Runs the trials, or resumes an interrupted search.
 
     Args:
-        teacher: whose layers are merged.
-        settings: how.
-        speech: what each trial is trained on.
-        dev: what each trial is scored on.
-        folder: gets `search.json`, from which a search goes on, and at the end `trials.json`,
-            the same without what only the optimizer reads, and a contour plot.
-        optimizer: makes one from a seed and, to go on, a state.
-        say: where progress is told.
+        teacher: its layers are merged.
+        settings: of the search and its trials.
+        speech: training data of each trial.
+        dev: development data that each trial is scored on.
+        folder: for `search.json`, from which a search resumes, and at the end `trials.json`, the
+            same without the optimizer's state, and a contour plot.
+        optimizer: creates one from a seed and, to resume, a state.
+        say: receives progress messages.
 
     Returns:
         The best trial: `alpha`, `beta`, `wer`, `seconds`.
 
     Raises:
-        FileExistsError: the folder has a search of other settings or data.
+        FileExistsError: the folder holds a search with other settings or data.
         ModuleNotFoundError: Ax is not installed.
     """
     progress = _Progress(folder, _key(teacher, settings, speech, dev), settings)
-    asked = optimizer(settings.seed, progress.state["optimizer"])
+    proposer = optimizer(settings.seed, progress.state["optimizer"])
     while len(progress.trials) < settings.trials:
+        # The proposed point is stored before the trial, so that an interrupted trial resumes.
         if progress.state["pending"] is None:
-            number, point = asked.ask()
-            progress.keep(optimizer=asked.state(), pending={"trial": number} | point)
+            number, point = proposer.ask()
+            progress.save(optimizer=proposer.state(), pending={"trial": number} | point)
         pending = dict(progress.state["pending"])
         number = int(pending.pop("trial"))
         work = folder / f"trial-{number}"
-        found = _run_trial(teacher, settings, speech, dev, pending, work)
-        asked.tell(number, found["wer"])
-        progress.keep(
-            optimizer=asked.state(), pending=None, trials=[*progress.trials, pending | found]
+        result = _run_trial(teacher, settings, speech, dev, pending, work)
+        proposer.tell(number, result["wer"])
+        progress.save(
+            optimizer=proposer.state(), pending=None, trials=[*progress.trials, pending | result]
         )
         shutil.rmtree(work)
         say(
             f"{len(progress.trials)} of {settings.trials}: alpha {pending['alpha']:.2f}, "
-            f"beta {pending['beta']:.2f}: WER {100 * found['wer']:.2f} %"
+            f"beta {pending['beta']:.2f}: WER {100 * result['wer']:.2f} %"
         )
     kept: dict[str, Any] = {
         "settings": progress.state["settings"],
@@ -192,7 +195,7 @@ def search(
 
 
 class _Progress:
-    """`search.json`: trials, the one under way and the optimizer's state, written as one."""
+    """`search.json`: the finished trials, the pending one and the optimizer's state."""
 
     def __init__(self, folder: Path, key: str, settings: SearchSettings) -> None:
         folder.mkdir(parents=True, exist_ok=True)
@@ -202,18 +205,21 @@ class _Progress:
             "key": key, "settings": plain, "trials": [], "pending": None, "optimizer": None,
         }  # fmt: skip
         if self.path.is_file():
-            found = read_json(self.path)
-            if found["key"] != key:
-                raise FileExistsError(f"{folder}: a search with other settings; give another")
-            self.state = found
+            stored = read_json(self.path)
+            if stored["key"] != key:
+                raise FileExistsError(
+                    f"{folder}: a search with other settings or data; give another folder"
+                )
+            self.state = stored
 
     @property
     def trials(self) -> list[dict[str, Any]]:
-        """Those that are finished."""
+        """The finished trials."""
         trials: list[dict[str, Any]] = self.state["trials"]
         return trials
 
-    def keep(self, **changes: Any) -> None:
+    def save(self, **changes: Any) -> None:
+        """Updates the state and writes it atomically."""
         self.state |= changes
         write_atomically(self.path, json.dumps(self.state, indent=1) + "\n")
 
@@ -226,7 +232,7 @@ def _run_trial(
     point: Point,
     folder: Path,
 ) -> dict[str, float]:
-    """Merges, trains and scores one student; training goes on where it was killed."""
+    """Merges, trains and scores one student; an interrupted training resumes."""
     layers = tuple((layer,) for layer in range(teacher.dims.n_text_layer))
     model = Model(checkpoint=teacher, groups=layers)
     weights = dataclasses.replace(settings.merge, alpha=point["alpha"], beta=point["beta"])
@@ -237,9 +243,14 @@ def _run_trial(
 
 
 def plot_trials(trials: Sequence[dict[str, Any]], picture: Path) -> None:
-    """Word error rates over (alpha, beta) as contours; nothing without matplotlib.
+    """Draws word error rates over (alpha, beta) as contours; does nothing without matplotlib.
 
-    Linear between the trials. With fewer than four, or all on one line, only points are drawn.
+    Contours interpolate linearly between the trials. With fewer than four trials, or with the same
+    alpha or beta in all of them, only points are drawn.
+
+    Args:
+        trials: with `alpha`, `beta` and `wer`.
+        picture: the image file to write.
     """
     if not importlib.util.find_spec("matplotlib"):
         return
@@ -268,7 +279,7 @@ def plot_trials(trials: Sequence[dict[str, Any]], picture: Path) -> None:
 
 
 def _key(teacher: Checkpoint, settings: SearchSettings, speech: Speech, dev: Speech) -> str:
-    """What the trials depend on, as 16 hexadecimal digits; more of them may be added later."""
+    """Hash of everything but the number of trials, which may be raised later; 16 digits."""
     plain = dataclasses.asdict(settings)
     del plain["trials"]
     parts = {

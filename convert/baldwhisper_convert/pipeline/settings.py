@@ -1,4 +1,9 @@
-"""Settings from TOML tables and the command line to dataclasses, strictly."""
+"""Strict parsing of settings: from TOML and from the command line to any dataclass.
+
+Unknown keys, missing keys and wrong types are errors that name the key. dacite and cattrs are less
+strict: both accept `true` as a number, cattrs also accepts "2", and both turn a string into a tuple
+of its letters.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +12,7 @@ import sys
 import types
 import typing
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args, get_origin
 
 if sys.version_info >= (3, 11):
@@ -18,10 +24,27 @@ else:
 T = TypeVar("T")
 
 
-def override(settings: T, changes: Sequence[str]) -> T:
-    """Settings with `key=value` changes; keys may be dotted, values are TOML.
+def read_toml(path: str | Path) -> dict[str, Any]:
+    """Parses a TOML file.
 
-    A value that is no TOML is taken as text, so that quotes are not needed.
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: not TOML, or not UTF-8.
+    """
+    try:
+        parsed: dict[str, Any] = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path}: not valid TOML ({error})") from None
+    return parsed
+
+
+def override(settings: T, changes: Sequence[str]) -> T:
+    """Applies `key=value` changes to settings.
+
+    Args:
+        settings: a dataclass.
+        changes: keys may be dotted. Values are TOML; one that is not is taken as a string, so that
+            strings need no quotes.
 
     Raises:
         ValueError: an unknown key or a bad value.
@@ -30,44 +53,38 @@ def override(settings: T, changes: Sequence[str]) -> T:
         >>> override(LossSettings(), ["kl=2"]).kl
         2.0
     """
-    plain = _without_none(dataclasses.asdict(settings))  # type: ignore[call-overload]
+    plain = dataclasses.asdict(settings)  # type: ignore[call-overload]
     for change in changes:
         key, equals, text = change.partition("=")
         if not equals:
-            raise ValueError(f"{change!r} is not key=value")
+            raise ValueError(f"{change!r} is not a setting of the form key=value")
         *path, last = key.strip().split(".")
-        place: Any = plain
+        table: Any = plain
         for name in path:
-            place = place.get(name)
-            if not isinstance(place, dict):
-                raise ValueError(f"no setting is called {key.strip()!r}")
-        if last not in place:
-            raise ValueError(f"no setting is called {key.strip()!r}; there are {', '.join(place)}")
+            parent, table = table, table.get(name)
+            if not isinstance(table, dict):
+                raise ValueError(
+                    f"no setting is called {key.strip()!r}; there are {', '.join(parent)}"
+                )
+        if last not in table:
+            raise ValueError(f"no setting is called {key.strip()!r}; there are {', '.join(table)}")
         try:
-            place[last] = tomllib.loads(f"value = {text}")["value"]
+            table[last] = tomllib.loads(f"value = {text}")["value"]
         except tomllib.TOMLDecodeError:
-            place[last] = text.strip()
+            table[last] = text.strip()
     return build(type(settings), plain, "settings")
 
 
-def _without_none(plain: dict[str, Any]) -> dict[str, Any]:
-    return {
-        key: _without_none(value) if isinstance(value, dict) else value
-        for key, value in plain.items()
-        if value is not None
-    }
-
-
 def build(kind: type[T], raw: Any, where: str) -> T:
-    """A dataclass from parsed TOML, checked field by field.
+    """Builds a dataclass from parsed TOML, checking every field.
 
     Args:
-        kind: the dataclass.
+        kind: the dataclass; its fields may be dataclasses too.
         raw: a table.
-        where: what it is, for errors.
+        where: file or section, for error messages.
 
     Raises:
-        ValueError: unknown or missing keys, wrong types, or what the dataclass refuses.
+        ValueError: unknown or missing keys, wrong types, or values that the dataclass rejects.
     """
     if not isinstance(raw, Mapping):
         raise ValueError(f"{where}: expected a table, found {raw!r}")
@@ -93,7 +110,7 @@ def build(kind: type[T], raw: Any, where: str) -> T:
 
 
 def _value(hint: Any, raw: Any, where: str) -> Any:
-    """One value as its type hint says."""
+    """Checks one value against its type hint, and converts lists to tuples and int to float."""
     origin, arguments = get_origin(hint), get_args(hint)
     if origin in (typing.Union, types.UnionType):
         if raw is None:
@@ -111,7 +128,8 @@ def _value(hint: Any, raw: Any, where: str) -> Any:
         kinds = [arguments[0]] * len(raw) if arguments[-1] is Ellipsis else list(arguments)
         if len(kinds) != len(raw):
             raise ValueError(f"{where}: expected {len(kinds)} values, found {len(raw)}")
-        return tuple(_value(k, v, f"{where}[{i}]") for i, (k, v) in enumerate(zip(kinds, raw)))  # noqa: B905
+        pairs = enumerate(zip(kinds, raw, strict=True))
+        return tuple(_value(kind, item, f"{where}[{i}]") for i, (kind, item) in pairs)
     if origin is dict:
         if not isinstance(raw, Mapping):
             raise ValueError(f"{where}: expected a table, found {raw!r}")

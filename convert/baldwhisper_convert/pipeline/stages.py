@@ -1,8 +1,6 @@
-"""One stage at a time: a model folder in, a stage folder out.
+"""The stages: from a model to a stage folder.
 
-What `baldwhisper-convert merge` and the others do, and `run` does in order. Each loads the
-model, does the stage's work and saves the result with its manifest; what it needs besides is
-given to it.
+`baldwhisper-convert merge` and the other commands perform a single stage, `run` several in order.
 """
 
 from __future__ import annotations
@@ -42,36 +40,39 @@ from baldwhisper_convert.training.objectives import (
 from baldwhisper_convert.training.settings import TrainingSettings
 
 MERGE_WINDOWS, CALIBRATION_WINDOWS, HELD_OUT_WINDOWS = 24, 120, 24
-"""Windows of speech that merge measures with, and factorize calibrates and checks on."""
+"""Numbers of windows that merge measures with, and that factorize calibrates and measures with."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Model:
-    """A model on its way through the stages."""
+    """A model between two stages."""
 
     checkpoint: Checkpoint
     groups: Groups
-    """For each decoder layer, the teacher's layers it stands for."""
+    """For each decoder layer, the layers of the uncompressed model it replaces."""
 
 
 def run_merge(
     model: Model, settings: MergeSettings, speech: Speech | None, report: Path, count: int = 0
 ) -> tuple[Model, dict[str, Any]]:
-    """Makes a decoder of fewer layers; with speech, measures the choices.
+    """Makes a decoder with fewer layers; with speech, also measures other choices of layers.
 
     Args:
         model: the teacher.
         settings: which layers.
-        speech: to measure with.
-        report: folder for the similarity map and the choices.
-        count: windows to measure with; 0 for `MERGE_WINDOWS`.
+        speech: to measure with, or None.
+        report: folder for the similarity matrix and the choices.
+        count: number of windows to measure with; 0 for `MERGE_WINDOWS`.
+
+    Returns:
+        The student and the metrics of `merge`.
     """
     batches = None
     if speech:
         prompts = Prompts.of(model.checkpoint, speech.windows.language)
         batches = sample(speech.windows, prompts, count or MERGE_WINDOWS)
     student, groups, metrics = merge(model.checkpoint, settings, batches, report)
-    # The groups of a second merge are made of those of the first.
+    # After a second merge, the groups name layers of the first teacher still.
     original = tuple(tuple(i for layer in group for i in model.groups[layer]) for group in groups)
     return Model(checkpoint=student, groups=original), metrics
 
@@ -87,12 +88,15 @@ def run_factorize(
     """Factorizes the token embedding.
 
     Args:
-        model: with a dense embedding, or a factorized one that is given up for the teacher's.
+        model: with a dense embedding, or a factorized one to be replaced.
         settings: rank and form.
         speech: to calibrate on.
-        dev: to measure on; other windows of `speech` if None.
-        count: windows to calibrate on; 0 for `CALIBRATION_WINDOWS`.
-        teacher: whose embedding to start from, if the model's is factorized.
+        dev: to measure on; if None, other windows of `speech`.
+        count: number of windows to calibrate on; 0 for `CALIBRATION_WINDOWS`.
+        teacher: its embedding is factorized if the model's already is.
+
+    Returns:
+        The student and the metrics of `factorize`.
     """
     checkpoint = model.checkpoint
     if teacher and checkpoint.embedding.rank is not None:
@@ -106,7 +110,7 @@ def run_factorize(
         batches = sample(speech.windows, prompts, count + HELD_OUT_WINDOWS, timestamps=0.5)
         cut = max(1, len(batches) - HELD_OUT_WINDOWS // SAMPLE_BATCH)
         calibration, held_out = batches[:cut], batches[cut:] or batches[-1:]
-    # All the text there is, because a hundred windows do not know which tokens are frequent.
+    # Count all available text; a hundred windows are too few to tell which tokens are frequent.
     n_vocab = checkpoint.dims.n_vocab
     counts = count_tokens((w.tokens for w in speech.windows.windows), n_vocab)
     for text in speech.texts:
@@ -118,7 +122,7 @@ def run_factorize(
 def run_finetune(
     model: Model, training: TrainingSettings, speech: Speech, dev: Speech | None, folder: Path
 ) -> tuple[Model, dict[str, Any]]:
-    """Trains a model on its labels; `folder` is the run's."""
+    """Trains a model on the labels; `folder` is the training run's."""
     return _train(model, Transcription(), training, speech, dev, folder)
 
 
@@ -131,7 +135,7 @@ def run_distill(
     dev: Speech | None,
     folder: Path,
 ) -> tuple[Model, dict[str, Any]]:
-    """Trains a student against its teacher; `folder` is the run's."""
+    """Trains a student against its teacher; `folder` is the training run's."""
     objective = Distillation(Whisper.from_checkpoint(teacher), model.groups, loss)
     return _train(model, objective, training, speech, dev, folder)
 
@@ -146,14 +150,14 @@ def perform(
     speech: Speech | None = None,
     dev: Speech | None = None,
 ) -> tuple[Model, dict[str, Any]]:
-    """Does one stage and saves its result in `folder`.
+    """Performs one stage and saves its result in `folder`.
 
     Args:
-        stage: what to do.
-        model: what to do it to.
-        folder: stage folder; replaced if it is an exported model.
-        runs: where training keeps its checkpoints, in a folder named after the settings.
-        teacher: for `distill`, and to factorize a factorized student again.
+        stage: the stage and its settings.
+        model: the input.
+        folder: the stage folder; replaced if it is an exported model.
+        runs: folder for checkpoints of trainings, in a subfolder named after stage and settings.
+        teacher: for `distill`, and for `factorize` if the model is factorized already.
         speech: prepared data.
         dev: prepared development data.
 
@@ -161,7 +165,7 @@ def perform(
         The new model and the stage's metrics.
 
     Raises:
-        ValueError: the stage needs data or a teacher that is not given.
+        ValueError: the stage needs data or a teacher, and none is given.
     """
     from accelerate import PartialState
 
@@ -198,7 +202,7 @@ def plan_manifest(
     speech: Speech | None,
     dev: Speech | None,
 ) -> Manifest:
-    """What the manifest of a stage will say, but for its results; arguments as in `perform`."""
+    """The manifest of a stage without its results; for the arguments see `perform`."""
     again = stage.stage == "factorize" and model.checkpoint.embedding.rank is not None
     taught = stage.stage == "distill" or again
     return Manifest(
@@ -214,13 +218,16 @@ def plan_manifest(
 def save_stage(
     model: Model, folder: Path, manifest: Manifest, reports: Sequence[Path] = ()
 ) -> Path:
-    """Writes a stage folder: the model, reports beside it, and last the manifest.
+    """Writes a stage folder: the model, then the reports, then the manifest.
 
     Args:
         model: the stage's result.
         folder: replaced if it is an exported model.
-        manifest: without versions and layers, which are filled in.
+        manifest: versions and layers are filled in.
         reports: files to copy into the folder.
+
+    Returns:
+        The folder.
     """
     path = export_mlx(model.checkpoint, folder, dtype="float32", force=True)
     for report in reports:
@@ -231,14 +238,15 @@ def save_stage(
 
 
 def describe(metrics: dict[str, Any]) -> str:
-    """The scalar results of a stage in one line."""
-    plain = {k: v for k, v in metrics.items() if isinstance(v, int | float | str)}
+    """Formats the scalar results of a stage in one line."""
+    scalars = {k: v for k, v in metrics.items() if isinstance(v, int | float | str)}
     return ", ".join(
-        f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in plain.items()
+        f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in scalars.items()
     )
 
 
 def _short_hash(manifest: Manifest) -> str:
+    """8 hexadecimal digits that identify the work of a stage."""
     plain = dataclasses.asdict(manifest)
     return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()[:8]
 
@@ -251,6 +259,7 @@ def _train(
     dev: Speech | None,
     folder: Path,
 ) -> tuple[Model, dict[str, Any]]:
+    """Trains a model with an objective; evaluates on `dev` if there is one."""
     prompts = Prompts.of(model.checkpoint, speech.windows.language)
     module = Whisper.from_checkpoint(model.checkpoint)
     accelerator = new_accelerator(training)
@@ -268,7 +277,7 @@ def _train(
 
 
 def _with_context(checkpoint: Checkpoint, context: str, margin: int) -> Checkpoint:
-    """The checkpoint as one for the audio context that it was trained in."""
+    """Sets the audio context of a checkpoint to the one it was trained in."""
     if context == "dynamic":
         return dataclasses.replace(checkpoint, audio_context="dynamic", audio_context_margin=margin)
     if checkpoint.audio_context == "dynamic":

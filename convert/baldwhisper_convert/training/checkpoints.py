@@ -1,7 +1,7 @@
-"""What a training run keeps on disk so that nothing is lost when it is killed.
+"""The files of a training run: checkpoints to resume from, best and final weights, results.
 
-A checkpoint is written beside the last one and takes its place by renaming; the log is cut
-back to the checkpoint's step on resume, so that it reads like one run.
+A new checkpoint is written beside the last one and then renamed into its place, so an interrupted
+run always leaves a complete one. On resume, the training log is cut back to the checkpoint's step.
 """
 
 from __future__ import annotations
@@ -30,15 +30,27 @@ PROGRESS_FILE, FINISHED_FILE = "progress.json", "finished.json"
 
 @dataclass
 class Progress:
-    """How far a run is."""
+    """How far a run has got; stored in every checkpoint."""
 
     step: int = 0
     seconds: float = 0.0
     best: dict[str, Any] = field(default_factory=dict)
     """The best development results, and their step."""
-    looks_without_gain: int = 0
+    evals_since_best: int = 0
+    """Evaluations on the development data since the best one."""
     stopped: bool = False
-    """Whether patience ran out."""
+    """Whether training stopped early because `patience` ran out."""
+
+    @classmethod
+    def from_file(cls, path: Path) -> Progress:
+        """Reads the progress stored in a checkpoint.
+
+        `evals_since_best` was called `looks_without_gain` in earlier versions; their runs resume.
+        """
+        stored = json.loads(path.read_text(encoding="utf-8"))
+        if "looks_without_gain" in stored:
+            stored["evals_since_best"] = stored.pop("looks_without_gain")
+        return cls(**stored)
 
 
 class RunFolder:
@@ -51,24 +63,28 @@ class RunFolder:
         path.mkdir(parents=True, exist_ok=True)
 
     @contextlib.contextmanager
-    def held(self) -> Iterator[None]:
-        """Keeps the folder for this process inside the block; its end, however it comes, frees it.
+    def lock(self) -> Iterator[None]:
+        """Locks the folder for this process inside the block.
+
+        The operating system releases the lock when the process ends, even if it is killed.
 
         Raises:
-            BlockingIOError: another process trains here; two would mix their checkpoints.
+            BlockingIOError: another process is training in this folder.
         """
         folder = os.open(self.path, os.O_RDONLY)
         try:
             try:
                 fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                raise BlockingIOError(f"{self.path}: another process trains here") from None
+                raise BlockingIOError(
+                    f"{self.path}: another process trains here; wait for it or give another folder"
+                ) from None
             yield
         finally:
             os.close(folder)
 
     def save(self, accelerator: Accelerator, progress: Progress, average: Average | None) -> None:
-        """Writes a checkpoint and puts it in the place of the last one."""
+        """Writes a checkpoint, then replaces the last one by it."""
         partial, old = self.partial, self.old
         if accelerator.is_main_process:
             shutil.rmtree(partial, ignore_errors=True)
@@ -88,28 +104,28 @@ class RunFolder:
         accelerator.wait_for_everyone()
 
     def resume(self, accelerator: Accelerator, average: Average | None) -> Progress | None:
-        """Loads the last checkpoint; None if there is none."""
+        """Loads the last checkpoint and returns its progress; None if there is no checkpoint."""
         if accelerator.is_main_process and not self.checkpoint.exists() and self.old.exists():
-            self.old.rename(self.checkpoint)  # killed between the two renames
+            self.old.rename(self.checkpoint)  # interrupted between the two renames
         accelerator.wait_for_everyone()
         if not (self.checkpoint / PROGRESS_FILE).is_file():
             return None
         accelerator.load_state(str(self.checkpoint))
         if average:
             average.load(_load(self.checkpoint / AVERAGE_FILE))
-        return Progress(**json.loads((self.checkpoint / PROGRESS_FILE).read_text(encoding="utf-8")))
+        return Progress.from_file(self.checkpoint / PROGRESS_FILE)
 
     def save_best(self, model: Whisper) -> None:
-        """Keeps the weights as the best so far."""
+        """Stores the weights as the best so far."""
         with atomic_file(self.path / BEST_FILE) as temporary:
             _save(model.canonical_state(), temporary)
 
     def load_best(self, model: Whisper) -> None:
-        """Gives the model the best weights."""
+        """Loads the best weights into the model."""
         model.load_state_dict(_load(self.path / BEST_FILE))
 
     def finish(self, accelerator: Accelerator, model: Whisper, metrics: dict[str, Any]) -> None:
-        """Keeps the final weights and results, and removes what only a resume needs."""
+        """Stores the final weights and results, and removes what only a resume needs."""
         accelerator.wait_for_everyone()
         if accelerator.is_main_process:
             _save(model.canonical_state(), self.path / FINAL_FILE)
@@ -120,7 +136,11 @@ class RunFolder:
         accelerator.wait_for_everyone()
 
     def finished(self, model: Whisper) -> dict[str, Any] | None:
-        """Gives the model a finished run's final weights; its results, None if unfinished."""
+        """Loads a finished run's final weights into the model and returns its results.
+
+        Returns:
+            None if the run is not finished; the model is then unchanged.
+        """
         path = self.path / FINISHED_FILE
         if not path.is_file():
             return None

@@ -1,4 +1,4 @@
-"""Development results while a student trains: distance to the teacher, and word errors."""
+"""Evaluation on development data during training: the objective's loss terms and word errors."""
 
 from __future__ import annotations
 
@@ -9,18 +9,19 @@ from torch import nn
 
 from baldwhisper_convert.data.batches import Mix, collate
 from baldwhisper_convert.data.prepared import SPEECH, Windows
+from baldwhisper_convert.data.windows import WINDOW_POSITIONS
 from baldwhisper_convert.data.word_errors import word_error_rate, words_wrong
 from baldwhisper_convert.model.greedy import decode_greedy, text_of
 from baldwhisper_convert.model.prompts import Prompts
 from baldwhisper_convert.model.whisper import Whisper
 
 FIXED = Mix(timestamps=0.5, prompts=0.0)
-"""Half of the windows with timestamps, always the same ones."""
+"""Half of the windows have timestamps, the same ones in every evaluation."""
 
-FULL = 1500
-"""Encoder positions of 30 s."""
 MOST_SHORT = 4
-"""Times as many short windows at once as of 30 s: the loss holds a vocabulary for every token."""
+"""A batch has at most this many times as many short windows as windows of 30 s.
+
+The number of tokens sets the limit: the losses keep logits over the vocabulary for each of them."""
 
 
 class Evaluator:
@@ -28,9 +29,9 @@ class Evaluator:
 
     Args:
         data: the windows; their transcripts are the references.
-        prompts: special tokens.
-        objective: what training minimizes; its terms are reported too, if it is given.
-        batch_size: windows of 30 s at once; of short ones four times as many.
+        prompts: special tokens of the model's vocabulary.
+        objective: what training minimizes; if given, its terms are reported too.
+        batch_size: windows of 30 s per batch; of short ones up to `MOST_SHORT` times as many.
         device: torch device.
     """
 
@@ -47,26 +48,29 @@ class Evaluator:
         self.batch_size, self.device = batch_size, torch.device(device)
 
     def __call__(self, model: Whisper) -> dict[str, float]:
-        """Mean loss terms, and `wer`, which is the score."""
+        """Returns the mean loss terms and `wer`, which is also the `score`."""
         parts = self.parts()
         results = self.losses(model, parts) if self.objective else {}
         wer = self.wer(model, parts)
         return results | {"wer": wer, "score": wer}
 
     def parts(self) -> list[list[int]]:
-        """All windows, in batches of like length; more of short ones go at once."""
+        """Splits all windows into batches of similar length, limited by their padded size."""
         windows = self.data.windows
         parts: list[list[int]] = [[]]
         for i in sorted(range(len(windows)), key=lambda i: windows[i].positions):
             padded = windows[i].positions * (len(parts[-1]) + 1)
-            if len(parts[-1]) == MOST_SHORT * self.batch_size or padded > self.batch_size * FULL:
+            if (
+                len(parts[-1]) == MOST_SHORT * self.batch_size
+                or padded > self.batch_size * WINDOW_POSITIONS
+            ):
                 parts.append([])
             parts[-1].append(i)
         return [part for part in parts if part]
 
     @torch.no_grad()
     def losses(self, model: Whisper, parts: Sequence[Sequence[int]]) -> dict[str, float]:
-        """Every loss term and metric, averaged over positions."""
+        """Averages every loss term and metric of the objective over all positions."""
         sums: dict[str, float] = {}
         positions = 0
         for part in parts:
@@ -80,17 +84,21 @@ class Evaluator:
 
     def wer(self, model: Whisper, parts: Sequence[Sequence[int]]) -> float:
         """Word error rate of greedy decoding without timestamps."""
-        heard = self.hear(model, parts)
-        return word_error_rate([self.data.windows[i].text for i in heard], list(heard.values()))
+        texts = self.transcribe(model, parts)
+        return word_error_rate([self.data.windows[i].text for i in texts], list(texts.values()))
 
     def word_errors(self, model: Whisper) -> list[tuple[int, int]]:
-        """Errors and words of every window of speech, in order; decoded as for `wer`."""
-        heard = self.hear(model, self.parts())
-        return [words_wrong(self.data.windows[i].text, heard[i]) for i in sorted(heard)]
+        """Word errors and reference words of every window of speech, in order; as in `wer`."""
+        texts = self.transcribe(model, self.parts())
+        return [words_wrong(self.data.windows[i].text, texts[i]) for i in sorted(texts)]
 
     @torch.no_grad()
-    def hear(self, model: Whisper, parts: Sequence[Sequence[int]]) -> dict[int, str]:
-        """Text of each window of speech, decoded greedily without timestamps, by its number."""
+    def transcribe(self, model: Whisper, parts: Sequence[Sequence[int]]) -> dict[int, str]:
+        """Decodes the windows of speech greedily, without timestamps.
+
+        Returns:
+            Texts by the number of the window; windows of silence are left out.
+        """
         texts: dict[int, str] = {}
         for part in parts:
             spoken = [i for i in part if self.data.windows[i].kind == SPEECH]

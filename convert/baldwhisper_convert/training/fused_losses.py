@@ -1,9 +1,15 @@
-"""Cross-entropy and KL of the next token in one pass over the vocabulary.
+"""Loss terms over the vocabulary, fused into one pass forward and one backward.
 
-With a vocabulary of 50,000 the loss terms move more memory than the layers: written with
-`log_softmax`, each of them reads and writes the (N, V) logits a dozen times. Here a few rows at
-a time go through while they are in the processor's cache, forward, and once more backward. The
-plain formulas in losses.py are its naive twins. N positions, V vocabulary.
+With a vocabulary of 50,000, these losses move more memory than the decoder's layers. Written with
+`log_softmax`, each of them reads and writes the (N, V) logits a dozen times. Here a block of rows
+at a time is processed while it is in the processor's cache.
+
+- `next_token_terms`: cross-entropy with the labels, KL to the teacher, and agreement.
+- `logit_distance`: the feature distance between logits without their means.
+
+losses.py has the plain formulas; the tests compare values and gradients with them. N positions, V
+vocabulary. The autograd functions overwrite their intermediate results in the backward pass, so a
+gradient can be taken once.
 """
 
 from __future__ import annotations
@@ -11,17 +17,22 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-_NUMBERS_AT_ONCE = 1 << 20
-"""Of a matrix: 4 MB of float32."""
+_NEXT_TOKEN_BLOCK = 1 << 20
+"""Matrix elements per block of `next_token_terms`: 4 MB of float32."""
+_DISTANCE_BLOCK = 1 << 18
+"""Matrix elements per block of `logit_distance`: 1 MB of float32; five such blocks are in use."""
+_LEAST_NORM = 1e-8
+"""Lower bound of a norm in a denominator, as in torch's `cosine_similarity`."""
 
 
 def next_token_terms(
     teacher: Tensor, student: Tensor, targets: Tensor, temperature: Tensor | float = 1.0
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """What `cross_entropy` and `kl_divergence` give, and whether the likeliest tokens agree.
+    """Computes `cross_entropy` and `kl_divergence`, and whether the likeliest tokens agree.
 
     Args:
         teacher: logits (N, V), without gradient.
@@ -43,40 +54,65 @@ def next_token_terms(
     return ce, kl, agree
 
 
-def _softmax(logits: Tensor, out: Tensor) -> tuple[Tensor, Tensor]:
-    """Writes the softmax of rows to `out`; the logarithm of its denominator, and the largest."""
-    torch.softmax(logits, -1, out=out)
-    largest, index = logits.max(-1, keepdim=True)
-    # The largest probability is at least 1 / V, so its logarithm is safe.
-    return largest - out.gather(-1, index).log(), index
+def logit_distance(teacher: Tensor, student: Tensor) -> Tensor:
+    """Computes `feature_distance` of logits (N, V) minus their means over V.
+
+    A softmax does not depend on the mean, so neither does this distance.
+
+    Args:
+        teacher: without gradient.
+        student: the gradient can be taken once, and not differentiated again.
+
+    Returns:
+        (N,) float32.
+
+    Example:
+        >>> logit_distance(torch.eye(3), torch.eye(3)).round(decimals=4)
+        tensor([0.3133, 0.3133, 0.3133])
+    """
+    distance: Tensor = _LogitDistance.apply(teacher, student)
+    return distance
 
 
 class _NextToken(torch.autograd.Function):
+    """Forward and backward of `next_token_terms`.
+
+    p is the softmax of the teacher's logits a / T, q of the student's b, and "softened" of the
+    student's b / T, which is q itself at T = 1.
+    """
+
     @staticmethod
     def forward(
         ctx: Any, teacher: Tensor, student: Tensor, targets: Tensor, learned: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
         temperature = learned.item()
-        rows = max(1, _NUMBERS_AT_ONCE // student.shape[1])
+        rows = max(1, _NEXT_TOKEN_BLOCK // student.shape[1])
+        # The probabilities are all that the backward pass needs of the logits.
         p, q = (torch.empty(student.shape, device=student.device) for _ in range(2))
         softened = q if temperature == 1 else torch.empty_like(q)
         ce, kl, agree, rates = [], [], [], []
+        # max(1, ...): without rows there is still one, empty, block.
         for start in range(0, max(1, len(student)), rows):
-            part = slice(start, start + rows)
-            own, target = student[part].float(), targets[part, None]
-            total, chosen = _softmax(own, q[part])
-            ce.append(total - own.gather(-1, target))
-            wanted = teacher[part].float()
+            block = slice(start, start + rows)
+            b, target = student[block].float(), targets[block, None]
+            # Cross-entropy: log sum exp(b) - b[target], at temperature 1.
+            log_sum_b, chosen = _softmax(b, q[block])
+            ce.append(log_sum_b - b.gather(-1, target))
+            a = teacher[block].float()
             if temperature != 1:
-                wanted, own = wanted / temperature, own / temperature
-                total, _ = _softmax(own, softened[part])
-            taught, likeliest = _softmax(wanted, p[part])
-            ratio = torch.sub(wanted, own).sub_(taught - total)
-            plain = torch.linalg.vecdot(p[part], ratio)
-            kl.append(plain * temperature**2)
+                a, b = a / temperature, b / temperature
+                log_sum_b, _ = _softmax(b, softened[block])
+            log_sum_a, likeliest = _softmax(a, p[block])
+            # log p - log q = (a - b) - (log sum exp(a) - log sum exp(b)); KL is its mean under p.
+            log_ratio = torch.sub(a, b).sub_(log_sum_a - log_sum_b)
+            plain_kl = torch.linalg.vecdot(p[block], log_ratio)
+            kl.append(plain_kl * temperature**2)
             agree.append(chosen == likeliest)
+            # The derivative by T needs the logits, which are in the cache only now.
             if ctx.needs_input_grad[3]:
-                rates.append(_rate(p[part], softened[part], wanted, own, ratio, plain))
+                rates.append(
+                    _temperature_rate(p[block], softened[block], a, b, log_ratio, plain_kl)
+                )
         ctx.probabilities = p, q, softened
         ctx.temperature, ctx.dtype = temperature, student.dtype
         ctx.rate = temperature * torch.cat(rates) if rates else None
@@ -94,86 +130,78 @@ class _NextToken(torch.autograd.Function):
         if not ctx.probabilities:
             raise RuntimeError("the gradient of next_token_terms can be taken once")
         p, q, softened = ctx.probabilities
-        ctx.probabilities = ()  # overwritten from here on
-        kl_rate = of_kl[:, None] * ctx.temperature
-        if softened is q:
-            gradient = q.mul_(of_ce[:, None] + kl_rate)
+        ctx.probabilities = ()  # they are overwritten below
+        # d CE / d b = q - onehot(target); d (T^2 KL) / d b = T (softened - p).
+        kl_scale = of_kl[:, None] * ctx.temperature
+        if softened is q:  # one pass over q instead of two
+            gradient = q.mul_(of_ce[:, None] + kl_scale)
         else:
-            gradient = q.mul_(of_ce[:, None]).addcmul_(softened, kl_rate)
-        gradient.addcmul_(p, kl_rate, value=-1)
+            gradient = q.mul_(of_ce[:, None]).addcmul_(softened, kl_scale)
+        gradient.addcmul_(p, kl_scale, value=-1)
         gradient.scatter_add_(-1, targets[:, None], -of_ce[:, None])
         of_temperature = None if ctx.rate is None else (of_kl * ctx.rate).sum()
         return None, gradient.to(ctx.dtype), None, of_temperature
 
 
-def _rate(p: Tensor, q: Tensor, wanted: Tensor, own: Tensor, ratio: Tensor, kl: Tensor) -> Tensor:
-    """By how much KL times T^2 grows with the temperature T, over T, at every position (N,).
+def _softmax(logits: Tensor, out: Tensor) -> tuple[Tensor, Tensor]:
+    """Writes the softmax of rows to `out`; returns log sum exp and the argmax, both (rows, 1)."""
+    torch.softmax(logits, -1, out=out)
+    largest, index = logits.max(-1, keepdim=True)
+    # log sum exp(x) = max x - log max softmax(x); that probability is at least 1 / V, not 0.
+    return largest - out.gather(-1, index).log(), index
 
-    With KL = E_p[log p - log q], p and q the softmax of a / T and b / T: d KL / dT =
-    (E_p[b] - E_q[b] - Cov_p(a, log p - log q)) / T^2.
+
+def _temperature_rate(
+    p: Tensor, q: Tensor, a: Tensor, b: Tensor, log_ratio: Tensor, kl: Tensor
+) -> Tensor:
+    """The derivative d(T^2 KL) / dT divided by T, at every position (N,).
+
+    With the unscaled logits A = T a and B = T b, d log p / dT = (E_p[A] - A) / T^2, and likewise
+    for q and B. So for KL = E_p[log p - log q]:
+
+        T^2 dKL/dT = E_p[B] - E_q[B] - Cov_p(A, log p - log q)
+        d(T^2 KL)/dT = 2 T KL + T^2 dKL/dT = T (2 KL + E_p[b] - E_q[b] - Cov_p(a, log p - log q))
 
     Args:
-        p: of the teacher (N, V).
-        q: of the student.
-        wanted: a / T.
-        own: b / T.
-        ratio: log p - log q; is overwritten.
-        kl: (N,).
+        p: softmax of a (N, V).
+        q: softmax of b (N, V).
+        a: the teacher's logits divided by T.
+        b: the student's logits divided by T.
+        log_ratio: log p - log q (N, V); is overwritten.
+        kl: E_p[log p - log q] (N,).
     """
     dot = torch.linalg.vecdot
-    covariance = dot(ratio.mul_(p), wanted) - dot(p, wanted) * kl
-    rate: Tensor = 2 * kl + dot(p, own) - dot(q, own) - covariance
+    # Cov_p(a, r) = E_p[a r] - E_p[a] E_p[r], where E_p[r] is the KL.
+    covariance = dot(log_ratio.mul_(p), a) - dot(p, a) * kl
+    rate: Tensor = 2 * kl + dot(p, b) - dot(q, b) - covariance
     return rate
 
 
-_DISTANCE_BLOCK = 1 << 18
-"""Of a matrix: 1 MB of float32, of which five are in use."""
-
-
-_LEAST_NORM = 1e-8
-"""As in torch's `cosine_similarity`."""
-
-
-def logit_distance(teacher: Tensor, student: Tensor) -> Tensor:
-    """`feature_distance` of logits (N, V) without their means over V, which no softmax sees.
-
-    Args:
-        teacher: without gradient.
-        student: the gradient can be taken once, and not differentiated again.
-
-    Returns:
-        (N,) float32.
-
-    Example:
-        >>> logit_distance(torch.eye(3), torch.eye(3)).round(decimals=4)
-        tensor([0.3133, 0.3133, 0.3133])
-    """
-    distance: Tensor = _LogitDistance.apply(teacher, student)
-    return distance
-
-
 class _LogitDistance(torch.autograd.Function):
+    """Forward and backward of `logit_distance`; the gradient is computed in the forward pass."""
+
     @staticmethod
     def forward(ctx: Any, teacher: Tensor, student: Tensor) -> Tensor:
         rows = max(1, _DISTANCE_BLOCK // student.shape[1])
         gradient = torch.empty_like(student)
         distances = []
+        # max(1, ...): without rows there is still one, empty, block.
         for start in range(0, max(1, len(student)), rows):
-            part = slice(start, start + rows)
-            a, b = _centred(teacher[part]), _centred(student[part])
+            block = slice(start, start + rows)
+            a, b = _centred(teacher[block]), _centred(student[block])
             difference = b - a
-            length_a, length_b = _length(a), _length(b)
-            cosine = torch.linalg.vecdot(a, b)[:, None] / (length_a * length_b)
-            distances.append(
-                difference.abs().mean(-1) - torch.nn.functional.logsigmoid(cosine)[:, 0]
-            )
-            # d mean|b - a| / db = sign(b - a) / V, d cos / db = a / (|a| |b|) - cos b / |b|^2;
-            # the second has no mean to take out, as a and b have none.
-            pull = torch.sigmoid(-cosine)
+            norm_a, norm_b = _norm(a), _norm(b)
+            cosine = torch.linalg.vecdot(a, b)[:, None] / (norm_a * norm_b)
+            # D = mean |b - a| - log sigmoid(cos(a, b)).
+            distances.append(difference.abs().mean(-1) - F.logsigmoid(cosine)[:, 0])
+            # d mean|b - a| / db = sign(b - a) / V; centring b takes out the gradient's mean.
             rate = difference.sign_().div_(student.shape[1])
             rate.sub_(rate.mean(-1, keepdim=True))
-            rate.addcmul_(a, pull / (length_a * length_b), value=-1)
-            gradient[part] = rate.addcmul_(b, pull * cosine / length_b.square())
+            # d -log sigmoid(c) / dc = -sigmoid(-c), and d c / db = a / (|a| |b|) - c b / |b|^2,
+            # whose mean is 0 already, because the means of a and b are.
+            pull = torch.sigmoid(-cosine)
+            rate.addcmul_(a, pull / (norm_a * norm_b), value=-1)
+            gradient[block] = rate.addcmul_(b, pull * cosine / norm_b.square())
         ctx.gradient = gradient
         return torch.cat(distances)
 
@@ -187,10 +215,12 @@ class _LogitDistance(torch.autograd.Function):
 
 
 def _centred(logits: Tensor) -> Tensor:
-    own = logits.float()
-    return own - own.mean(-1, keepdim=True)
+    """The rows in float32 minus their means."""
+    wide = logits.float()
+    return wide - wide.mean(-1, keepdim=True)
 
 
-def _length(rows: Tensor) -> Tensor:
-    length: Tensor = torch.linalg.vector_norm(rows, dim=-1, keepdim=True)
-    return length.clamp(min=_LEAST_NORM)
+def _norm(rows: Tensor) -> Tensor:
+    """The rows' Euclidean norms (rows, 1), at least `_LEAST_NORM`."""
+    norm: Tensor = torch.linalg.vector_norm(rows, dim=-1, keepdim=True)
+    return norm.clamp(min=_LEAST_NORM)

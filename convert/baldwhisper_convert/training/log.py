@@ -1,4 +1,4 @@
-"""A run's log: one JSON line a step, curves as a picture, TensorBoard if it is installed."""
+"""The training log: a JSON line a step, a plot of the curves, and TensorBoard if installed."""
 
 from __future__ import annotations
 
@@ -13,8 +13,14 @@ from baldwhisper_mlx.files import atomic_file, write_atomically
 LOG_FILE, CURVES_FILE = "log.jsonl", "curves.png"
 
 
-class Logbook:
-    """Appends to a run's log; lines after `step`, left by a killed run, are dropped first."""
+class TrainingLog:
+    """Appends to a run's log file.
+
+    Args:
+        folder: of the run.
+        step: the run continues after it; later lines, left by an interrupted run, are removed.
+        enabled: False in all processes but the main one, which alone writes.
+    """
 
     def __init__(self, folder: Path, step: int, *, enabled: bool = True) -> None:
         self.folder, self.enabled = folder, enabled
@@ -23,7 +29,7 @@ class Logbook:
             return
         path = folder / LOG_FILE
         kept = [row for row in read_log(path) if row["step"] <= step]
-        # A run killed just after it was resumed must not lose the log of its first part.
+        # Atomic, so that an interruption right here does not lose the log of the run so far.
         write_atomically(path, "".join(json.dumps(row) + "\n" for row in kept))
         self._file = path.open("a", encoding="utf-8")
         if importlib.util.find_spec("tensorboard"):
@@ -32,7 +38,7 @@ class Logbook:
             self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1)
 
     def write(self, *, step: int, **values: Any) -> None:
-        """Logs one line; nested mappings are one group of curves."""
+        """Writes one line; TensorBoard shows a nested mapping as one group of curves."""
         if not self.enabled:
             return
         self._file.write(json.dumps({"step": step} | _rounded(values)) + "\n")
@@ -44,7 +50,7 @@ class Logbook:
                     self._board.add_scalar(f"{name}/{key}".rstrip("/"), number, step)
 
     def close(self) -> None:
-        """Draws the curves."""
+        """Closes the files and draws the curves."""
         if self.enabled:
             self._file.close()
             if self._board:
@@ -53,7 +59,7 @@ class Logbook:
 
 
 def read_log(path: Path) -> list[dict[str, Any]]:
-    """The lines of a log; a last one cut short is left out."""
+    """Parses the lines of a log; an incomplete last line is left out."""
     if not path.is_file():
         return []
     rows = []
@@ -66,23 +72,28 @@ def read_log(path: Path) -> list[dict[str, Any]]:
 
 
 def plot_curves(log: Path, picture: Path) -> None:
-    """Draws losses and development results over steps; nothing without matplotlib."""
+    """Draws losses and development results over steps; does nothing without matplotlib.
+
+    Args:
+        log: from `TrainingLog`.
+        picture: the image file to write.
+    """
     if not importlib.util.find_spec("matplotlib"):
         return
     from matplotlib.figure import Figure
 
     rows = read_log(log)
     steps = [row for row in rows if "loss" in row]
-    looks = [row for row in rows if "dev" in row]
+    evaluations = [row for row in rows if "dev" in row]
     figure = Figure(figsize=(10, 4), layout="constrained")
     left, right = figure.subplots(1, 2)
     hidden = {"step", "epoch", "seconds", "lr", "norm", "agreement"}
     for name in sorted({key for row in steps for key in row} - hidden):
         left.plot([r["step"] for r in steps], [r.get(name) for r in steps], label=name, lw=0.8)
     left.set(xlabel="step", ylabel="loss", yscale="log", title="training")
-    for name in sorted({key for row in looks for key in row["dev"]} - {"score"}):
-        values = [row["dev"].get(name) for row in looks]
-        right.plot([row["step"] for row in looks], values, "o-", label=name, ms=3)
+    for name in sorted({key for row in evaluations for key in row["dev"]} - {"score"}):
+        values = [row["dev"].get(name) for row in evaluations]
+        right.plot([row["step"] for row in evaluations], values, "o-", label=name, ms=3)
     right.set(xlabel="step", title="development")
     for axes in (left, right):
         axes.grid(alpha=0.3)

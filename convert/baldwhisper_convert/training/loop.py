@@ -1,8 +1,8 @@
 """The training loop: deterministic batches, exact resume, any number of processes.
 
-Accelerate carries devices, processes and precision. Everything random is drawn from the seed
-and the number of the step, never from a running generator, so a run that was killed and
-resumed, or spread over processes, takes the same steps as one that was not.
+Accelerate handles devices, processes and precision. All randomness is drawn from the seed and the
+number of the step, never from a generator that keeps a state. So a run that was interrupted and
+resumed, or spread over several processes, takes the same steps as one that was not.
 """
 
 from __future__ import annotations
@@ -28,23 +28,23 @@ from baldwhisper_convert.model.prompts import Prompts
 from baldwhisper_convert.model.whisper import Whisper
 from baldwhisper_convert.training.checkpoints import Progress, RunFolder
 from baldwhisper_convert.training.ema import Average
-from baldwhisper_convert.training.log import Logbook
+from baldwhisper_convert.training.log import TrainingLog
 from baldwhisper_convert.training.objectives import Terms
 from baldwhisper_convert.training.settings import TrainingSettings, parameter_groups, rate
 
 Evaluate = Callable[[Whisper], dict[str, float]]
-"""Development results of a model; "score" among them, smaller is better."""
+"""Returns a model's development results; "score" is one of them, and smaller is better."""
 
 
 class Learner(nn.Module):
-    """Model and objective in one module, so that data-parallel wrappers see one forward."""
+    """Model and objective in one module, so that data-parallel wrappers see a single forward."""
 
     def __init__(self, model: Whisper, objective: nn.Module) -> None:
         super().__init__()
         self.model, self.objective = model, objective
 
     def forward(self, batch: Batch) -> Terms:
-        """The objective's terms."""
+        """Returns the objective's terms for a batch."""
         terms: Terms = self.objective(self.model, batch)
         return terms
 
@@ -60,17 +60,17 @@ def train(
     evaluate: Evaluate | None = None,
     accelerator: Accelerator | None = None,
 ) -> dict[str, Any]:
-    """Trains a model in place, or goes on where the run in `folder` stopped.
+    """Trains a model in place, or resumes the interrupted run in `folder`.
 
     Args:
-        model: is left with the best weights by development score, or without `evaluate` with
+        model: ends with the weights of the best development score, or without `evaluate` with
             the last ones (averaged, if `ema` is set).
         objective: an `Objective` module.
         data: prepared windows.
         prompts: special tokens of the model's vocabulary.
-        settings: how.
+        settings: learning rate, schedule, batch size and so on.
         folder: of the run: checkpoint, best weights, `log.jsonl`, curves.
-        evaluate: development results.
+        evaluate: computes development results.
         accelerator: device and processes; by default Accelerate's choice.
 
     Returns:
@@ -78,27 +78,28 @@ def train(
 
     Raises:
         ValueError: a batch size that processes and accumulation do not divide, too little
-            data or data that does not fit what is to learn, or a loss or gradient that is not
-            finite.
-        BlockingIOError: another process trains in `folder`.
+            data or data without what the trainable parameters need, or a loss or gradient that
+            is not finite.
+        BlockingIOError: another process is training in `folder`.
     """
     run_folder = RunFolder(folder)
     if (results := run_folder.finished(model)) is not None:
         return results
     accelerator = accelerator or new_accelerator(settings)
     main = accelerator.is_main_process
-    with run_folder.held() if main else contextlib.nullcontext():
+    with run_folder.lock() if main else contextlib.nullcontext():
         run = _Run(model, objective, data, prompts, settings, accelerator)
-        return run.go(run_folder, evaluate)
+        return run.run(run_folder, evaluate)
 
 
 def new_accelerator(settings: TrainingSettings) -> Accelerator:
-    """Accelerate's choice of device and processes, in the settings' precision.
+    """Creates an accelerator with Accelerate's choice of device and the settings' precision.
 
-    Accelerate keeps the precision of a process's first accelerator; stages may have their own.
+    Accelerate keeps the precision of a process's first accelerator, but every stage of a recipe
+    may have its own, so the kept state is reset when the precision differs.
 
     Raises:
-        ValueError: torchrun started several processes, which Accelerate takes for one each.
+        ValueError: torchrun started several processes, but Accelerate runs each on its own.
     """
     kept = AcceleratorState._shared_state
     if kept and AcceleratorState().mixed_precision != settings.mixed_precision:
@@ -107,13 +108,15 @@ def new_accelerator(settings: TrainingSettings) -> Accelerator:
     processes = int(os.environ.get("WORLD_SIZE", 1))
     if accelerator.num_processes != processes:
         raise ValueError(
-            f"started as one of {processes} processes, but Accelerate finds no devices for them; "
-            "for processes on CPUs set ACCELERATE_USE_CPU=1"
+            f"torchrun started {processes} processes, but Accelerate finds no devices for them; "
+            "to run the processes on CPUs, set ACCELERATE_USE_CPU=1"
         )
     return accelerator
 
 
 class _Run:
+    """One training run: the model, the optimizer and the average, prepared by Accelerate."""
+
     def __init__(
         self,
         model: Whisper,
@@ -126,11 +129,13 @@ class _Run:
         parts = accelerator.num_processes * settings.accumulate
         if settings.batch_size % parts:
             raise ValueError(
-                f"batch_size {settings.batch_size} cannot be divided by {parts} "
-                "(processes times accumulate)"
+                f"batch_size {settings.batch_size} is not a multiple of {parts} "
+                "(processes times accumulate); change one of them"
             )
         if len(data.windows) < parts:
-            raise ValueError(f"{len(data.windows)} windows are too few to train on")
+            raise ValueError(
+                f"{len(data.windows)} windows are too few to train on; a step needs {parts}"
+            )
         self.model, self.settings, self.accelerator = model, settings, accelerator
         self.data, self.prompts = data, prompts
         model.set_dropout(settings.dropout)
@@ -138,8 +143,8 @@ class _Run:
         groups = parameter_groups(model, objective, settings)
         if not data.is_mel and any(p.requires_grad for p in model.encoder.parameters()):
             raise ValueError(
-                "the prepared data is encoder states, from which no encoder learns; "
-                "freeze `encoder.*` or prepare log-mel"
+                "the prepared data is encoder states, but the encoder is not frozen and needs "
+                'log-mel; freeze `encoder.*`, or prepare the data with features = "mel"'
             )
         self.late = [group.pop("late") for group in groups]
         per_epoch = max(1, len(data.windows) // settings.batch_size)
@@ -150,11 +155,12 @@ class _Run:
         self.learner, self.optimizer = accelerator.prepare(learner, optimizer)
         self.average = Average(model, settings.ema) if settings.ema else None
 
-    def go(self, folder: RunFolder, evaluate: Evaluate | None) -> dict[str, Any]:
+    def run(self, folder: RunFolder, evaluate: Evaluate | None) -> dict[str, Any]:
+        """Takes the steps that are left; returns the results."""
         settings, main = self.settings, self.accelerator.is_main_process
         progress = folder.resume(self.accelerator, self.average) or Progress()
         batches = epochs(self.data, settings.batch_size, settings.seed, start=progress.step)
-        log = Logbook(folder.path, progress.step, enabled=main)
+        training_log = TrainingLog(folder.path, progress.step, enabled=main)
         bar = tqdm(total=self.steps, initial=progress.step, unit="step", disable=not main)
         began, saved = time.monotonic() - progress.seconds, time.monotonic()
         while progress.step < self.steps and not progress.stopped:
@@ -162,38 +168,46 @@ class _Run:
             row = self._step(progress.step, epoch, windows)
             progress.step += 1
             progress.seconds = time.monotonic() - began
-            log.write(step=progress.step, epoch=epoch, seconds=round(progress.seconds, 1), **row)
+            training_log.write(
+                step=progress.step, epoch=epoch, seconds=round(progress.seconds, 1), **row
+            )
             bar.set_postfix(loss=f"{row['loss']:.3f}")
             bar.update()
             last = progress.step == self.steps
             every = settings.evaluate_every
             if evaluate and (last or (every and progress.step % every == 0)):
-                self._look(evaluate, folder, progress, log)
+                self._evaluate(evaluate, folder, progress, training_log)
+            # The main process's clock decides for all, because saving needs all of them.
             due = time.monotonic() - saved > 60 * settings.checkpoint_minutes
             if not last and self._agreed(due):
                 folder.save(self.accelerator, progress, self.average)
                 saved = time.monotonic()
         bar.close()
-        log.close()
+        training_log.close()
         metrics = {"steps": progress.step, "seconds": round(progress.seconds, 1)} | progress.best
-        self._keep(folder, progress, metrics)
+        self._finish(folder, progress, metrics)
         return metrics
 
     def _step(self, step: int, epoch: int, windows: Sequence[int]) -> dict[str, float]:
-        """One step of the optimizer; the mean of every term over all positions."""
+        """Takes one optimizer step.
+
+        Args:
+            step: its number, from 0; with the seed it determines the dropout.
+            epoch: number of the pass over the data.
+            windows: of the step, for all processes together.
+
+        Returns:
+            The mean of every term over all positions, the loss, the gradient's norm and the
+            learning rate.
+        """
         settings, accelerator = self.settings, self.accelerator
         rank, processes = accelerator.process_index, accelerator.num_processes
+        # Dropout differs between processes, and is the same again after a resume.
         torch.manual_seed(random.Random(f"{settings.seed}/{step}/{rank}").getrandbits(63))
         self.learner.train()
-        mine = windows[rank::processes]
-        seed = settings.seed
-        batches = [
-            collate(
-                self.data, mine[i :: settings.accumulate], self.prompts, settings.mix,
-                seed=seed, epoch=epoch,
-            ).to(accelerator.device)
-            for i in range(settings.accumulate)
-        ]  # fmt: skip
+        batches = self._collate(windows[rank::processes], epoch)
+        # The loss is a mean over the positions of all batches and processes, which have
+        # different numbers of them; so the total must be known before the first backward.
         positions = torch.tensor(float(sum(int(b.mask.sum()) for b in batches)))
         total = accelerator.reduce(positions.to(accelerator.device), "sum").item()
         for group, late in zip(self.optimizer.param_groups, self.late, strict=True):
@@ -201,15 +215,17 @@ class _Run:
         sums: dict[str, Tensor] = {}
         for i, batch in enumerate(batches):
             last = i == len(batches) - 1
+            # Gradients are exchanged between processes in the last batch only.
             with accelerator.no_sync(self.learner) if not last else accelerator.autocast():
                 terms = self.learner(batch)
             loss = torch.stack(list(terms.losses.values())).sum()
-            # Processes' gradients are averaged, so the sum is scaled back by their number.
+            # Data-parallel wrappers average gradients over processes; we want their sum.
             accelerator.backward(loss * processes / total)
             for name, value in (terms.losses | terms.metrics).items():
                 value = torch.as_tensor(value, dtype=torch.float32).detach()
                 sums[name] = sums.get(name, torch.zeros(())) + value.cpu()
         norm = float(accelerator.clip_grad_norm_(self.learner.parameters(), settings.clip))
+        # The logged terms are sums over all processes, too.
         stacked = accelerator.reduce(torch.stack(list(sums.values())).to(accelerator.device), "sum")
         row = {name: value / total for name, value in zip(sums, stacked.tolist(), strict=True)}
         row["loss"] = sum(row[name] for name in terms.losses)
@@ -218,8 +234,7 @@ class _Run:
             not math.isfinite(norm) and settings.mixed_precision != "fp16"
         ):
             raise ValueError(
-                f"the loss or its gradient is not finite at step {step + 1}; "
-                "lower the learning rate"
+                f"the loss or its gradient is not finite at step {step + 1}; lower learning_rate"
             )
         self.optimizer.step()
         self.optimizer.zero_grad()
@@ -227,10 +242,21 @@ class _Run:
             self.average.update(self.model, step)
         return row | {"norm": norm, "lr": self.optimizer.param_groups[0]["lr"]}
 
-    def _look(
-        self, evaluate: Evaluate, folder: RunFolder, progress: Progress, log: Logbook
+    def _collate(self, windows: Sequence[int], epoch: int) -> list[Batch]:
+        """This process's windows of a step, in as many batches as are accumulated."""
+        settings = self.settings
+        return [
+            collate(
+                self.data, windows[i :: settings.accumulate], self.prompts, settings.mix,
+                seed=settings.seed, epoch=epoch,
+            ).to(self.accelerator.device)
+            for i in range(settings.accumulate)
+        ]  # fmt: skip
+
+    def _evaluate(
+        self, evaluate: Evaluate, folder: RunFolder, progress: Progress, training_log: TrainingLog
     ) -> None:
-        """Development results; keeps the weights if they are the best so far."""
+        """Evaluates on the development data, in the main process; saves the best weights."""
         patience_over = False
         if self.accelerator.is_main_process:
             with Average.applied(self.model, self.average):
@@ -239,20 +265,20 @@ class _Run:
                 better = results["score"] < progress.best.get("score", math.inf)
                 if better:
                     folder.save_best(self.model)
-            log.write(step=progress.step, dev=results)
+            training_log.write(step=progress.step, dev=results)
             progress.best = results | {"best_step": progress.step} if better else progress.best
-            progress.looks_without_gain = 0 if better else progress.looks_without_gain + 1
-            patience = self.settings.patience
-            patience_over = 0 < patience <= progress.looks_without_gain
+            progress.evals_since_best = 0 if better else progress.evals_since_best + 1
+            patience_over = 0 < self.settings.patience <= progress.evals_since_best
         progress.stopped = self._agreed(patience_over)
 
     def _agreed(self, answer: bool) -> bool:
-        """The main process's answer in every process; their clocks and scores may differ."""
+        """Gives every process the main process's answer; their clocks and scores may differ."""
         accelerator = self.accelerator
         flag = torch.tensor(float(answer and accelerator.is_main_process))
         return bool(accelerator.reduce(flag.to(accelerator.device), "sum").item())
 
-    def _keep(self, folder: RunFolder, progress: Progress, metrics: dict[str, Any]) -> None:
+    def _finish(self, folder: RunFolder, progress: Progress, metrics: dict[str, Any]) -> None:
+        """Gives the model its final weights: the best ones, the average or the last ones."""
         self.accelerator.wait_for_everyone()
         if self._agreed(bool(progress.best)):
             folder.load_best(self.model)

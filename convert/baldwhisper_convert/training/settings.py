@@ -27,33 +27,33 @@ class TrainingSettings:
     epochs: float = 3.0
     """Passes over the data; parts of one are allowed."""
     batch_size: int = 8
-    """Windows a step, over all processes and accumulated batches."""
+    """Windows per step, over all processes and accumulated batches."""
     accumulate: int = 1
-    """Batches a step is made of, in each process."""
+    """Batches whose gradients are accumulated into one step, in each process."""
     learning_rate: float = 3e-4
     schedule: Schedule = "cosine"
     warmup: float = 0.05
-    """Share of the steps over which the rate rises from 0."""
+    """Share of the steps over which the learning rate rises from 0."""
     weight_decay: float = 0.01
     """AdamW's, on matrices only."""
     clip: float = 1.0
-    """Largest norm of the gradient."""
+    """Largest norm of the gradient; larger ones are scaled down."""
     dropout: float = 0.0
-    """Of the decoder's residual branches; a trained Whisper is lost at 0.05 (docs/log.md)."""
+    """Of the decoder's residual branches; 0.05 already ruins a trained Whisper (docs/log.md)."""
     ema: float = 0.0
-    """Decay of the average of the weights; 0 for none. The average is what is kept."""
+    """Decay of the moving average of the weights; 0 for none. The average becomes the result."""
     freeze: tuple[str, ...] = ("encoder.*",)
-    """Parameters that stay as they are (shell patterns on canonical names)."""
+    """Parameters that are not trained (shell patterns on canonical names)."""
     late: tuple[str, ...] = ()
-    """Parameters that start to learn later than the others."""
+    """Parameters whose training starts later than that of the others (shell patterns)."""
     late_start: float = 0.3
     """Share of the steps after which the late ones start."""
     mix: Mix = field(default_factory=Mix)
     mixed_precision: Precision = "no"
     evaluate_every: int = 0
-    """Steps between two looks at the development data; 0 for one at the end only."""
+    """Steps between two evaluations on the development data; 0 for one at the end only."""
     patience: int = 0
-    """Looks without a better result after which training stops; 0 for never."""
+    """Evaluations without a better result after which training stops; 0 for never."""
     checkpoint_minutes: float = 5.0
     seed: int = 0
 
@@ -73,7 +73,10 @@ class TrainingSettings:
         if self.schedule not in get_args(Schedule):
             raise ValueError(f"schedule must be one of {get_args(Schedule)}, not {self.schedule!r}")
         if self.mixed_precision not in get_args(Precision):
-            raise ValueError(f"mixed_precision must be one of {get_args(Precision)}")
+            raise ValueError(
+                f"mixed_precision must be one of {get_args(Precision)}, "
+                f"not {self.mixed_precision!r}"
+            )
         object.__setattr__(self, "freeze", tuple(self.freeze))
         object.__setattr__(self, "late", tuple(self.late))
 
@@ -84,14 +87,14 @@ def matches(name: str, patterns: Iterable[str]) -> bool:
 
 
 def rate(step: int, steps: int, settings: TrainingSettings, *, late: bool = False) -> float:
-    """Factor of the learning rate at a step: linear warm-up, then the schedule.
+    """The factor of the learning rate at a step: linear warm-up times the schedule.
 
     Args:
         step: from 0.
         steps: of the whole run.
         settings: schedule, warm-up, and when the late parameters start.
-        late: whether it is for those; they warm up when they start, and join the others'
-            schedule.
+        late: for the late parameters: their warm-up begins when they start, and their schedule
+            is that of the others.
     """
     start = math.ceil(settings.late_start * steps) if late else 0
     warmup = max(1, math.ceil(settings.warmup * steps))
@@ -108,7 +111,15 @@ def rate(step: int, steps: int, settings: TrainingSettings, *, late: bool = Fals
 def parameter_groups(
     model: nn.Module, objective: nn.Module, settings: TrainingSettings
 ) -> list[dict[str, Any]]:
-    """Freezes what is to be frozen and groups the rest for AdamW.
+    """Freezes parameters and groups the rest for AdamW, by weight decay and start.
+
+    Args:
+        model: `requires_grad` of its parameters is set by `settings.freeze`.
+        objective: its parameters that require gradients are trained too, without weight decay.
+        settings: which parameters are frozen or late, and the weight decay.
+
+    Returns:
+        Parameter groups, with a key "late" that AdamW does not know.
 
     Raises:
         ValueError: a pattern fits no parameter, or nothing is left to train.
@@ -116,7 +127,7 @@ def parameter_groups(
     names = [name for name, _ in model.named_parameters()]
     for pattern in (*settings.freeze, *settings.late):
         if not any(matches(name, [pattern]) for name in names):
-            raise ValueError(f"no parameter is called {pattern!r}; they are named as {names[-1]!r}")
+            raise ValueError(f"no parameter is called {pattern!r}; a valid name is {names[-1]!r}")
     groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(not matches(name, settings.freeze))
@@ -124,10 +135,10 @@ def parameter_groups(
             key = (matches(name, settings.late), parameter.ndim > 1)
             groups.setdefault(key, []).append(parameter)
     if not groups:
-        raise ValueError("every parameter is frozen, so there is nothing to train")
-    own = [p for p in objective.parameters() if p.requires_grad]
-    if own:
-        groups.setdefault((False, False), []).extend(own)
+        raise ValueError("`freeze` names every parameter, so there is nothing to train")
+    of_objective = [p for p in objective.parameters() if p.requires_grad]
+    if of_objective:
+        groups.setdefault((False, False), []).extend(of_objective)
     return [
         {
             "params": parameters,

@@ -33,7 +33,7 @@ def parent() -> Checkpoint:
     return tiny_checkpoint()
 
 
-def shear(parent: Checkpoint, **fields: object) -> tuple[Checkpoint, dict[str, float]]:
+def factorized(parent: Checkpoint, **fields: object) -> tuple[Checkpoint, dict[str, float]]:
     settings = FactorizeSettings(**fields)  # type: ignore[arg-type]
     return factorize(parent, settings, tiny_batches(3), tiny_batches(2, seed=9))
 
@@ -54,7 +54,7 @@ def shear(parent: Checkpoint, **fields: object) -> tuple[Checkpoint, dict[str, f
     ],
 )
 def test_forms(parent: Checkpoint, fields: dict[str, object], parts: set[str]) -> None:
-    student, metrics = shear(parent, rank=8, **fields)
+    student, metrics = factorized(parent, rank=8, **fields)
     own = {name for name in student.state if name.startswith(EMBEDDING)}
     assert own == {f"{EMBEDDING}.{part}" for part in parts}
     for name in student.state.keys() - own:
@@ -68,7 +68,7 @@ def test_forms(parent: Checkpoint, fields: dict[str, object], parts: set[str]) -
 
 @pytest.mark.parametrize("init", ["svd", "joint"])
 def test_full_rank_changes_nothing(parent: Checkpoint, init: str) -> None:
-    student, metrics = shear(parent, rank=WIDTH, init=init)
+    student, metrics = factorized(parent, rank=WIDTH, init=init)
     assert metrics["energy"] == pytest.approx(1, abs=1e-6)
     for end in ("input", "output", "both"):
         assert metrics[f"kl_{end}"] == pytest.approx(0, abs=1e-5)
@@ -83,22 +83,22 @@ def test_full_rank_changes_nothing(parent: Checkpoint, init: str) -> None:
 
 
 def test_measurements_separate_the_ends(parent: Checkpoint) -> None:
-    student, metrics = shear(parent, rank=4)
-    model, sheared = Whisper.from_checkpoint(parent), Whisper.from_checkpoint(student)
+    student, metrics = factorized(parent, rank=4)
+    model, factored_model = Whisper.from_checkpoint(parent), Whisper.from_checkpoint(student)
     total, count = dict.fromkeys(("input", "output", "both"), 0.0), 0
     with torch.no_grad():
         for batch in tiny_batches(2, seed=9):
             audio, mask = batch.encode(model)
             states = {
                 name: m.decoder(batch.tokens, audio, mask).state[batch.mask]
-                for name, m in (("dense", model), ("sheared", sheared))
+                for name, m in (("dense", model), ("factorized", factored_model))
             }
-            dense, factored = model.decoder.token_embedding, sheared.decoder.token_embedding
+            dense, factored = model.decoder.token_embedding, factored_model.decoder.token_embedding
             p = dense.as_linear(states["dense"]).log_softmax(-1)
             for end, logits in (
-                ("input", dense.as_linear(states["sheared"])),
+                ("input", dense.as_linear(states["factorized"])),
                 ("output", factored.as_linear(states["dense"])),
-                ("both", factored.as_linear(states["sheared"])),
+                ("both", factored.as_linear(states["factorized"])),
             ):
                 total[end] += float((p.exp() * (p - logits.log_softmax(-1))).sum())
             count += len(p)
@@ -110,7 +110,7 @@ def test_measurements_separate_the_ends(parent: Checkpoint) -> None:
 
 def test_dense_rows_are_the_frequent_tokens_and_exact(parent: Checkpoint) -> None:
     batches = tiny_batches(3)
-    student, _ = shear(parent, rank=4, dense_rows=6)
+    student, _ = factorized(parent, rank=4, dense_rows=6)
     frequencies = calibrate(Whisper.from_checkpoint(parent), batches).frequencies
     ids = student.state[f"{EMBEDDING}.dense_ids"]
     assert ids.tolist() == sorted(frequencies.topk(6).indices.tolist())
@@ -132,20 +132,20 @@ def test_counts_of_more_text_are_taken_into_account(parent: Checkpoint) -> None:
 
 @pytest.mark.parametrize("init", ["svd", "joint", "random"])
 def test_the_same_seed_gives_the_same_student(parent: Checkpoint, init: str) -> None:
-    states = [shear(parent, rank=6, init=init)[0].state for _ in range(2)]
+    states = [factorized(parent, rank=6, init=init)[0].state for _ in range(2)]
     assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
 
 
 def test_focus_brings_the_output_closer(parent: Checkpoint) -> None:
     """And the input stays the best there is for the shared factors."""
-    found = [shear(parent, rank=8, focus=focus)[1] for focus in (0.0, 0.3)]
+    found = [factorized(parent, rank=8, focus=focus)[1] for focus in (0.0, 0.3)]
     assert found[1]["kl_output"] < found[0]["kl_output"]
-    shared, _ = shear(parent, rank=8, focus=0.3, projections="shared")
+    shared, _ = factorized(parent, rank=8, focus=0.3, projections="shared")
     assert shared.embedding.projections == "shared"
 
 
 def test_the_runtime_runs_it(parent: Checkpoint, tmp_path: Path) -> None:
-    student, _ = shear(parent, rank=8, dense_rows=20)
+    student, _ = factorized(parent, rank=8, dense_rows=20)
     export_mlx(student, tmp_path / "student", dtype="float32")
     embedding = load_model(tmp_path / "student").model.decoder.token_embedding
     ours = Whisper.from_checkpoint(student).decoder.token_embedding
@@ -159,10 +159,10 @@ def test_the_runtime_runs_it(parent: Checkpoint, tmp_path: Path) -> None:
 
 
 def test_a_student_is_factorized_again_from_its_teachers_embedding(parent: Checkpoint) -> None:
-    student, _ = shear(parent, rank=4, dense_rows=2)
+    student, _ = factorized(parent, rank=4, dense_rows=2)
     name = "decoder.ln.weight"
     trained = replace(student, state=student.state | {name: student.state[name] + 1})
-    again, _ = shear(with_embedding_of(trained, parent), rank=4, dense_rows=9)
+    again, _ = factorized(with_embedding_of(trained, parent), rank=4, dense_rows=9)
     rows, ids = (again.state[f"{EMBEDDING}.dense_{part}"] for part in ("rows", "ids"))
     assert torch.equal(rows, parent.state[f"{EMBEDDING}.weight"][ids])
     assert len(ids) == 9
@@ -172,13 +172,13 @@ def test_a_student_is_factorized_again_from_its_teachers_embedding(parent: Check
 
 
 def test_what_cannot_be_factorized(parent: Checkpoint) -> None:
-    student, _ = shear(parent, rank=4)
+    student, _ = factorized(parent, rank=4)
     with pytest.raises(ValueError, match="factorized already"):
-        shear(student, rank=4)
+        factorized(student, rank=4)
     with pytest.raises(ValueError, match=f"give 1 to {WIDTH}"):
-        shear(parent, rank=WIDTH + 1)
+        factorized(parent, rank=WIDTH + 1)
     with pytest.raises(ValueError, match="dense rows, but a vocabulary of"):
-        shear(parent, rank=4, dense_rows=10**6)
+        factorized(parent, rank=4, dense_rows=10**6)
     with pytest.raises(ValueError, match="give some speech"):
         factorize(parent, FactorizeSettings(rank=4), [], [])
 

@@ -116,8 +116,8 @@ def test_searches_that_would_not_end() -> None:
         ({"alpha": 0.0, "beta": 0.0}, "nor both 0"),
         ({"weights": ((1.0, 1.0), (0.0, 0.0))}, "nor both 0"),
         ({"alpha": -0.1}, "not be negative"),
-        ({"keep": (1,)}, 'go with method = "keep"'),
-        ({"method": "keep"}, 'go with method = "keep"'),
+        ({"keep": (1,)}, 'to keep with method = "keep"'),
+        ({"method": "keep"}, 'to keep with method = "keep"'),
         ({"layers": -1}, "layers must be at least 1"),
     ],
 )

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from baldwhisper_convert.checkpoint.checkpoint import Checkpoint
 from baldwhisper_convert.data import labels
-from baldwhisper_convert.data.features import Ear
+from baldwhisper_convert.data.features import AudioFeatures
 from baldwhisper_convert.data.prepare import PrepareSettings, prepare
 from baldwhisper_convert.data.prepared import Choice, Prepared
 from baldwhisper_convert.data.speech import Speech
@@ -54,11 +54,11 @@ def test_positions_are_the_runtimes(n_samples: int, margin: int) -> None:
         audio_context="dynamic",
         audio_context_margin=margin,
     )
-    ear = Ear.__new__(Ear)
-    ear.dynamic, ear.margin = True, margin * 0.02
+    features = AudioFeatures.__new__(AudioFeatures)
+    features.dynamic, features.margin = True, margin * 0.02
     window = Window((), full=True)
     sound = Sound(Planned(0, 0, 0, window), [], np.zeros(n_samples, np.float32))
-    assert ear.positions(sound) == config.audio_positions(n_samples // 160)
+    assert features.positions(sound) == config.audio_positions(n_samples // 160)
 
 
 def test_log_mel_is_cut_to_buckets(tmp_path: Path) -> None:
@@ -69,7 +69,7 @@ def test_log_mel_is_cut_to_buckets(tmp_path: Path) -> None:
     assert bool((data.features(0)[:, 35:] == 0).all())
 
 
-def test_states_are_of_an_encoder_that_hears_no_more(tmp_path: Path) -> None:
+def test_states_are_of_an_encoder_that_receives_no_more(tmp_path: Path) -> None:
     teacher = tiny_teacher(audio_context="dynamic")
     mel = prepared(teacher, tmp_path, "mel", features="mel")
     states = prepared(teacher, tmp_path, "states")
@@ -82,17 +82,17 @@ def test_states_are_of_an_encoder_that_hears_no_more(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("features", ["mel", "states"])
-def test_a_dynamic_teacher_listens_to_each_clip_alone(
+def test_a_dynamic_teacher_decodes_each_clip_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, features: str
 ) -> None:
     """Padding to the longest clip of a batch is masked."""
-    heard: list[tuple[int, int]] = []
+    decoded: list[tuple[int, int]] = []
 
     def decode(
         model: Whisper, states: torch.Tensor, mask: torch.Tensor | None, *_: Any, **__: Any
     ) -> list[list[int]]:
         real = [states.shape[1]] * len(states) if mask is None else mask.sum((1, 2, 3)).tolist()
-        heard.extend((int(count), states.shape[1]) for count in real)
+        decoded.extend((int(count), states.shape[1]) for count in real)
         return [[BEGIN, *model_tokens(row[: int(n)]), BEGIN + 5]
                 for row, n in zip(states, real, strict=True)]  # fmt: skip
 
@@ -103,7 +103,7 @@ def test_a_dynamic_teacher_listens_to_each_clip_alone(
     teacher = tiny_teacher(audio_context="dynamic")
     options: dict[str, Any] = {"labels": "teacher", "features": features, "max_wer": 99.0}
     together = prepared(teacher, tmp_path, "together", **options)
-    assert heard == [(50, 100), (100, 100), (100, 100), (200, 200)]
+    assert decoded == [(50, 100), (100, 100), (100, 100), (200, 200)]
     how = PrepareSettings(**options, windows=SINGLE, audio_context="dynamic")
     alone = [
         prepare(teacher, [clip], how, tmp_path / f"alone-{i}")
@@ -120,7 +120,7 @@ def test_a_dynamic_teacher_listens_to_each_clip_alone(
         ("dynamic", {"features": "states", "audio_context": "full"}),
     ],
 )
-def test_a_teacher_is_not_listened_to_as_it_was_not_trained(
+def test_a_teacher_is_not_run_in_a_context_it_was_not_trained_for(
     tmp_path: Path, trained: Any, options: dict[str, Any]
 ) -> None:
     with pytest.raises(ValueError, match=f"trained for a {trained} audio context"):

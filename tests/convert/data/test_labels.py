@@ -1,4 +1,4 @@
-"""Labels of windows: transcripts at their times, and what a (scripted) teacher hears."""
+"""Labels of windows: transcripts at their times, and the output of a scripted teacher."""
 
 from __future__ import annotations
 
@@ -38,10 +38,10 @@ def text_labels() -> TextLabels:
 
 
 class Teacher:
-    """Stands for `decode_greedy`: hears what `heard` says, by the number the states hold."""
+    """Replaces `decode_greedy`: returns `outputs` by the number that the states hold."""
 
-    def __init__(self, heard: dict[int, list[int]]) -> None:
-        self.heard = heard
+    def __init__(self, outputs: dict[int, list[int]]) -> None:
+        self.outputs = outputs
         self.asked: list[int] = []
 
     def __call__(
@@ -52,13 +52,13 @@ class Teacher:
         assert timestamps
         numbers = [int(row[0, 0]) for row in states]
         self.asked += numbers
-        return [self.heard[number] for number in numbers]
+        return [self.outputs[number] for number in numbers]
 
 
 def teacher_labels(
-    monkeypatch: pytest.MonkeyPatch, heard: dict[int, list[int]], max_wer: float = 0.3
+    monkeypatch: pytest.MonkeyPatch, outputs: dict[int, list[int]], max_wer: float = 0.3
 ) -> tuple[TeacherLabels, Teacher]:
-    teacher = Teacher(heard)
+    teacher = Teacher(outputs)
     monkeypatch.setattr(labels, "decode_greedy", teacher)
     model: Any = None
     return TeacherLabels(model, PROMPTS, max_wer), teacher
@@ -93,7 +93,7 @@ def test_transcripts_that_do_not_fit_are_left_out() -> None:
 
 
 @pytest.mark.parametrize(
-    ("heard", "max_wer", "kept"),
+    ("hypothesis", "max_wer", "kept"),
     [
         (" one two three four", 0.0, True),
         (" One, two; three: four!", 0.0, True),
@@ -105,18 +105,18 @@ def test_transcripts_that_do_not_fit_are_left_out() -> None:
     ],
 )
 def test_labels_too_far_from_the_transcript_are_left_out(
-    monkeypatch: pytest.MonkeyPatch, heard: str, max_wer: float, kept: bool
+    monkeypatch: pytest.MonkeyPatch, hypothesis: str, max_wer: float, kept: bool
 ) -> None:
-    row = [AT(0.1), *tokens_of(heard), AT(0.9)]
+    row = [AT(0.1), *tokens_of(hypothesis), AT(0.9)]
     labeller, _ = teacher_labels(monkeypatch, {0: row}, max_wer)
     assert label(labeller, sound(0, "ONE TWO", "THREE FOUR")) == [row if kept else None]
 
 
 def test_labels_that_were_cut_off_are_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
     """Greedy decoding stops at half the context; what reaches it has no end."""
-    heard = {0: tokens_of("7") * 224, 1: tokens_of("7") * 223}
-    labeller, _ = teacher_labels(monkeypatch, heard, 1e9)
-    assert label(labeller, sound(0, "7"), sound(1, "7")) == [None, heard[1]]
+    outputs = {0: tokens_of("7") * 224, 1: tokens_of("7") * 223}
+    labeller, _ = teacher_labels(monkeypatch, outputs, 1e9)
+    assert label(labeller, sound(0, "7"), sound(1, "7")) == [None, outputs[1]]
 
 
 def test_silence_is_not_decoded(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -128,7 +128,7 @@ def test_silence_is_not_decoded(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("together", [False, True])
-def test_later_passes_repeat_what_was_heard(
+def test_later_passes_repeat_the_first_label(
     monkeypatch: pytest.MonkeyPatch, together: bool
 ) -> None:
     """At their speed; also if they share a batch with the first pass."""

@@ -51,7 +51,7 @@ def speech(tmp_path_factory: pytest.TempPathFactory) -> list[Utterance]:
 
 
 def run(teacher: Checkpoint, speech: Sequence[Utterance], folder: Path, **options: Any) -> Prepared:
-    """`prepare` with plain windows unless told otherwise."""
+    """`prepare` with plain windows unless options say otherwise."""
     bad = options.pop("bad", None)
     batch_size = options.pop("batch_size", 3)
     settings = PrepareSettings(**({"windows": FILLED} | options))
@@ -64,18 +64,18 @@ def content(folder: Path) -> dict[str, bytes]:
 
 @pytest.fixture
 def hearing(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """A teacher that hears what depends on its encoder states; counts the windows it heard."""
-    heard: list[int] = []
+    """A teacher whose output depends on its encoder states; counts the windows it decodes."""
+    decoded: list[int] = []
 
     def decode(
         model: Whisper, states: torch.Tensor, mask: None, prompts: Prompts, *, timestamps: bool
     ) -> list[list[int]]:
-        heard.append(len(states))
+        decoded.append(len(states))
         words = [int(1e4 * float(row.abs().mean())) % 200 for row in states]
         return [[BEGIN, word, word + 1, BEGIN + 51, BEGIN + 60, 5, BEGIN + 90] for word in words]
 
     monkeypatch.setattr(labels, "decode_greedy", decode)
-    return heard
+    return decoded
 
 
 @pytest.mark.parametrize("features", ["states", "mel"])
@@ -177,7 +177,7 @@ def test_complete_data_is_not_made_again(
     def never(*_: object) -> None:
         raise AssertionError("made again")
 
-    monkeypatch.setattr(prepare._Maker, "make", never)
+    monkeypatch.setattr(prepare._WindowBuilder, "build", never)
     assert len(run(teacher, speech[:2], tmp_path / "data")) == 1
     assert content(tmp_path / "data") == before
 
@@ -206,7 +206,7 @@ def test_foreign_folders_are_refused(
     teacher: Checkpoint, speech: list[Utterance], tmp_path: Path
 ) -> None:
     (tmp_path / "thesis.txt").write_text("dear to somebody")
-    with pytest.raises(FileExistsError, match="no prepared data"):
+    with pytest.raises(FileExistsError, match="not prepared data"):
         run(teacher, speech[:1], tmp_path)
 
 
@@ -247,11 +247,11 @@ def test_later_passes_repeat_the_teachers_labels(
         speed = first.duration / later.duration
         assert 1 < speed <= 1.5
         assert later.text == first.text
-        for heard, again in zip(first.tokens, later.tokens, strict=True):
-            if heard < BEGIN:
-                assert again == heard
+        for label, again in zip(first.tokens, later.tokens, strict=True):
+            if label < BEGIN:
+                assert again == label
             else:
-                assert again - BEGIN == pytest.approx((heard - BEGIN) / speed, abs=0.51)
+                assert again - BEGIN == pytest.approx((label - BEGIN) / speed, abs=0.51)
 
 
 def test_labels_too_far_from_the_transcript_are_left_out(
@@ -339,9 +339,9 @@ def test_bad_utterances_are_counted_by_reason(
 
 def test_nothing_to_prepare(teacher: Checkpoint, tmp_path: Path) -> None:
     utterance = bad_utterances(tmp_path / "bad")["not between 0 and 30 s"]
-    with pytest.raises(ValueError, match="no speech to prepare; bad utterances: 1 not between"):
+    with pytest.raises(ValueError, match=r"no usable speech.*; bad utterances: 1 not between"):
         run(teacher, [utterance], tmp_path / "data", bad=BadRows(allowed=True))
-    with pytest.raises(ValueError, match="no speech to prepare; bad utterances: none"):
+    with pytest.raises(ValueError, match="no usable speech to prepare; bad utterances: none"):
         run(teacher, [], tmp_path / "data")
     assert not (tmp_path / "data").exists()
 

@@ -94,7 +94,7 @@ def test_a_killed_run_is_continued(data: st.DataObject) -> None:
         for name in (FEATURES_FILE, WINDOWS_FILE):
             left = data.draw(st.integers(0, len(expected[name])), label=name)
             (killed / name).write_bytes(expected[name][:left])
-        with pytest.raises(ValueError, match="unfinished; run the same"):
+        with pytest.raises(ValueError, match="unfinished; rerun the same"):
             Prepared(killed)
         assert content(write(killed, items)) == expected
         assert len(Prepared(killed)) == len(items)
@@ -128,7 +128,7 @@ def test_other_settings_are_refused(tmp_path: Path) -> None:
 def test_foreign_folders_are_refused(tmp_path: Path) -> None:
     (tmp_path / "thesis.txt").write_text("dear to somebody")
     for path in (tmp_path, tmp_path / "thesis.txt"):
-        with pytest.raises(FileExistsError, match="is no prepared data"):
+        with pytest.raises(FileExistsError, match="is not prepared data"):
             PreparedWriter(path, key="k", features=STATES, width=WIDTH)
     assert content(tmp_path) == {"thesis.txt": b"dear to somebody"}
     (tmp_path / "empty").mkdir()
@@ -156,9 +156,9 @@ def test_damaged_data_is_refused(tmp_path: Path, name: str, change: int) -> None
     whole = (tmp_path / name).read_bytes()
     (tmp_path / name).write_bytes(whole[:change] if change < 0 else whole + b"\n")
     message = {
-        (FEATURES_FILE, -1): r"has 14\.5 numbers, not 15",
-        (FEATURES_FILE, 1): r"has 15\.5 numbers, not 15",
-        (WINDOWS_FILE, -1): "has 15 numbers, not 6",
+        (FEATURES_FILE, -1): r"has 14\.5 values, not 15",
+        (FEATURES_FILE, 1): r"has 15\.5 values, not 15",
+        (WINDOWS_FILE, -1): "has 15 values, not 6",
         (WINDOWS_FILE, 1): "line 3 is damaged",
     }[name, change]
     with pytest.raises(ValueError, match=message):
@@ -229,7 +229,7 @@ def test_choice_needs_parts_that_are_alike(parts: list[Prepared], tmp_path: Path
         writer.add(*item(0, 2))
         writer.finish(settings={"language": "fr", "windows": {"margin": 0.5}})
     for other in (mel, Prepared(french)):
-        with pytest.raises(ValueError, match="different features, languages"):
+        with pytest.raises(ValueError, match="differ in features, language"):
             Choice([(parts[0], 1.0), (other, 1.0)])
     nothing_in_it = Prepared(write(tmp_path / "empty", []))
     with pytest.raises(ValueError, match="empty: no windows"):

@@ -421,7 +421,7 @@ def call(folder: Path, hours: float, speak: Any = fake_speak) -> tuple[float, in
     return make_speech.generate(built, folder, hours, 5, VOICES, speak, 1)
 
 
-def test_a_killed_call_goes_on_to_the_same_end(tmp_path: Path) -> None:
+def test_an_interrupted_call_resumes_to_the_same_end(tmp_path: Path) -> None:
     total, _ = call(tmp_path / "whole", 1.0)
     whole, part = folder_state(tmp_path / "whole"), tmp_path / "part"
     first, _ = call(part, total / 3)
@@ -451,7 +451,7 @@ def test_a_full_folder_is_left_alone(tmp_path: Path) -> None:
 def test_other_settings_are_refused(tmp_path: Path) -> None:
     make_speech.check_settings(tmp_path, {"seed": 1, "sentences": "abc"})
     make_speech.check_settings(tmp_path, {"seed": 1, "sentences": "abc"})
-    with pytest.raises(ValueError, match="begun with other seed"):
+    with pytest.raises(ValueError, match="made with other seed"):
         make_speech.check_settings(tmp_path, {"seed": 2, "sentences": "abc"})
 
 

@@ -7,6 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from baldwhisper_convert.data.word_errors import word_error_rate, words_wrong
+from baldwhisper_mlx.evaluation.normalizers import load_normalizer
+from baldwhisper_mlx.evaluation.scoring import score
 
 
 @pytest.mark.parametrize(
@@ -42,6 +44,23 @@ def distance(a: list[str], b: list[str]) -> int:
 @given(words, words)
 def test_is_the_edit_distance(a: list[str], b: list[str]) -> None:
     assert words_wrong(" ".join(a), " ".join(b)) == (distance(a, b), len(a))
+
+
+@pytest.mark.parametrize(
+    ("reference", "hypothesis"),
+    [
+        ("Well, hello there [laughs]!", "well hello (again) there"),
+        ("It's 7 o'clock.", "its seven o\u2019clock"),
+        ("n\u02bc\u0254 b\u025b taa, \u00e0 k\u00f2", "n'\u0254 b\u025b ta a ko"),
+        ("state-of-the-art", "state of the art"),
+        ("[music]", "and then"),
+        ("one two", "..."),
+        ("", ""),
+    ],
+)
+def test_counts_are_those_of_the_evaluation(reference: str, hypothesis: str) -> None:
+    scored = score(reference, hypothesis, load_normalizer("basic")).words
+    assert words_wrong(reference, hypothesis) == (scored.errors, scored.total)
 
 
 def test_rate_is_over_all_words() -> None:

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from baldwhisper_convert.data.speech import parts
+from baldwhisper_convert.compression.factorize import FactorizeSettings
+from baldwhisper_convert.data.speech import parse_shares
 from baldwhisper_convert.pipeline.recipe import StageRecipe, read_recipe
 from baldwhisper_convert.pipeline.settings import build, override
 from baldwhisper_convert.training.objectives import LossSettings
@@ -120,6 +121,14 @@ def test_override_reaches_nested_settings() -> None:
     assert changed.training.batch_size == TrainingSettings().batch_size
 
 
+def test_override_sets_what_has_no_value_yet() -> None:
+    changed = override(FactorizeSettings(), ["projections=shared", "mean=false"])
+    assert (changed.projections, changed.mean) == ("shared", False)
+    assert override(changed, ["rank=4"]) == FactorizeSettings(
+        rank=4, projections="shared", mean=False
+    )
+
+
 @pytest.mark.parametrize("change", ["training.nothing=1", "nothing=1", "loss.kl", "loss.kl=x"])
 def test_override_refuses(change: str) -> None:
     stage = StageRecipe(stage="distill", loss=LossSettings(), data=("d",))
@@ -134,7 +143,7 @@ def test_override_with_its_own_values_changes_nothing(ce: float, kl: float) -> N
 
 
 def test_parts() -> None:
-    assert parts(["a", "b:0.5", "c:d"]) == [("a", 1.0), ("b", 0.5), ("c:d", 1.0)]
+    assert parse_shares(["a", "b:0.5", "c:d"]) == [("a", 1.0), ("b", 0.5), ("c:d", 1.0)]
 
 
 def test_build_refuses_what_is_no_table() -> None:

@@ -85,8 +85,8 @@ def check(folder: Path, dynamic: bool, layers: int = 2) -> None:
     loaded = baldwhisper_mlx.load_model(folder / names[-1])
     assert loaded.config.audio_context == ("dynamic" if dynamic else "full")
     assert (loaded.config.n_text_layer, loaded.config.embedding_rank) == (layers, 96)
-    heard = baldwhisper_mlx.transcribe(np.zeros(8000, np.float32), loaded, temperature=0.0)
-    assert heard.duration == 0.5
+    transcript = baldwhisper_mlx.transcribe(np.zeros(8000, np.float32), loaded, temperature=0.0)
+    assert transcript.duration == 0.5
 
 
 def test_bambara(teacher: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

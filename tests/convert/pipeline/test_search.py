@@ -37,7 +37,7 @@ SETTINGS = SearchSettings(
 
 
 class Corners:
-    """An optimizer that goes through the corners, and counts from where it is told to go on."""
+    """An optimizer that proposes the corners in turn, from the number in its state on."""
 
     POINTS = ((0.0, 1.0), (1.0, 0.0), (2.0, 2.0), (5.0, 1.0))
 
@@ -109,7 +109,7 @@ def test_a_killed_search_ends_as_one_that_was_not(
     speech: Speech, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, when: str
 ) -> None:
     run(speech, tmp_path / "whole")
-    kept = module._Progress.keep
+    kept = module._Progress.save
     calls = []
 
     def killed(self: Any, **changes: Any) -> None:
@@ -121,13 +121,13 @@ def test_a_killed_search_ends_as_one_that_was_not(
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(module._Progress, "keep", killed)
+        patch.setattr(module._Progress, "save", killed)
         with pytest.raises(KeyboardInterrupt):
             run(speech, tmp_path / "killed")
     assert len(trials(tmp_path / "killed")) == 1
     run(speech, tmp_path / "killed")
     assert trials(tmp_path / "killed") == trials(tmp_path / "whole")
-    # More trials go on from there; other settings do not.
+    # More trials continue it; other settings do not.
     run(speech, tmp_path / "killed", trials=4)
     assert trials(tmp_path / "killed")[:3] == trials(tmp_path / "whole")
     assert len(trials(tmp_path / "killed")) == 4

@@ -88,7 +88,7 @@ def test_a_factorized_student_is_factorized_again_only_with_a_teacher(tmp_path: 
     teacher, groups = teacher_checkpoint(), ((0,), (1,), (2,))
     few, more = (FactorizeSettings(rank=8, dense_rows=rows) for rows in (1, 5))
     student, _ = run_factorize(Model(checkpoint=teacher, groups=groups), few, speech, speech)
-    with pytest.raises(ValueError, match="name the teacher"):
+    with pytest.raises(ValueError, match="give the teacher"):
         run_factorize(student, more, speech, speech)
     again, _ = run_factorize(student, more, speech, speech, teacher=teacher)
     assert again.checkpoint.embedding.dense_rows == 5

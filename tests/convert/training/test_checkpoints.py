@@ -1,4 +1,4 @@
-"""What a run keeps on disk: whole checkpoints at every moment, averages, best and final weights."""
+"""The files of a run: a complete checkpoint at any moment, averages, best and final weights."""
 
 from __future__ import annotations
 
@@ -28,12 +28,6 @@ from tests.support.tiny_prepared import tiny_student
 from tests.support.tiny_runs import same
 
 NAME = "decoder.blocks.0.mlp.0.weight"
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> None:
-    """Threads only get in each other's way in models this small."""
-    torch.set_num_threads(1)
 
 
 class Killed(BaseException):
@@ -89,7 +83,7 @@ def run(tmp_path: Path) -> Run:
 
 
 def check_resume(run: Run, steps: int) -> None:
-    """A new process finds the checkpoint of that step and goes on as if nothing had been."""
+    """A new process loads the checkpoint of that step and ends as an uninterrupted run."""
     whole = Run(run.folder.path.with_name("whole"))
     for _ in range(steps):
         whole.step()
@@ -109,6 +103,19 @@ def test_progress_comes_back_as_it_was(tmp_path: Path) -> None:
     run = Run(tmp_path, average=False)
     run.progress = Progress(7, 1 / 3, {"score": 0.1 + 0.2, "best_step": 5}, 2, True)
     run.save()
+    assert Run(tmp_path, average=False).resume() == run.progress
+
+
+def test_a_run_of_an_earlier_version_resumes(tmp_path: Path) -> None:
+    run = Run(tmp_path, average=False)
+    run.progress = Progress(7, 1.5, {"score": 0.3, "best_step": 5}, 2, False)
+    run.save()
+    path = run.folder.checkpoint / PROGRESS_FILE
+    stored = json.loads(path.read_text())
+    # As versions before the rename of `evals_since_best` wrote it.
+    stored["looks_without_gain"] = stored.pop("evals_since_best")
+    assert stored.keys() == {"step", "seconds", "best", "looks_without_gain", "stopped"}
+    path.write_text(json.dumps(stored))
     assert Run(tmp_path, average=False).resume() == run.progress
 
 
@@ -196,12 +203,9 @@ def test_the_best_weights_come_back(run: Run) -> None:
     assert same(run.student.canonical_state(), best)
 
 
-def test_best_weights_are_whole_or_the_former_ones(
-    run: Run, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    best = run.student.canonical_state()
-    run.folder.save_best(run.student)
-    run.step()
+@contextlib.contextmanager
+def killed_while_writing(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A kill in the middle of a file of weights."""
 
     def save_file(_: Any, path: Path) -> None:
         path.write_bytes(b"half")
@@ -210,7 +214,18 @@ def test_best_weights_are_whole_or_the_former_ones(
     with monkeypatch.context() as patch:
         patch.setattr("safetensors.torch.save_file", save_file)
         with pytest.raises(Killed):
-            run.folder.save_best(run.student)
+            yield
+
+
+def test_best_weights_are_whole_or_the_former_ones(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    best = run.student.canonical_state()
+    run.folder.save_best(run.student)
+    run.step()
+
+    with killed_while_writing(monkeypatch):
+        run.folder.save_best(run.student)
     run.folder.load_best(run.student)
     assert same(run.student.canonical_state(), best)
 
@@ -233,14 +248,8 @@ def test_a_finished_run_keeps_its_weights_and_results_only(run: Run) -> None:
 def test_killed_while_finishing_the_checkpoint_is_still_there(
     run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def save_file(_: Any, path: Path) -> None:
-        path.write_bytes(b"half")
-        raise Killed
-
-    with monkeypatch.context() as patch:
-        patch.setattr("safetensors.torch.save_file", save_file)
-        with pytest.raises(Killed):
-            run.folder.finish(run.accelerator, run.student, {})
+    with killed_while_writing(monkeypatch):
+        run.folder.finish(run.accelerator, run.student, {})
     assert run.folder.finished(run.student) is None
     check_resume(run, 2)
 

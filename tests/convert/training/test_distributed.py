@@ -18,7 +18,7 @@ from baldwhisper_convert.data.batches import collate, epochs
 from baldwhisper_convert.data.prepared import Prepared
 from baldwhisper_convert.training.log import LOG_FILE
 from baldwhisper_convert.training.settings import TrainingSettings
-from tests.support.tiny_prepared import tiny_prepared, tiny_prompts
+from tests.support.tiny_prepared import tiny_prompts
 from tests.support.tiny_runs import PLAIN, STEPS_BETWEEN, drift, lean, losses, run
 
 ROOT = Path(__file__).parents[3]
@@ -65,11 +65,6 @@ for name, settings in RUNS.items():
 
 
 @pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Prepared:
-    return tiny_prepared(tmp_path_factory.mktemp("states") / "data", 16)
-
-
-@pytest.fixture(scope="module")
 def twofold(tmp_path_factory: pytest.TempPathFactory, data: Prepared) -> Path:
     """The folder of all `RUNS`, done by two processes."""
     folder = tmp_path_factory.mktemp("two")
@@ -78,7 +73,7 @@ def twofold(tmp_path_factory: pytest.TempPathFactory, data: Prepared) -> Path:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    # Not `accelerate launch --cpu`: without MPI it starts one process, whatever it is told.
+    # Not `accelerate launch --cpu`: without MPI it starts one process, whatever its options say.
     launch = f"--nproc_per_node 2 --nnodes 1 --master_addr 127.0.0.1 --master_port {port}"
     command = [sys.executable, "-m", "torch.distributed.run", *launch.split()]
     paths = os.pathsep.join([str(ROOT), str(ROOT / "convert")])
@@ -127,9 +122,9 @@ def test_two_processes_do_what_one_does(
             torch.testing.assert_close(each[key], weight, rtol=1e-5, atol=1e-5)
     # The processes agree to the last bit.
     assert all(torch.equal(found[0][key], found[1][key]) for key in weights)
-    told = json.loads((twofold / f"{name}-0.json").read_text())
-    assert told.keys() == results.keys()
-    assert told.get("best_step") == results.get("best_step")
+    reported = json.loads((twofold / f"{name}-0.json").read_text())
+    assert reported.keys() == results.keys()
+    assert reported.get("best_step") == results.get("best_step")
 
 
 def test_their_batches_have_unequal_numbers_of_tokens(data: Prepared) -> None:

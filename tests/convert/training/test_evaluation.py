@@ -1,4 +1,4 @@
-"""Development results: means over positions, and word errors of what is spoken."""
+"""Development results: losses as means over positions, and word errors of the speech."""
 
 from __future__ import annotations
 
@@ -24,17 +24,10 @@ from tests.support.tiny_prepared import (
     GROUPS,
     tiny_prepared,
     tiny_prompts,
-    tiny_student,
     tiny_teacher,
 )
 
-Hearing = Callable[[str], str]
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> None:
-    """Threads only get in each other's way in models this small."""
-    torch.set_num_threads(1)
+Decoding = Callable[[str], str]
 
 
 @pytest.fixture(scope="module")
@@ -44,16 +37,11 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Prepared:
 
 
 @pytest.fixture
-def student() -> Whisper:
-    return tiny_student()
-
-
-@pytest.fixture
-def hear(monkeypatch: pytest.MonkeyPatch, data: Prepared) -> Callable[[Hearing], list[int]]:
+def transcribes(monkeypatch: pytest.MonkeyPatch, data: Prepared) -> Callable[[Decoding], list[int]]:
     """Replaces decoding by a function of the window's text; returns the windows decoded."""
 
-    def install(hearing: Hearing) -> list[int]:
-        heard: list[int] = []
+    def install(decoding: Decoding) -> list[int]:
+        decoded: list[int] = []
 
         def window_of(states: Tensor) -> int:
             (index,) = (
@@ -68,28 +56,28 @@ def hear(monkeypatch: pytest.MonkeyPatch, data: Prepared) -> Callable[[Hearing],
         ) -> list[list[int]]:
             assert not timestamps
             indices = [window_of(row) for row in states]
-            heard.extend(indices)
+            decoded.extend(indices)
             lengths = [data.windows[i].positions for i in indices]
             if mask is not None:
                 assert mask.sum(-1).flatten().tolist() == lengths
-            texts = [" " + hearing(data.windows[i].text) for i in indices]
+            texts = [" " + decoding(data.windows[i].text) for i in indices]
             return [prompts.tokenizer.encode(text) for text in texts]
 
         monkeypatch.setattr(evaluation, "decode_greedy", decode)
-        return heard
+        return decoded
 
     return install
 
 
 @pytest.mark.parametrize("batch_size", [1, 4, 20])
-def test_who_hears_everything_makes_no_error(
-    data: Prepared, student: Whisper, hear: Callable[[Hearing], list[int]], batch_size: int
+def test_a_perfect_transcript_has_no_errors(
+    data: Prepared, student: Whisper, transcribes: Callable[[Decoding], list[int]], batch_size: int
 ) -> None:
-    heard = hear(lambda text: text.upper() + "!")
+    decoded = transcribes(lambda text: text.upper() + "!")
     results = Evaluator(data, tiny_prompts(), batch_size=batch_size)(student)
     assert results == {"wer": 0, "score": 0}
     spoken = [i for i, window in enumerate(data.windows) if window.kind != SILENCE]
-    assert sorted(heard) == spoken
+    assert sorted(decoded) == spoken
     assert len(spoken) == 9
 
 
@@ -108,19 +96,19 @@ def test_short_windows_go_more_at_once(positions: list[int], batch_size: int) ->
 
 
 def test_errors_are_counted_over_all_words(
-    data: Prepared, student: Whisper, hear: Callable[[Hearing], list[int]]
+    data: Prepared, student: Whisper, transcribes: Callable[[Decoding], list[int]]
 ) -> None:
-    # "window number N": one word of three is wrong, and window 3 is not heard at all.
-    hear(lambda text: "" if text.endswith(" 3") else text.replace("window", "widow"))
+    # "window number N": one word of three is wrong, and window 3 is transcribed as nothing.
+    transcribes(lambda text: "" if text.endswith(" 3") else text.replace("window", "widow"))
     results = Evaluator(data, tiny_prompts(), batch_size=4)(student)
     assert results["wer"] == results["score"] == pytest.approx((8 + 3) / 27)
 
 
 @pytest.mark.parametrize("batch_size", [1, 3, 4])
 def test_losses_are_means_over_all_positions(
-    data: Prepared, student: Whisper, hear: Callable[[Hearing], list[int]], batch_size: int
+    data: Prepared, student: Whisper, transcribes: Callable[[Decoding], list[int]], batch_size: int
 ) -> None:
-    hear(str)
+    transcribes(str)
     settings = LossSettings(embedding=0.1, projection=0.1, hidden=1.0)
     objective = Distillation(tiny_teacher(), GROUPS, settings)
     with torch.no_grad():
@@ -131,10 +119,10 @@ def test_losses_are_means_over_all_positions(
     assert found == pytest.approx(expected | {"wer": 0, "score": 0}, rel=1e-4)
 
 
-def test_a_look_repeats_exactly_and_keeps_no_gradient(
-    data: Prepared, student: Whisper, hear: Callable[[Hearing], list[int]]
+def test_an_evaluation_repeats_exactly_and_keeps_no_gradient(
+    data: Prepared, student: Whisper, transcribes: Callable[[Decoding], list[int]]
 ) -> None:
-    hear(str)
+    transcribes(str)
     objective = Distillation(tiny_teacher(), GROUPS, LossSettings())
     evaluator = Evaluator(data, tiny_prompts(), objective, batch_size=4)
     first = evaluator(student)

@@ -1,4 +1,4 @@
-"""The fast loss of the next token against its naive twins: values, gradients, once only."""
+"""The fused losses against the plain formulas: values, gradients, one backward pass only."""
 
 from __future__ import annotations
 
@@ -6,23 +6,24 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import Tensor
 
 from baldwhisper_convert.training import fused_losses
-from baldwhisper_convert.training.fused_losses import next_token_terms
-from baldwhisper_convert.training.losses import cross_entropy, kl_divergence
+from baldwhisper_convert.training.fused_losses import logit_distance, next_token_terms
+from baldwhisper_convert.training.losses import cross_entropy, feature_distance, kl_divergence
 from tests.support.tiny_logits import logits
+
+PROBLEMS = (st.integers(1, 9), st.integers(2, 60), st.integers(0, 2**20), st.floats(0.1, 30))
+"""Positions, vocabulary, seed and scale of the logits."""
 
 
 @settings(max_examples=40, deadline=None)
 @given(
-    st.integers(1, 9),
-    st.integers(2, 60),
-    st.integers(0, 2**20),
-    st.floats(0.1, 30),
+    *PROBLEMS,
     st.sampled_from([1.0, 0.5, 3.0]),
     st.sampled_from([1, 40, 1 << 20]),
 )
-def test_it_is_the_naive_twins(
+def test_next_token_terms_are_the_naive_twins(
     n: int, width: int, seed: int, scale: float, temperature: float, at_once: int
 ) -> None:
     teacher, student, targets = logits(n, width, seed, scale)
@@ -30,7 +31,7 @@ def test_it_is_the_naive_twins(
     fast, slow = (student.clone().requires_grad_() for _ in range(2))
     learned, twin = (torch.tensor(temperature, requires_grad=True) for _ in range(2))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(fused_losses, "_NUMBERS_AT_ONCE", at_once)
+        patch.setattr(fused_losses, "_NEXT_TOKEN_BLOCK", at_once)
         ce, kl, agree = next_token_terms(teacher, fast, targets, learned)
     ce_twin = cross_entropy(slow, targets)
     kl_twin = kl_divergence(teacher, slow, twin)
@@ -43,7 +44,7 @@ def test_it_is_the_naive_twins(
     torch.testing.assert_close(learned.grad, twin.grad, rtol=1e-3, atol=1e-3)
 
 
-def test_one_term_alone_has_its_own_gradient() -> None:
+def test_next_token_one_term_alone_has_its_own_gradient() -> None:
     teacher, student, targets = logits(5, 30, 0, 3.0)
     for number, twin in enumerate(
         (lambda x: cross_entropy(x, targets), lambda x: kl_divergence(teacher, x))
@@ -54,7 +55,7 @@ def test_one_term_alone_has_its_own_gradient() -> None:
         torch.testing.assert_close(fast.grad, slow.grad)
 
 
-def test_the_inputs_stay_as_they_are() -> None:
+def test_next_token_the_inputs_stay_as_they_are() -> None:
     teacher, student, targets = logits(3, 10, 0, 1.0)
     before = teacher.clone(), student.clone()
     own = student.requires_grad_()
@@ -63,7 +64,7 @@ def test_the_inputs_stay_as_they_are() -> None:
     assert torch.equal(before[1], student)
 
 
-def test_equal_logits_have_no_divergence_and_no_gradient() -> None:
+def test_next_token_equal_logits_have_no_divergence_and_no_gradient() -> None:
     teacher, _, targets = logits(4, 50, 1, 5.0)
     student = teacher.clone().requires_grad_()
     _, kl, agree = next_token_terms(teacher, student, targets)
@@ -74,13 +75,13 @@ def test_equal_logits_have_no_divergence_and_no_gradient() -> None:
     assert bool(agree.all())
 
 
-def test_no_positions_are_no_error() -> None:
+def test_next_token_no_positions_are_no_error() -> None:
     none = torch.zeros(0, 7)
     ce, kl, agree = next_token_terms(none, none, torch.zeros(0, dtype=torch.long))
     assert ce.shape == kl.shape == agree.shape == (0,)
 
 
-def test_half_precision_is_widened() -> None:
+def test_next_token_half_precision_is_widened() -> None:
     teacher, student, targets = logits(4, 50, 1, 5.0)
     half = student.bfloat16().requires_grad_()
     ce, kl, _ = next_token_terms(teacher.bfloat16(), half, targets)
@@ -91,9 +92,89 @@ def test_half_precision_is_widened() -> None:
     assert half.grad.dtype == torch.bfloat16
 
 
-def test_a_second_backward_is_an_error() -> None:
+def test_next_token_a_second_backward_is_an_error() -> None:
     teacher, student, targets = logits(3, 10, 0, 1.0)
     _, kl, _ = next_token_terms(teacher, student.requires_grad_(), targets)
     kl.sum().backward(retain_graph=True)
     with pytest.raises(RuntimeError, match="once"):
         kl.sum().backward()
+
+
+def naive(teacher: Tensor, student: Tensor) -> Tensor:
+    return feature_distance(*(x - x.mean(-1, keepdim=True) for x in (teacher, student)))
+
+
+def shifted_logits(n: int, width: int, seed: int, scale: float) -> tuple[Tensor, Tensor]:
+    """With a mean that does not count."""
+    teacher, student, _ = logits(n, width, seed, scale)
+    return teacher + 5, student + 5
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    *PROBLEMS,
+    st.sampled_from([1, 40, 1 << 20]),
+)
+def test_logit_distance_is_the_naive_twin(
+    n: int, width: int, seed: int, scale: float, at_once: int
+) -> None:
+    teacher, student = shifted_logits(n, width, seed, scale)
+    weights = torch.rand(n, generator=torch.Generator().manual_seed(seed))
+    fast, slow = (student.clone().requires_grad_() for _ in range(2))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(fused_losses, "_DISTANCE_BLOCK", at_once)
+        distance = logit_distance(teacher, fast)
+    twin = naive(teacher, slow)
+    torch.testing.assert_close(distance, twin, rtol=1e-4, atol=1e-4)
+    (weights * distance).sum().backward()
+    (weights * twin).sum().backward()
+    torch.testing.assert_close(fast.grad, slow.grad, rtol=1e-3, atol=1e-5)
+
+
+def test_logit_distance_the_inputs_stay_as_they_are() -> None:
+    teacher, student = shifted_logits(3, 20, 1, 2.0)
+    before = teacher.clone(), student.clone()
+    logit_distance(teacher, student.requires_grad_()).sum().backward()
+    assert torch.equal(teacher, before[0])
+    assert torch.equal(student.detach(), before[1])
+
+
+def test_logit_distance_what_all_tokens_share_is_no_distance() -> None:
+    teacher, _ = shifted_logits(3, 20, 1, 2.0)
+    student = (teacher + 7).requires_grad_()
+    distance = logit_distance(teacher, student)
+    least = torch.nn.functional.softplus(torch.tensor(-1.0)).expand(3)
+    torch.testing.assert_close(distance, least, rtol=1e-4, atol=1e-4)
+
+
+def test_logit_distance_no_positions_are_no_error() -> None:
+    student = torch.zeros(0, 5, requires_grad=True)
+    logit_distance(torch.zeros(0, 5), student).sum().backward()
+    assert student.grad is not None
+    assert student.grad.shape == (0, 5)
+
+
+def test_logit_distance_rows_of_zeros_have_a_finite_gradient() -> None:
+    student = torch.zeros(2, 5, requires_grad=True)
+    logit_distance(torch.zeros(2, 5), student).sum().backward()
+    assert student.grad is not None
+    assert bool(student.grad.isfinite().all())
+
+
+def test_logit_distance_half_precision_is_widened() -> None:
+    teacher, student = (x.bfloat16() for x in shifted_logits(4, 300, 0, 3.0))
+    fast, slow = (student.clone().requires_grad_() for _ in range(2))
+    distance, twin = logit_distance(teacher, fast), naive(teacher.float(), slow.float())
+    assert distance.dtype == torch.float32
+    torch.testing.assert_close(distance, twin, rtol=1e-4, atol=1e-4)
+    distance.sum().backward()
+    twin.sum().backward()
+    torch.testing.assert_close(fast.grad, slow.grad, rtol=2e-2, atol=1e-4)
+
+
+def test_logit_distance_a_second_backward_is_an_error() -> None:
+    teacher, student = shifted_logits(2, 8, 0, 1.0)
+    distance = logit_distance(teacher, student.requires_grad_()).sum()
+    distance.backward(retain_graph=True)
+    with pytest.raises(RuntimeError, match="once"):
+        distance.backward()

@@ -1,4 +1,4 @@
-"""The log of a run: whole after a kill, with curves and TensorBoard where they are installed."""
+"""The training log: complete after a kill, with curves and TensorBoard where installed."""
 
 from __future__ import annotations
 
@@ -10,8 +10,14 @@ from typing import Any
 
 import pytest
 
-from baldwhisper_convert.training import log as logbook
-from baldwhisper_convert.training.log import CURVES_FILE, LOG_FILE, Logbook, plot_curves, read_log
+from baldwhisper_convert.training import log as training_log
+from baldwhisper_convert.training.log import (
+    CURVES_FILE,
+    LOG_FILE,
+    TrainingLog,
+    plot_curves,
+    read_log,
+)
 
 PNG = b"\x89PNG\r\n\x1a\n"
 
@@ -25,12 +31,12 @@ def installed(monkeypatch: pytest.MonkeyPatch) -> set[str]:
         return object() if name in names else None
 
     fake = SimpleNamespace(util=SimpleNamespace(find_spec=find_spec))
-    monkeypatch.setattr(logbook, "importlib", fake)
+    monkeypatch.setattr(training_log, "importlib", fake)
     return names
 
 
-def write_steps(folder: Path, first: int, last: int, **values: Any) -> Logbook:
-    log = Logbook(folder, first - 1)
+def write_steps(folder: Path, first: int, last: int, **values: Any) -> TrainingLog:
+    log = TrainingLog(folder, first - 1)
     for step in range(first, last + 1):
         log.write(step=step, loss=1 / step, kl=0.5 / step, **values)
     return log
@@ -70,7 +76,7 @@ def test_a_cut_last_line_is_tolerated(tmp_path: Path) -> None:
 def test_resuming_alone_loses_nothing(tmp_path: Path) -> None:
     # The second run may be killed before it writes its first line.
     write_steps(tmp_path, 1, 3).close()
-    log = Logbook(tmp_path, 3)
+    log = TrainingLog(tmp_path, 3)
     assert [row["step"] for row in read_log(tmp_path / LOG_FILE)] == [1, 2, 3]
     log.close()
 
@@ -78,12 +84,12 @@ def test_resuming_alone_loses_nothing(tmp_path: Path) -> None:
 @pytest.mark.usefixtures("installed")
 def test_a_fresh_run_starts_an_empty_log(tmp_path: Path) -> None:
     write_steps(tmp_path, 1, 3).close()
-    Logbook(tmp_path, 0).close()
+    TrainingLog(tmp_path, 0).close()
     assert read_log(tmp_path / LOG_FILE) == []
 
 
 def test_other_processes_write_nothing(tmp_path: Path) -> None:
-    log = Logbook(tmp_path, 0, enabled=False)
+    log = TrainingLog(tmp_path, 0, enabled=False)
     log.write(step=1, loss=1.0)
     log.close()
     assert list(tmp_path.iterdir()) == []
@@ -151,7 +157,7 @@ def test_tensorboard_is_optional(
     write_steps(tmp_path, 1, 1).close()
     assert made == []
     installed.add("tensorboard")
-    log = Logbook(tmp_path, 7)
+    log = TrainingLog(tmp_path, 7)
     log.write(step=8, loss=0.5, name="x", dev={"wer": 0.25, "note": "y"})
     log.close()
     # Step 7 is in the checkpoint; what is purged comes after it.

@@ -14,13 +14,7 @@ from baldwhisper_convert.data.prepared import Prepared
 from baldwhisper_convert.model.whisper import Whisper
 from baldwhisper_convert.training.objectives import Distillation
 from tests.support.tiny_objectives import ALL, batch_of, grown, learn, number, only
-from tests.support.tiny_prepared import GROUPS, tiny_prepared, tiny_student, tiny_teacher
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> None:
-    """Threads only get in each other's way in models this small."""
-    torch.set_num_threads(1)
+from tests.support.tiny_prepared import GROUPS, tiny_prepared, tiny_student
 
 
 @pytest.fixture(scope="module")
@@ -32,16 +26,6 @@ def mel_data(tmp_path_factory: pytest.TempPathFactory) -> Prepared:
 def batch(tmp_path_factory: pytest.TempPathFactory) -> Batch:
     """Five windows of encoder states."""
     return batch_of(tiny_prepared(tmp_path_factory.mktemp("states") / "data", 5))
-
-
-@pytest.fixture
-def teacher() -> Whisper:
-    return tiny_teacher()
-
-
-@pytest.fixture
-def student() -> Whisper:
-    return tiny_student()
 
 
 @pytest.fixture
@@ -170,7 +154,7 @@ def test_prepared_states_are_of_the_teachers_encoder(
     teacher: Whisper, student: Whisper, batch: Batch
 ) -> None:
     student.encoder.ln_post.weight.data += 0.5
-    with pytest.raises(ValueError, match="prepare log-mel"):
+    with pytest.raises(ValueError, match="another encoder; prepare the data with"):
         Distillation(teacher, GROUPS, ALL)(student, batch)
 
 

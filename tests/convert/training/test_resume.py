@@ -1,4 +1,4 @@
-"""What interrupts a training run changes nothing: kills, full disks, losses that are no numbers."""
+"""Interrupted training runs resume: after a kill, a full disk, a loss that is not finite."""
 
 from __future__ import annotations
 
@@ -24,7 +24,6 @@ from baldwhisper_convert.training.objectives import Distillation, LossSettings, 
 from baldwhisper_convert.training.settings import TrainingSettings
 from tests.support.tiny_prepared import (
     GROUPS,
-    tiny_prepared,
     tiny_prompts,
     tiny_student,
     tiny_teacher,
@@ -50,12 +49,6 @@ LEARNED = LossSettings(hidden=1.0, learn_temperature=True)
 @pytest.fixture(autouse=True)
 def _lean(monkeypatch: pytest.MonkeyPatch) -> None:
     lean(monkeypatch.setattr)
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Prepared:
-    """Sixteen windows: four steps an epoch."""
-    return tiny_prepared(tmp_path_factory.mktemp("states") / "data", 16)
 
 
 # The runtime first, as in the tests: the BLAS it loads is then torch's too, down to the last bit.
@@ -188,7 +181,7 @@ def test_a_loss_that_is_not_finite_stops_the_run(
     tick(monkeypatch.setattr)
     settings = TrainingSettings(**(PLAIN | {"checkpoint_minutes": STEPS_BETWEEN}))
     student = tiny_student()
-    with pytest.raises(ValueError, match=r"not finite at step 5; lower the learning rate"):
+    with pytest.raises(ValueError, match=r"not finite at step 5; lower learning_rate"):
         train(student, Poisoned(poison), data, tiny_prompts(), settings, tmp_path)
     assert all(bool(p.isfinite().all()) for p in student.parameters())
     kept = json.loads((tmp_path / "checkpoint" / PROGRESS_FILE).read_text())
@@ -212,19 +205,19 @@ def test_a_finished_run_is_only_loaded(tmp_path: Path, data: Prepared) -> None:
 
 
 def test_two_processes_do_not_train_in_one_folder(tmp_path: Path, data: Prepared) -> None:
-    """The first holds it until it ends; then another may go on."""
+    """The first locks it until it ends; then another may train there."""
     code = (
         "import sys, time\nfrom pathlib import Path\n"
         "from baldwhisper_convert.training.checkpoints import RunFolder\n"
-        "with RunFolder(Path(sys.argv[1])).held():\n"
-        "    print('held', flush=True)\n    time.sleep(600)\n"
+        "with RunFolder(Path(sys.argv[1])).lock():\n"
+        "    print('locked', flush=True)\n    time.sleep(600)\n"
     )
     other = subprocess.Popen(
         [sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE, text=True
     )
     try:
         assert other.stdout is not None
-        assert other.stdout.readline() == "held\n"
+        assert other.stdout.readline() == "locked\n"
         with pytest.raises(BlockingIOError, match="another process trains here"):
             run(tmp_path, data, epochs=1)
     finally:
