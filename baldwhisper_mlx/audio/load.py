@@ -48,7 +48,7 @@ def load_audio(source: str | Path | BinaryIO) -> Samples:
         ValueError: a folder, no audio in it, a cut-off file, NaN samples, an unknown format.
     """
     if not isinstance(source, (str, Path)):
-        # Formats are told by their content, lengths by the file's: both want a file.
+        # The content says the format and the file's size the length: both need a file.
         with tempfile.NamedTemporaryFile() as copy:
             shutil.copyfileobj(source, copy, _BLOCK)
             copy.flush()

@@ -149,7 +149,7 @@ def test_prepared_features_are_the_runtimes(twins: Twins, tmp_path: Path, second
 def test_prepared_states_of_a_dynamic_context_are_the_runtimes(
     twins: Twins, tmp_path: Path, seconds: float
 ) -> None:
-    """Its encoder hears the clip and the margin, rounded up to a bucket, and no more."""
+    """Its encoder receives the clip and the margin, rounded up to a bucket, and no more."""
     checkpoint = replace(twins.checkpoint, audio_context="dynamic", audio_context_margin=40)
     loaded = load_model(export_mlx(checkpoint, tmp_path / "model", dtype="float32"))
     soundfile.write(tmp_path / "a.wav", sound(seconds), SAMPLE_RATE)

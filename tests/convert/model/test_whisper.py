@@ -152,7 +152,7 @@ def test_projected_and_plain_audio_give_the_same(dense: Whisper) -> None:
 def test_dropout_is_the_decoders_and_for_training_only() -> None:
     model = Whisper.from_checkpoint(checkpoint_of("dense"))
     tokens, audio, mel = random_tokens(2, 5), randn(2, 10, 64), randn(1, 80, 40)
-    plain, heard = model.decoder(tokens, audio).state, model.encoder(mel)
+    plain, encoded = model.decoder(tokens, audio).state, model.encoder(mel)
     model.set_dropout(0.5)
     assert torch.equal(model.decoder(tokens, audio).state, plain)
     model.train()
@@ -160,7 +160,7 @@ def test_dropout_is_the_decoders_and_for_training_only() -> None:
     first, second = (model.decoder(tokens, audio).state for _ in range(2))
     assert not torch.allclose(first, plain)
     assert not torch.allclose(first, second)
-    torch.testing.assert_close(model.encoder(mel), heard)
+    torch.testing.assert_close(model.encoder(mel), encoded)
     model.set_dropout(0.0)
     torch.testing.assert_close(model.decoder(tokens, audio).state, plain)
 

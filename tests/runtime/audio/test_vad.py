@@ -112,7 +112,7 @@ def test_blocks_are_judged_like_the_whole(monkeypatch: pytest.MonkeyPatch, n: in
 
 
 def test_threads_share_no_state() -> None:
-    """Two recordings at once, each judged as it is alone; so is one after the other."""
+    """Two recordings at once give what each gives alone, and so do two in sequence."""
     sounds = [load_audio(SAMPLE), np.flip(load_audio(SAMPLE)), brown(0, 11)]
     alone = [vad.speech_probabilities(sound) for sound in sounds]
     with ThreadPoolExecutor(len(sounds)) as pool:
