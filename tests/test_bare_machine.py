@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import importlib.util
 import os
 import re
 import shutil
@@ -78,6 +79,25 @@ def test_no_test_asks_for_a_program() -> None:
 )
 def test_asking_for_a_program_is_found(source: str) -> None:
     assert looks_for_programs(source) == [2]
+
+
+def optional_packages(source: str) -> list[str]:
+    """Packages without which a test file skips tests, by `pytest.importorskip("a literal")`."""
+    return [
+        node.args[0].value.partition(".")[0]
+        for node in ast.walk(ast.parse(source))
+        if isinstance(node, ast.Call)
+        and ast.unparse(node.func).endswith("importorskip")
+        and isinstance(node.args[0], ast.Constant)
+    ]
+
+
+def test_make_test_installs_every_package_that_a_test_would_skip_without() -> None:
+    """A test that is skipped wherever the tests run tests nothing."""
+    sources = [path.read_text("utf-8") for path in (ROOT / "tests").rglob("test_*.py")]
+    packages = {name for source in sources for name in optional_packages(source)}
+    assert {"faster_whisper", "tensorboard", "whisper"} <= packages
+    assert [name for name in sorted(packages) if importlib.util.find_spec(name) is None] == []
 
 
 def test_a_transcript_on_a_bare_machine(tmp_path: Path) -> None:
