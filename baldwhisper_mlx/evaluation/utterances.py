@@ -47,17 +47,17 @@ class Utterance:
             "normalized_reference": self.by[MODEL].score.reference,
         }
         for role, scored in self.by.items():
-            found = scored.score
+            score = scored.score
             row[role] = {
                 "hypothesis": scored.hypothesis.text,
-                "normalized_hypothesis": found.hypothesis,
-                "words": edits_dict(found.words),
-                "characters": edits_dict(found.characters),
-                "is_empty": found.is_empty,
-                "is_loop": found.is_loop,
+                "normalized_hypothesis": score.hypothesis,
+                "words": edits_dict(score.words),
+                "characters": edits_dict(score.characters),
+                "is_empty": score.is_empty,
+                "is_loop": score.is_loop,
                 "seconds": scored.hypothesis.seconds,
                 "alignment": [
-                    [pair.kind, pair.reference, pair.hypothesis] for pair in found.alignment
+                    [pair.kind, pair.reference, pair.hypothesis] for pair in score.alignment
                 ],
             }
         return row

@@ -40,5 +40,5 @@ def _libraries() -> list[Any]:
     """Every libgomp in this process: wheels bring their own."""
     from threadpoolctl import ThreadpoolController  # installed on Linux only
 
-    found = ThreadpoolController().select(prefix="libgomp").lib_controllers
-    return [controller.dynlib for controller in found]
+    controllers = ThreadpoolController().select(prefix="libgomp").lib_controllers
+    return [controller.dynlib for controller in controllers]

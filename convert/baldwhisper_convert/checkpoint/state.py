@@ -58,8 +58,8 @@ class Dimensions:
         """
         known = {field.name for field in dataclasses.fields(cls)}
         if not isinstance(raw, dict) or raw.keys() != known:
-            found = listed(map(str, raw)) if isinstance(raw, dict) else type(raw).__name__
-            raise ValueError(f"{source}: expected the dimensions {listed(known)}; found {found}")
+            given = listed(map(str, raw)) if isinstance(raw, dict) else type(raw).__name__
+            raise ValueError(f"{source}: expected the dimensions {listed(known)}; found {given}")
         try:
             return cls(**raw)
         except ValueError as error:
