@@ -41,11 +41,11 @@ class SelfAttention(nn.Module):
         mask: mx.array | str | None = None,
     ) -> mx.array:
         """x (B * L, d) -> (B * L, d); with a cache, x also attends to the positions before it."""
-        q, k, v = mx.split(_heads(self.qkv(x), batch, 3 * self.n_head), 3, axis=1)
+        q, k, v = mx.split(split_heads(self.qkv(x), batch, 3 * self.n_head), 3, axis=1)
         if cache is not None:
             k, v = cache.update(k, v)
         y = attention(q, k, v, scale=self.scale, mask=mask)
-        return self.out(_merge(y))
+        return self.out(merge_heads(y))
 
 
 class CrossAttention(nn.Module):
@@ -68,17 +68,17 @@ class CrossAttention(nn.Module):
             kv = kv.reshape(batch, 2 * self.n_head, -1, length).swapaxes(2, 3)
             cache.fill(*mx.split(kv, 2, axis=1))
         else:
-            k, v = mx.split(_heads(self.kv(audio), batch, 2 * self.n_head), 2, axis=1)
+            k, v = mx.split(split_heads(self.kv(audio), batch, 2 * self.n_head), 2, axis=1)
             cache.fill(mx.contiguous(k), mx.contiguous(v))
 
     def __call__(self, x: mx.array, batch: int, cache: LayerCache) -> mx.array:
         """x (B * L, d) -> (B * L, d)."""
         k, v = cache.cross_attn.state()
-        q = _heads(self.query(x), batch, self.n_head)
+        q = split_heads(self.query(x), batch, self.n_head)
         if cache.queries is not None:  # word times are wanted; see decoding/alignment.py
             cache.queries.append(q)
         y = attention(q, k, v, scale=self.scale, mask=cache.audio_mask)
-        return self.out(_merge(y))
+        return self.out(merge_heads(y))
 
 
 class EncoderBlock(nn.Module):
@@ -238,8 +238,8 @@ class Whisper(nn.Module):
         return self.decoder.token_embedding.as_linear(hidden).astype(mx.float32)
 
 
-def _heads(x: mx.array, batch: int, n_head: int) -> mx.array:
-    """(B * L, n_head * width), or (B, L, ...), -> (B, n_head, L, width)."""
+def split_heads(x: mx.array, batch: int, n_head: int) -> mx.array:
+    """Separates the heads: (B * L, n_head * width), or (B, L, ...), to (B, n_head, L, width)."""
     width = x.shape[-1] // n_head
     length = x.size // (batch * n_head * width)
     if length == 1:  # nothing to transpose, and the result stays contiguous
@@ -247,8 +247,8 @@ def _heads(x: mx.array, batch: int, n_head: int) -> mx.array:
     return x.reshape(batch, length, n_head, width).transpose(0, 2, 1, 3)
 
 
-def _merge(x: mx.array) -> mx.array:
-    """(B, H, L, width) -> (B * L, H * width)."""
+def merge_heads(x: mx.array) -> mx.array:
+    """Puts the heads side by side: (B, H, L, width) to (B * L, H * width)."""
     batch, n_head, length, width = x.shape
     if length > 1:
         x = x.transpose(0, 2, 1, 3)

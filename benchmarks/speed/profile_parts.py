@@ -40,7 +40,7 @@ def encoder_parts(model: Any, mel: Any) -> Iterator[Part]:
     x = second[0]
     hidden, fused = blocks[0].mlp1(x), blocks[0].attn.qkv(x)
     heads, scale = blocks[0].attn.n_head, blocks[0].attn.scale
-    q, k, v = mx.split(layers._heads(fused, 1, 3 * heads), 3, axis=1)
+    q, k, v = mx.split(layers.split_heads(fused, 1, 3 * heads), 3, axis=1)
     scores = (q * scale) @ k.swapaxes(-1, -2)
     y = encoder.ln_post(x)
     mx.eval(mel, first, second, x, y, hidden, fused, q, k, v, scores)
@@ -73,7 +73,7 @@ def step_parts(loaded: Any, batch: int, position: int) -> Iterator[Part]:
     tokens = mx.zeros((batch, 1), mx.int32)
     hidden, fused = blocks[0].mlp1(x), blocks[0].attn.qkv(x)
     heads, scale = blocks[0].attn.n_head, blocks[0].attn.scale
-    q, k, v = mx.split(layers._heads(fused, batch, 3 * heads), 3, axis=1)
+    q, k, v = mx.split(layers.split_heads(fused, batch, 3 * heads), 3, axis=1)
     logits = model.logits(x[:, None])[:, 0]
     rules, key = LogitRules(loaded.decoder.vocabulary, DecodingOptions()), mx.random.key(0)
     state = rules.first(logits, key)
@@ -123,8 +123,8 @@ def filled_cache(loaded: Any, batch: int, position: int) -> Any:
 
 def _attend(fused: Any, n_head: int, scale: float) -> Any:
     """Attention from the product of one layer to the input of its output matrix."""
-    q, k, v = mx.split(layers._heads(fused, 1, 3 * n_head), 3, axis=1)
-    return layers._merge(functions.attention(q, k, v, scale=scale))
+    q, k, v = mx.split(layers.split_heads(fused, 1, 3 * n_head), 3, axis=1)
+    return layers.merge_heads(functions.attention(q, k, v, scale=scale))
 
 
 def _norms(blocks: Any, x: Any) -> list[Any]:
