@@ -34,6 +34,8 @@ from speech_runs import (
 )
 from speech_text import excluded_ngrams
 
+from baldwhisper_mlx.files import write_atomically
+
 METADATA_FILE = "metadata.jsonl"
 SKIPPED_FILE = "skipped.jsonl"
 SETTINGS_FILE = "settings.json"
@@ -73,9 +75,7 @@ def check_settings(folder: Path, settings: dict[str, Any]) -> None:
                 "or the same options as before"
             )
         return
-    partial = path.with_suffix(".partial")
-    partial.write_text(json.dumps(settings, indent=2) + "\n", "utf-8")
-    partial.replace(path)
+    write_atomically(path, json.dumps(settings, indent=2) + "\n")
 
 
 def _append(path: Path, rows: list[dict[str, Any]]) -> None:
