@@ -137,7 +137,7 @@ def _describe_embedding(config: ModelConfig) -> str:
 
 
 def _describe_context(config: ModelConfig, padding: Path) -> str:
-    if padding.is_file():
+    if config.audio_context == "full" and padding.is_file():
         facts = read_tensor_metadata(padding)
         try:
             clips, stride, tail = (int(facts[key]) for key in ("clips", "stride", "tail"))

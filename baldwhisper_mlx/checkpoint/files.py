@@ -17,6 +17,8 @@ MODEL_FILES = (CONFIG_FILE, WEIGHTS_FILE, VOCABULARY_FILE)
 
 OPTIONAL_FILES = (PADDING_FILE,)
 """Files of a model folder that are used where they are there; a model is complete without them."""
+PADDING_FORMAT = "baldwhisper-padding-1"
+"""`format` in the metadata of `padding.safetensors`; see `padding_file.py`."""
 
 COMMUNITY_FILES = ("weights.safetensors", "weights.npz")
 """Weights of a model in mlx-whisper's format; see `mlx_whisper.py`."""
