@@ -158,18 +158,7 @@ def export(
     file, a model folder, or a Hugging Face Hub id such as openai/whisper-base. If the export
     fails, DST is not created or changed.
     """
-    if kind == "hf" and (audio_context or quantize or calibration):
-        raise click.UsageError(
-            "--audio-context, --quantize and --calibration need --format mlx, because other "
-            "programs do not support them"
-        )
-    if quantize is None and (quantize_embedding or overrides):
-        raise click.UsageError(
-            "--quantize-embedding and --quantize-override need --quantize, the bits of the other "
-            "matrices"
-        )
-    if calibration is None and (_given("padding_stride") or _given("padding_tail")):
-        raise click.UsageError("--padding-stride and --padding-tail need --calibration")
+    _check_combinations()
     with one_line_errors():
         from baldwhisper_convert.data.recordings import read_recordings
         from baldwhisper_convert.export.destination import check_destination
@@ -199,9 +188,26 @@ def export(
         click.echo(f"{path}: {checkpoint.format} checkpoint as {stored}, {size / 1e6:.1f} MB")
 
 
-def _given(option: str) -> bool:
-    source = click.get_current_context().get_parameter_source(option)
-    return source is not ParameterSource.DEFAULT
+def _check_combinations() -> None:
+    """Refuses options of `export` that another one makes useless."""
+    context = click.get_current_context()
+    given = {
+        name
+        for name in context.params
+        if context.get_parameter_source(name) is not ParameterSource.DEFAULT
+    }
+    if context.params["kind"] == "hf" and given & {"audio_context", "quantize", "calibration"}:
+        raise click.UsageError(
+            "--audio-context, --quantize and --calibration need --format mlx, because other "
+            "programs do not support them"
+        )
+    if "quantize" not in given and given & {"quantize_embedding", "overrides"}:
+        raise click.UsageError(
+            "--quantize-embedding and --quantize-override need --quantize, the bits of the other "
+            "matrices"
+        )
+    if "calibration" not in given and given & {"padding_stride", "padding_tail"}:
+        raise click.UsageError("--padding-stride and --padding-tail need --calibration")
 
 
 def _quantize_options(

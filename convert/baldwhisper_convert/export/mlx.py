@@ -88,18 +88,10 @@ def export_mlx(
     check_destination(path, checkpoint.source, force=force)
     config = checkpoint.model_config(dtype=dtype, audio_context=audio_context)
     _check_calibration(config, calibration, checkpoint.source)
-    # Quantized from the source's values, not from their 16-bit roundings.
-    stored = dtype if quantize is None else "float32"
-    tensors = mlx_tensors(checkpoint.state, stored, checkpoint.source)
-    if quantize is not None:
-        config = dataclasses.replace(config, quantization=quantize.plan(tensors))
-    if config.quantization is not None:
-        tensors = quantized(tensors, config.quantization, dtype, checkpoint.source)
+    config, tensors = _stored(checkpoint, config, quantize)
     with atomic_folder(path) as folder:
         _write(folder, config, tensors, checkpoint)
-        padding = None
-        if calibration is not None:
-            padding = _write_padding(folder, calibration, padding_stride, padding_tail)
+        padding = _write_padding(folder, calibration, padding_stride, padding_tail)
         sizes = {key: tensor.nbytes for key, tensor in tensors.items()}
         card = model_card(config, checkpoint, path.name, sizes, padding)
         (folder / MODEL_CARD_FILE).write_text(card, encoding="utf-8")
@@ -138,6 +130,21 @@ def mlx_tensors(state: State, dtype: Dtype, source: str) -> State:
     return tensors
 
 
+def _stored(
+    checkpoint: Checkpoint, config: ModelConfig, quantize: QuantizeOptions | None
+) -> tuple[ModelConfig, State]:
+    """The tensors as they are stored, and the config with their quantization."""
+    if quantize is None:
+        return config, mlx_tensors(checkpoint.state, config.dtype, checkpoint.source)
+    # Quantized from the source's values, not from their 16-bit roundings.
+    tensors = mlx_tensors(checkpoint.state, "float32", checkpoint.source)
+    quantization = quantize.plan(tensors)
+    return (
+        dataclasses.replace(config, quantization=quantization),
+        quantized(tensors, quantization, config.dtype, checkpoint.source),
+    )
+
+
 def _check_calibration(
     config: ModelConfig, calibration: Sequence[Samples] | None, source: str
 ) -> None:
@@ -171,8 +178,12 @@ def _write(folder: Path, config: ModelConfig, tensors: State, checkpoint: Checkp
     (folder / VOCABULARY_FILE).write_bytes(checkpoint.vocabulary.rank_file())
 
 
-def _write_padding(folder: Path, recordings: Sequence[Samples], stride: int, tail: int) -> str:
-    """Computes the constants with the runtime, which also uses them; says what they are."""
+def _write_padding(
+    folder: Path, recordings: Sequence[Samples] | None, stride: int, tail: int
+) -> str | None:
+    """Computes the constants, if there are recordings, and says what they are, for the card."""
+    if recordings is None:
+        return None
     # Imported here, because all other modules of this package work without MLX.
     from baldwhisper_mlx.checkpoint.padding_file import write_padding
 
