@@ -208,14 +208,14 @@ def _verify_export(folder: Path) -> None:
     model, config = loaded.model, loaded.config
     cache = model.make_cache()
     frames = 2 * config.n_audio_ctx
+    cases = {frames: f"in {config.dtype}; export with --dtype float32 or bfloat16"}
+    if model.padding is not None:
+        cases[SHORT_CLIP] = f"with the constants of {PADDING_FILE}; export without --calibration"
     tokens = mx.array([[config.special_tokens[START_OF_TRANSCRIPT]]])
-    for n_frames in (frames, SHORT_CLIP) if model.padding is not None else (frames,):
+    for n_frames, advice in cases.items():
         model.encode(mx.zeros((1, frames, config.n_mels)), [n_frames], cache)
         logits = model.logits(model.decoder(tokens, cache))
         if logits.shape != (1, 1, config.n_vocab):
             raise ValueError(f"the exported model gives logits of shape {logits.shape}")
         if not bool(mx.isfinite(logits).all().item()):
-            raise ValueError(
-                f"the exported model's logits are not finite in {config.dtype}; export with "
-                "--dtype float32 or bfloat16"
-            )
+            raise ValueError(f"the exported model's logits are not finite {advice}")
