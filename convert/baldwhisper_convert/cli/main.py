@@ -116,24 +116,24 @@ def main() -> None:
 @click.option(
     "--calibration",
     metavar="FOLDER",
-    help="Speech (a folder of audio files, with or without metadata, or a list of files) to "
-    "compute constants from that stand for the silence behind a short clip, so that the model "
-    "encodes the clip only instead of 30 s. At most 6 recordings, evenly spread over FOLDER, are "
-    "used. For models with the audio context full.",
+    help="Folder of audio files with speech (metadata is not needed), or a list of files. "
+    "Constants are computed from at most 6 recordings, spread evenly over it, and stored with the "
+    "model: they replace the silence behind a short clip, so that the clip alone is encoded "
+    "instead of 30 s. Needs the audio context full.",
 )
 @click.option(
     "--padding-stride",
     type=click.IntRange(min=1),
     default=8,
     show_default=True,
-    help="Encoder positions (20 ms each) that each constant of --calibration stands for.",
+    help="With --calibration: encoder positions (20 ms each) that one constant key stands for.",
 )
 @click.option(
     "--padding-tail",
     type=click.IntRange(min=1),
     default=100,
     show_default=True,
-    help="Encoder positions of silence that the decoder attends to, with --calibration.",
+    help="With --calibration: encoder positions of silence that the decoder attends to.",
 )
 def export(
     source: str,
