@@ -16,7 +16,7 @@ from baldwhisper_convert.cli.errors import one_line_errors
 from baldwhisper_convert.cli.run import align, prepare, run, search
 from baldwhisper_convert.cli.stages import distill, factorize, finetune, merge
 from baldwhisper_mlx._version import __version__
-from baldwhisper_mlx.config import AudioContext, Dtype
+from baldwhisper_mlx.config import AUDIO_BUCKET, AudioContext, Dtype
 from baldwhisper_mlx.quantization_config import BITS, GROUP_SIZES
 
 if TYPE_CHECKING:
@@ -123,7 +123,7 @@ def main() -> None:
 )
 @click.option(
     "--padding-stride",
-    type=click.IntRange(min=1),
+    type=click.IntRange(1, AUDIO_BUCKET),
     default=8,
     show_default=True,
     help="With --calibration: encoder positions (20 ms each) that one constant key stands for.",
