@@ -143,7 +143,8 @@ def _describe_context(config: ModelConfig, padding: Path) -> str:
             clips, stride, tail = (int(facts[key]) for key in ("clips", "stride", "tail"))
         except (KeyError, ValueError) as error:
             raise ValueError(f"{padding}: bad metadata ({error!r})") from None
-        return f"padded (constants of {clips} clips, stride {stride}, tail {tail})"
+        plural = "" if clips == 1 else "s"
+        return f"padded (constants of {clips} clip{plural}, stride {stride}, tail {tail})"
     if config.audio_context == "full":
         return "full (always 30 s)"
     margin = config.audio_context_margin * TIME_PRECISION

@@ -166,8 +166,7 @@ def _check_calibration(
     elif config.audio_context != "full":
         raise ValueError(
             f"{source}: calibration is for the audio context full, but this model's is "
-            f"{config.audio_context}, which encodes no more than it needs; export it without "
-            "--calibration"
+            f"{config.audio_context}; export it without --calibration"
         )
 
 
@@ -188,7 +187,8 @@ def _write_padding(
     from baldwhisper_mlx.checkpoint.padding_file import write_padding
 
     write_padding(folder, recordings, stride=stride, tail=tail)
-    return f"constants of {len(recordings)} clips, stride {stride}, tail {tail}"
+    plural = "" if len(recordings) == 1 else "s"
+    return f"constants of {len(recordings)} clip{plural}, stride {stride}, tail {tail}"
 
 
 def _verify_export(folder: Path) -> None:

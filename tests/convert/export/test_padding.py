@@ -69,6 +69,9 @@ def test_the_constants_are_those_of_the_exported_weights(
 
 def test_the_defaults_are_the_runtimes(teacher: Checkpoint, tmp_path: Path) -> None:
     path = export_mlx(teacher, tmp_path / "m", calibration=CLIPS[:1])
+    text = "padded (constants of 1 clip, stride 8, tail 100)"
+    assert describe_model(path)["context"] == text
+    assert text in (path / "README.md").read_text()
     given = load_model(path).model.padding
     write_padding(path, CLIPS[:1])
     default = load_model(path).model.padding
