@@ -121,6 +121,12 @@ def _padding_for(folder: Path, model: Whisper, context: RunContext | None) -> Pa
     path = folder / PADDING_FILE
     if context not in (None, *get_args(RunContext)):
         raise ValueError(f"audio_context must be full or padded, not {context!r}")
+    trained_for = model.config.audio_context
+    if context is not None and trained_for != "full":
+        raise ValueError(
+            f"{folder}: trained for a {trained_for} audio context, and runs in that one only; "
+            f"audio_context {context!r} is for checkpoints trained on 30 s"
+        )
     if context == "full" or (context is None and not path.is_file()):
         return None
     if not path.is_file():

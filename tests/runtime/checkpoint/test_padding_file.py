@@ -12,10 +12,11 @@ import pytest
 from click.testing import CliRunner
 
 import baldwhisper_mlx
-from baldwhisper_mlx.checkpoint.files import PADDING_FILE, PADDING_FORMAT
+from baldwhisper_mlx.checkpoint.files import PADDING_FORMAT
 from baldwhisper_mlx.checkpoint.load import load_model
 from baldwhisper_mlx.checkpoint.padding_file import write_padding
 from baldwhisper_mlx.cli.main import cli
+from baldwhisper_mlx.config import PADDING_FILE
 from tests.runtime.conftest import tone
 
 
@@ -61,6 +62,11 @@ def test_a_model_with_another_context_needs_none(folder: Path) -> None:
     (folder / "config.json").write_text(json.dumps(config | {"audio_context": "dynamic"}))
     with pytest.raises(ValueError, match="trained for a dynamic audio context"):
         load_model(folder)
+    (folder / PADDING_FILE).unlink()
+    assert load_model(folder).model.padding is None
+    for context in ("full", "padded"):
+        with pytest.raises(ValueError, match="runs in that one only"):
+            load_model(folder, audio_context=context)
 
 
 @pytest.mark.parametrize(
