@@ -15,6 +15,11 @@ from baldwhisper_mlx.config import CONFIG_FILE, VOCABULARY_FILE, WEIGHTS_FILE
 MODEL_FILES = (CONFIG_FILE, WEIGHTS_FILE, VOCABULARY_FILE)
 """Files that every model folder must have."""
 
+PADDING_FILE = "padding.safetensors"
+"""Constants of the padded audio context, which a model folder may have; see `padding_file.py`."""
+PADDING_FORMAT = "baldwhisper-padding-1"
+"""What the metadata of that file begin with: `format`."""
+
 COMMUNITY_FILES = ("weights.safetensors", "weights.npz")
 """Weights of a model in mlx-whisper's format; see `mlx_whisper.py`."""
 
@@ -50,7 +55,10 @@ def find_model(path_or_hub_id: str | Path | None = None, revision: str | None = 
     if isinstance(path_or_hub_id, Path) or not is_hub_id(name):
         raise FileNotFoundError(f"{name}: no such folder, and not a Hub id (owner/name)")
     return fetch_repository(
-        name, patterns=[*MODEL_FILES, *COMMUNITY_FILES], is_complete=_is_complete, revision=revision
+        name,
+        patterns=[*MODEL_FILES, PADDING_FILE, *COMMUNITY_FILES],
+        is_complete=_is_complete,
+        revision=revision,
     )
 
 
@@ -74,7 +82,7 @@ def check_files(folder: Path) -> None:
     extra = [
         path.name
         for path in sorted(folder.iterdir())
-        if path.suffix in _WEIGHTS_SUFFIXES and path.name != WEIGHTS_FILE
+        if path.suffix in _WEIGHTS_SUFFIXES and path.name not in (WEIGHTS_FILE, PADDING_FILE)
     ]
     if extra:  # shards, or another model, which must not be ignored silently
         raise ValueError(

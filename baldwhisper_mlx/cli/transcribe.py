@@ -176,13 +176,19 @@ def _is_readable(name: str) -> bool:
     return False
 
 
-def open_model(model_name: str | None, revision: str | None, language: str | None) -> Any:
+def open_model(
+    model_name: str | None,
+    revision: str | None,
+    language: str | None,
+    audio_context: Any = None,
+) -> Any:
     """Loads a model for a command; prints warnings on standard error.
 
     Args:
         model_name: folder or Hub id; None for the bundled model.
         revision: of a Hub model.
         language: code or name that the model has to know; None for any.
+        audio_context: as for `load_model`.
 
     Raises:
         click.ClickException: the model cannot be loaded or does not know the language.
@@ -191,7 +197,7 @@ def open_model(model_name: str | None, revision: str | None, language: str | Non
 
     try:
         with warnings.catch_warnings(record=True) as caught:
-            model = load_model(model_name, revision=revision)
+            model = load_model(model_name, revision=revision, audio_context=audio_context)
         for warning in caught:  # without the line of code that Python would print
             click.echo(f"warning: {warning.message}", err=True)
         if language is not None:  # here, or every file would fail
