@@ -41,7 +41,7 @@ from benchmarks.accuracy.short_context_clips import (
     parse_noise,
     sounds,
 )
-from benchmarks.accuracy.short_context_summary import summarize
+from benchmarks.accuracy.short_context_summary import load_range, summarize
 from benchmarks.accuracy.short_context_variants import FULL, Contexts, Variant, all_variants
 from benchmarks.machines import SAMPLE, describe
 from benchmarks.options import (
@@ -89,6 +89,7 @@ def measure(loaded: LoadedModel, item: Item, settings: dict[str, Any]) -> dict[s
         "duration": round(len(item.samples) / SAMPLE_RATE, 3),
         "seconds": round(seconds, 4),
         "encoder_seconds": round(encoder_seconds(loaded, item.samples), 4),
+        "load": load_average()[0],
     }
 
 
@@ -246,7 +247,7 @@ def compare(
 @context_options
 @click.option("--without-timestamps", is_flag=True, help="Decode text only.")
 @click.option("--noise", metavar="KIND=DB",
-              help="Add white or pink noise at this ratio of signal to noise: pink=10.")  # fmt: skip
+              help="Add white or pink noise at so many dB below the speech: pink=10.")  # fmt: skip
 @click.option("--work", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE",
               help="Transcripts so far. Default: the result file's name with .jsonl.")  # fmt: skip
 @language_option
@@ -273,13 +274,13 @@ def main(
         "recordings": recordings or ((6,) if calibration else (1,)),
     }
     settings = json.loads(json.dumps(settings))  # with lists, as they are read from a file
-    before = load_average()
     work_file = WorkFile(work or output.with_suffix(".jsonl"), run_key(settings))
     results = compare(named, data, calibration, settings, work_file)
     run = {
         "command": shlex.join(["python", "-m", "benchmarks.accuracy.short_context", *sys.argv[1:]]),
         "date": datetime.now(timezone.utc).date().isoformat(),
-        "machine": describe() | {"load_before": before, "load_after": load_average()},
+        "machine": describe(),
+        "load": load_range(work_file.rows),
         "settings": settings,
         "models": results,
     }

@@ -1,7 +1,7 @@
 """What short_context.py reports of its measurements: errors, times, and words without speech.
 
 A measurement is a row: `model`, `variant`, `item` (clip or sound), `data` (folder; None for a
-sound without speech), `reference`, `text`, `duration`, `seconds` and `encoder_seconds`.
+sound without speech), `reference`, `text`, `duration`, `seconds`, `encoder_seconds` and `load`.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import numpy as np
 from baldwhisper_mlx.evaluation import bootstrap
 from baldwhisper_mlx.evaluation.bootstrap import Bootstrap
 from baldwhisper_mlx.evaluation.normalizers import Normalizer
-from baldwhisper_mlx.evaluation.scoring import Score, score
+from baldwhisper_mlx.evaluation.scoring import Score, has_loop, score
 from benchmarks.accuracy.word_errors import interval
 
 Row = dict[str, Any]
@@ -134,11 +134,18 @@ def by_length(
 
 
 def without_speech(rows: Sequence[Row]) -> dict[str, Any]:
-    """How many sounds without speech were transcribed, those with text, and its words."""
+    """How many sounds without speech were transcribed, those with text, its words, and loops."""
     texts = {row["item"]: row["text"].strip() for row in rows}
     return {
         "number": len(texts),
         "with_text": sum(map(bool, texts.values())),
         "words": sum(len(text.split()) for text in texts.values()),
+        "loops": sum(map(has_loop, texts.values())),
         "texts": {item: text for item, text in texts.items() if text},
     }
+
+
+def load_range(rows: Sequence[Row]) -> dict[str, float]:
+    """The machine's load average (1 minute) during the measurements."""
+    loads = [row["load"] for row in rows]
+    return {"least": min(loads), "median": float(np.median(loads)), "most": max(loads)}

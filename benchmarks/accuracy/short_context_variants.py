@@ -6,15 +6,14 @@ import dataclasses
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from baldwhisper_mlx.audio.buffer import Samples
 from baldwhisper_mlx.audio.features import LogMelSpectrogram
 from baldwhisper_mlx.checkpoint.load import LoadedModel
+from baldwhisper_mlx.checkpoint.padding_file import PIECES
 from baldwhisper_mlx.config import SAMPLE_RATE
-
-CUT_SECONDS = (0.5, 2.0)
-"""Every calibration recording is used twice, cut to these lengths, as at export."""
+from baldwhisper_mlx.model.calibration import calibrate
+from baldwhisper_mlx.model.padding import Padding
 
 
 @dataclass(frozen=True)
@@ -73,7 +72,7 @@ class Contexts:
             )
         self.loaded = loaded
         self._recordings = recordings
-        self._paddings: dict[Variant, Any] = {}
+        self._paddings: dict[Variant, Padding] = {}
 
     def use(self, variant: Variant) -> None:
         """Sets the context of later transcriptions."""
@@ -83,16 +82,14 @@ class Contexts:
         model.config = config
         model.padding = None if variant.stride is None else self._padding(variant)
 
-    def _padding(self, variant: Variant) -> Any:
+    def _padding(self, variant: Variant) -> Padding:
         """The constants of a variant; computed once."""
-        from baldwhisper_mlx.model.padding import calibrate
-
         if variant not in self._paddings:
             assert variant.stride is not None
             mels = [
                 LogMelSpectrogram(samples[: round(seconds * SAMPLE_RATE)], self._n_mels)
                 for samples in self._recordings[: variant.recordings]
-                for seconds in CUT_SECONDS
+                for seconds in PIECES
             ]
             self._paddings[variant] = calibrate(
                 self.loaded.model.encoder,
