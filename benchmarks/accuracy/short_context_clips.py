@@ -103,7 +103,7 @@ def calibration_speech(folder: Path | None, count: int) -> list[Samples]:
         found = [clip.samples() for clip in Speech(Source(name=str(folder), limit=count))]
     if len(found) < count:
         raise ValueError(
-            f"{folder or SAMPLE.name}: {len(found)} recordings to calibrate on, but "
+            f"{folder or SAMPLE.name}: recordings to calibrate on: {len(found)}, but "
             f"--calibration-recordings asks for {count}; name a larger folder with --calibration"
         )
     return found

@@ -1,0 +1,146 @@
+"""The tables of docs/short-context.md, from benchmarks/results/short_context.json."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from baldwhisper_mlx.bench.report_text import Rows
+from benchmarks.report.compression import with_interval
+from benchmarks.report.tables import markdown
+
+FILE = "short_context.json"
+NOTHING = "Nothing has been measured yet; [benchmarks.md](benchmarks.md) says how."
+
+Variants = dict[str, dict[str, Any]]
+"""Name of an audio context to its results, the full context first."""
+
+
+def error_rows(variants: Variants) -> Rows:
+    """A row for each audio context: word errors over all clips, and of each folder."""
+    first = next(iter(variants.values()))
+    folders = [f"WER, {name}" for name in first["data"]]
+    head = ["", "WER, %", "difference to full", *(folders if len(folders) > 1 else [])]
+    rows = [[*head, "inserted / deleted / substituted", "loops", "empty"]]
+    for name, found in variants.items():
+        cells = [with_interval(found["wer"], found["wer_interval"])]
+        change = with_interval(found["difference"], found["difference_interval"], "+")
+        cells.append("-" if found is first else change)
+        if len(folders) > 1:
+            cells += [_percent(one["wer"]) for one in found["data"].values()]
+        counts = (found[key] for key in ("insertions", "deletions", "substitutions"))
+        cells.append(" / ".join(map(str, counts)))
+        rows.append([name, *cells, str(found["loops"]), str(found["empty"])])
+    return rows
+
+
+def length_rows(variants: Variants, key: str) -> Rows:
+    """A row for each bin of clip length, a column for each audio context.
+
+    Args:
+        variants: of one model.
+        key: "wer", "seconds" or "encoder_seconds"; times have in brackets how many times as fast
+            as the full context they are.
+    """
+    rows = [["clip", "clips", *variants]]
+    for cells in zip(*(found["lengths"] for found in variants.values()), strict=True):
+        row = [bin_name(cells[0]), str(cells[0]["clips"])]
+        for place, cell in enumerate(cells):
+            if key == "wer":
+                row.append(_percent(cell["wer"]))
+            else:
+                gain = f" ({cell[key.replace('seconds', 'speed_up')]:.2f})" if place else ""
+                row.append(f"{cell[key]:.2f} s{gain}")
+        rows.append(row)
+    return rows
+
+
+def bin_name(cell: dict[str, Any]) -> str:
+    """A bin of clip length.
+
+    Example:
+        >>> bin_name({"above": 25, "up_to": None})
+        'over 25 s'
+    """
+    above, up_to = cell["above"], cell["up_to"]
+    if up_to is None:
+        return f"over {above} s"
+    return f"{above} to {up_to} s"
+
+
+def sound_rows(variants: Variants) -> Rows:
+    """A row for each audio context: what is written where nothing is said."""
+    rows = [["", "sounds with text", "of them loops", "words"]]
+    for name, found in variants.items():
+        sounds = found["sounds"]
+        share = f"{sounds['with_text']} of {sounds['number']}"
+        rows.append([name, share, str(sounds["loops"]), str(sounds["words"])])
+    return rows
+
+
+def conditions(run: dict[str, Any], variants: Variants) -> str:
+    """What was measured, and where."""
+    settings, machine, load = run["settings"], run["machine"], run["load"]
+    full = next(iter(variants.values()))
+    speech = " and ".join(f"{one['clips']} clips of {name}" for name, one in full["data"].items())
+    how = "with timestamps" if settings["timestamps"] else "without timestamps"
+    noise = ""
+    if settings["noise"] is not None:
+        kind, _, level = settings["noise"].partition("=")
+        noise = f"; with {kind} noise {level} dB below the speech"
+    return (
+        f"{speech}, {full['words']:,} words{noise}. Greedy at temperature 0 {how}, float32, "
+        f"language {settings['language']}; constants from "
+        f"{_numbers(settings['recordings'])} of {settings['calibration']}. {machine['chip']}, "
+        f"{machine['cores']} cores, MLX {machine['mlx']} on the {machine['device'].upper()}; load "
+        f"average {load['least']:.1f} to {load['most']:.1f}, so only ratios of times mean "
+        "something. Command:"
+    )
+
+
+def _numbers(recordings: Sequence[int]) -> str:
+    if list(recordings) == [1]:
+        return "one recording"
+    return f"{', '.join(map(str, recordings))} recordings"
+
+
+def run_parts(run: dict[str, Any]) -> list[str]:
+    """Heading, conditions and tables of each model of a run."""
+    parts = []
+    for name, variants in run["models"].items():
+        parts += [
+            f"### {name}, {run['date']}",
+            conditions(run, variants),
+            f"```bash\n{run['command']}\n```",
+            "Word errors; 95 % intervals in brackets, of the difference paired over the clips:",
+            markdown(error_rows(variants)),
+            "Word error rate by length of the clip:",
+            markdown(length_rows(variants, "wer")),
+            "From samples to text, median; in brackets how many times as fast as in full context:",
+            markdown(length_rows(variants, "seconds")),
+            "The encoder alone, from features to the decoder's keys and values:",
+            markdown(length_rows(variants, "encoder_seconds")),
+            "Sounds without speech (silence, noise, hum, tones, clicks), without the fallback to "
+            "higher temperatures, which catches loops:",
+            markdown(sound_rows(variants)),
+        ]
+    return parts
+
+
+def short_context_part(folder: Path) -> str:
+    """The results of docs/short-context.md.
+
+    Args:
+        folder: of the result files.
+    """
+    path = folder / FILE
+    if not path.is_file():
+        return NOTHING
+    result = json.loads(path.read_text(encoding="utf-8"))
+    return "\n\n".join(part for run in result["runs"] for part in run_parts(run))
+
+
+def _percent(rate: float | None) -> str:
+    return "-" if rate is None else f"{100 * rate:.2f} %"
