@@ -5,44 +5,41 @@
         --output benchmarks/results/short_context.json
 
 Every clip is transcribed in every audio context before the next clip, so that times are compared
-under the same load; then so are sounds without speech. Greedy, temperature 0, float32. Each
-transcript is appended to a JSONL file, from which an interrupted run resumes when you rerun the
-command. A result file holds any number of runs; one with the same settings replaces the earlier.
+under the same load; then so are sounds without speech. Greedy, temperature 0 unless --fallback is
+given, float32. Each transcript is appended to a JSONL file, from which an interrupted run resumes
+when you rerun the command. A result file holds any number of runs; one with the same settings
+replaces the earlier.
 """
 
 from __future__ import annotations
 
-import hashlib
 import itertools
 import json
 import shlex
 import sys
-import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
 import click
-from tqdm import tqdm
 
-import baldwhisper_mlx
-from baldwhisper_mlx.audio.buffer import Samples
-from baldwhisper_mlx.audio.features import N_FRAMES, LogMelSpectrogram
-from baldwhisper_mlx.bench.machine import load_average
-from baldwhisper_mlx.checkpoint.load import LoadedModel
-from baldwhisper_mlx.config import SAMPLE_RATE
 from baldwhisper_mlx.evaluation.hypotheses import fingerprint
 from baldwhisper_mlx.evaluation.normalizers import load_normalizer
 from benchmarks.accuracy.short_context_clips import (
-    Item,
     calibration_speech,
     clips,
     parse_noise,
     sounds,
 )
+from benchmarks.accuracy.short_context_measure import (
+    WorkFile,
+    load_full,
+    measure_missing,
+    run_key,
+)
 from benchmarks.accuracy.short_context_summary import load_range, summarize
-from benchmarks.accuracy.short_context_variants import FULL, Contexts, Variant, all_variants
+from benchmarks.accuracy.short_context_variants import FULL, Contexts, all_variants
 from benchmarks.machines import SAMPLE, describe
 from benchmarks.options import (
     Benchmark,
@@ -54,99 +51,6 @@ from benchmarks.options import (
     output_option,
 )
 from benchmarks.result_files import data_name, write_json
-
-
-def encoder_seconds(loaded: LoadedModel, samples: Samples) -> float:
-    """Time from features of a clip's first window to the decoder's keys and values of it."""
-    import mlx.core as mx
-
-    mel = LogMelSpectrogram(samples, loaded.config.n_mels)
-    window, frames = mel.window(0)[None], min(mel.n_frames, N_FRAMES)
-    cache = loaded.model.make_cache()
-    mx.eval(window)
-    began = time.perf_counter()
-    loaded.model.encode(window, [frames], cache)
-    mx.eval([layer.cross_attn.state() for layer in cache])
-    return time.perf_counter() - began
-
-
-def measure(loaded: LoadedModel, item: Item, settings: dict[str, Any]) -> dict[str, Any]:
-    """Transcript and times of an item in the model's present audio context."""
-    began = time.perf_counter()
-    result = baldwhisper_mlx.transcribe(
-        item.samples,
-        loaded,
-        language=settings["language"],
-        temperature=0.0,
-        without_timestamps=not settings["timestamps"],
-    )
-    seconds = time.perf_counter() - began
-    return {
-        "item": item.name,
-        "data": item.data,
-        "reference": item.reference,
-        "text": result.text.strip(),
-        "duration": round(len(item.samples) / SAMPLE_RATE, 3),
-        "seconds": round(seconds, 4),
-        "encoder_seconds": round(encoder_seconds(loaded, item.samples), 4),
-        "load": load_average()[0],
-    }
-
-
-class WorkFile:
-    """Measurements so far, a line each; only those of one run count.
-
-    Args:
-        path: of the file; it need not exist.
-        key: of the run.
-    """
-
-    def __init__(self, path: Path, key: str) -> None:
-        self.path, self.key = path, key
-        lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
-        self.rows = [row for row in map(json.loads, lines) if row["run"] == key]
-
-    def add(self, row: dict[str, Any]) -> None:
-        """Appends a measurement."""
-        self.rows.append(row)
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps({"run": self.key} | row, ensure_ascii=False) + "\n")
-
-
-def measure_missing(
-    contexts: Contexts,
-    name: str,
-    variants: Sequence[Variant],
-    items: Iterable[Item],
-    settings: dict[str, Any],
-    work: WorkFile,
-) -> None:
-    """Measures what the work file does not have yet, item by item in every audio context."""
-    done = {(row["model"], row["variant"], row["item"]) for row in work.rows}
-    warm: set[Variant] = set()
-    for number, item in enumerate(tqdm(items, desc=name, unit="clip")):
-        # the order changes from item to item: no variant always follows the same one
-        turn = number % len(variants)
-        for variant in (*variants[turn:], *variants[:turn]):
-            if (name, variant.name, item.name) in done:
-                continue
-            contexts.use(variant)
-            if variant not in warm:
-                measure(contexts.loaded, item, settings)
-                warm.add(variant)
-            row = measure(contexts.loaded, item, settings)
-            work.add({"model": name, "variant": variant.name} | row)
-
-
-def load_full(folder: Path) -> LoadedModel:
-    """A model in float32, without the constants that may be in its folder."""
-    return baldwhisper_mlx.load_model(folder, dtype="float32", audio_context="full")
-
-
-def run_key(settings: dict[str, Any]) -> str:
-    """What identifies a run in the work file."""
-    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def with_run(path: Path, run: dict[str, Any]) -> dict[str, Any]:
@@ -246,6 +150,9 @@ def compare(
               help="Upper ends of the bins of clip length in the results.")  # fmt: skip
 @context_options
 @click.option("--without-timestamps", is_flag=True, help="Decode text only.")
+@click.option("--fallback", is_flag=True,
+              help="Retry at rising temperatures where the result is repetitive or improbable, as "
+              "`transcribe` does.")  # fmt: skip
 @click.option("--noise", metavar="KIND=DB",
               help="Add white or pink noise at so many dB below the speech: pink=10.")  # fmt: skip
 @click.option("--work", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE",

@@ -85,19 +85,26 @@ def conditions(run: dict[str, Any], variants: Variants) -> str:
     settings, machine, load = run["settings"], run["machine"], run["load"]
     full = next(iter(variants.values()))
     speech = " and ".join(f"{one['clips']} clips of {name}" for name, one in full["data"].items())
-    how = "with timestamps" if settings["timestamps"] else "without timestamps"
     noise = ""
     if settings["noise"] is not None:
         kind, _, level = settings["noise"].partition("=")
         noise = f"; with {kind} noise {level} dB below the speech"
     return (
-        f"{speech}, {full['words']:,} words{noise}. Greedy at temperature 0 {how}, float32, "
+        f"{speech}, {full['words']:,} words{noise}. {decoding(settings)}, float32, "
         f"language {settings['language']}; constants from "
         f"{_numbers(settings['recordings'])} of {settings['calibration']}. {machine['chip']}, "
         f"{machine['cores']} cores, MLX {machine['mlx']} on the {machine['device'].upper()}; load "
         f"average {load['least']:.1f} to {load['most']:.1f}, so only ratios of times mean "
         "something. Command:"
     )
+
+
+def decoding(settings: dict[str, Any]) -> str:
+    """How text was decoded."""
+    how = "with timestamps" if settings["timestamps"] else "without timestamps"
+    if settings["fallback"]:
+        return f"Decoding {how} and with the fallback to higher temperatures"
+    return f"Greedy at temperature 0 {how} and without fallback"
 
 
 def _numbers(recordings: Sequence[int]) -> str:
@@ -122,8 +129,7 @@ def run_parts(run: dict[str, Any]) -> list[str]:
             markdown(length_rows(variants, "seconds")),
             "The encoder alone, from features to the decoder's keys and values:",
             markdown(length_rows(variants, "encoder_seconds")),
-            "Sounds without speech (silence, noise, hum, tones, clicks), without the fallback to "
-            "higher temperatures, which catches loops:",
+            "Sounds without speech: silence, noise, hum, tones, clicks, of 2 to 20 s:",
             markdown(sound_rows(variants)),
         ]
     return parts

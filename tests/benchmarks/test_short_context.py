@@ -16,6 +16,7 @@ from baldwhisper_mlx.audio.features import LogMelSpectrogram
 from baldwhisper_mlx.evaluation.normalizers import load_normalizer
 from benchmarks.accuracy import short_context, short_context_clips
 from benchmarks.accuracy.adversarial import hum, silence
+from benchmarks.accuracy.short_context_measure import load_full
 from benchmarks.accuracy.short_context_summary import length_bin, load_range, summarize
 from benchmarks.accuracy.short_context_variants import CUT_OFF, FULL, Contexts, all_variants
 from benchmarks.report.short_context import NOTHING, short_context_part
@@ -33,7 +34,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def contexts(model: Path) -> Contexts:
-    return Contexts(short_context.load_full(model), [sound(3.0)])
+    return Contexts(load_full(model), [sound(3.0)])
 
 
 def cross_keys(contexts: Contexts) -> mx.array:
@@ -67,7 +68,7 @@ def test_the_context_changes_from_clip_to_clip(contexts: Contexts) -> None:
 def test_a_checkpoint_of_another_context_is_refused(tmp_path: Path) -> None:
     folder = export_mlx(tiny_form("dense"), tmp_path / "m", audio_context="dynamic")
     with pytest.raises(ValueError, match="trained with the audio context 'dynamic'"):
-        Contexts(short_context.load_full(folder), [])
+        Contexts(load_full(folder), [])
 
 
 def test_names_of_variants() -> None:
@@ -182,13 +183,14 @@ def test_figures_resuming_and_the_page(model: Path, tmp_path: Path) -> None:
     assert len(measured) == len(lines)
     assert len(json.loads(output.read_text())["runs"]) == 1  # the same settings: replaced
 
-    assert run(model, output, "--stride", "4,8", "--noise", "pink=10").exit_code == 0
+    options = ("--stride", "4,8", "--noise", "pink=10", "--fallback")
+    assert run(model, output, *options).exit_code == 0
     assert len(json.loads(output.read_text())["runs"]) == 2
     page = short_context_part(tmp_path)
     assert page.count("### tiny") == 2
     for part in (
-        "2 clips of speech/dev, 6 words. Greedy at temperature 0 with timestamps",
-        "2 clips of speech/dev, 6 words; with pink noise 10 dB below the speech.",
+        "2 clips of speech/dev, 6 words. Greedy at temperature 0 with timestamps and w",
+        "2 clips of speech/dev, 6 words; with pink noise 10 dB below the speech. Decoding with t",
         "constants from one recording of sample.wav",
         "| clip | clips | full | cut off | stride 4, tail 10 | stride 8, tail 10 |",
     ):
