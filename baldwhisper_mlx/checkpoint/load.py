@@ -23,6 +23,7 @@ from baldwhisper_mlx.checkpoint.files import (
 )
 from baldwhisper_mlx.checkpoint.mlx_whisper import is_community, read_community
 from baldwhisper_mlx.config import (
+    AUDIO_BUCKET,
     CONFIG_FILE,
     VOCABULARY_FILE,
     WEIGHTS_FILE,
@@ -152,7 +153,7 @@ def read_padding(path: Path, model: Whisper) -> Padding:
         raise ValueError(f"{path}: damaged ({error})") from None
     if format_ != PADDING_FORMAT:
         raise ValueError(f"{path}: format {format_!r} instead of {PADDING_FORMAT!r}")
-    if stride < 1 or tail < 1:
+    if not 1 <= stride <= AUDIO_BUCKET or tail < 1:
         raise ValueError(f"{path}: bad metadata: stride {stride}, tail {tail}")
     heads, width = config.n_audio_head, config.n_audio_state
     n_keys = -(-config.n_audio_ctx // stride)

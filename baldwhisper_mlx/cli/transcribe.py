@@ -50,6 +50,7 @@ def transcribe_files(
     plan: Sequence[Mapping[str, Path]] | None,
     force: bool,
     pcm_rate: int | None,
+    audio_context: Any,
     options: dict[str, Any],
 ) -> list[str]:
     """Transcribes files in their order and reports on standard error.
@@ -65,6 +66,7 @@ def transcribe_files(
         plan: from `plan_outputs`: per file, format to path; None to print on standard output.
         force: whether existing outputs are replaced.
         pcm_rate: Hz, if standard input is raw PCM.
+        audio_context: as for `load_model`.
         options: keyword arguments of `transcribe`.
 
     Returns:
@@ -78,7 +80,7 @@ def transcribe_files(
     readable = [name for name in files if name not in failed]
     if not readable:
         return failed  # without loading a model, or downloading it, for nothing
-    model = open_model(model_name, revision, options["language"])
+    model = open_model(model_name, revision, options["language"], audio_context)
     printed = 0
     for name, audio in decoded_ahead(readable, partial(_read, pcm_rate=pcm_rate)):
         try:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import mlx.core as mx
 import numpy as np
 
-from baldwhisper_mlx.config import FRAMES_PER_POSITION
+from baldwhisper_mlx.config import AUDIO_BUCKET, FRAMES_PER_POSITION
 from baldwhisper_mlx.model.padding import Padding
 from baldwhisper_mlx.model.whisper import AudioEncoder
 
@@ -32,7 +32,8 @@ def calibrate(
         mels: log-mel of each clip (2 N, n_mels), zeros after its end.
         n_frames: mel frames (10 ms) of each clip. A position counts the clips that have ended
             before it, and where there are none, the shortest one.
-        stride: positions that one key stands for.
+        stride: positions that one key stands for; at most `AUDIO_BUCKET`, so that every clip
+            shorter than 30 s has one behind it.
         tail: positions that the decoder attends to.
 
     Raises:
@@ -41,10 +42,10 @@ def calibrate(
     n_positions = len(encoder.positional_embedding)
     if not mels:
         raise ValueError("calibration: at least one clip is needed")
-    if not 1 <= stride <= n_positions // 2 or not 1 <= tail <= n_positions:
+    if not 1 <= stride <= AUDIO_BUCKET or not 1 <= tail <= n_positions:
         raise ValueError(
-            f"calibration: a stride of {stride} or a tail of {tail} positions does not fit the "
-            f"encoder's {n_positions}"
+            f"calibration: a stride of {stride} is not between 1 and {AUDIO_BUCKET}, or a tail of "
+            f"{tail} not between 1 and {n_positions}"
         )
     ends = np.array([-(-frames // FRAMES_PER_POSITION) for frames in n_frames])
     has_ended = np.arange(n_positions) >= ends[:, None]
