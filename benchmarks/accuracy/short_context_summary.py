@@ -71,7 +71,7 @@ def summarize(
             "difference": change.to_dict(DIGITS)["value"],
             "difference_interval": interval(change),
             **edits(scores[name]),
-            "data": by_folder(spoken[name], scores[name]),
+            "data": by_folder(spoken[name], scores[name], scores[baseline]),
             "lengths": by_length(spoken[name], spoken[baseline], scores[name], edges),
             "sounds": without_speech([row for row in of[name] if row["data"] is None]),
         }
@@ -97,12 +97,24 @@ def error_rate(scores: Sequence[Score]) -> float | None:
     return round(errors / words, DIGITS) if words else None
 
 
-def by_folder(rows: Sequence[Row], scores: Sequence[Score]) -> dict[str, Any]:
-    """Clips and word error rate of each folder of speech."""
+def by_folder(
+    rows: Sequence[Row], scores: Sequence[Score], baseline: Sequence[Score]
+) -> dict[str, Any]:
+    """Of each folder of speech: clips, word error rate, and its difference to the baseline's."""
     found = {}
     for name in dict.fromkeys(row["data"] for row in rows):
-        chosen = [one for row, one in zip(rows, scores, strict=True) if row["data"] == name]
-        found[name] = {"clips": len(chosen), "wer": error_rate(chosen)}
+        chosen = [place for place, row in enumerate(rows) if row["data"] == name]
+        counts = [
+            (scores[place].words.total, scores[place].words.errors, baseline[place].words.errors)
+            for place in chosen
+        ]
+        change = Bootstrap(counts).estimate(bootstrap.difference, 2, 1, 0)
+        found[name] = {
+            "clips": len(chosen),
+            "wer": error_rate([scores[place] for place in chosen]),
+            "difference": change.to_dict(DIGITS)["value"],
+            "difference_interval": interval(change),
+        }
     return found
 
 

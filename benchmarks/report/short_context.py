@@ -19,20 +19,32 @@ Variants = dict[str, dict[str, Any]]
 
 
 def error_rows(variants: Variants) -> Rows:
-    """A row for each audio context: word errors over all clips, and of each folder."""
-    first = next(iter(variants.values()))
-    folders = [f"WER, {name}" for name in first["data"]]
-    head = ["", "WER, %", "difference to full", *(folders if len(folders) > 1 else [])]
-    rows = [[*head, "inserted / deleted / substituted", "loops", "empty"]]
+    """A row for each audio context: word errors over all clips."""
+    head = ["", "WER, %", "difference to full", "inserted / deleted / substituted"]
+    rows = [[*head, "loops", "empty"]]
     for name, found in variants.items():
-        cells = [with_interval(found["wer"], found["wer_interval"])]
-        change = with_interval(found["difference"], found["difference_interval"], "+")
-        cells.append("-" if found is first else change)
-        if len(folders) > 1:
-            cells += [_percent(one["wer"]) for one in found["data"].values()]
-        counts = (found[key] for key in ("insertions", "deletions", "substitutions"))
-        cells.append(" / ".join(map(str, counts)))
-        rows.append([name, *cells, str(found["loops"]), str(found["empty"])])
+        counts = [str(found[key]) for key in ("insertions", "deletions", "substitutions")]
+        rows.append(
+            [
+                name,
+                with_interval(found["wer"], found["wer_interval"]),
+                _difference(found) if name != next(iter(variants)) else "-",
+                " / ".join(counts),
+                str(found["loops"]),
+                str(found["empty"]),
+            ]
+        )
+    return rows
+
+
+def folder_rows(variants: Variants) -> Rows:
+    """A row for each folder of speech, a column for each audio context."""
+    rows = [["speech", "clips", *variants]]
+    for folder in next(iter(variants.values()))["data"]:
+        cells = [found["data"][folder] for found in variants.values()]
+        row = [folder, str(cells[0]["clips"]), _percent(cells[0]["wer"])]
+        row += [f"{_percent(cell['wer'])} ({_difference(cell)})" for cell in cells[1:]]
+        rows.append(row)
     return rows
 
 
@@ -123,6 +135,8 @@ def run_parts(run: dict[str, Any]) -> list[str]:
             f"```bash\n{run['command']}\n```",
             "Word errors; 95 % intervals in brackets, of the difference paired over the clips:",
             markdown(error_rows(variants)),
+            "Word error rate by folder of speech, in brackets the difference to full context:",
+            markdown(folder_rows(variants)),
             "Word error rate by length of the clip:",
             markdown(length_rows(variants, "wer")),
             "From samples to text, median; in brackets how many times as fast as in full context:",
@@ -146,6 +160,10 @@ def short_context_part(folder: Path) -> str:
         return NOTHING
     result = json.loads(path.read_text(encoding="utf-8"))
     return "\n\n".join(part for run in result["runs"] for part in run_parts(run))
+
+
+def _difference(found: dict[str, Any]) -> str:
+    return with_interval(found["difference"], found["difference_interval"], "+")
 
 
 def _percent(rate: float | None) -> str:

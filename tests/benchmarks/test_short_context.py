@@ -116,7 +116,8 @@ def test_summary() -> None:
     assert padded["wer"] == pytest.approx(errors / 12, abs=1e-4)
     assert padded["difference"] == pytest.approx((errors - 1) / 12, abs=1e-4)
     assert (padded["loops"], padded["empty"]) == (1, 1)
-    assert padded["data"]["b"] == {"clips": 1, "wer": 1.0}
+    folder = {"clips": 1, "wer": 1.0, "difference": 1.0, "difference_interval": [1.0, 1.0]}
+    assert padded["data"]["b"] == folder
     assert (padded["sounds"]["words"], padded["sounds"]["texts"]) == (2, {"hum": "a hum"})
     short, long = padded["lengths"]
     assert (short["above"], short["up_to"], short["clips"]) == (0, 2, 2)
@@ -192,6 +193,7 @@ def test_figures_resuming_and_the_page(model: Path, tmp_path: Path) -> None:
         "2 clips of speech/dev, 6 words. Greedy at temperature 0 with timestamps and w",
         "2 clips of speech/dev, 6 words; with pink noise 10 dB below the speech. Decoding with t",
         "constants from one recording of sample.wav",
+        "| speech | clips | full | cut off | stride 4, tail 10 | stride 8, tail 10 |",
         "| clip | clips | full | cut off | stride 4, tail 10 | stride 8, tail 10 |",
     ):
         assert part in page
