@@ -19,9 +19,8 @@ from benchmarks.accuracy.adversarial import hum, silence
 from benchmarks.accuracy.short_context_measure import load_full
 from benchmarks.accuracy.short_context_summary import length_bin, load_range, summarize
 from benchmarks.accuracy.short_context_variants import CUT_OFF, FULL, Contexts, all_variants
-from benchmarks.report.short_context import NOTHING, short_context_part
-from tests.support.tiny import tiny_form
-from tests.support.tiny_speech import sound, tiny_speech
+from benchmarks.report.short_context import NOTHING, decoding, short_context_part
+from tests.support.tiny_speech import sound, tiny_speech, tiny_teacher
 
 PADDED = all_variants([8], [10], [1])[-1]
 
@@ -29,7 +28,7 @@ PADDED = all_variants([8], [10], [1])[-1]
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("model") / "tiny"
-    return export_mlx(tiny_form("dense"), folder, dtype="float32")
+    return export_mlx(tiny_teacher(), folder, dtype="float32")
 
 
 @pytest.fixture
@@ -66,7 +65,7 @@ def test_the_context_changes_from_clip_to_clip(contexts: Contexts) -> None:
 
 
 def test_a_checkpoint_of_another_context_is_refused(tmp_path: Path) -> None:
-    folder = export_mlx(tiny_form("dense"), tmp_path / "m", audio_context="dynamic")
+    folder = export_mlx(tiny_teacher(), tmp_path / "m", audio_context="dynamic")
     with pytest.raises(ValueError, match="trained with the audio context 'dynamic'"):
         Contexts(load_full(folder), [])
 
@@ -184,19 +183,24 @@ def test_figures_resuming_and_the_page(model: Path, tmp_path: Path) -> None:
     assert len(measured) == len(lines)
     assert len(json.loads(output.read_text())["runs"]) == 1  # the same settings: replaced
 
-    options = ("--stride", "4,8", "--noise", "pink=10", "--fallback")
+    options = ("--stride", "4,8", "--noise", "pink=10", "--without-timestamps")
     assert run(model, output, *options).exit_code == 0
     assert len(json.loads(output.read_text())["runs"]) == 2
     page = short_context_part(tmp_path)
     assert page.count("### tiny") == 2
     for part in (
         "2 clips of speech/dev, 6 words. Greedy at temperature 0 with timestamps and w",
-        "2 clips of speech/dev, 6 words; with pink noise 10 dB below the speech. Decoding with t",
+        "6 words; with pink noise 10 dB below the speech. Greedy at temperature 0 without time",
         "constants from one recording of sample.wav",
         "| speech | clips | full | cut off | stride 4, tail 10 | stride 8, tail 10 |",
         "| clip | clips | full | cut off | stride 4, tail 10 | stride 8, tail 10 |",
     ):
         assert part in page
+
+
+def test_decoding_is_described() -> None:
+    found = decoding({"timestamps": True, "fallback": True})
+    assert found == "Decoding with timestamps and with the fallback to higher temperatures"
 
 
 def test_no_figures_without_a_measurement(tmp_path: Path) -> None:
