@@ -15,7 +15,6 @@ import mlx.core as mx
 from mlx.utils import tree_flatten
 
 from baldwhisper_mlx.checkpoint.files import (
-    PADDING_FILE,
     PADDING_FORMAT,
     check_files,
     find_model,
@@ -25,6 +24,7 @@ from baldwhisper_mlx.checkpoint.mlx_whisper import is_community, read_community
 from baldwhisper_mlx.config import (
     AUDIO_BUCKET,
     CONFIG_FILE,
+    PADDING_FILE,
     VOCABULARY_FILE,
     WEIGHTS_FILE,
     Dtype,

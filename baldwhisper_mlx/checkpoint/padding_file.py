@@ -13,9 +13,9 @@ import mlx.core as mx
 
 from baldwhisper_mlx.audio.buffer import Samples
 from baldwhisper_mlx.audio.features import LogMelSpectrogram
-from baldwhisper_mlx.checkpoint.files import PADDING_FILE, PADDING_FORMAT
+from baldwhisper_mlx.checkpoint.files import PADDING_FORMAT
 from baldwhisper_mlx.checkpoint.load import load_model
-from baldwhisper_mlx.config import SAMPLE_RATE
+from baldwhisper_mlx.config import PADDING_FILE, SAMPLE_RATE
 from baldwhisper_mlx.files import atomic_file
 from baldwhisper_mlx.model.calibration import STRIDE, TAIL, calibrate
 
