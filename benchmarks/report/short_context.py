@@ -107,7 +107,7 @@ def conditions(run: dict[str, Any], variants: Variants) -> str:
         f"{_numbers(settings['recordings'])} of {settings['calibration']}. {machine['chip']}, "
         f"{machine['cores']} cores, MLX {machine['mlx']} on the {machine['device'].upper()}; load "
         f"average {load['least']:.1f} to {load['most']:.1f}, so only ratios of times mean "
-        "something. Command:"
+        f"something. Measured on {run['date']} by"
     )
 
 
@@ -125,12 +125,22 @@ def _numbers(recordings: Sequence[int]) -> str:
     return f"{', '.join(map(str, recordings))} recordings"
 
 
+def title(name: str, settings: dict[str, Any]) -> str:
+    """A model and what tells this run from others of it."""
+    parts = [name, "with fallback" if settings["fallback"] else "greedy"]
+    if not settings["timestamps"]:
+        parts.append("without timestamps")
+    if settings["noise"] is not None:
+        parts.append(f"{settings['noise']} dB".replace("=", " noise "))
+    return ", ".join(parts)
+
+
 def run_parts(run: dict[str, Any]) -> list[str]:
     """Heading, conditions and tables of each model of a run."""
     parts = []
     for name, variants in run["models"].items():
         parts += [
-            f"### {name}, {run['date']}",
+            f"### {title(name, run['settings'])}",
             conditions(run, variants),
             f"```bash\n{run['command']}\n```",
             "Word errors; 95 % intervals in brackets, of the difference paired over the clips:",

@@ -189,6 +189,8 @@ def test_figures_resuming_and_the_page(model: Path, tmp_path: Path) -> None:
     page = short_context_part(tmp_path)
     assert page.count("### tiny") == 2
     for part in (
+        "### tiny, greedy\n",
+        "### tiny, greedy, without timestamps, pink noise 10 dB\n",
         "2 clips of speech/dev, 6 words. Greedy at temperature 0 with timestamps and w",
         "6 words; with pink noise 10 dB below the speech. Greedy at temperature 0 without time",
         "constants from one recording of sample.wav",
