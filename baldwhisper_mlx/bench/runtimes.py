@@ -78,9 +78,7 @@ class Ours:
         config, padding = self.loaded.config, self.loaded.model.padding
         positions = self.loaded.model.audio_positions(_frames(seconds))
         if padding is not None and positions < config.n_audio_ctx:
-            n_constants = padding.keys.shape[2] - -(-positions // padding.stride)
-            tail = min(padding.tail, config.n_audio_ctx - positions)
-            return roofline.encode_flops(config, positions, n_constants, tail)
+            return roofline.encode_flops(config, positions, *padding.counts(positions))
         # Without a dynamic context 30 s are encoded and cut afterwards.
         if config.audio_context != "dynamic":
             positions = config.n_audio_ctx

@@ -52,11 +52,33 @@ class Padding:
         pairs = [(keys[layer], values[layer]) for layer in range(len(keys))]
         return pairs, mx.array(bias)[None, None, None].astype(self.keys.dtype)
 
-    def with_tail(self, states: mx.array) -> mx.array:
-        """Encoder states (B, T, d), with those of the `tail` positions of padding behind them."""
+    def counts(self, length: int) -> tuple[int, int]:
+        """How many constant keys and final states stand behind a clip of T positions."""
+        dense = min(length + self.tail, len(self.states))
+        rest = len(range(dense, len(self.states), self.stride))
+        return self.keys.shape[2] - -(-length // self.stride), dense - length + rest
+
+    def with_tail(self, states: mx.array) -> tuple[mx.array, mx.array]:
+        """What the decoder attends to.
+
+        Args:
+            states: of the encoder (B, T, d).
+
+        Returns:
+            The states, those of `tail` positions behind them, and every `stride`-th of the rest,
+            (B, T + n, d); and what to add to the scores (1, 1, 1, T + n), as in `behind`. Without
+            the rest, a window too short for speech is not recognized as silence (docs/log.md).
+        """
         batch, length, _ = states.shape
-        tail = self.states[length : length + self.tail]
-        return mx.concatenate([states, mx.broadcast_to(tail, (batch, *tail.shape))], axis=1)
+        dense = min(length + self.tail, len(self.states))
+        rest = self.states[dense :: self.stride]
+        constants = mx.concatenate([self.states[length:dense], rest])
+        constants = mx.broadcast_to(constants, (batch, *constants.shape))
+        bias = np.zeros(dense + len(rest), np.float32)
+        if len(rest):
+            bias[dense:] = math.log((len(self.states) - dense) / len(rest))
+        mask = mx.array(bias)[None, None, None].astype(states.dtype)
+        return mx.concatenate([states, constants], axis=1), mask
 
 
 def extended(pair: KeysAndValues, constants: KeysAndValues) -> KeysAndValues:

@@ -244,7 +244,8 @@ class Whisper(nn.Module):
         if self.padding is not None and longest < self.config.n_audio_ctx:
             # All clips get the positions of the longest: what is behind a shorter one is computed.
             audio = self.encoder(mel[:, : 2 * longest], padding=self.padding)
-            return self.attend_to(self.padding.with_tail(audio), cache)
+            audio, bias = self.padding.with_tail(audio)
+            return self.attend_to(audio, cache, bias)
         mask = None
         if min(positions) < longest:  # clips shorter than the longest end before the last position
             mask = (mx.arange(longest) < mx.array(positions)[:, None])[:, None, None]

@@ -53,10 +53,11 @@ def test_its_own_padding_changes_nothing(model: Whisper, n_frames: int, mlx_only
     full = model.encoder(clip[None])
     if mlx_only:
         with functions.mlx_only():
-            short = padding.with_tail(model.encoder(clip[None, : 2 * length], padding=padding))
+            short, _ = padding.with_tail(model.encoder(clip[None, : 2 * length], padding=padding))
             mx.eval(short)
     else:
-        short = padding.with_tail(model.encoder(clip[None, : 2 * length], padding=padding))
+        short, bias = padding.with_tail(model.encoder(clip[None, : 2 * length], padding=padding))
+        assert not np.array(bias).any()
     assert short.shape == full.shape
     np.testing.assert_allclose(np.array(short), np.array(full), atol=2e-4)
     # The constants are what makes it so.
@@ -70,7 +71,7 @@ def test_quantized_matrices_as_a_gpu_keeps_them(model: Whisper) -> None:
     try:
         padding = calibrate(model.encoder, [clip], [430], stride=1, tail=N)
         full = np.array(model.encoder(clip[None]))
-        short = np.array(padding.with_tail(model.encoder(clip[None, :500], padding=padding)))
+        short = np.array(padding.with_tail(model.encoder(clip[None, :500], padding=padding))[0])
     finally:
         model.encoder.blocks[0].attn.qkv = plain
     np.testing.assert_allclose(short, full, atol=2e-4)
@@ -143,8 +144,11 @@ def test_the_decoder_attends_to_clip_and_tail(model: Whisper) -> None:
     try:
         mels = mx.stack([mel(90, 3), mel(430, 4)])
         model.encode(mels, [90, 430], cache)
-        assert cache[0].cross_attn.offset == 250 + 20
-        assert cache[0].audio_mask is None
+        rest = len(range(270, N, 8))
+        assert cache[0].cross_attn.offset == 250 + 20 + rest
+        counts = np.exp(np.array(cache[0].audio_mask)[0, 0, 0])
+        assert counts[:270] == pytest.approx(1)
+        assert counts[270:].sum() == pytest.approx(N - 270, rel=1e-5)
         keys = np.array(cache[0].cross_attn.state()[0])
         model.encode(mels[1:], [430], cache)
         alone = np.array(cache[0].cross_attn.state()[0])
