@@ -16,6 +16,9 @@ from dataclasses import dataclass
 import mlx.core as mx
 import numpy as np
 
+SHORT = 500
+"""Positions (10 s, the margin included) of the longest window whose decoder attends to all of the
+padding."""
 KeysAndValues = tuple[mx.array, mx.array]
 """Of one layer, both (B, H, n, head_dim); constants have a B of 1."""
 
@@ -54,9 +57,18 @@ class Padding:
 
     def counts(self, length: int) -> tuple[int, int]:
         """How many constant keys and final states stand behind a clip of T positions."""
-        dense = min(length + self.tail, len(self.states))
-        rest = len(range(dense, len(self.states), self.stride))
-        return self.keys.shape[2] - -(-length // self.stride), dense - length + rest
+        positions = self._behind_states(length)
+        return self.keys.shape[2] - -(-length // self.stride), sum(map(len, positions))
+
+    def _behind_states(self, length: int) -> tuple[range, range]:
+        """Positions of the final states behind T: all of the tail, and every `stride`-th after it.
+
+        The second is empty for longer windows, which loop more often with it than without; without
+        it, windows too short for speech are not recognized as silence (docs/log.md).
+        """
+        n_positions = len(self.states)
+        end = min(length + self.tail, n_positions)
+        return range(length, end), range(end, n_positions if length <= SHORT else end, self.stride)
 
     def with_tail(self, states: mx.array) -> tuple[mx.array, mx.array]:
         """What the decoder attends to.
@@ -65,18 +77,16 @@ class Padding:
             states: of the encoder (B, T, d).
 
         Returns:
-            The states, those of `tail` positions behind them, and every `stride`-th of the rest,
-            (B, T + n, d); and what to add to the scores (1, 1, 1, T + n), as in `behind`. Without
-            the rest, a window too short for speech is not recognized as silence (docs/log.md).
+            The states with the constant ones behind them (B, T + n, d), and what to add to the
+            scores (1, 1, 1, T + n), as in `behind`.
         """
         batch, length, _ = states.shape
-        dense = min(length + self.tail, len(self.states))
-        rest = self.states[dense :: self.stride]
-        constants = mx.concatenate([self.states[length:dense], rest])
+        dense, rest = self._behind_states(length)
+        constants = self.states[mx.array([*dense, *rest])]
         constants = mx.broadcast_to(constants, (batch, *constants.shape))
-        bias = np.zeros(dense + len(rest), np.float32)
-        if len(rest):
-            bias[dense:] = math.log((len(self.states) - dense) / len(rest))
+        bias = np.zeros(dense.stop + len(rest), np.float32)
+        if rest:
+            bias[dense.stop :] = math.log((len(self.states) - dense.stop) / len(rest))
         mask = mx.array(bias)[None, None, None].astype(states.dtype)
         return mx.concatenate([states, constants], axis=1), mask
 
