@@ -153,6 +153,9 @@ def test_the_decoder_attends_to_clip_and_tail(model: Whisper) -> None:
         model.encode(mels[1:], [430], cache)
         alone = np.array(cache[0].cross_attn.state()[0])
         np.testing.assert_allclose(keys[1:], alone, atol=2e-4)
+        model.encode(mel(1730)[None], [1730], cache)  # longer: the tail alone
+        assert cache[0].cross_attn.offset == 900 + 20
+        assert not np.array(cache[0].audio_mask).any()
         model.encode(mel(2990)[None], [2990], cache)
         assert cache[0].cross_attn.offset == N
         padded = np.array(cache[0].cross_attn.state()[0])
