@@ -94,8 +94,7 @@ class LayerCache:
     self_attn: KVCache
     cross_attn: KVCache
     audio_mask: mx.array | None = field(default=None)
-    """(batch, 1, 1, positions) bool, False past a clip's end, or numbers to add to the scores, for
-    constants that stand for several positions (padding.py); None if there is nothing to mask."""
+    """(batch, 1, 1, positions) bool, False past a clip's end; None if all clips fill it."""
     queries: list[mx.array] | None = field(default=None)
     """Queries of the attention to the audio, (batch, head, n, head_dim), one per call; None if they
     are not kept. decoding/alignment.py computes from them when each token was spoken."""

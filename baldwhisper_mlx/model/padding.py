@@ -16,9 +16,9 @@ from dataclasses import dataclass
 import mlx.core as mx
 import numpy as np
 
-SHORT = 500
-"""Positions (10 s, the margin included) of the longest window whose decoder attends to all of the
-padding."""
+SHORTEST = 100
+"""Mel frames (1 s) of the shortest window that is encoded before constants; shorter ones, the rest
+behind a last timestamp, are not recognized as silence then (docs/log.md)."""
 KeysAndValues = tuple[mx.array, mx.array]
 """Of one layer, both (B, H, n, head_dim); constants have a B of 1."""
 
@@ -57,38 +57,14 @@ class Padding:
 
     def counts(self, length: int) -> tuple[int, int]:
         """How many constant keys and final states stand behind a clip of T positions."""
-        positions = self._behind_states(length)
-        return self.keys.shape[2] - -(-length // self.stride), sum(map(len, positions))
+        tail = min(self.tail, len(self.states) - length)
+        return self.keys.shape[2] - -(-length // self.stride), tail
 
-    def _behind_states(self, length: int) -> tuple[range, range]:
-        """Positions of the final states behind T: all of the tail, and every `stride`-th after it.
-
-        The second is empty for longer windows, which loop more often with it than without; without
-        it, windows too short for speech are not recognized as silence (docs/log.md).
-        """
-        n_positions = len(self.states)
-        end = min(length + self.tail, n_positions)
-        return range(length, end), range(end, n_positions if length <= SHORT else end, self.stride)
-
-    def with_tail(self, states: mx.array) -> tuple[mx.array, mx.array]:
-        """What the decoder attends to.
-
-        Args:
-            states: of the encoder (B, T, d).
-
-        Returns:
-            The states with the constant ones behind them (B, T + n, d), and what to add to the
-            scores (1, 1, 1, T + n), as in `behind`.
-        """
+    def with_tail(self, states: mx.array) -> mx.array:
+        """Encoder states (B, T, d), with those of the `tail` positions of padding behind them."""
         batch, length, _ = states.shape
-        dense, rest = self._behind_states(length)
-        constants = self.states[mx.array([*dense, *rest])]
-        constants = mx.broadcast_to(constants, (batch, *constants.shape))
-        bias = np.zeros(dense.stop + len(rest), np.float32)
-        if rest:
-            bias[dense.stop :] = math.log((len(self.states) - dense.stop) / len(rest))
-        mask = mx.array(bias)[None, None, None].astype(states.dtype)
-        return mx.concatenate([states, constants], axis=1), mask
+        tail = self.states[length : length + self.tail]
+        return mx.concatenate([states, mx.broadcast_to(tail, (batch, *tail.shape))], axis=1)
 
 
 def extended(pair: KeysAndValues, constants: KeysAndValues) -> KeysAndValues:

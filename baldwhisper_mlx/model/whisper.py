@@ -19,7 +19,7 @@ from mlx import nn
 from baldwhisper_mlx.config import ModelConfig, bucketed_positions
 from baldwhisper_mlx.model.cache import KVCache, LayerCache
 from baldwhisper_mlx.model.embedding import FactorizedEmbedding
-from baldwhisper_mlx.model.padding import KeysAndValues, Padding, extended
+from baldwhisper_mlx.model.padding import SHORTEST, KeysAndValues, Padding, extended
 from baldwhisper_mlx.ops import cpu_tiles
 from baldwhisper_mlx.ops.functions import BIG, attention, gelu, uses_cpu_fallback
 
@@ -239,13 +239,12 @@ class Whisper(nn.Module):
                 unless the checkpoint's `audio_context` is "full".
             cache: from `make_cache`; its audio is replaced, its tokens are forgotten.
         """
-        positions = [self.audio_positions(n) for n in n_frames]
-        longest = max(positions)
+        longest = self.audio_positions(max(n_frames))
         if self.padding is not None and longest < self.config.n_audio_ctx:
             # All clips get the positions of the longest: what is behind a shorter one is computed.
             audio = self.encoder(mel[:, : 2 * longest], padding=self.padding)
-            audio, bias = self.padding.with_tail(audio)
-            return self.attend_to(audio, cache, bias)
+            return self.attend_to(self.padding.with_tail(audio), cache)
+        positions = [self.config.audio_positions(n) for n in n_frames]
         mask = None
         if min(positions) < longest:  # clips shorter than the longest end before the last position
             mask = (mx.arange(longest) < mx.array(positions)[:, None])[:, None, None]
@@ -258,7 +257,7 @@ class Whisper(nn.Module):
     def audio_positions(self, n_frames: int) -> int:
         """Encoder positions that a clip of `n_frames` mel frames (10 ms) takes in its context."""
         config = self.config
-        if self.padding is None:
+        if self.padding is None or n_frames < SHORTEST:
             return config.audio_positions(n_frames)
         return bucketed_positions(n_frames, config.audio_context_margin, config.n_audio_ctx)
 
