@@ -23,6 +23,7 @@ MODEL_TYPE = "baldwhisper"
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
 VOCABULARY_FILE = "vocabulary.tiktoken"
+PADDING_FILE = "padding.safetensors"
 
 AudioContext = Literal["full", "trimmed", "dynamic"]
 EmbeddingProjections = Literal["shared", "separate"]

@@ -67,13 +67,34 @@ def models_option(*, required: bool = True, bundled: bool = False) -> Decorator:
     )
 
 
-def data_option(
-    help: str = "Folder of speech with a metadata.jsonl (file_name, text).",
-) -> Decorator:
-    """`--data DIR`, a folder that exists."""
+def numbers(text: str) -> tuple[int, ...]:
+    """Whole numbers above zero, given with commas between them, in ascending order.
+
+    Raises:
+        click.BadParameter: it is something else.
+
+    Example:
+        >>> numbers("8,1,16")
+        (1, 8, 16)
+    """
+    try:
+        found = tuple(sorted({int(part) for part in text.split(",")}))
+    except ValueError:
+        found = (0,)
+    if found[0] < 1:
+        raise click.BadParameter(f"{text}: give whole numbers above zero, such as 1,4,8")
+    return found
+
+
+def data_option(*, multiple: bool = False) -> Decorator:
+    """`--data DIR`, a folder that exists; with `multiple`, a tuple of folders named `data`."""
     kind = click.Path(exists=True, file_okay=False, path_type=Path)
     text = "Folder of speech with a metadata.jsonl (file_name, text)."
-    return click.option("--data", required=True, type=kind, metavar="DIR", help=text)
+    if multiple:
+        text = f"{text[:-1]}; repeatable."
+    return click.option(
+        "--data", required=True, type=kind, metavar="DIR", help=text, multiple=multiple
+    )
 
 
 def output_option(kind: str | None = None, *, name: str = "--output") -> Decorator:

@@ -31,6 +31,7 @@ PAGES = (
     "docs/format.md",
     "docs/profile.md",
     "docs/reproduction.md",
+    "docs/short-context.md",
     "docs/training.md",
 )
 TREES = ("baldwhisper_mlx", "convert/baldwhisper_convert")

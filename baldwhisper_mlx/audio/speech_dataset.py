@@ -19,7 +19,8 @@ from baldwhisper_mlx.audio.load import load_audio
 Row = dict[str, Any]
 
 _DELIMITERS = {".csv": ",", ".tsv": "\t"}
-_LISTS = (*_DELIMITERS, ".json", ".jsonl")
+LIST_SUFFIXES = (*_DELIMITERS, ".json", ".jsonl")
+"""Endings of the lists of files that can be read."""
 
 
 def read_rows(
@@ -45,7 +46,7 @@ def read_rows(
         ModuleNotFoundError: a Hub dataset, and the package `datasets` is not installed.
     """
     path = _list_of(Path(source).expanduser(), split)
-    if path.suffix in _LISTS:
+    if path.suffix in LIST_SUFFIXES:
         if not path.is_file():
             raise FileNotFoundError(f"{path}: no such file")
         return list(_listed(path)), path.parent

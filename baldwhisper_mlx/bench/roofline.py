@@ -74,7 +74,7 @@ def step_bytes(
     return weight_bytes(model) + batch * caches
 
 
-def encode_flops(config: ModelConfig, positions: int) -> int:
+def encode_flops(config: ModelConfig, positions: int, constants: int = 0, tail: int = 0) -> int:
     """Floating-point operations to encode one clip, cross-attention keys and values included.
 
     A product of (m, k) by (k, n) counts 2mkn; softmax, norms and activations count nothing.
@@ -82,6 +82,8 @@ def encode_flops(config: ModelConfig, positions: int) -> int:
     Args:
         config: the model's.
         positions: encoder positions; 1500 are 30 s.
+        constants: keys besides those of the positions (`Padding`).
+        tail: constant states that the decoder also attends to.
     """
     t, d = positions, config.n_audio_state
     frames = FRAMES_PER_POSITION * t
@@ -89,9 +91,9 @@ def encode_flops(config: ModelConfig, positions: int) -> int:
     convolutions = 2 * frames * 3 * config.n_mels * d + 2 * t * 3 * d * d
     # query, key and value; output; two matrices of the MLP
     products = 2 * t * d * (3 * d + d + 4 * d + 4 * d)
-    attention = 2 * (2 * t * t * d)  # scores, and weighted values
+    attention = 2 * (2 * t * (t + constants) * d)  # scores, and weighted values
     # keys and values of every decoder layer
-    cross = config.n_text_layer * 2 * t * d * 2 * d
+    cross = config.n_text_layer * 2 * (t + tail) * d * 2 * d
     return convolutions + config.n_audio_layer * (products + attention) + cross
 
 

@@ -75,11 +75,14 @@ class Ours:
 
     def encoder_flops(self, *, seconds: float) -> int:
         """Operations of `encode` with these arguments."""
-        positions = self.loaded.config.audio_positions(_frames(seconds))
-        # Without the dynamic context 30 s are encoded and cut afterwards.
-        if self.loaded.config.audio_context != "dynamic":
-            positions = self.loaded.config.n_audio_ctx
-        return roofline.encode_flops(self.loaded.config, positions)
+        config, padding = self.loaded.config, self.loaded.model.padding
+        positions = self.loaded.model.audio_positions(_frames(seconds))
+        if padding is not None and positions < config.n_audio_ctx:
+            return roofline.encode_flops(config, positions, *padding.counts(positions))
+        # Without a dynamic context 30 s are encoded and cut afterwards.
+        if config.audio_context != "dynamic":
+            positions = config.n_audio_ctx
+        return roofline.encode_flops(config, positions)
 
     def ceilings(self, *, stream_bytes: int) -> dict[str, float]:
         """Measured bytes per second, and operations per second at this encoder's shapes."""

@@ -10,11 +10,17 @@ import math
 from pathlib import Path
 from typing import Any
 
-from baldwhisper_mlx.checkpoint.files import MODEL_FILES, check_files, read_tensor_header
+from baldwhisper_mlx.checkpoint.files import (
+    MODEL_FILES,
+    check_files,
+    read_tensor_header,
+    read_tensor_metadata,
+)
 from baldwhisper_mlx.config import (
     CONFIG_FILE,
     CONTROL_TOKENS,
     FORMAT_VERSION,
+    PADDING_FILE,
     TIME_PRECISION,
     WEIGHTS_FILE,
     ModelConfig,
@@ -62,7 +68,7 @@ def describe_model(folder: str | Path) -> dict[str, str]:
         "vocabulary": f"{config.n_vocab} tokens, "
         + (f"{languages} languages" if config.is_multilingual else "English only"),
         "embedding": _describe_embedding(config),
-        "context": _describe_context(config),
+        "context": _describe_context(config, folder / PADDING_FILE),
         "parameters": f"{count_parameters(header, config) / 1e6:.1f} M",
         "dtype": config.dtype,
         "weights": "; ".join(f"{part} {text}" for part, text in stored.items()),
@@ -130,7 +136,15 @@ def _describe_embedding(config: ModelConfig) -> str:
     return text
 
 
-def _describe_context(config: ModelConfig) -> str:
+def _describe_context(config: ModelConfig, padding: Path) -> str:
+    if config.audio_context == "full" and padding.is_file():
+        facts = read_tensor_metadata(padding)
+        try:
+            clips, stride, tail = (int(facts[key]) for key in ("clips", "stride", "tail"))
+        except (KeyError, ValueError) as error:
+            raise ValueError(f"{padding}: bad metadata ({error!r})") from None
+        plural = "" if clips == 1 else "s"
+        return f"padded (constants of {clips} clip{plural}, stride {stride}, tail {tail})"
     if config.audio_context == "full":
         return "full (always 30 s)"
     margin = config.audio_context_margin * TIME_PRECISION

@@ -10,13 +10,21 @@ from pathlib import Path
 from typing import Any
 
 from baldwhisper_mlx.checkpoint.hub import fetch_repository, is_hub_id
-from baldwhisper_mlx.config import CONFIG_FILE, VOCABULARY_FILE, WEIGHTS_FILE
+from baldwhisper_mlx.config import CONFIG_FILE, PADDING_FILE, VOCABULARY_FILE, WEIGHTS_FILE
 
 MODEL_FILES = (CONFIG_FILE, WEIGHTS_FILE, VOCABULARY_FILE)
 """Files that every model folder must have."""
 
+OPTIONAL_FILES = (PADDING_FILE,)
+"""Files of a model folder that are used where they are there; a model is complete without them."""
+PADDING_FORMAT = "baldwhisper-padding-1"
+"""`format` in the metadata of `padding.safetensors`; see `padding_file.py`."""
+
 COMMUNITY_FILES = ("weights.safetensors", "weights.npz")
 """Weights of a model in mlx-whisper's format; see `mlx_whisper.py`."""
+
+HUB_FILES = (*MODEL_FILES, *OPTIONAL_FILES, *COMMUNITY_FILES)
+"""Files that are fetched from a repository of the Hub, as far as it has them."""
 
 BUNDLED = Path(__file__).parent.parent / "assets" / "base-en"
 """The model that comes with the package: English, made from OpenAI's whisper-base."""
@@ -49,9 +57,7 @@ def find_model(path_or_hub_id: str | Path | None = None, revision: str | None = 
         raise ValueError(f"{path}: a model is a folder, not a file")
     if isinstance(path_or_hub_id, Path) or not is_hub_id(name):
         raise FileNotFoundError(f"{name}: no such folder, and not a Hub id (owner/name)")
-    return fetch_repository(
-        name, patterns=[*MODEL_FILES, *COMMUNITY_FILES], is_complete=_is_complete, revision=revision
-    )
+    return fetch_repository(name, patterns=HUB_FILES, is_complete=_is_complete, revision=revision)
 
 
 def _is_complete(folder: Path) -> bool:
@@ -74,7 +80,7 @@ def check_files(folder: Path) -> None:
     extra = [
         path.name
         for path in sorted(folder.iterdir())
-        if path.suffix in _WEIGHTS_SUFFIXES and path.name != WEIGHTS_FILE
+        if path.suffix in _WEIGHTS_SUFFIXES and path.name not in (WEIGHTS_FILE, *OPTIONAL_FILES)
     ]
     if extra:  # shards, or another model, which must not be ignored silently
         raise ValueError(
@@ -92,6 +98,20 @@ def read_tensor_header(path: Path) -> dict[str, dict[str, Any]]:
             file.
         FileNotFoundError: there is no such file.
     """
+    return _read_header(path)[0]
+
+
+def read_tensor_metadata(path: Path) -> dict[str, str]:
+    """Reads what a safetensors file says about itself: its metadata, empty if it has none.
+
+    Raises:
+        ValueError, FileNotFoundError: as for `read_tensor_header`.
+    """
+    return _read_header(path)[1]
+
+
+def _read_header(path: Path) -> tuple[dict[str, dict[str, Any]], dict[str, str]]:
+    """The entries of the tensors, and the metadata."""
     size = path.stat().st_size
     with path.open("rb") as file:
         length = int.from_bytes(file.read(8), "little")
@@ -99,7 +119,7 @@ def read_tensor_header(path: Path) -> dict[str, dict[str, Any]]:
             raise ValueError(f"{path}: not a safetensors file, or truncated in its header")
         try:
             header: dict[str, Any] = json.loads(file.read(length))
-            header.pop("__metadata__", None)
+            metadata = dict(header.pop("__metadata__", None) or {})
             end = max((int(entry["data_offsets"][1]) for entry in header.values()), default=0)
         except (
             ValueError,
@@ -114,4 +134,4 @@ def read_tensor_header(path: Path) -> dict[str, dict[str, Any]]:
         raise ValueError(
             f"{path}: truncated or damaged, {size} bytes instead of {8 + length + end}"
         )
-    return header
+    return header, metadata

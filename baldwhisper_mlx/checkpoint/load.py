@@ -9,15 +9,22 @@ from __future__ import annotations
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
+from typing import Any, Literal, cast, get_args
 
 import mlx.core as mx
 from mlx.utils import tree_flatten
 
-from baldwhisper_mlx.checkpoint.files import check_files, find_model, read_tensor_header
+from baldwhisper_mlx.checkpoint.files import (
+    PADDING_FORMAT,
+    check_files,
+    find_model,
+    read_tensor_header,
+)
 from baldwhisper_mlx.checkpoint.mlx_whisper import is_community, read_community
 from baldwhisper_mlx.config import (
+    AUDIO_BUCKET,
     CONFIG_FILE,
+    PADDING_FILE,
     VOCABULARY_FILE,
     WEIGHTS_FILE,
     Dtype,
@@ -25,11 +32,14 @@ from baldwhisper_mlx.config import (
 )
 from baldwhisper_mlx.decoding.decoder import Decoder
 from baldwhisper_mlx.decoding.logit_rules import Vocabulary
+from baldwhisper_mlx.model.padding import Padding
 from baldwhisper_mlx.model.quantize import dequantize, quantize_model
 from baldwhisper_mlx.model.whisper import Whisper
 from baldwhisper_mlx.ops import blas
 from baldwhisper_mlx.text.tokenizer import Tokenizer, read_ranks
 
+RunContext = Literal["full", "padded"]
+"""How many positions the encoder computes for a clip: 30 s, or the clip's own before constants."""
 CACHE_LIMIT = 512 * 2**20
 """Bytes of freed buffers that MLX may keep; without a limit they grow with every new shape."""
 
@@ -53,6 +63,7 @@ def load_model(
     *,
     revision: str | None = None,
     dtype: Dtype | None = None,
+    audio_context: RunContext | None = None,
 ) -> LoadedModel:
     """Loads an exported model, or one of mlx-community's.
 
@@ -63,6 +74,9 @@ def load_model(
         revision: branch, tag or commit of a Hub id.
         dtype: of the weights in memory; default the checkpoint's on a GPU and float32 on a
             CPU, where MLX multiplies 16-bit numbers many times slower.
+        audio_context: "padded" encodes the clip alone, with constants for the rest of 30 s;
+            "full" encodes 30 s, as OpenAI's code does. Default: "padded" if the folder has the
+            constants (`padding.safetensors`), else what the checkpoint was trained for.
 
     Raises:
         ValueError: files are missing, damaged or of another format; the message names them.
@@ -88,6 +102,7 @@ def load_model(
             warnings.warn(advice, stacklevel=2)
     mx.set_cache_limit(CACHE_LIMIT)
     model = build_model(weights, config, str(source), dtype)
+    model.padding = _padding_for(folder, model, audio_context)
     vocabulary = Vocabulary(
         n_vocab=config.n_vocab,
         eot=tokenizer.eot,
@@ -99,6 +114,62 @@ def load_model(
         suppress_first=tokenizer.blank_tokens,
     )
     return LoadedModel(model, config, tokenizer, Decoder(model, vocabulary), folder)
+
+
+def _padding_for(folder: Path, model: Whisper, context: RunContext | None) -> Padding | None:
+    """The constants of a folder, if the audio context asks for them."""
+    path = folder / PADDING_FILE
+    if context not in (None, *get_args(RunContext)):
+        raise ValueError(f"audio_context must be full or padded, not {context!r}")
+    trained_for = model.config.audio_context
+    if context is not None and trained_for != "full":
+        raise ValueError(
+            f"{folder}: trained for a {trained_for} audio context, and runs in that one only; "
+            f"audio_context {context!r} is for checkpoints trained on 30 s"
+        )
+    if context == "full" or (context is None and not path.is_file()):
+        return None
+    if not path.is_file():
+        raise ValueError(
+            f"{folder}: a padded audio context needs {PADDING_FILE}; make it with "
+            "`baldwhisper-convert export ... --calibration FOLDER`"
+        )
+    return read_padding(path, model)
+
+
+def read_padding(path: Path, model: Whisper) -> Padding:
+    """Reads `padding.safetensors` for a model.
+
+    Raises:
+        ValueError: damaged, of another format, or made for another model.
+    """
+    config = model.config
+    if config.audio_context != "full":
+        raise ValueError(
+            f"{path}: the model was trained for a {config.audio_context} audio context, which "
+            "needs no padding; delete the file"
+        )
+    read_tensor_header(path)
+    try:
+        tensors, metadata = cast(tuple[dict[str, mx.array], dict[str, Any]],
+                                 mx.load(str(path), return_metadata=True))  # fmt: skip
+        format_, stride, tail = (metadata.get(key) for key in ("format", "stride", "tail"))
+        stride, tail = int(stride or 0), int(tail or 0)
+    except (RuntimeError, ValueError) as error:
+        raise ValueError(f"{path}: damaged ({error})") from None
+    if format_ != PADDING_FORMAT:
+        raise ValueError(f"{path}: format {format_!r} instead of {PADDING_FORMAT!r}")
+    if not 1 <= stride <= AUDIO_BUCKET or tail < 1:
+        raise ValueError(f"{path}: bad metadata: stride {stride}, tail {tail}")
+    heads, width = config.n_audio_head, config.n_audio_state
+    n_keys = -(-config.n_audio_ctx // stride)
+    keys = (config.n_audio_layer, heads, n_keys, width // heads)
+    expected = {"keys": keys, "values": keys, "states": (config.n_audio_ctx, width)}
+    _check_tensors(str(path), expected, {name: x.shape for name, x in tensors.items()})
+    dtype = model.encoder.ln_post.weight.dtype
+    cast_tensors = {name: x.astype(dtype) for name, x in tensors.items()}
+    mx.eval(cast_tensors)
+    return Padding(**cast_tensors, stride=stride, tail=tail)
 
 
 def read_weights(path: Path) -> dict[str, mx.array]:

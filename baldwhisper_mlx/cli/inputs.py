@@ -12,15 +12,10 @@ import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
 
+from baldwhisper_mlx.audio.folders import audio_files
+
 STDIN = "-"
 """The input name that means standard input; its outputs are named `stdin`."""
-
-SUFFIXES = frozenset(
-    (".3gp", ".aac", ".aif", ".aiff", ".amr", ".au", ".avi", ".caf", ".flac", ".flv", ".m4a",
-     ".m4b", ".m4v", ".mka", ".mkv", ".mov", ".mp3", ".mp4", ".mpeg", ".mpg", ".mpga", ".oga",
-     ".ogg", ".opus", ".w64", ".wav", ".webm", ".wma", ".wmv", ".wv")
-)  # fmt: skip
-"""Endings of the files in a folder that are taken for audio; a file given by name may have any."""
 
 
 def expand(names: Sequence[str]) -> list[str]:
@@ -42,21 +37,10 @@ def _files(name: str) -> list[str]:
     if name == STDIN or path.is_file():
         return [name]
     if path.is_dir():
-        return _audio_below(path)
+        return [str(file) for file in audio_files(path)]
     if not glob.has_magic(name):
         return []
     return [file for file in sorted(glob.glob(name, recursive=True)) if Path(file).is_file()]
-
-
-def _audio_below(folder: Path) -> list[str]:
-    def is_hidden(path: Path) -> bool:
-        return any(part.startswith(".") for part in path.relative_to(folder).parts)
-
-    return [
-        str(path)
-        for path in sorted(folder.rglob("*"))
-        if path.suffix.lower() in SUFFIXES and not is_hidden(path) and path.is_file()
-    ]
 
 
 def plan_outputs(

@@ -119,6 +119,10 @@ def _finite(ctx: click.Context, param: click.Parameter, value: float | None) -> 
 @click.option("--max-words-per-line", type=_COUNT,
               help="Most words in a subtitle (srt, vtt); needs --word-timestamps, and "
               "excludes --max-line-width.")  # fmt: skip
+@click.option("--audio-context", type=click.Choice(["full", "padded"]),
+              help="Encode 30 s whatever the length of a clip (full, as OpenAI's Whisper), or the "
+              "clip alone with constants for the rest (padded). Default: padded if the model "
+              "folder has padding.safetensors.")  # fmt: skip
 @click.option("--vad", is_flag=True,
               help="Transcribe only where Silero's detector finds speech, so that nothing is "
               "made up over silence or noise.")  # fmt: skip
@@ -156,6 +160,7 @@ def transcribe(
     force: bool,
     skip_existing: bool,
     pcm_rate: int | None,
+    audio_context: str | None,
     highlight_words: bool,
     max_line_width: int | None,
     max_line_count: int | None,
@@ -198,7 +203,7 @@ def transcribe(
         del options["temperature"]  # transcribe's own default is the schedule
     failed = transcribe_files(
         files, model, revision, writers=writers_with(layout), printed_format=formats[0],
-        plan=plan, force=force, pcm_rate=pcm_rate, options=options,
+        plan=plan, force=force, pcm_rate=pcm_rate, audio_context=audio_context, options=options,
     )  # fmt: skip
     if failed and len(files) > 1:
         click.echo(f"{len(failed)} of {len(files)} files failed: {', '.join(failed)}", err=True)

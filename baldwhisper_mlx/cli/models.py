@@ -87,7 +87,7 @@ def pull(model_id: str, revision: str | None) -> None:
     """
     from huggingface_hub import snapshot_download
 
-    from baldwhisper_mlx.checkpoint.files import COMMUNITY_FILES, MODEL_FILES
+    from baldwhisper_mlx.checkpoint.files import HUB_FILES
     from baldwhisper_mlx.config import CONFIG_FILE
 
     with _hub_errors(model_id, revision):
@@ -98,7 +98,7 @@ def pull(model_id: str, revision: str | None) -> None:
                 f"{model_id}: not a model that baldwhisper can run. If it is a Whisper checkpoint, "
                 f"convert it: baldwhisper-convert export {model_id} FOLDER"
             )
-        patterns = [*MODEL_FILES, *COMMUNITY_FILES]
+        patterns = list(HUB_FILES)
         folder = Path(snapshot_download(model_id, revision=revision, allow_patterns=patterns))
     problem = incomplete(folder)
     if problem is not None:
@@ -187,7 +187,12 @@ def kind_of(folder: Path) -> str:
 
 def incomplete(folder: Path) -> str | None:
     """What is missing or damaged in a model folder; None if nothing is."""
-    from baldwhisper_mlx.checkpoint.files import COMMUNITY_FILES, check_files, read_tensor_header
+    from baldwhisper_mlx.checkpoint.files import (
+        COMMUNITY_FILES,
+        OPTIONAL_FILES,
+        check_files,
+        read_tensor_header,
+    )
     from baldwhisper_mlx.config import WEIGHTS_FILE
 
     try:
@@ -198,6 +203,7 @@ def incomplete(folder: Path) -> str | None:
         else:
             check_files(folder)
             weights = [folder / WEIGHTS_FILE]
+        weights += [folder / name for name in OPTIONAL_FILES if (folder / name).is_file()]
         for path in weights:
             if path.suffix == ".safetensors":
                 read_tensor_header(path)

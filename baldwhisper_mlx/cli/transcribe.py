@@ -50,6 +50,7 @@ def transcribe_files(
     plan: Sequence[Mapping[str, Path]] | None,
     force: bool,
     pcm_rate: int | None,
+    audio_context: Any,
     options: dict[str, Any],
 ) -> list[str]:
     """Transcribes files in their order and reports on standard error.
@@ -65,6 +66,7 @@ def transcribe_files(
         plan: from `plan_outputs`: per file, format to path; None to print on standard output.
         force: whether existing outputs are replaced.
         pcm_rate: Hz, if standard input is raw PCM.
+        audio_context: as for `load_model`.
         options: keyword arguments of `transcribe`.
 
     Returns:
@@ -78,7 +80,7 @@ def transcribe_files(
     readable = [name for name in files if name not in failed]
     if not readable:
         return failed  # without loading a model, or downloading it, for nothing
-    model = open_model(model_name, revision, options["language"])
+    model = open_model(model_name, revision, options["language"], audio_context)
     printed = 0
     for name, audio in decoded_ahead(readable, partial(_read, pcm_rate=pcm_rate)):
         try:
@@ -176,13 +178,19 @@ def _is_readable(name: str) -> bool:
     return False
 
 
-def open_model(model_name: str | None, revision: str | None, language: str | None) -> Any:
+def open_model(
+    model_name: str | None,
+    revision: str | None,
+    language: str | None,
+    audio_context: Any = None,
+) -> Any:
     """Loads a model for a command; prints warnings on standard error.
 
     Args:
         model_name: folder or Hub id; None for the bundled model.
         revision: of a Hub model.
         language: code or name that the model has to know; None for any.
+        audio_context: as for `load_model`.
 
     Raises:
         click.ClickException: the model cannot be loaded or does not know the language.
@@ -191,7 +199,7 @@ def open_model(model_name: str | None, revision: str | None, language: str | Non
 
     try:
         with warnings.catch_warnings(record=True) as caught:
-            model = load_model(model_name, revision=revision)
+            model = load_model(model_name, revision=revision, audio_context=audio_context)
         for warning in caught:  # without the line of code that Python would print
             click.echo(f"warning: {warning.message}", err=True)
         if language is not None:  # here, or every file would fail

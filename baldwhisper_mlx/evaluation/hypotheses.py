@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from baldwhisper_mlx.checkpoint.files import COMMUNITY_FILES, MODEL_FILES
+from baldwhisper_mlx.checkpoint.files import HUB_FILES
 
 _CHUNK = 2**20
 
@@ -24,10 +24,11 @@ def fingerprint(folder: Path) -> str:
     """What identifies a model in any folder: the start of a SHA-256 of its files.
 
     Args:
-        folder: of the model; its config, weights and vocabulary are hashed, its card is not.
+        folder: of the model; its config, weights, vocabulary and constants for padding are
+            hashed, its card is not.
     """
     digest = hashlib.sha256()
-    for name in sorted({*MODEL_FILES, *COMMUNITY_FILES}):
+    for name in sorted(HUB_FILES):
         path = folder / name
         if path.is_file():
             digest.update(f"{name} {path.stat().st_size}\n".encode())

@@ -16,9 +16,10 @@ from collections.abc import Sequence
 import mlx.core as mx
 from mlx import nn
 
-from baldwhisper_mlx.config import ModelConfig
+from baldwhisper_mlx.config import ModelConfig, bucketed_positions
 from baldwhisper_mlx.model.cache import KVCache, LayerCache
 from baldwhisper_mlx.model.embedding import FactorizedEmbedding
+from baldwhisper_mlx.model.padding import SHORTEST, KeysAndValues, Padding, extended
 from baldwhisper_mlx.ops import cpu_tiles
 from baldwhisper_mlx.ops.functions import BIG, attention, gelu, uses_cpu_fallback
 
@@ -39,13 +40,21 @@ class SelfAttention(nn.Module):
         batch: int,
         cache: KVCache | None = None,
         mask: mx.array | str | None = None,
+        constants: KeysAndValues | None = None,
     ) -> mx.array:
-        """x (B * L, d) -> (B * L, d); with a cache, x also attends to the positions before it."""
+        """x (B * L, d) -> (B * L, d); it also attends to a cache's positions and to constants."""
         q, k, v = mx.split(split_heads(self.qkv(x), batch, 3 * self.n_head), 3, axis=1)
         if cache is not None:
             k, v = cache.update(k, v)
+        if constants is not None:
+            k, v = extended((k, v), constants)
         y = attention(q, k, v, scale=self.scale, mask=mask)
         return self.out(merge_heads(y))
+
+    def keys_and_values(self, x: mx.array, batch: int) -> KeysAndValues:
+        """Of x (B * L, d), both (B, H, L, head_dim)."""
+        _, k, v = mx.split(split_heads(self.qkv(x), batch, 3 * self.n_head), 3, axis=1)
+        return k, v
 
 
 class CrossAttention(nn.Module):
@@ -92,12 +101,18 @@ class EncoderBlock(nn.Module):
         self.mlp2 = nn.Linear(4 * width, width)
         self.mlp_ln = nn.LayerNorm(width)
 
-    def __call__(self, x: mx.array, batch: int, mask: mx.array | None) -> mx.array:
-        """x (B * T, d) -> (B * T, d); mask as in LayerCache."""
+    def __call__(
+        self,
+        x: mx.array,
+        batch: int,
+        mask: mx.array | None,
+        constants: KeysAndValues | None = None,
+    ) -> mx.array:
+        """x (B * T, d) -> (B * T, d); mask and constants as in SelfAttention."""
         # One call for the whole block: its tiles stay in the cache from step to step.
         if x.size >= BIG and uses_cpu_fallback(x) and cpu_tiles.supports_block(self):
-            return cpu_tiles.encoder_block(self, x, batch, mask)
-        x = x + self.attn(self.attn_ln(x), batch, mask=mask)
+            return cpu_tiles.encoder_block(self, x, batch, mask, constants)
+        x = x + self.attn(self.attn_ln(x), batch, mask=mask, constants=constants)
         return x + self.mlp2(gelu(self.mlp1(self.mlp_ln(x))))
 
 
@@ -135,17 +150,32 @@ class AudioEncoder(nn.Module):
         ]
         self.ln_post = nn.LayerNorm(width)
 
-    def __call__(self, mel: mx.array, mask: mx.array | None = None) -> mx.array:
-        """Encodes log-mel (B, 2T, n_mels) as (B, T, d); mask (B, 1, 1, T) as in LayerCache."""
+    def __call__(
+        self, mel: mx.array, mask: mx.array | None = None, padding: Padding | None = None
+    ) -> mx.array:
+        """Encodes log-mel as states (B, T, d).
+
+        Args:
+            mel: (B, 2T, n_mels).
+            mask: (B, 1, 1, T) as in LayerCache; not together with `padding`.
+            padding: constants for the rest of 30 s, if T is less.
+        """
+        x = self.embed(mel)
+        shape = batch, length, width = x.shape
+        x = x.reshape(batch * length, width)
+        constants: Sequence[KeysAndValues | None] = [None] * len(self.blocks)
+        if padding is not None:
+            constants, mask = padding.behind(length)
+        for block, layer_constants in zip(self.blocks, constants, strict=True):
+            x = block(x, batch, mask, layer_constants)
+        return self.ln_post(x).reshape(shape)
+
+    def embed(self, mel: mx.array) -> mx.array:
+        """Convolutions and positions: log-mel (B, 2T, n_mels) to (B, T, d)."""
         x = gelu(self.conv1(mel.astype(self.conv1.weight.dtype)))
         x = gelu(self.conv2(x))
         # Short clips have fewer positions; see ModelConfig.audio_context.
-        x = x + self.positional_embedding[: x.shape[1]]
-        shape = batch, length, width = x.shape
-        x = x.reshape(batch * length, width)
-        for block in self.blocks:
-            x = block(x, batch, mask)
-        return self.ln_post(x).reshape(shape)
+        return x + self.positional_embedding[: x.shape[1]]
 
 
 class TextDecoder(nn.Module):
@@ -189,6 +219,8 @@ class Whisper(nn.Module):
         self.config = config
         self.encoder = AudioEncoder(config)
         self.decoder = TextDecoder(config)
+        self.padding: Padding | None = None
+        """Set by `load_model` for the padded audio context; see padding.py."""
 
     def make_cache(self) -> list[LayerCache]:
         """Empty caches, one per decoder layer, for any batch size."""
@@ -207,8 +239,12 @@ class Whisper(nn.Module):
                 unless the checkpoint's `audio_context` is "full".
             cache: from `make_cache`; its audio is replaced, its tokens are forgotten.
         """
+        longest = self.audio_positions(max(n_frames))
+        if self.padding is not None and longest < self.config.n_audio_ctx:
+            # All clips get the positions of the longest: what is behind a shorter one is computed.
+            audio = self.encoder(mel[:, : 2 * longest], padding=self.padding)
+            return self.attend_to(self.padding.with_tail(audio), cache)
         positions = [self.config.audio_positions(n) for n in n_frames]
-        longest = max(positions)
         mask = None
         if min(positions) < longest:  # clips shorter than the longest end before the last position
             mask = (mx.arange(longest) < mx.array(positions)[:, None])[:, None, None]
@@ -217,6 +253,13 @@ class Whisper(nn.Module):
         else:  # the encoder was trained on 30 s; only the decoder sees the clip's own positions
             audio = self.encoder(mel)[:, :longest]
         self.attend_to(audio, cache, mask)
+
+    def audio_positions(self, n_frames: int) -> int:
+        """Encoder positions that a clip of `n_frames` mel frames (10 ms) takes in its context."""
+        config = self.config
+        if self.padding is None or n_frames < SHORTEST:
+            return config.audio_positions(n_frames)
+        return bucketed_positions(n_frames, config.audio_context_margin, config.n_audio_ctx)
 
     def attend_to(
         self, audio: mx.array, cache: Sequence[LayerCache], mask: mx.array | None = None

@@ -39,14 +39,21 @@ def supports_block(block: Any) -> bool:
     return all(isinstance(layer, nn.Linear) for layer in layers)
 
 
-def encoder_block(block: Any, x: mx.array, batch: int, mask: mx.array | None) -> mx.array:
+def encoder_block(
+    block: Any,
+    x: mx.array,
+    batch: int,
+    mask: mx.array | None,
+    constants: tuple[mx.array, mx.array] | None = None,
+) -> mx.array:
     """Evaluates an EncoderBlock of plain float32 matrices.
 
     Args:
         block: for which `supports_block` holds.
         x: (B * T, d).
         batch: B.
-        mask: bool that broadcasts to (B, H, T, T), False where not to attend; None for none.
+        mask: as in `attend`, for T + n keys; None for none.
+        constants: keys and values (1, H, n, head_dim) that follow those of x.
 
     Returns:
         (B * T, d), evaluated.
@@ -75,6 +82,9 @@ def encoder_block(block: Any, x: mx.array, batch: int, mask: mx.array | None) ->
     by_head = attended.reshape(batch, length, attn.n_head, -1).transpose(0, 2, 1, 3)
     # Rows depend on each other in attention alone, so each step runs through all tiles.
     on_all_cores(project, rows)
+    if constants is not None:
+        more_keys, more_values = constants
+        k, v = _extended(k, more_keys), _extended(v, more_values)
     attend(q, k, v, by_head, attn.scale, mask)
     on_all_cores(finish, rows)
     return result
@@ -96,12 +106,15 @@ def attend(
         values: (B, H, T, head_dim).
         target: (B, H, L, head_dim), to be filled.
         scale: of the scores.
-        mask: bool that broadcasts to (B, H, L, T), False where not to attend.
+        mask: bool that broadcasts to (B, H, L, T), False where not to attend; or numbers
+            (1, 1, 1, T) to add to the scores.
     """
     batch, n_head, length, _ = queries.shape
-    allowed = None
-    if mask is not None:
+    allowed = bias = None
+    if mask is not None and mask.dtype == mx.bool_:
         allowed = np.broadcast_to(np.array(mask), (batch, n_head, length, keys.shape[2]))
+    elif mask is not None:
+        bias = np.array(mask).reshape(-1)
 
     def work(tile: tuple[int, int, slice]) -> None:
         clip, head, _ = tile
@@ -109,6 +122,8 @@ def attend(
         scores = (queries[tile] * np.float32(scale)) @ keys[clip, head].T
         if allowed is not None:
             scores[~allowed[tile]] = -np.inf
+        if bias is not None:
+            scores += bias
         # Softmax in place; without the maximum, exp would overflow.
         scores -= scores.max(axis=1, keepdims=True)
         np.exp(scores, out=scores)
@@ -170,6 +185,12 @@ def _linear(x: Floats, layer: Any) -> Floats:
     y: Floats = x @ np.asarray(layer.weight).T
     y += np.asarray(layer.bias)
     return y
+
+
+def _extended(x: Floats, constants: mx.array) -> Floats:
+    """(B, H, T, head_dim), with (1, H, n, head_dim) behind every clip's."""
+    more = np.asarray(constants)
+    return np.concatenate([x, np.broadcast_to(more, (len(x), *more.shape[1:]))], axis=2)
 
 
 def _parts(size: int, step: int) -> list[slice]:

@@ -53,7 +53,8 @@ def attention(
         k: (B, H, T, head_dim).
         v: (B, H, T, head_dim).
         scale: of the scores.
-        mask: "causal", or bool that broadcasts to (B, H, L, T), False where not to attend.
+        mask: "causal"; or bool that broadcasts to (B, H, L, T), False where not to attend; or
+            numbers (1, 1, 1, T) to add to the scores, in the dtype of q.
     """
     size = q.shape[0] * q.shape[1] * q.shape[2] * k.shape[2]
     if size < SMALL or isinstance(mask, str) or not uses_cpu_fallback(q):
@@ -62,7 +63,8 @@ def attention(
         return _attend_by_tiles(q, k, v, scale, mask)
     scores = (q * (scale * _SCALE)) @ k.swapaxes(-1, -2)
     if mask is not None:
-        scores = mx.where(mask, scores, -mx.inf)
+        is_bool = mask.dtype == mx.bool_
+        scores = mx.where(mask, scores, -mx.inf) if is_bool else scores + mask * _SCALE
     weights = _exp(scores - scores.max(axis=-1, keepdims=True))
     return (weights @ v) / weights.sum(axis=-1, keepdims=True)
 

@@ -42,9 +42,10 @@ def silence(seconds: float = SECONDS) -> Samples:
     return np.zeros(round(seconds * SAMPLE_RATE), np.float32)
 
 
-def noise(level: float, exponent: float, seed: int = 0) -> Samples:
-    """Steady noise whose power falls with frequency f as f^-exponent; level in full scale."""
-    n = round(SECONDS * SAMPLE_RATE)
+def noise(
+    level: float, exponent: float, seed: int = 0, n: int = round(SECONDS * SAMPLE_RATE)
+) -> Samples:
+    """Steady noise (n,) whose power falls with frequency f as f^-exponent; level in full scale."""
     spectrum = np.fft.rfft(np.random.default_rng(seed).standard_normal(n))
     spectrum[1:] /= np.arange(1, len(spectrum)) ** (exponent / 2)
     sound = np.fft.irfft(spectrum, n)

@@ -28,6 +28,7 @@ from benchmarks.report.overview_plot import (
     save_overview,
 )
 from benchmarks.report.reproduction import reproduction_parts
+from benchmarks.report.short_context import short_context_part
 from benchmarks.report.tables import (
     IN_SHORT,
     batch_rows,
@@ -47,6 +48,7 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 RESULTS, PAGE = Path("benchmarks/results"), Path("benchmarks/RESULTS.md")
 README, GUIDE, PROFILE = Path("README.md"), Path("docs/benchmarks.md"), Path("docs/profile.md")
 COMPRESSION, REPRODUCTION = Path("docs/compression.md"), Path("docs/reproduction.md")
+SHORT_CONTEXT = Path("docs/short-context.md")
 CARD = Path("baldwhisper_mlx/assets/base-en/README.md")
 
 KINDS = {
@@ -237,6 +239,7 @@ def documents(root: Path, results: Results) -> dict[Path, str]:
         (CARD, "accuracy", errors),
         (GUIDE, "benchmarks", chips_part(results)),
         (PROFILE, "profile", profile_part(results)),
+        (SHORT_CONTEXT, "short context", short_context_part(root / RESULTS)),
         *((COMPRESSION, name, part) for name, part in compression_parts(root / RESULTS).items()),
         *((REPRODUCTION, name, part) for name, part in reproduction_parts(root / RESULTS).items()),
     ]

@@ -7,16 +7,20 @@ wrong options are answered at once.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import get_args
+from typing import TYPE_CHECKING, get_args
 
 import click
+from click.core import ParameterSource
 
 from baldwhisper_convert.cli.errors import one_line_errors
 from baldwhisper_convert.cli.run import align, prepare, run, search
 from baldwhisper_convert.cli.stages import distill, factorize, finetune, merge
 from baldwhisper_mlx._version import __version__
-from baldwhisper_mlx.config import AudioContext, Dtype
+from baldwhisper_mlx.config import AUDIO_BUCKET, AudioContext, Dtype
 from baldwhisper_mlx.quantization_config import BITS, GROUP_SIZES
+
+if TYPE_CHECKING:
+    from baldwhisper_convert.export.quantize import QuantizeOptions
 
 _BITS = [str(bits) for bits in reversed(BITS)]
 
@@ -109,6 +113,28 @@ def main() -> None:
     help="Bits (or none) of the matrices whose path matches a pattern, such as "
     "'decoder.blocks.0.*=8' or '*.mlp2=none'. Repeatable; the last match applies.",
 )
+@click.option(
+    "--calibration",
+    metavar="FOLDER",
+    help="Folder of audio files with speech (metadata is not needed), or a list of files. "
+    "Constants are computed from at most 6 recordings, spread evenly over it, and stored with the "
+    "model: they replace the silence behind a short clip, so that the clip alone is encoded "
+    "instead of 30 s. Needs the audio context full.",
+)
+@click.option(
+    "--padding-stride",
+    type=click.IntRange(1, AUDIO_BUCKET),
+    default=8,
+    show_default=True,
+    help="With --calibration: encoder positions (20 ms each) that one constant key stands for.",
+)
+@click.option(
+    "--padding-tail",
+    type=click.IntRange(min=1),
+    default=100,
+    show_default=True,
+    help="With --calibration: encoder positions of silence that the decoder attends to.",
+)
 def export(
     source: str,
     destination: Path,
@@ -122,6 +148,9 @@ def export(
     group_size: str,
     quantize_embedding: str | None,
     overrides: tuple[tuple[str, int | None], ...],
+    calibration: str | None,
+    padding_stride: int,
+    padding_tail: int,
 ) -> None:
     """Convert a Whisper checkpoint to a model folder.
 
@@ -129,44 +158,74 @@ def export(
     file, a model folder, or a Hugging Face Hub id such as openai/whisper-base. If the export
     fails, DST is not created or changed.
     """
-    if kind == "hf" and (audio_context or quantize):
-        raise click.UsageError("--audio-context and --quantize need --format mlx")
-    if quantize is None and (quantize_embedding or overrides):
-        raise click.UsageError(
-            "--quantize-embedding and --quantize-override need --quantize, the bits of the other "
-            "matrices"
-        )
+    _check_combinations()
     with one_line_errors():
+        from baldwhisper_convert.data.recordings import read_recordings
         from baldwhisper_convert.export.destination import check_destination
         from baldwhisper_convert.export.hugging_face import export_hf
         from baldwhisper_convert.export.mlx import export_mlx
-        from baldwhisper_convert.export.quantize import QuantizeOptions
         from baldwhisper_convert.readers.read import read_checkpoint
 
         check_destination(destination, source, force=force)
+        recordings = read_recordings(calibration) if calibration is not None else None
         checkpoint = read_checkpoint(source, revision=revision, tokenizer=tokenizer)
         if kind == "hf":
             path = export_hf(checkpoint, destination, dtype=dtype, force=force)
         else:
-            options = None
-            if quantize is not None:
-                options = QuantizeOptions(
-                    bits=int(quantize),
-                    group_size=int(group_size),
-                    embedding="same" if quantize_embedding is None else _bits(quantize_embedding),
-                    overrides=overrides,
-                )
             path = export_mlx(
                 checkpoint,
                 destination,
                 dtype=dtype,
                 audio_context=audio_context,
-                quantize=options,
+                quantize=_quantize_options(quantize, group_size, quantize_embedding, overrides),
+                calibration=recordings,
+                padding_stride=padding_stride,
+                padding_tail=padding_tail,
                 force=force,
             )
         size = sum(file.stat().st_size for file in path.iterdir())
         stored = dtype + (f" and {quantize} bits" if quantize else "")
         click.echo(f"{path}: {checkpoint.format} checkpoint as {stored}, {size / 1e6:.1f} MB")
+
+
+def _check_combinations() -> None:
+    """Refuses options of `export` that another one makes useless."""
+    context = click.get_current_context()
+    given = {
+        name
+        for name in context.params
+        if context.get_parameter_source(name) is not ParameterSource.DEFAULT
+    }
+    if context.params["kind"] == "hf" and given & {"audio_context", "quantize", "calibration"}:
+        raise click.UsageError(
+            "--audio-context, --quantize and --calibration need --format mlx, because other "
+            "programs do not support them"
+        )
+    if "quantize" not in given and given & {"quantize_embedding", "overrides"}:
+        raise click.UsageError(
+            "--quantize-embedding and --quantize-override need --quantize, the bits of the other "
+            "matrices"
+        )
+    if "calibration" not in given and given & {"padding_stride", "padding_tail"}:
+        raise click.UsageError("--padding-stride and --padding-tail need --calibration")
+
+
+def _quantize_options(
+    bits: str | None,
+    group_size: str,
+    embedding: str | None,
+    overrides: tuple[tuple[str, int | None], ...],
+) -> QuantizeOptions | None:
+    from baldwhisper_convert.export.quantize import QuantizeOptions
+
+    if bits is None:
+        return None
+    return QuantizeOptions(
+        bits=int(bits),
+        group_size=int(group_size),
+        embedding="same" if embedding is None else _bits(embedding),
+        overrides=overrides,
+    )
 
 
 for command in (prepare, finetune, search, merge, factorize, distill, align, run):

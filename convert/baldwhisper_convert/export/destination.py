@@ -18,6 +18,11 @@ EXPORTED_BY = "baldwhisper_mlx_version"
 """Key in the `config.json` of a Hugging Face export that shows what wrote it."""
 
 
+class ExportWarning(UserWarning):
+    """The exported folder is correct, but it lacks a part of its source, or some programs read it
+    wrongly or use it differently."""
+
+
 def check_destination(path: Path, source: str, *, force: bool) -> None:
     """Checks, before any work is done, that an export may write to `path`.
 

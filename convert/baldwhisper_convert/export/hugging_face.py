@@ -16,7 +16,7 @@ import torch
 from baldwhisper_convert.checkpoint.checkpoint import Checkpoint
 from baldwhisper_convert.checkpoint.key_maps import HUGGING_FACE, rename
 from baldwhisper_convert.checkpoint.state import EMBEDDING, State, converted
-from baldwhisper_convert.export.destination import check_destination, save_tensors
+from baldwhisper_convert.export.destination import ExportWarning, check_destination, save_tensors
 from baldwhisper_convert.export.hf_files import (
     generation_config,
     hf_config,
@@ -32,10 +32,6 @@ from baldwhisper_mlx.text.tokenizer import Tokenizer
 _HF_NAMES = {new: old for old, new in HUGGING_FACE.items() if new is not None}
 _OUTPUT = "proj_out.weight"
 _PROBE = "Hello, world! It's 12 o'clock -- \u00fcberall, \u4e16\u754c.\n\tNext  line"
-
-
-class ExportWarning(UserWarning):
-    """The exported folder is correct, but some programs read it wrongly or use it differently."""
 
 
 def export_hf(

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import get_args
 
@@ -21,12 +23,14 @@ from baldwhisper_convert.checkpoint.state import (
     converted,
     fuse,
 )
-from baldwhisper_convert.export.destination import check_destination, save_tensors
+from baldwhisper_convert.export.destination import ExportWarning, check_destination, save_tensors
 from baldwhisper_convert.export.model_card import MODEL_CARD_FILE, model_card
 from baldwhisper_convert.export.quantize import QuantizeOptions, quantized
+from baldwhisper_mlx.audio.buffer import Samples
 from baldwhisper_mlx.config import (
     CONFIG_FILE,
     CONTROL_TOKENS,
+    PADDING_FILE,
     VOCABULARY_FILE,
     WEIGHTS_FILE,
     AudioContext,
@@ -36,6 +40,8 @@ from baldwhisper_mlx.config import (
 from baldwhisper_mlx.files import atomic_folder
 
 START_OF_TRANSCRIPT = CONTROL_TOKENS[1]
+SHORT_CLIP = 100
+"""Mel frames (1 s) of the clip that verifies a padded audio context."""
 
 
 def export_mlx(
@@ -45,6 +51,9 @@ def export_mlx(
     dtype: Dtype = "float16",
     audio_context: AudioContext | None = None,
     quantize: QuantizeOptions | None = None,
+    calibration: Sequence[Samples] | None = None,
+    padding_stride: int = 8,
+    padding_tail: int = 100,
     force: bool = False,
 ) -> Path:
     """Exports a checkpoint to a folder that `baldwhisper_mlx.load_model` reads.
@@ -56,6 +65,10 @@ def export_mlx(
         audio_context: audio context that the model was trained for; by default the
             checkpoint's.
         quantize: how to quantize the matrices; None stores them in `dtype`.
+        calibration: a few recordings of speech (n,), mono at 16 kHz, from which the constants of
+            the padded audio context are computed; None for a model without them.
+        padding_stride: encoder positions (20 ms each) that one constant key stands for.
+        padding_tail: positions of padding that the decoder attends to.
         force: replace an existing exported model (or empty folder).
 
     Returns:
@@ -64,8 +77,9 @@ def export_mlx(
     Raises:
         FileExistsError: `destination` exists and `force` is not set, or it is not something
             that an export would have made.
-        ValueError: a weight does not fit `dtype`, `quantize` names no matrix of the model, or
-            the exported model does not load or run.
+        ValueError: a weight does not fit `dtype`, `quantize` names no matrix of the model,
+            `calibration` is empty or for a model that was not trained on 30 s, or the exported
+            model does not load or run.
 
     Example:
         >>> export_mlx(read_checkpoint("openai/whisper-base"), "models/base")  # doctest: +SKIP
@@ -73,15 +87,14 @@ def export_mlx(
     path = Path(destination).expanduser().resolve()
     check_destination(path, checkpoint.source, force=force)
     config = checkpoint.model_config(dtype=dtype, audio_context=audio_context)
-    # Quantized from the source's values, not from their 16-bit roundings.
-    stored = dtype if quantize is None else "float32"
-    tensors = mlx_tensors(checkpoint.state, stored, checkpoint.source)
-    if quantize is not None:
-        config = dataclasses.replace(config, quantization=quantize.plan(tensors))
-    if config.quantization is not None:
-        tensors = quantized(tensors, config.quantization, dtype, checkpoint.source)
+    _check_calibration(config, calibration, checkpoint.source)
+    config, tensors = _stored(checkpoint, config, quantize)
     with atomic_folder(path) as folder:
-        _write(folder, config, tensors, checkpoint, path.name)
+        _write(folder, config, tensors, checkpoint)
+        padding = _write_padding(folder, calibration, padding_stride, padding_tail)
+        sizes = {key: tensor.nbytes for key, tensor in tensors.items()}
+        card = model_card(config, checkpoint, path.name, sizes, padding)
+        (folder / MODEL_CARD_FILE).write_text(card, encoding="utf-8")
         _verify_export(folder)
     return path
 
@@ -117,20 +130,71 @@ def mlx_tensors(state: State, dtype: Dtype, source: str) -> State:
     return tensors
 
 
-def _write(
-    folder: Path, config: ModelConfig, tensors: State, checkpoint: Checkpoint, name: str
+def _stored(
+    checkpoint: Checkpoint, config: ModelConfig, quantize: QuantizeOptions | None
+) -> tuple[ModelConfig, State]:
+    """The tensors as they are stored, and the config with their quantization."""
+    if quantize is None:
+        return config, mlx_tensors(checkpoint.state, config.dtype, checkpoint.source)
+    # Quantized from the source's values, not from their 16-bit roundings.
+    tensors = mlx_tensors(checkpoint.state, "float32", checkpoint.source)
+    quantization = quantize.plan(tensors)
+    return (
+        dataclasses.replace(config, quantization=quantization),
+        quantized(tensors, quantization, config.dtype, checkpoint.source),
+    )
+
+
+def _check_calibration(
+    config: ModelConfig, calibration: Sequence[Samples] | None, source: str
 ) -> None:
+    """Refuses recordings for a model that cannot use them; warns of constants that are lost.
+
+    Raises:
+        ValueError: no recordings, or another audio context than "full".
+    """
+    if calibration is None:
+        if config.audio_context == "full" and (Path(source).expanduser() / PADDING_FILE).is_file():
+            warnings.warn(
+                f"{source}: {PADDING_FILE} is not copied, because its constants belong to those "
+                "weights; --calibration computes them for the exported ones",
+                ExportWarning,
+                stacklevel=3,
+            )
+    elif not len(calibration):
+        raise ValueError(f"{source}: no recordings to calibrate on")
+    elif config.audio_context != "full":
+        raise ValueError(
+            f"{source}: calibration is for the audio context full, but this model's is "
+            f"{config.audio_context}; export it without --calibration"
+        )
+
+
+def _write(folder: Path, config: ModelConfig, tensors: State, checkpoint: Checkpoint) -> None:
     text = json.dumps(config.to_dict(), indent=2) + "\n"
     (folder / CONFIG_FILE).write_text(text, encoding="utf-8")
     save_tensors(tensors, folder / WEIGHTS_FILE, "mlx")
     (folder / VOCABULARY_FILE).write_bytes(checkpoint.vocabulary.rank_file())
-    sizes = {key: tensor.nbytes for key, tensor in tensors.items()}
-    card = model_card(config, checkpoint, name, sizes)
-    (folder / MODEL_CARD_FILE).write_text(card, encoding="utf-8")
+
+
+def _write_padding(
+    folder: Path, recordings: Sequence[Samples] | None, stride: int, tail: int
+) -> str | None:
+    """Computes the constants, if there are recordings, and says what they are, for the card."""
+    if recordings is None:
+        return None
+    # Imported here, because all other modules of this package work without MLX.
+    from baldwhisper_mlx.checkpoint.padding_file import write_padding
+
+    write_padding(folder, recordings, stride=stride, tail=tail)
+    plural = "" if len(recordings) == 1 else "s"
+    return f"constants of {len(recordings)} clip{plural}, stride {stride}, tail {tail}"
 
 
 def _verify_export(folder: Path) -> None:
     """Loads the folder with the runtime and runs it on 30 s of zeros and one token.
+
+    With constants for the padded audio context, also on a short clip.
 
     Raises:
         ValueError: it does not load, or its logits are not finite or of the wrong shape.
@@ -144,13 +208,14 @@ def _verify_export(folder: Path) -> None:
     model, config = loaded.model, loaded.config
     cache = model.make_cache()
     frames = 2 * config.n_audio_ctx
-    model.encode(mx.zeros((1, frames, config.n_mels)), [frames], cache)
+    cases = {frames: f"in {config.dtype}; export with --dtype float32 or bfloat16"}
+    if model.padding is not None:
+        cases[SHORT_CLIP] = f"with the constants of {PADDING_FILE}; export without --calibration"
     tokens = mx.array([[config.special_tokens[START_OF_TRANSCRIPT]]])
-    logits = model.logits(model.decoder(tokens, cache))
-    if logits.shape != (1, 1, config.n_vocab):
-        raise ValueError(f"the exported model gives logits of shape {logits.shape}")
-    if not bool(mx.isfinite(logits).all().item()):
-        raise ValueError(
-            f"the exported model's logits are not finite in {config.dtype}; export with "
-            "--dtype float32 or bfloat16"
-        )
+    for n_frames, advice in cases.items():
+        model.encode(mx.zeros((1, frames, config.n_mels)), [n_frames], cache)
+        logits = model.logits(model.decoder(tokens, cache))
+        if logits.shape != (1, 1, config.n_vocab):
+            raise ValueError(f"the exported model gives logits of shape {logits.shape}")
+        if not bool(mx.isfinite(logits).all().item()):
+            raise ValueError(f"the exported model's logits are not finite {advice}")

@@ -57,6 +57,11 @@ print(baldwhisper_mlx.transcribe("audio.wav", model).text)
 The folder is complete: `config.json`, `model.safetensors` and `vocabulary.tiktoken` need
 nothing from the network."""
 
+_PADDING_USE = """
+
+`padding.safetensors` stands for the silence behind a short clip, so that only the clip itself is
+encoded. `--audio-context full` encodes 30 s instead, as OpenAI's Whisper does."""
+
 _HF_INTRO = (
     """A Whisper speech recognition model as transformers saves one, written by baldwhisper-mlx."""
 )
@@ -83,7 +88,11 @@ is wrong."""
 
 
 def model_card(
-    config: ModelConfig, checkpoint: Checkpoint, name: str, sizes: Mapping[str, int]
+    config: ModelConfig,
+    checkpoint: Checkpoint,
+    name: str,
+    sizes: Mapping[str, int],
+    padding: str | None = None,
 ) -> str:
     """The card of a baldwhisper-mlx folder as Markdown, with the front matter the hub reads.
 
@@ -92,17 +101,18 @@ def model_card(
         checkpoint: what was exported.
         name: the model's name, for the title.
         sizes: bytes of each exported tensor, by name.
+        padding: what `padding.safetensors` holds, if the folder has it.
     """
     parts = storage(sizes, config.dtype, config.quantization)
     quantized = f", matrices in {config.quantization}" if config.quantization else ""
     return _CARD.format(
         **_values(checkpoint, name, "mlx"),
         intro=_MLX_INTRO,
-        use=_MLX_USE,
+        use=_MLX_USE + (_PADDING_USE if padding else ""),
         dtype=config.dtype + quantized,
         storage="".join(f"| {part} weights | {text} |\n" for part, text in parts.items()),
         embedding=_embedding(checkpoint),
-        audio_context=config.audio_context,
+        audio_context=f"padded ({padding})" if padding else config.audio_context,
         parameters=sum(tensor.numel() for tensor in checkpoint.state.values()),
     )
 

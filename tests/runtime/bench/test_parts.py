@@ -28,9 +28,10 @@ from baldwhisper_mlx.bench import (
 from baldwhisper_mlx.bench.audio_clips import read_recordings, take, write_clips
 from baldwhisper_mlx.bench.cases import BATCHES, PROTOCOLS, Settings, make_cases
 from baldwhisper_mlx.bench.plot import labelled
-from baldwhisper_mlx.bench.runtimes import count_segments
+from baldwhisper_mlx.bench.runtimes import Ours, count_segments
 from baldwhisper_mlx.checkpoint.describe import stored_facts
 from baldwhisper_mlx.checkpoint.load import load_model
+from baldwhisper_mlx.checkpoint.padding_file import write_padding
 from baldwhisper_mlx.model.whisper import Whisper
 from benchmarks.result_files import problems
 from tests.runtime.conftest import RATE, tiny_config, tone, write_model
@@ -272,3 +273,21 @@ def test_the_process_that_waits_loads_no_mlx() -> None:
 def test_points_on_each_other_share_a_label() -> None:
     points = {"a": (1.0, 5.0), "b": (1.05, 5.01), "c": (3.0, 5.0), "d": (1.0, 8.0)}
     assert labelled(points, 10, 10) == [("a, b", (1.0, 5.0)), ("c", (3.0, 5.0)), ("d", (1.0, 8.0))]
+
+
+def test_encoding_with_constants_costs_their_scores_and_the_tails_projections() -> None:
+    config = tiny_config(n_audio_layer=2)
+    plain, padded = (roofline.encode_flops(config, 200, *more) for more in ((), (163, 100)))
+    scores = 2 * 2 * (2 * 200 * 163 * config.n_audio_state)
+    projections = config.n_text_layer * 2 * 100 * config.n_audio_state * 2 * config.n_audio_state
+    assert padded - plain == scores + projections
+
+
+def test_a_padded_model_is_counted_by_its_clip(tmp_path: Path) -> None:
+    folder = write_model(tmp_path / "m", tiny_config())
+    write_padding(folder, [tone(2)])
+    short, half, full = (Ours(folder).encoder_flops(seconds=s) for s in (3, 15, 30))
+    config = tiny_config()
+    assert full == roofline.encode_flops(config, 1500)
+    assert short == roofline.encode_flops(config, 200, 163, 100)
+    assert short < half < full

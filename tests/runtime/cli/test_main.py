@@ -43,7 +43,9 @@ class Fake:
         self.calls: list[dict[str, Any]] = []
         self.fail: dict[int, BaseException] = {}
 
-    def load_model(self, name: str | None, *, revision: str | None = None) -> Any:
+    def load_model(
+        self, name: str | None, *, revision: str | None = None, audio_context: str | None = None
+    ) -> Any:
         self.loaded.append((name, revision))
         return SimpleNamespace(tokenizer=SimpleNamespace(to_language=lambda language: language))
 

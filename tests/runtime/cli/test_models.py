@@ -16,6 +16,7 @@ from click.testing import CliRunner, Result
 
 from baldwhisper_mlx.checkpoint.files import COMMUNITY_FILES, MODEL_FILES
 from baldwhisper_mlx.cli.main import cli
+from baldwhisper_mlx.config import PADDING_FILE
 
 OLD, NEW = "a" * 40, "b" * 40
 
@@ -159,6 +160,34 @@ def test_pull_fetches_what_the_runtime_needs(
     assert set(remote.revisions) == {"v2"}
     assert "--model me/exported --revision v2" in result.stdout
     assert [row["id"] for row in listed()] == ["(bundled)", "me/exported"]
+
+
+def test_pull_fetches_constants_for_padding(
+    cache: Path, model_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also if they are all that a complete copy lacks."""
+    empty = b"{}"
+    constants = {PADDING_FILE: len(empty).to_bytes(8, "little") + empty}
+    remote = Hub(cache, exported(model_folder) | constants)
+    hub(monkeypatch, remote)
+    assert models("pull", "me/exported").exit_code == 0
+    assert sorted(remote.fetched) == sorted([*MODEL_FILES, PADDING_FILE])
+    shutil.rmtree(cache / "models--me--exported")
+    add(cache, "me/exported", exported(model_folder))
+    remote.fetched.clear()
+    assert models("pull", "me/exported").exit_code == 0
+    assert remote.fetched == [PADDING_FILE]
+    assert listed()[1]["complete"]
+
+
+def test_damaged_constants_for_padding_are_reported(
+    cache: Path, model_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hub(monkeypatch, Hub(cache, exported(model_folder) | {PADDING_FILE: b"half"}))
+    result = models("pull", "me/exported")
+    assert result.exit_code == 1
+    assert PADDING_FILE in result.stderr
+    assert not listed()[1]["complete"]
 
 
 def test_pull_takes_models_of_mlx_community(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -124,6 +124,18 @@ def test_a_block_of_the_encoder_by_tiles(masked: bool, chunk: int) -> None:
     assert mx.array_equal(x, normal(2 * 600, 256, spread=2.0))
 
 
+def test_a_block_with_constants_by_tiles() -> None:
+    """The padded audio context: more keys than positions, some of which count several times."""
+    block, x = EncoderBlock(256, 4), normal(2 * 600, 256, spread=2.0)
+    constants = normal(1, 4, 50, 64, seed=5), normal(1, 4, 50, 64, seed=6)
+    bias = mx.concatenate([mx.zeros(600), mx.full(50, 2.0)])[None, None, None]
+    with mlx_only():
+        wanted = block(x, 2, bias, constants)
+        mx.eval(wanted)
+    assert np.abs(np.array(block(x, 2, bias, constants)) - np.array(wanted)).max() < 2e-5
+    assert np.abs(np.array(block(x, 2, None)) - np.array(wanted)).max() > 1e-3
+
+
 def test_a_quantized_block_is_left_to_mlx() -> None:
     block, x = EncoderBlock(256, 4), normal(1200, 256)
     block.attn.out = nn.QuantizedLinear.from_linear(block.attn.out, bits=8)

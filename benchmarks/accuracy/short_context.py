@@ -1,0 +1,199 @@
+"""Word errors and times of models in full audio context, cut off, and padded with constants.
+
+    python -m benchmarks.accuracy.short_context --model whisper-base=DIR --data FOLDER \\
+        --stride 1,8 --tail 100 --calibration FOLDER --limit 60 \\
+        --output benchmarks/results/short_context.json
+
+Every clip is transcribed in every audio context before the next clip, so that times are compared
+under the same load; then so are sounds without speech. Greedy, temperature 0 unless --fallback is
+given, float32. Each transcript is appended to a JSONL file, from which an interrupted run resumes
+when you rerun the command. A result file holds any number of runs; one with the same settings
+replaces the earlier.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import shlex
+import sys
+from collections.abc import Callable, Sequence
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import click
+
+from baldwhisper_mlx.evaluation.hypotheses import fingerprint
+from baldwhisper_mlx.evaluation.normalizers import load_normalizer
+from benchmarks.accuracy.short_context_clips import (
+    calibration_speech,
+    clips,
+    parse_noise,
+    sounds,
+)
+from benchmarks.accuracy.short_context_measure import (
+    WorkFile,
+    load_full,
+    measure_missing,
+    run_key,
+)
+from benchmarks.accuracy.short_context_summary import load_range, summarize
+from benchmarks.accuracy.short_context_variants import FULL, Contexts, all_variants
+from benchmarks.machines import SAMPLE, describe
+from benchmarks.options import (
+    Benchmark,
+    data_option,
+    language_option,
+    models_option,
+    named_model,
+    numbers,
+    output_option,
+)
+from benchmarks.result_files import data_name, write_json
+
+
+def with_run(path: Path, run: dict[str, Any]) -> dict[str, Any]:
+    """The content of a result file with one more run; it replaces one of the same settings."""
+    runs = json.loads(path.read_text(encoding="utf-8"))["runs"] if path.is_file() else []
+    kept = [other for other in runs if other["settings"] != run["settings"]]
+    return {"runs": [*kept, run]}
+
+
+def report(run: dict[str, Any]) -> None:
+    """Shows the word error rate of every variant."""
+    for name, variants in run["models"].items():
+        for variant, found in variants.items():
+            low, high = (100 * bound for bound in found["difference_interval"])
+            click.echo(
+                f"{name}, {variant}: WER {100 * found['wer']:.2f} %, difference to full "
+                f"{100 * found['difference']:+.2f} [{low:+.2f}, {high:+.2f}], "
+                f"{found['sounds']['words']} words without speech"
+            )
+
+
+def context_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The options that say which audio contexts are compared."""
+    folder = click.Path(exists=True, file_okay=False, path_type=Path)
+    for option in (
+        click.option(
+            "--calibration-recordings",
+            "recordings",
+            type=numbers,
+            metavar="NUMBERS",
+            help="How many of its recordings, the first ones. Default: 6, or the demo's one.",
+        ),
+        click.option(
+            "--calibration",
+            type=folder,
+            metavar="DIR",
+            help="Folder of speech that the constants are made from. Default: the demo's.",
+        ),
+        click.option(
+            "--tail",
+            "tails",
+            type=numbers,
+            metavar="NUMBERS",
+            default="100",
+            show_default=True,
+            help="Positions (20 ms) of constant final states behind the clip.",
+        ),
+        click.option(
+            "--stride",
+            "strides",
+            type=numbers,
+            metavar="NUMBERS",
+            default="8",
+            show_default=True,
+            help="Positions that one constant key stands for.",
+        ),
+    ):
+        function = option(function)
+    return function
+
+
+def compare(
+    models: dict[str, Path],
+    data: Sequence[Path],
+    calibration: Path | None,
+    settings: dict[str, Any],
+    work: WorkFile,
+) -> dict[str, Any]:
+    """Results of all models, by name.
+
+    Args:
+        models: names and folders.
+        data: folders of speech.
+        calibration: folder of speech; None for the demo's recording.
+        settings: of the run.
+        work: measurements so far.
+    """
+    speech = calibration_speech(calibration, max(settings["recordings"]))
+    variants = all_variants(settings["strides"], settings["tails"], settings["recordings"])
+    normalize = load_normalizer("whisper-english" if settings["language"] == "en" else "basic")
+    results = {}
+    for name, folder in models.items():
+        items = itertools.chain(clips(data, settings["limit"], settings["noise"]), sounds())
+        measure_missing(Contexts(load_full(folder), speech), name, variants, items, settings, work)
+        rows = [row for row in work.rows if row["model"] == name]
+        results[name] = summarize(rows, FULL.name, settings["lengths"], normalize)
+    return results
+
+
+@click.command(cls=Benchmark)
+@models_option()
+@data_option(multiple=True)
+@click.option("--limit", type=click.IntRange(min=1), metavar="N",
+              help="Only N clips of each folder, at equal steps over it.")  # fmt: skip
+@click.option("--seconds", "lengths", type=numbers, metavar="NUMBERS", show_default=True,
+              default="1,2,5,10,15,20,25",
+              help="Upper ends of the bins of clip length in the results.")  # fmt: skip
+@context_options
+@click.option("--without-timestamps", is_flag=True, help="Decode text only.")
+@click.option("--fallback", is_flag=True,
+              help="Retry at rising temperatures where the result is repetitive or improbable, as "
+              "`transcribe` does.")  # fmt: skip
+@click.option("--noise", metavar="KIND=DB",
+              help="Add white or pink noise at so many dB below the speech: pink=10.")  # fmt: skip
+@click.option("--work", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE",
+              help="Transcripts so far. Default: the result file's name with .jsonl.")  # fmt: skip
+@language_option
+@output_option()
+def main(
+    models: Sequence[str],
+    data: Sequence[Path],
+    calibration: Path | None,
+    recordings: tuple[int, ...] | None,
+    without_timestamps: bool,
+    work: Path | None,
+    output: Path,
+    **settings: Any,
+) -> None:
+    """Compare audio contexts on folders of speech and on sounds without speech."""
+    if settings["noise"] is not None:
+        parse_noise(settings["noise"])
+    named = dict(map(named_model, models))
+    settings |= {
+        "models": {name: fingerprint(folder) for name, folder in named.items()},
+        "data": [data_name(folder) for folder in data],
+        "timestamps": not without_timestamps,
+        "calibration": data_name(calibration) if calibration else SAMPLE.name,
+        "recordings": recordings or ((6,) if calibration else (1,)),
+    }
+    settings = json.loads(json.dumps(settings))  # with lists, as they are read from a file
+    work_file = WorkFile(work or output.with_suffix(".jsonl"), run_key(settings))
+    results = compare(named, data, calibration, settings, work_file)
+    run = {
+        "command": shlex.join(["python", "-m", "benchmarks.accuracy.short_context", *sys.argv[1:]]),
+        "date": datetime.now(timezone.utc).date().isoformat(),
+        "machine": describe(),
+        "load": load_range(work_file.rows),
+        "settings": settings,
+        "models": results,
+    }
+    write_json(output, with_run(output, run))
+    report(run)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,115 @@
+"""Transcribes clips in every audio context, and keeps what short_context.py resumes from."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+import baldwhisper_mlx
+from baldwhisper_mlx.audio.buffer import Samples
+from baldwhisper_mlx.audio.features import N_FRAMES, LogMelSpectrogram
+from baldwhisper_mlx.bench.machine import load_average
+from baldwhisper_mlx.checkpoint.load import LoadedModel
+from baldwhisper_mlx.config import SAMPLE_RATE
+from baldwhisper_mlx.transcription.fallback import TEMPERATURES
+from benchmarks.accuracy.short_context_clips import Item
+from benchmarks.accuracy.short_context_variants import Contexts, Variant
+
+
+def encoder_seconds(loaded: LoadedModel, samples: Samples) -> float:
+    """Time from features of a clip's first window to the decoder's keys and values of it."""
+    import mlx.core as mx
+
+    mel = LogMelSpectrogram(samples, loaded.config.n_mels)
+    window, frames = mel.window(0)[None], min(mel.n_frames, N_FRAMES)
+    cache = loaded.model.make_cache()
+    mx.eval(window)
+    began = time.perf_counter()
+    loaded.model.encode(window, [frames], cache)
+    mx.eval([layer.cross_attn.state() for layer in cache])
+    return time.perf_counter() - began
+
+
+def measure(loaded: LoadedModel, item: Item, settings: dict[str, Any]) -> dict[str, Any]:
+    """Transcript and times of an item in the model's present audio context."""
+    began = time.perf_counter()
+    result = baldwhisper_mlx.transcribe(
+        item.samples,
+        loaded,
+        language=settings["language"],
+        temperature=TEMPERATURES if settings["fallback"] else 0.0,
+        without_timestamps=not settings["timestamps"],
+    )
+    seconds = time.perf_counter() - began
+    return {
+        "item": item.name,
+        "data": item.data,
+        "reference": item.reference,
+        "text": result.text.strip(),
+        "duration": round(len(item.samples) / SAMPLE_RATE, 3),
+        "seconds": round(seconds, 4),
+        "encoder_seconds": round(encoder_seconds(loaded, item.samples), 4),
+        "load": load_average()[0],
+    }
+
+
+class WorkFile:
+    """Measurements so far, a line each; only those of one run count.
+
+    Args:
+        path: of the file; it need not exist.
+        key: of the run.
+    """
+
+    def __init__(self, path: Path, key: str) -> None:
+        self.path, self.key = path, key
+        lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+        self.rows = [row for row in map(json.loads, lines) if row["run"] == key]
+
+    def add(self, row: dict[str, Any]) -> None:
+        """Appends a measurement."""
+        self.rows.append(row)
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps({"run": self.key} | row, ensure_ascii=False) + "\n")
+
+
+def measure_missing(
+    contexts: Contexts,
+    name: str,
+    variants: Sequence[Variant],
+    items: Iterable[Item],
+    settings: dict[str, Any],
+    work: WorkFile,
+) -> None:
+    """Measures what the work file does not have yet, item by item in every audio context."""
+    done = {(row["model"], row["variant"], row["item"]) for row in work.rows}
+    warm: set[Variant] = set()
+    for number, item in enumerate(tqdm(items, desc=name, unit="clip")):
+        # the order changes from item to item: no variant always follows the same one
+        turn = number % len(variants)
+        for variant in (*variants[turn:], *variants[:turn]):
+            if (name, variant.name, item.name) in done:
+                continue
+            contexts.use(variant)
+            if variant not in warm:
+                measure(contexts.loaded, item, settings)
+                warm.add(variant)
+            row = measure(contexts.loaded, item, settings)
+            work.add({"model": name, "variant": variant.name} | row)
+
+
+def load_full(folder: Path) -> LoadedModel:
+    """A model in float32, without the constants that may be in its folder."""
+    return baldwhisper_mlx.load_model(folder, dtype="float32", audio_context="full")
+
+
+def run_key(settings: dict[str, Any]) -> str:
+    """What identifies a run in the work file."""
+    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]

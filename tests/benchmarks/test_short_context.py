@@ -1,0 +1,229 @@
+"""The comparison of audio contexts: what is compared, its figures, resuming, and its page."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import mlx.core as mx
+import numpy as np
+import pytest
+from click.testing import CliRunner, Result
+
+from baldwhisper_convert.export.mlx import export_mlx
+from baldwhisper_mlx.audio.features import LogMelSpectrogram
+from baldwhisper_mlx.checkpoint.load import load_model
+from baldwhisper_mlx.evaluation.normalizers import load_normalizer
+from benchmarks.accuracy import short_context, short_context_clips
+from benchmarks.accuracy.adversarial import hum, silence
+from benchmarks.accuracy.short_context_measure import load_full
+from benchmarks.accuracy.short_context_summary import length_bin, load_range, summarize
+from benchmarks.accuracy.short_context_variants import CUT_OFF, FULL, Contexts, all_variants
+from benchmarks.report.short_context import NOTHING, decoding, short_context_part
+from tests.support.tiny_speech import sound, tiny_speech, tiny_teacher
+
+PADDED = all_variants([8], [10], [1])[-1]
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("model") / "tiny"
+    return export_mlx(tiny_teacher(), folder, dtype="float32")
+
+
+@pytest.fixture
+def contexts(model: Path) -> Contexts:
+    return Contexts(load_full(model), [sound(3.0)])
+
+
+def cross_keys(contexts: Contexts) -> mx.array:
+    """Cross-attention keys of the first decoder layer (1, H, T, head_dim) for 1 s of sound."""
+    loaded = contexts.loaded
+    mel = LogMelSpectrogram(sound(1.0), loaded.config.n_mels)
+    cache = loaded.model.make_cache()
+    loaded.model.encode(mel.window(0)[None], [mel.n_frames], cache)
+    return cache[0].cross_attn.state()[0]
+
+
+def test_the_context_changes_from_clip_to_clip(contexts: Contexts) -> None:
+    contexts.use(FULL)
+    full = cross_keys(contexts)
+    assert full.shape[2] == 1500
+    contexts.use(CUT_OFF)
+    cut_off = cross_keys(contexts)
+    assert cut_off.shape[2] == 100  # 1 s and the margin, rounded up to 2 s
+    contexts.use(PADDED)
+    padded = cross_keys(contexts)
+    assert padded.shape[2] == 110
+
+    def error(keys: mx.array) -> float:
+        return float(mx.mean(mx.square(keys[:, :, :50] - full[:, :, :50])).item())
+
+    assert error(padded) < error(cut_off)
+    contexts.use(FULL)
+    assert mx.array_equal(cross_keys(contexts), full)
+
+
+def test_a_checkpoint_of_another_context_is_refused(tmp_path: Path) -> None:
+    folder = export_mlx(tiny_teacher(), tmp_path / "m", audio_context="dynamic")
+    with pytest.raises(ValueError, match="trained with the audio context 'dynamic'"):
+        Contexts(load_model(folder), [])
+    with pytest.raises(ValueError, match="trained for a dynamic audio context"):
+        load_full(folder)
+
+
+def test_names_of_variants() -> None:
+    names = [variant.name for variant in all_variants([1, 8], [100], [6])]
+    assert names == ["full", "cut off", "stride 1, tail 100", "stride 8, tail 100"]
+    assert all_variants([8], [25], [1, 6])[-1].name == "stride 8, tail 25, 6 recordings"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "expected"),
+    [(0.5, (0, 1)), (1.0, (0, 1)), (1.1, (1, 2)), (5.0, (2, 5)), (5.1, (5, None))],
+)
+def test_length_bins(seconds: float, expected: tuple[int, int | None]) -> None:
+    assert length_bin(seconds, [1, 2, 5]) == expected
+
+
+def row(variant: str, item: str, text: str, seconds: float, **changes: Any) -> dict[str, Any]:
+    plain = {"variant": variant, "item": item, "text": text, "seconds": seconds, "duration": 1.5}
+    plain |= {"data": "a", "reference": "one two three four", "load": 1.0}
+    return plain | {"encoder_seconds": seconds / 2} | changes
+
+
+LOOP = "I'm going to go. " * 8
+ROWS = [
+    row("full", "1", "one two three", 2.0),
+    row("full", "2", "one two three four", 4.0),
+    row("full", "3", "one two three four", 3.0, data="b", duration=7.0),
+    row("full", "hum", "", 1.0, data=None),
+    row("padded", "1", "one two tree four", 1.0),
+    row("padded", "2", LOOP, 1.0),
+    row("padded", "3", "", 6.0, data="b", duration=7.0, load=3.0),
+    row("padded", "hum", "a hum", 1.0, data=None),
+]
+
+
+def test_summary() -> None:
+    found = summarize(ROWS, "full", [2, 5, 10], load_normalizer("basic"))
+    full, padded = found["full"], found["padded"]
+    assert full["wer"] == pytest.approx(1 / 12, abs=1e-4)
+    assert (full["insertions"], full["deletions"], full["substitutions"]) == (0, 1, 0)
+    assert (full["difference"], full["difference_interval"]) == (0, [0, 0])
+    assert full["sounds"] == {"number": 1, "with_text": 0, "words": 0, "loops": 0, "texts": {}}
+    assert padded["words"] == 12
+    errors = sum(padded[kind] for kind in ("insertions", "deletions", "substitutions"))
+    assert padded["wer"] == pytest.approx(errors / 12, abs=1e-4)
+    assert padded["difference"] == pytest.approx((errors - 1) / 12, abs=1e-4)
+    assert (padded["loops"], padded["empty"]) == (1, 1)
+    folder = {"clips": 1, "wer": 1.0, "difference": 1.0, "difference_interval": [1.0, 1.0]}
+    assert padded["data"]["b"] == folder
+    assert (padded["sounds"]["words"], padded["sounds"]["texts"]) == (2, {"hum": "a hum"})
+    short, long = padded["lengths"]
+    assert (short["above"], short["up_to"], short["clips"]) == (0, 2, 2)
+    assert (short["seconds"], short["speed_up"], short["encoder_speed_up"]) == (1, 3, 3)
+    assert (long["above"], long["up_to"], long["speed_up"]) == (5, 10, 0.5)
+    assert load_range(ROWS) == {"least": 1.0, "median": 1.0, "most": 3.0}
+
+
+def test_variants_are_compared_on_the_same_clips_only() -> None:
+    with pytest.raises(ValueError, match="same clips"):
+        summarize(ROWS[:-1], "full", [2], load_normalizer("basic"))
+
+
+@pytest.mark.parametrize("kind", ["white", "pink"])
+def test_noise_has_the_wanted_power(kind: str) -> None:
+    clean = sound(2.0)
+    noise = short_context_clips.with_noise(clean, f"{kind}=10", seed=1) - clean
+    ratio = 10 * np.log10(np.mean(np.square(clean)) / np.mean(np.square(noise)))
+    assert ratio == pytest.approx(10, abs=0.01)
+
+
+def test_clips_are_taken_at_equal_steps(tmp_path: Path) -> None:
+    folder = tiny_speech(tmp_path / "a" / "dev", 6)
+    names = [clip.name for clip in short_context_clips.clips([folder], 3, None)]
+    assert names == ["a/dev/000.wav", "a/dev/002.wav", "a/dev/004.wav"]
+    assert len(list(short_context_clips.clips([folder], 9, None))) == 6
+
+
+@pytest.fixture
+def few_sounds(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(short_context_clips, "SOUNDS", {"silence": (silence, 0), "hum": (hum, 0)})
+    monkeypatch.setattr(short_context_clips, "SOUND_SECONDS", (1,))
+
+
+def run(model: Path, output: Path, *options: str, data: Path | None = None) -> Result:
+    folder = data or tiny_speech(output.parent / "speech" / "dev", 2)
+    arguments = ["--model", f"tiny={model}", "--data", str(folder), "--output", str(output)]
+    return CliRunner().invoke(short_context.main, [*arguments, "--tail", "10", *options])
+
+
+@pytest.mark.usefixtures("few_sounds")
+def test_figures_resuming_and_the_page(model: Path, tmp_path: Path) -> None:
+    output = tmp_path / "short_context.json"
+    result = run(model, output)
+    assert result.exit_code == 0, result.output
+    (first,) = json.loads(output.read_text())["runs"]
+    variants = first["models"]["tiny"]
+    assert list(variants) == ["full", "cut off", "stride 8, tail 10"]
+    assert [found["data"]["speech/dev"]["clips"] for found in variants.values()] == [2, 2, 2]
+    assert [found["sounds"]["number"] for found in variants.values()] == [2, 2, 2]
+    assert "tiny, cut off: WER" in result.output
+
+    work = output.with_suffix(".jsonl")
+    lines = work.read_text().splitlines()
+    assert len(lines) == 3 * (2 + 2)
+    work.write_text("\n".join(lines[:5]) + "\n")
+    assert run(model, output).exit_code == 0
+    resumed = work.read_text().splitlines()
+    assert resumed[:5] == lines[:5]
+    measured = [json.loads(line) for line in resumed]
+    assert {(row["variant"], row["item"]) for row in measured} == {
+        (row["variant"], row["item"]) for row in map(json.loads, lines)
+    }
+    assert len(measured) == len(lines)
+    assert len(json.loads(output.read_text())["runs"]) == 1  # the same settings: replaced
+
+    options = ("--stride", "4,8", "--noise", "pink=10", "--without-timestamps")
+    assert run(model, output, *options).exit_code == 0
+    assert len(json.loads(output.read_text())["runs"]) == 2
+    page = short_context_part(tmp_path)
+    assert page.count("### tiny") == 2
+    for part in (
+        "### tiny, greedy\n",
+        "### tiny, greedy, without timestamps, pink noise 10 dB\n",
+        "2 clips of speech/dev, 6 words. Greedy at temperature 0 with timestamps and w",
+        "6 words; with pink noise 10 dB below the speech. Greedy at temperature 0 without time",
+        "constants from one recording of sample.wav",
+        "| speech | clips | full | cut off | stride 4, tail 10 | stride 8, tail 10 |",
+        "| clip | clips | full | cut off | stride 4, tail 10 | stride 8, tail 10 |",
+    ):
+        assert part in page
+
+
+def test_decoding_is_described() -> None:
+    found = decoding({"timestamps": True, "fallback": True})
+    assert found == "Decoding with timestamps and with the fallback to higher temperatures"
+
+
+def test_no_figures_without_a_measurement(tmp_path: Path) -> None:
+    assert short_context_part(tmp_path) == NOTHING
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--stride", "8,x"), "give whole numbers above zero, such as 1,4,8"),
+        (("--tail", "0"), "give whole numbers above zero, such as 1,4,8"),
+        (("--noise", "brown=3"), "give white=DB or pink=DB, such as pink=10"),
+        (("--noise", "pink=loud"), "give white=DB or pink=DB, such as pink=10"),
+        (("--calibration-recordings", "4"), "recordings to calibrate on: 1"),
+    ],
+)
+def test_bad_options(model: Path, tmp_path: Path, options: tuple[str, ...], message: str) -> None:
+    result = run(model, tmp_path / "out.json", *options)
+    assert result.exit_code != 0
+    assert message in " ".join(result.output.split())
+    assert not (tmp_path / "out.json").exists()
