@@ -12,30 +12,70 @@ import json
 import os
 import secrets
 import shutil
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from baldwhisper_mlx.bounds import MOST_JSON_BYTES, read_bounded
 
-def read_json(path: Path) -> Any:
+
+def read_json(path: Path, most: int = MOST_JSON_BYTES) -> Any:
     """Parses a JSON file.
+
+    Args:
+        path: a regular file.
+        most: bytes that it may have.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it is not JSON; the message names the file.
+        ValueError: it is not JSON, has a key twice in one object, is too large, or is a folder,
+            pipe or device; the message names the file.
     """
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: missing")
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
-        raise ValueError(f"{path}: not valid JSON ({error})") from None
+        return parse_json(read_bounded(path, most))
+    except (ValueError, RecursionError) as error:
+        message = str(error)
+        if message.startswith(f"{path}: "):
+            raise
+        raise ValueError(f"{path}: not valid JSON ({message})") from None
 
 
-def peek_json(path: Path) -> dict[str, Any]:
-    """The JSON object in a file of unknown format; empty if the file holds none."""
+def parse_json(content: bytes) -> Any:
+    """Parses JSON, and refuses a repeated key, which Python's parser lets pass.
+
+    Args:
+        content: UTF-8.
+
+    Raises:
+        ValueError: not JSON, a number with thousands of digits, or a key that occurs twice in one
+            object, of which the first value would be lost.
+        RecursionError: nested too deeply.
+
+    Example:
+        >>> parse_json(b'{"a": 1}')
+        {'a': 1}
+    """
+    return json.loads(content.decode("utf-8"), object_pairs_hook=_object)
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    result = dict(pairs)
+    if len(result) != len(pairs):
+        twice, _ = Counter(key for key, _ in pairs).most_common(1)[0]
+        raise ValueError(f"the key {twice!r} occurs twice")
+    return result
+
+
+def peek_json(path: Path, most: int = MOST_JSON_BYTES) -> dict[str, Any]:
+    """The JSON object in a file of unknown format; empty if the file holds none.
+
+    Args:
+        path: any path.
+        most: bytes that it may have.
+    """
     try:
-        content = read_json(path)
+        content = read_json(path, most)
     except (OSError, ValueError):
         return {}
     return content if isinstance(content, dict) else {}

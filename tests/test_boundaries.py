@@ -60,10 +60,11 @@ RULES: tuple[tuple[str, str, str], ...] = (
         "baldwhisper_convert",
         "only",
         "baldwhisper_convert, baldwhisper_mlx._version, baldwhisper_mlx.audio, "
+        "baldwhisper_mlx.bounds, "
         "baldwhisper_mlx.checkpoint.hub, baldwhisper_mlx.checkpoint.load, "
         "baldwhisper_mlx.checkpoint.padding_file, baldwhisper_mlx.config, "
         "baldwhisper_mlx.decoding.dtw, baldwhisper_mlx.files, baldwhisper_mlx.model.positions, "
-        "baldwhisper_mlx.quantization_config, baldwhisper_mlx.text",
+        "baldwhisper_mlx.quantization_config, baldwhisper_mlx.terminal, baldwhisper_mlx.text",
     ),
     (
         "baldwhisper_mlx.checkpoint",
@@ -79,9 +80,11 @@ RULES: tuple[tuple[str, str, str], ...] = (
 )
 STANDARD_LIBRARY_ONLY = (
     "_version",
+    "bounds",
     "config",
     "files",
     "quantization_config",
+    "terminal",
     "text.languages",
     "text.openai_vocabulary",
 )

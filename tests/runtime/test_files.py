@@ -117,3 +117,29 @@ def test_json(tmp_path: Path) -> None:
     assert (read_json(path), peek_json(path)) == (["a"], {})
     path.write_text('{"a": 1}')
     assert read_json(path) == peek_json(path) == {"a": 1}
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b'{"a": 1, "b": 2, "a": 3}', "the key 'a' occurs twice"),
+        (b"[" + b"1" * 5000 + b"]", "limit"),
+        (b"[" * 100_000, ""),
+    ],
+)
+def test_json_that_python_would_misread(tmp_path: Path, content: bytes, message: str) -> None:
+    path = tmp_path / "a.json"
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=rf"a\.json: not valid JSON \(.*{message}"):
+        read_json(path)
+    assert peek_json(path) == {}
+
+
+def test_json_is_read_from_regular_files_of_a_sane_size(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.json")
+    with pytest.raises(ValueError, match=r"pipe\.json: not a regular file, but a pipe"):
+        read_json(tmp_path / "pipe.json")
+    assert peek_json(tmp_path / "pipe.json") == {}
+    (tmp_path / "large.json").write_bytes(b"[" + b" " * 100 + b"]")
+    with pytest.raises(ValueError, match=r"large\.json: 102 bytes; at most 50"):
+        read_json(tmp_path / "large.json", most=50)
