@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from baldwhisper_mlx.bounds import MOST_JSON_BYTES, read_bounded
+from baldwhisper_mlx.terminal import quoted
 
 
 def read_json(path: Path, most: int = MOST_JSON_BYTES) -> Any:
@@ -63,7 +64,7 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     result = dict(pairs)
     if len(result) != len(pairs):
         twice, _ = Counter(key for key, _ in pairs).most_common(1)[0]
-        raise ValueError(f"the key {twice!r} occurs twice")
+        raise ValueError(f"the key {quoted(twice)} occurs twice")
     return result
 
 

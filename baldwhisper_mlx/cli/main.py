@@ -23,17 +23,25 @@ from baldwhisper_mlx.cli.usage import check_input, check_layout, check_output
 from baldwhisper_mlx.files import prepare_folder
 from baldwhisper_mlx.output.subtitles import Layout
 from baldwhisper_mlx.output.writers import WRITERS, writers_with
+from baldwhisper_mlx.terminal import printable
 
 INTERRUPTED = 130
 """The shell's code for a process that ended on Ctrl-C: 128 + SIGINT."""
 
 
 class _Group(click.Group):
-    """A group whose commands end with 130 on Ctrl-C; click alone would exit with 1."""
+    """A group whose commands end with 130 on Ctrl-C, and whose errors are safe to print.
+
+    Click alone would exit with 1, and pass escape sequences on to the terminal.
+    """
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
+        except click.ClickException as error:
+            # It may quote a file's name, or what a model says about itself.
+            error.message = printable(error.message, keep="\n")
+            raise
         except KeyboardInterrupt:
             click.echo("\nInterrupted: outputs written so far are complete.", err=True)
             ctx.exit(INTERRUPTED)

@@ -77,7 +77,7 @@ def test_hub_ids_ask_the_cache_first(
     loaded = load_model("owner/model", revision="abc")
     assert loaded.path == model_folder
     assert [call.get("local_files_only", False) for call in hub.calls] == (
-        [True] if cached else [True, False]
+        [True] if cached else [True, False, False]
     )
     assert all(call["revision"] == "abc" for call in hub.calls)
 

@@ -136,7 +136,9 @@ class Hub:
         self.fetched: list[str] = []
         self.revisions: list[str | None] = []
 
-    def __call__(self, repo: str, *, revision: str | None = None, allow_patterns: list[str]) -> str:
+    def __call__(
+        self, repo: str, *, revision: str | None, allow_patterns: list[str], **options: Any
+    ) -> str:
         wanted = {name: text for name, text in self.files.items() if name in allow_patterns}
         snapshot = self.cache / f"models--{repo.replace('/', '--')}" / "snapshots" / OLD
         new = {name: text for name, text in wanted.items() if not (snapshot / name).exists()}
@@ -239,7 +241,7 @@ def raised(name: str) -> Exception:
         (raised("RepositoryNotFoundError"), "no such model"),
         (raised("RevisionNotFoundError"), "no revision v9"),
         (raised("LocalEntryNotFoundError"), "no network"),
-        (raised("OfflineModeIsEnabled"), "no network"),
+        (raised("OfflineModeIsEnabled"), "HF_HUB_OFFLINE forbids"),
         (ConnectionError("refused"), "no network"),
         (OSError("No space left on device"), "No space left"),
         (RuntimeError("read timed out\nand more"), "(read timed out)"),
