@@ -14,7 +14,7 @@ from baldwhisper_mlx.bounds import (
     MOST_WEIGHT_BYTES,
     check_file,
 )
-from baldwhisper_mlx.checkpoint.hub import cached_copy, download, is_hub_id
+from baldwhisper_mlx.checkpoint.hub import cached_copy, download, is_hub_id, list_files
 from baldwhisper_mlx.checkpoint.kind import KINDS, kind_of, why_not
 from baldwhisper_mlx.checkpoint.tensor_header import read_npz_header, read_tensor_header
 from baldwhisper_mlx.config import CONFIG_FILE, PADDING_FILE, VOCABULARY_FILE, WEIGHTS_FILE
@@ -102,10 +102,18 @@ def fetch_model(hub_id: str, revision: str | None = None) -> Path:
         ValueError: not a model that the runtime reads; only the config was downloaded.
         FileNotFoundError: the download failed, or the repository lacks files.
     """
+    names = list_files(hub_id, revision)
+    if CONFIG_FILE not in names:
+        raise ValueError(why_not(hub_id, "other"))
     folder = download(hub_id, [CONFIG_FILE], revision)
-    if kind_of(folder) not in KINDS:
-        raise ValueError(why_not(hub_id, kind_of(folder)))
-    folder = download(hub_id, HUB_FILES, revision)
+    kind = kind_of(folder)
+    if kind not in KINDS:
+        raise ValueError(why_not(hub_id, kind))
+    wanted = [name for name in HUB_FILES if name in names]
+    if kind == "mlx-whisper":  # only one of the weights files that a repository may have
+        weights = [name for name in COMMUNITY_FILES if name in names]
+        wanted = [name for name in wanted if name not in weights[1:]]
+    folder = download(hub_id, wanted, revision)
     damaged = [name for name in unusable_files(folder) if os.path.lexists(folder / name)]
     if damaged:
         folder = download(hub_id, damaged, revision, force=True)

@@ -56,14 +56,9 @@ def fetch_repository(
     cached = cached_copy(hub_id, revision)
     if cached is not None and is_complete(cached):
         return cached
-    wanted = list(patterns)
-    if more_patterns is not None:
-        import huggingface_hub
-
-        with download_errors(hub_id, revision):
-            info = huggingface_hub.HfApi().model_info(hub_id, revision=revision, timeout=TIMEOUT)
-        wanted += more_patterns([file.rfilename for file in info.siblings or []])
-    return download(hub_id, wanted, revision)
+    names = list_files(hub_id, revision)
+    more = [] if more_patterns is None else more_patterns(names)
+    return download(hub_id, [*patterns, *more], revision)
 
 
 def cached_copy(hub_id: str, revision: str | None = None) -> Path | None:
@@ -71,11 +66,31 @@ def cached_copy(hub_id: str, revision: str | None = None) -> Path | None:
     import huggingface_hub
     from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
 
-    with contextlib.suppress(LocalEntryNotFoundError, HFValidationError):
-        return Path(
-            huggingface_hub.snapshot_download(hub_id, revision=revision, local_files_only=True)
-        )
-    return None
+    try:
+        folder = huggingface_hub.snapshot_download(hub_id, revision=revision, local_files_only=True)
+    except LocalEntryNotFoundError as error:
+        # From release 1 on, if any file of the repository is not there, such as its README.md.
+        partial = getattr(error, "snapshot_path", None)
+        return None if partial is None else Path(partial)
+    except HFValidationError:
+        return None
+    return Path(folder)
+
+
+def list_files(hub_id: str, revision: str | None = None) -> list[str]:
+    """Names of all files of a repository on the Hub.
+
+    To be called before `download`: it does not wait for ever if the Hub does not answer.
+
+    Raises:
+        FileNotFoundError: no such repository, or the Hub cannot be reached; the message says why
+            and what to do.
+    """
+    import huggingface_hub
+
+    with download_errors(hub_id, revision):
+        info = huggingface_hub.HfApi().model_info(hub_id, revision=revision, timeout=TIMEOUT)
+    return [file.rfilename for file in info.siblings or []]
 
 
 def download(

@@ -97,7 +97,7 @@ def read_community_config(folder: Path) -> CommunityModel:
 
 def _config(raw: dict[str, Any], header: Header, n_ranks: int) -> ModelConfig:
     special = special_token_ids(n_ranks, raw["n_vocab"])
-    settings = raw.get("quantization") or raw.get("quantization_config")
+    quantization = _quantization(raw.get("quantization") or raw.get("quantization_config"), header)
     return ModelConfig(
         **{name: raw[name] for name in DIMENSIONS},
         special_tokens=special,
@@ -105,7 +105,7 @@ def _config(raw: dict[str, Any], header: Header, n_ranks: int) -> ModelConfig:
         timestamp_begin=n_ranks + len(special),
         alignment_heads=default_alignment_heads(raw["n_text_layer"], raw["n_text_head"]),
         dtype=_dtype(header),
-        quantization=_quantization(settings, header),
+        quantization=quantization,
     )
 
 

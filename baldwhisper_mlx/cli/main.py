@@ -40,11 +40,20 @@ class _Group(click.Group):
             return super().invoke(ctx)
         except click.ClickException as error:
             # It may quote a file's name, or what a model says about itself.
-            error.message = printable(error.message, keep="\n")
-            raise
+            raise _printable(error) from None
         except KeyboardInterrupt:
             click.echo("\nInterrupted: outputs written so far are complete.", err=True)
             ctx.exit(INTERRUPTED)
+
+
+def _printable(error: click.ClickException) -> click.ClickException:
+    """The error with its message made safe for a terminal; the same one if it is."""
+    message = printable(error.message, keep="\n")
+    if message == error.message:
+        return error
+    if isinstance(error, click.UsageError):
+        return click.UsageError(message, error.ctx)
+    return click.ClickException(message)
 
 
 def main() -> None:

@@ -25,7 +25,7 @@ class Network:
         self.repository: Path | None = None
         self.patterns: list[str] = []
 
-    def model_info(self, _: Any, source: str, revision: str | None = None) -> Any:
+    def model_info(self, _: Any, source: str, revision: str | None = None, **__: Any) -> Any:
         self.requests.append(f"info {source} {revision}")
         if self.repository is None:
             raise ConnectionError("no network")
@@ -111,7 +111,7 @@ def test_a_cache_without_the_tokenizer_is_completed(
         shutil.copy(hf_folder / name, cached(cache, "some/tokenizer"))
     network.repository = hf_folder
     read_checkpoint(openai_pt, tokenizer="some/tokenizer")
-    assert network.requests == ["download some/tokenizer None"]
+    assert network.requests == ["info some/tokenizer None", "download some/tokenizer None"]
 
 
 def test_no_network_and_no_cache_is_one_clear_error(network: Network) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import mlx.core as mx
 import pytest
 from click.testing import CliRunner
 
+from baldwhisper_mlx.checkpoint import files
 from baldwhisper_mlx.checkpoint.describe import describe_model, stored_facts
 from baldwhisper_mlx.checkpoint.files import (
     MODEL_FILES,
@@ -118,6 +120,7 @@ def hub(padded_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     (tmp_path / "cache").mkdir()
     hub = Hub(repository, tmp_path / "cache")
     monkeypatch.setattr("huggingface_hub.snapshot_download", hub)
+    monkeypatch.setattr(files, "list_files", lambda *_: os.listdir(repository))
     return hub
 
 

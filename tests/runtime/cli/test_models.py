@@ -14,6 +14,7 @@ import huggingface_hub.errors
 import pytest
 from click.testing import CliRunner, Result
 
+from baldwhisper_mlx.checkpoint import files
 from baldwhisper_mlx.checkpoint.files import COMMUNITY_FILES, MODEL_FILES
 from baldwhisper_mlx.cli.main import cli
 from baldwhisper_mlx.config import PADDING_FILE
@@ -149,6 +150,8 @@ class Hub:
 
 def hub(monkeypatch: pytest.MonkeyPatch, download: Any) -> None:
     monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
+    names = list(download.files) if isinstance(download, Hub) else ["config.json"]
+    monkeypatch.setattr(files, "list_files", lambda *_: names)
 
 
 def test_pull_fetches_what_the_runtime_needs(
