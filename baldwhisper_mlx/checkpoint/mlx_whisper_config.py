@@ -24,6 +24,8 @@ from baldwhisper_mlx.checkpoint.tensor_header import (
 from baldwhisper_mlx.checkpoint.tensors import FLOATS, check_tensors, expected_tensors
 from baldwhisper_mlx.config import (
     CONFIG_FILE,
+    CONTROL_TOKENS,
+    N_TIMESTAMPS,
     VOCABULARY_FILE,
     Dtype,
     ModelConfig,
@@ -32,6 +34,7 @@ from baldwhisper_mlx.config import (
 from baldwhisper_mlx.files import read_json
 from baldwhisper_mlx.quantization_config import Grouping, Quantization, matrix_of
 from baldwhisper_mlx.terminal import quoted
+from baldwhisper_mlx.text.languages import LANGUAGES
 from baldwhisper_mlx.text.openai_vocabulary import (
     ENGLISH_ONLY_SIZE,
     PACKAGES,
@@ -96,6 +99,12 @@ def read_community_config(folder: Path) -> CommunityModel:
 
 
 def _config(raw: dict[str, Any], header: Header, n_ranks: int) -> ModelConfig:
+    most = n_ranks + len(CONTROL_TOKENS) + len(LANGUAGES) + N_TIMESTAMPS
+    if raw["n_vocab"] > most:
+        raise ValueError(
+            f"n_vocab is {raw['n_vocab']}: OpenAI's vocabularies have at most {most} tokens; "
+            "tokens that were added behind them, and rows of padding, are not supported"
+        )
     special = special_token_ids(n_ranks, raw["n_vocab"])
     quantization = _quantization(raw.get("quantization") or raw.get("quantization_config"), header)
     return ModelConfig(

@@ -241,7 +241,7 @@ MODELS: dict[str, tuple[Change, str]] = {
     "community: npz": (community({}, huge_npz), r"weights.npz: damaged \(.* bytes in 8\)"),
     "community: zip bomb": (community({}, zip_bomb), "weights.npz: damaged .*unpack to 10000000"),
     "community: quantization": (community({}, quantization=[1]), "bad value for quantization"),
-    "community: vocabulary": (community({"n_vocab": 60_000}), "60000 is not that of an OpenAI Wh"),
+    "community: vocabulary": (community({"n_vocab": 60_000}), "n_vocab is 60000: OpenAI's"),
     "community: tensors": (community({}), "weights.safetensors: .*no encoder.conv1.weight"),
 }  # fmt: skip
 """By name: what to change in a copy of the sound folder, and a pattern of the error."""

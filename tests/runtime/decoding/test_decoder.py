@@ -163,3 +163,6 @@ def test_misuse_is_named(loaded: LoadedModel, mel: mx.array) -> None:
     loaded.decoder.encode(mel[:1], [300])
     with pytest.raises(ValueError, match="context"):
         loaded.decoder.decode([loaded.tokenizer.sot] * (loaded.config.n_text_ctx + 1))
+    for outside in (-1, loaded.config.n_vocab, 2**31 - 1):
+        with pytest.raises(ValueError, match="outside the vocabulary"):
+            loaded.decoder.decode([loaded.tokenizer.sot, outside])
