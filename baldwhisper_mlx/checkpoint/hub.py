@@ -69,7 +69,7 @@ def cached_copy(hub_id: str, revision: str | None = None) -> Path | None:
     try:
         folder = huggingface_hub.snapshot_download(hub_id, revision=revision, local_files_only=True)
     except LocalEntryNotFoundError as error:
-        # From release 1 on, if any file of the repository is not there, such as its README.md.
+        # Of newer releases, if any file of the repository is not there, such as its README.md.
         partial = getattr(error, "snapshot_path", None)
         return None if partial is None else Path(partial)
     except HFValidationError:

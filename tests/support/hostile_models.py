@@ -169,7 +169,7 @@ MODELS: dict[str, tuple[Change, str]] = {
     "config: a folder": (instead(CONFIG, os.mkdir), "config.json: not a regular file, but a fold"),
     "config: many digits": (
         written(CONFIG, b'{"n_mels": ' + b"1" * 5000 + b"}"),
-        r"config.json: not valid JSON \(.*limit",
+        r"config.json: not valid JSON \(a number of 5000 digits",
     ),
     "config: nested": (written(CONFIG, b"[" * 10**5), "config.json: not valid JSON"),
     "config: a key twice": (

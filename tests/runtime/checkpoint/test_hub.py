@@ -125,7 +125,7 @@ def test_a_model_is_fetched_once(server: Server, tmp_path: Path) -> None:
 def test_a_copy_without_the_readme_is_used_without_a_network(
     server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Releases of huggingface_hub from 1 on call it incomplete."""
+    """Newer releases of huggingface_hub call it incomplete."""
     (server.repository / "README.md").write_text("# model")
     find_model(NAME)
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)

@@ -10,6 +10,8 @@ import mlx.core as mx
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from baldwhisper_mlx.checkpoint.describe import describe_model, stored_facts
 from baldwhisper_mlx.checkpoint.load import LoadedModel, load_model
@@ -237,6 +239,27 @@ def test_a_padded_vocabulary_is_refused(copy: Path, n_vocab: int) -> None:
     edit(copy, n_vocab=n_vocab)
     with pytest.raises(ValueError, match=f"n_vocab is {n_vocab}: .* rows of padding"):
         load_model(copy)
+
+
+values = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8)
+values = values | st.lists(values, max_size=3) | st.dictionaries(st.text(max_size=8), values)
+keys = st.sampled_from(["quantization", "n_vocab", "n_text_head", "n_mels", "model_type", "x"])
+
+
+@settings(
+    max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(key=keys, value=values)
+def test_any_config_is_refused_or_sound(copy: Path, key: str, value: Any) -> None:
+    sound = (copy / "config.json").read_bytes()
+    edit(copy, **{key: value})
+    try:
+        describe_model(copy)
+    except ValueError as error:
+        if not str(error).startswith(str(copy)):
+            raise
+    finally:
+        (copy / "config.json").write_bytes(sound)
 
 
 def test_names_of_fused_tensors() -> None:

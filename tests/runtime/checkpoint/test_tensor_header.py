@@ -108,7 +108,7 @@ def test_a_sound_file(tmp_path: Path) -> None:
         (b" {}", "begin with {"),
         (b"{" * 100_000, ""),
         (b'{"a": ' + b"[" * 100_000, ""),
-        (b'{"a": ' + b"1" * 5000 + b"}", "limit"),
+        (b'{"a": ' + b"1" * 5000 + b"}", "a number of 5000 digits"),
         (b'{"\xff": 1}', "utf-8"),
     ],
 )  # fmt: skip
