@@ -31,6 +31,16 @@ def printable(text: str, *, keep: str = "") -> str:
     return "".join(c if c.isprintable() or c in stay else _escaped(c) for c in text)
 
 
+def message_of(error: BaseException) -> str:
+    """The message of an error; its kind if it has none, as some of the operating system.
+
+    Example:
+        >>> message_of(OSError())
+        'OSError without a message'
+    """
+    return str(error).strip() or f"{type(error).__name__} without a message"
+
+
 def quoted(value: object, most: int = 60) -> str:
     """A value from a file, in quotes if it is text, safe to print and of bounded length.
 

@@ -23,7 +23,7 @@ from baldwhisper_mlx.cli.usage import check_input, check_layout, check_output
 from baldwhisper_mlx.files import prepare_folder
 from baldwhisper_mlx.output.subtitles import Layout
 from baldwhisper_mlx.output.writers import WRITERS, writers_with
-from baldwhisper_mlx.terminal import printable
+from baldwhisper_mlx.terminal import message_of, printable
 
 INTERRUPTED = 130
 """The shell's code for a process that ended on Ctrl-C: 128 + SIGINT."""
@@ -210,7 +210,7 @@ def transcribe(
             plan = plan_outputs(files, output_dir, formats, force=force or skip_existing)
             prepare_folder(output_dir)
     except (OSError, ValueError) as error:
-        raise click.ClickException(str(error)) from None
+        raise click.ClickException(message_of(error)) from None
 
     if skip_existing and plan is not None:
         files, plan = _skip_existing(files, plan)
@@ -267,7 +267,7 @@ def info(model: str | None, revision: str | None) -> None:
     try:
         lines = describe_model(find_model(model, revision))
     except (OSError, ValueError) as error:
-        raise click.ClickException(str(error)) from None
+        raise click.ClickException(message_of(error)) from None
     width = max(map(len, lines))
     for label, text in lines.items():
         click.echo(f"{label:<{width}}  {text}")

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from baldwhisper_mlx.terminal import printable
+from baldwhisper_mlx.terminal import message_of, printable
 
 if TYPE_CHECKING:
     from huggingface_hub import CachedRepoInfo, HFCacheInfo
@@ -90,7 +90,7 @@ def pull(model_id: str, revision: str | None) -> None:
     try:
         folder = fetch_model(model_id, revision)
     except (OSError, ValueError) as error:
-        raise click.ClickException(str(error)) from None
+        raise click.ClickException(message_of(error)) from None
     problem = incomplete(folder)
     if problem is not None:
         raise click.ClickException(f"{model_id}: {problem}")
