@@ -234,3 +234,15 @@ def test_choice_needs_parts_that_are_alike(parts: list[Prepared], tmp_path: Path
     nothing_in_it = Prepared(write(tmp_path / "empty", []))
     with pytest.raises(ValueError, match="empty: no windows"):
         Choice([(parts[0], 1.0), (nothing_in_it, 1.0)])
+
+
+@pytest.mark.parametrize(
+    "content", ["", "[]", "{", '{"complete": true}', "[" * 10**5, '{"key": 1}', "null"]
+)
+def test_damaged_settings_say_what_to_delete(content: str, tmp_path: Path) -> None:
+    (tmp_path / SETTINGS_FILE).write_text(content)
+    match = r"prepared\.json.*; delete the folder and prepare again"
+    with pytest.raises(ValueError, match=match):
+        Prepared(tmp_path)
+    with pytest.raises(ValueError, match=match):
+        PreparedWriter(tmp_path, key="k", features=STATES, width=WIDTH)
