@@ -22,12 +22,13 @@ from typing import Any, Protocol
 from baldwhisper_convert.checkpoint.checkpoint import Checkpoint, fingerprint
 from baldwhisper_convert.compression.merge import MergeSettings
 from baldwhisper_convert.data.speech import Speech
+from baldwhisper_convert.pipeline.search_state import SearchState
 from baldwhisper_convert.pipeline.stages import Model, run_distill, run_merge
 from baldwhisper_convert.training.objectives import LossSettings
 from baldwhisper_convert.training.settings import TrainingSettings
 from baldwhisper_mlx.files import atomic_file, read_json, write_atomically
 
-SEARCH_FILE, TRIALS_FILE, CONTOUR_FILE = "search.json", "trials.json", "search.png"
+TRIALS_FILE, CONTOUR_FILE = "trials.json", "search.png"
 LARGEST = 10.0
 """Upper bound of alpha and of beta, as in the paper."""
 SMALLEST_SUM = 0.01
@@ -163,7 +164,7 @@ def search(
         FileExistsError: the folder holds a search with other settings or data.
         ModuleNotFoundError: Ax is not installed.
     """
-    progress = _Progress(folder, _key(teacher, settings, speech, dev), settings)
+    progress = SearchState(folder, _key(teacher, settings, speech, dev), settings)
     proposer = optimizer(settings.seed, progress.state["optimizer"])
     while len(progress.trials) < settings.trials:
         # The proposed point is stored before the trial, so that an interrupted trial resumes.
@@ -192,36 +193,6 @@ def search(
     write_atomically(folder / TRIALS_FILE, json.dumps(kept, indent=1) + "\n")
     plot_trials(progress.trials, folder / CONTOUR_FILE)
     return min(progress.trials, key=lambda trial: trial["wer"])
-
-
-class _Progress:
-    """`search.json`: the finished trials, the pending one and the optimizer's state."""
-
-    def __init__(self, folder: Path, key: str, settings: SearchSettings) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
-        self.path = folder / SEARCH_FILE
-        plain = json.loads(json.dumps(dataclasses.asdict(settings)))
-        self.state: dict[str, Any] = {
-            "key": key, "settings": plain, "trials": [], "pending": None, "optimizer": None,
-        }  # fmt: skip
-        if self.path.is_file():
-            stored = read_json(self.path)
-            if stored["key"] != key:
-                raise FileExistsError(
-                    f"{folder}: a search with other settings or data; give another folder"
-                )
-            self.state = stored
-
-    @property
-    def trials(self) -> list[dict[str, Any]]:
-        """The finished trials."""
-        trials: list[dict[str, Any]] = self.state["trials"]
-        return trials
-
-    def save(self, **changes: Any) -> None:
-        """Updates the state and writes it atomically."""
-        self.state |= changes
-        write_atomically(self.path, json.dumps(self.state, indent=1) + "\n")
 
 
 def _run_trial(

@@ -17,13 +17,13 @@ from baldwhisper_convert.export.mlx import export_mlx
 from baldwhisper_convert.pipeline import search as module
 from baldwhisper_convert.pipeline.search import (
     CONTOUR_FILE,
-    SEARCH_FILE,
     TRIALS_FILE,
     AxOptimizer,
     SearchSettings,
     plot_trials,
     search,
 )
+from baldwhisper_convert.pipeline.search_state import SEARCH_FILE, SearchState
 from baldwhisper_convert.training.objectives import LossSettings
 from baldwhisper_convert.training.settings import TrainingSettings
 from tests.support.tiny_prepared import teacher_checkpoint, tiny_prepared
@@ -109,7 +109,7 @@ def test_a_killed_search_ends_as_one_that_was_not(
     speech: Speech, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, when: str
 ) -> None:
     run(speech, tmp_path / "whole")
-    kept = module._Progress.save
+    kept = SearchState.save
     calls = []
 
     def killed(self: Any, **changes: Any) -> None:
@@ -121,7 +121,7 @@ def test_a_killed_search_ends_as_one_that_was_not(
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(module._Progress, "save", killed)
+        patch.setattr(SearchState, "save", killed)
         with pytest.raises(KeyboardInterrupt):
             run(speech, tmp_path / "killed")
     assert len(trials(tmp_path / "killed")) == 1
