@@ -22,6 +22,7 @@ from typing import Any, Protocol
 from baldwhisper_convert.checkpoint.checkpoint import Checkpoint, fingerprint
 from baldwhisper_convert.compression.merge import MergeSettings
 from baldwhisper_convert.data.speech import Speech
+from baldwhisper_convert.locks import check_single_process, lock_folder
 from baldwhisper_convert.pipeline.search_state import SearchState
 from baldwhisper_convert.pipeline.stages import Model, run_distill, run_merge
 from baldwhisper_convert.training.objectives import LossSettings
@@ -162,28 +163,40 @@ def search(
 
     Raises:
         FileExistsError: the folder holds a search with other settings or data.
+        BlockingIOError: another process searches in the folder.
+        ValueError: a damaged state, or several processes were started for the search.
         ModuleNotFoundError: Ax is not installed.
     """
-    progress = SearchState(folder, _key(teacher, settings, speech, dev), settings)
-    proposer = optimizer(settings.seed, progress.state["optimizer"])
-    while len(progress.trials) < settings.trials:
-        # The proposed point is stored before the trial, so that an interrupted trial resumes.
-        if progress.state["pending"] is None:
-            number, point = proposer.ask()
-            progress.save(optimizer=proposer.state(), pending={"trial": number} | point)
-        pending = dict(progress.state["pending"])
-        number = int(pending.pop("trial"))
-        work = folder / f"trial-{number}"
-        result = _run_trial(teacher, settings, speech, dev, pending, work)
-        proposer.tell(number, result["wer"])
-        progress.save(
-            optimizer=proposer.state(), pending=None, trials=[*progress.trials, pending | result]
-        )
-        shutil.rmtree(work)
-        say(
-            f"{len(progress.trials)} of {settings.trials}: alpha {pending['alpha']:.2f}, "
-            f"beta {pending['beta']:.2f}: WER {100 * result['wer']:.2f} %"
-        )
+    check_single_process("search")
+    with lock_folder(folder, "searches"):
+        progress = SearchState(folder, _key(teacher, settings, speech, dev), settings)
+        proposer = optimizer(settings.seed, progress.state["optimizer"])
+        while len(progress.trials) < settings.trials:
+            # The proposed point is stored before the trial, so that an interrupted trial resumes.
+            if progress.state["pending"] is None:
+                number, point = proposer.ask()
+                progress.save(optimizer=proposer.state(), pending={"trial": number} | point)
+            pending = dict(progress.state["pending"])
+            number = int(pending.pop("trial"))
+            work = folder / f"trial-{number}"
+            result = _run_trial(teacher, settings, speech, dev, pending, work)
+            proposer.tell(number, result["wer"])
+            progress.save(
+                optimizer=proposer.state(),
+                pending=None,
+                trials=[*progress.trials, pending | result],
+            )
+            shutil.rmtree(work)
+            say(
+                f"{len(progress.trials)} of {settings.trials}: alpha {pending['alpha']:.2f}, "
+                f"beta {pending['beta']:.2f}: WER {100 * result['wer']:.2f} %"
+            )
+        _write_results(folder, progress, speech, dev)
+    return min(progress.trials, key=lambda trial: trial["wer"])
+
+
+def _write_results(folder: Path, progress: SearchState, speech: Speech, dev: Speech) -> None:
+    """Writes the trials without the optimizer's state, and the plot."""
     kept: dict[str, Any] = {
         "settings": progress.state["settings"],
         "train_windows": len(speech.windows.windows),
@@ -192,7 +205,6 @@ def search(
     }
     write_atomically(folder / TRIALS_FILE, json.dumps(kept, indent=1) + "\n")
     plot_trials(progress.trials, folder / CONTOUR_FILE)
-    return min(progress.trials, key=lambda trial: trial["wer"])
 
 
 def _run_trial(

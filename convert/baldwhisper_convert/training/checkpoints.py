@@ -30,6 +30,10 @@ BEST_FILE, FINAL_FILE, AVERAGE_FILE = "best.safetensors", "final.safetensors", "
 PROGRESS_FILE, FINISHED_FILE = "progress.json", "finished.json"
 
 
+_ALWAYS = (PROGRESS_FILE, "model.safetensors", "optimizer.bin")
+"""Files of every checkpoint, the last two Accelerate's."""
+
+
 @dataclass
 class Progress:
     """How far a run has got; stored in every checkpoint."""
@@ -187,11 +191,13 @@ def _damage(path: Path, advice: str) -> Iterator[None]:
 
 
 def _first_damaged(checkpoint: Path) -> Path | None:
-    """The first file of a checkpoint that cannot be read by itself; None if all can."""
+    """The first file of a checkpoint that is missing or unreadable; None if all are sound."""
     if not checkpoint.is_dir():
         return None
-    for path in (checkpoint / PROGRESS_FILE, *sorted(checkpoint.iterdir())):
+    for path in [*(checkpoint / name for name in _ALWAYS), *sorted(checkpoint.iterdir())]:
         try:
+            if not path.exists():
+                return path
             if path.name == PROGRESS_FILE:
                 Progress.from_file(path)
             elif path.suffix == ".safetensors":
