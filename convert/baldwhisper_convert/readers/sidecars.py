@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from baldwhisper_convert.checkpoint.state import Dimensions, Heads
+from baldwhisper_mlx.bounds import MOST_CONFIG_BYTES, check_file
 from baldwhisper_mlx.files import read_json
 
 SIDECARS = ("config.json", "generation_config.json", "README.md")
@@ -71,10 +72,14 @@ def stated_licence(folder: Path) -> str | None:
     from yaml import YAMLError
 
     card = folder / "README.md"
-    if not card.is_file():
-        return None
     try:
+        check_file(card, MOST_CONFIG_BYTES)
         licence = (metadata_load(card) or {}).get("license")
-    except (ValueError, YAMLError):  # the card is for people; a bad one must not stop an export
+    except (
+        ValueError,
+        OSError,
+        YAMLError,
+        RecursionError,
+    ):  # the card is for people; a bad one must not stop an export
         return None
     return licence if isinstance(licence, str) else None

@@ -20,6 +20,7 @@ from baldwhisper_convert.checkpoint.vocabulary import (
 )
 from baldwhisper_convert.readers import hub
 from baldwhisper_convert.readers.sidecars import SourceWarning
+from baldwhisper_mlx.bounds import MOST_VOCABULARY_BYTES, check_file, read_bounded
 from baldwhisper_mlx.config import N_TIMESTAMPS
 from baldwhisper_mlx.files import read_json
 from baldwhisper_mlx.text.openai_vocabulary import (
@@ -93,7 +94,8 @@ def _tokenizer_file(folder: Path) -> Path | None:
     if len(ranks) > 1:
         raise ValueError(f"{folder}: several rank files; name one of them with --tokenizer")
     files = [*(folder / name for name in names), *ranks]
-    return next((file for file in files if file.is_file()), None)
+    # One that exists but is no file is an error when it is read; another must not take its place.
+    return next((file for file in files if file.exists()), None)
 
 
 def _read_file(path: Path, n_vocab: int) -> Vocabulary:
@@ -101,9 +103,10 @@ def _read_file(path: Path, n_vocab: int) -> Vocabulary:
         if path.name == "vocab.json":
             return _vocab_and_merges(path)
         if path.suffix == ".tiktoken":
+            check_file(path, MOST_VOCABULARY_BYTES)
             return from_ranks(read_ranks(path), n_vocab)
         if path.suffix == ".txt":
-            return _token_list(path.read_text(encoding="utf-8").removesuffix("\n").split("\n"))
+            return _token_list(_text(path).removesuffix("\n").split("\n"))
         raw = read_json(path)
         return _token_list(raw) if isinstance(raw, list) else _tokenizer_json(raw)
     except (ValueError, LookupError, TypeError, AttributeError, OverflowError) as error:
@@ -134,7 +137,7 @@ def _vocab_and_merges(path: Path) -> Vocabulary:
     merges_file = path.with_name("merges.txt")
     if not merges_file.is_file():
         raise ValueError("merges.txt is missing in the same folder")
-    lines = merges_file.read_text(encoding="utf-8").split("\n")
+    lines = _text(merges_file).split("\n")
     merges = [_pair(line) for line in lines if line and not line.startswith("#version")]
     added: dict[str, int] = {}
     config = path.with_name("tokenizer_config.json")
@@ -155,6 +158,10 @@ def _token_list(tokens: list[str]) -> Vocabulary:
     mergeable = {token: i for i, token in enumerate(tokens[:begin])}
     added = {token: i for i, token in enumerate(tokens[begin:], begin)}
     return from_tokens(mergeable, added, None)
+
+
+def _text(path: Path) -> str:
+    return read_bounded(path, MOST_VOCABULARY_BYTES).decode("utf-8")
 
 
 def _pair(merge: Any) -> tuple[str, str]:
@@ -203,7 +210,13 @@ def _openai_vocabulary(n_vocab: int) -> Vocabulary:
     ours = BUNDLED_RANKS if n_vocab != ENGLISH_ONLY_SIZE else None
     installed = installed_rank_file(n_vocab) or ours
     if installed is not None:
-        return _checked(_read_file(installed, n_vocab), n_vocab, installed)
+        try:
+            return _read_file(installed, n_vocab)
+        except ValueError as error:
+            raise ValueError(
+                f"the checkpoint has no tokenizer, and OpenAI's do not fit ({error}); name its own "
+                "with --tokenizer PATH_OR_HUB_ID"
+            ) from None
     try:
         path = _fetch(_ENGLISH_TOKENIZER)
         vocabulary = read_tokenizer(path, n_vocab)

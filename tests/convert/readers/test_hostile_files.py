@@ -16,6 +16,8 @@ import pytest
 import torch
 
 from baldwhisper_convert.readers.formats import read_weights
+from baldwhisper_convert.readers.sidecars import stated_licence
+from baldwhisper_convert.readers.tokenizer import find_vocabulary
 from baldwhisper_convert.readers.torch_files import as_tensors, load_torch_file
 from baldwhisper_convert.readers.weight_files import find_weights
 from tests.support import tiny
@@ -127,3 +129,36 @@ def test_positions_are_not_computed_for_another_width(tmp_path: Path) -> None:
     folder = mlx_folder(tmp_path / "m")
     np.savez(folder / "weights.npz", **{"encoder.blocks.0.mlp1.bias": np.zeros(4, np.float32)})
     assert "encoder.positional_embedding" not in read_weights(folder).state
+
+
+@pytest.mark.parametrize("name", ["tokenizer.json", "vocab.json", "vocabulary.txt", "a.tiktoken"])
+@pytest.mark.parametrize("kind", ["pipe", "folder", "sparse"])
+def test_tokenizers_that_are_no_ordinary_files(name: str, kind: str, tmp_path: Path) -> None:
+    """They are neither waited for nor passed over for another vocabulary."""
+    path = tmp_path / name
+    if kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "folder":
+        path.mkdir()
+    else:
+        with path.open("wb") as file:
+            file.truncate(10**11)
+    (tmp_path / "merges.txt").touch()
+    with pytest.raises(ValueError, match=rf"{name}: "):
+        find_vocabulary(tmp_path, 2014)
+
+
+def test_a_huge_model_card_is_not_read(tmp_path: Path) -> None:
+    with (tmp_path / "README.md").open("wb") as file:
+        file.write(b"---\nlicense: mit\n---\n")
+        assert stated_licence(tmp_path) is None  # nothing is flushed yet
+        file.flush()
+        assert stated_licence(tmp_path) == "mit"
+        file.truncate(10**11)
+    assert stated_licence(tmp_path) is None
+
+
+@pytest.mark.parametrize("n_vocab", [50364, 51904])
+def test_sizes_that_no_vocabulary_of_openais_has(n_vocab: int) -> None:
+    with pytest.raises(ValueError, match=r"has no tokenizer.*; name its own with --tokenizer"):
+        find_vocabulary(None, n_vocab)

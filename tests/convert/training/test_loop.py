@@ -271,7 +271,7 @@ def test_every_accumulated_batch_is_computed_in_the_precision(
 def test_float16_resumes_with_its_scale_of_the_loss(
     tmp_path: Path, data: Prepared, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    settings = {"epochs": 1, "mixed_precision": "fp16"}
+    settings: dict[str, Any] = {"epochs": 2, "mixed_precision": "fp16"}
     end, _ = run(tmp_path / "whole", data, **settings)
     assert {tensor.dtype for tensor in end.values()} == {torch.float32}
 
