@@ -107,8 +107,8 @@ def test_features_written_after_the_last_line_are_cut(tmp_path: Path) -> None:
         writer.add(*items[0])
     with (tmp_path / "b" / FEATURES_FILE).open("ab") as file:
         file.write(b"half of the next one's feature")
-    again = PreparedWriter(tmp_path / "b", key="k", features=STATES, width=WIDTH)
-    assert [window.number for window in again.done] == [0]
+    with PreparedWriter(tmp_path / "b", key="k", features=STATES, width=WIDTH) as again:
+        assert [window.number for window in again.done] == [0]
     assert content(write(tmp_path / "b", items)) == expected
 
 
