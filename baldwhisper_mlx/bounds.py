@@ -13,6 +13,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from baldwhisper_mlx.terminal import quoted
+
 FACTOR = 4
 """How many times larger than the largest Whisper a model may be."""
 
@@ -68,11 +70,9 @@ def check_dimensions(values: Mapping[str, Any], keys: Mapping[str, str] | None =
     for name, most in BOUNDS.items():
         value = values.get(name, 1)
         if type(value) is not int or not 1 <= value <= most:
-            shown = repr(value)
-            shown = shown if len(shown) <= 40 else f"{shown[:40]}..."
             raise ValueError(
-                f"bad value for {(keys or {}).get(name, name)}: {shown}; expected a whole number "
-                f"from 1 to {most}"
+                f"bad value for {(keys or {}).get(name, name)}: {quoted(value)}; expected a whole "
+                f"number from 1 to {most}"
             )
     if BOUNDS.keys() <= values.keys():
         count = parameters_at_least(values)

@@ -14,8 +14,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+from baldwhisper_mlx.bounds import MOST_CONFIG_BYTES, check_dimensions
+from baldwhisper_mlx.config_checks import (
+    check_alignment_heads,
+    check_keys,
+    check_special_tokens,
+    is_int,
+    require,
+)
 from baldwhisper_mlx.files import read_json
 from baldwhisper_mlx.quantization_config import Quantization
+from baldwhisper_mlx.terminal import quoted
 
 FORMAT_VERSION = 1
 MODEL_TYPE = "baldwhisper"
@@ -38,8 +47,8 @@ FRAMES_PER_POSITION = 2
 TIME_PRECISION = FRAMES_PER_POSITION * HOP_LENGTH / SAMPLE_RATE
 """Seconds between two timestamp tokens: 0.02."""
 
-MOST_LAYERS = 256
-"""Of encoder or decoder: Whisper has at most 32, and a million would take all memory to build."""
+WINDOW_POSITIONS = 1500
+"""Encoder positions in 30 s, which every Whisper has; timestamps and windows are made for them."""
 
 AUDIO_BUCKET = 50
 """A shortened audio context is rounded up to a multiple of so many encoder positions (1 s), so
@@ -122,42 +131,41 @@ class ModelConfig:
         self._check_dimensions()
         self._check_embedding()
         self._check_vocabulary()
-        _require(isinstance(self.is_multilingual, bool), "is_multilingual", self.is_multilingual)
-        _require(self.dtype in get_args(Dtype), "dtype", self.dtype)
-        _require(self.audio_context in get_args(AudioContext), "audio_context", self.audio_context)
-        _require(
-            _is_int(self.audio_context_margin) and self.audio_context_margin >= 0,
+        require(isinstance(self.is_multilingual, bool), "is_multilingual", self.is_multilingual)
+        require(self.dtype in get_args(Dtype), "dtype", self.dtype)
+        require(self.audio_context in get_args(AudioContext), "audio_context", self.audio_context)
+        require(
+            is_int(self.audio_context_margin)
+            and 0 <= self.audio_context_margin <= self.n_audio_ctx,
             "audio_context_margin",
             self.audio_context_margin,
         )
-        for pair in self.alignment_heads:
-            ok = len(pair) == 2 and all(_is_int(i) for i in pair)
-            ok = ok and 0 <= pair[0] < self.n_text_layer and 0 <= pair[1] < self.n_text_head
-            _require(ok, "alignment_heads", pair)
+        check_alignment_heads(self.alignment_heads, self.n_text_layer, self.n_text_head)
 
     def _check_dimensions(self) -> None:
-        for field in dataclasses.fields(self):
-            if field.name.startswith("n_"):
-                value = getattr(self, field.name)
-                _require(_is_int(value) and 0 < value < 2**20, field.name, value)
+        try:
+            check_dimensions(vars(self))
+        except ValueError as error:
+            raise ValueError(f"config: {error}") from None
         for side in ("audio", "text"):
-            layers = getattr(self, f"n_{side}_layer")
-            _require(layers <= MOST_LAYERS, f"n_{side}_layer", layers)
             state, head = getattr(self, f"n_{side}_state"), getattr(self, f"n_{side}_head")
-            _require(state % head == 0, f"n_{side}_head", f"{head} (does not divide {state})")
+            require(state % head == 0, f"n_{side}_head", head, f" (does not divide {state})")
+        if self.n_audio_ctx != WINDOW_POSITIONS:
+            raise ValueError(
+                f"config: bad value for n_audio_ctx: {self.n_audio_ctx}; windows have 30 s, which "
+                f"are {WINDOW_POSITIONS} positions, and models for shorter ones are not supported"
+            )
         same = self.n_audio_state == self.n_text_state  # cross-attention is d x d
-        _require(same, "n_audio_state", f"{self.n_audio_state} (n_text_state differs)")
+        require(same, "n_audio_state", self.n_audio_state, " (n_text_state differs)")
 
     def _check_embedding(self) -> None:
         rank, rows = self.embedding_rank, self.embedding_dense_rows
-        ok = rank is None or (_is_int(rank) and 0 < rank <= self.n_text_state)
-        _require(ok, "embedding_rank", rank)
-        _require(_is_int(rows) and 0 <= rows <= self.n_vocab, "embedding_dense_rows", rows)
-        _require(isinstance(self.embedding_mean, bool), "embedding_mean", self.embedding_mean)
+        ok = rank is None or (is_int(rank) and 0 < rank <= self.n_text_state)
+        require(ok, "embedding_rank", rank)
+        require(is_int(rows) and 0 <= rows <= self.n_vocab, "embedding_dense_rows", rows)
+        require(isinstance(self.embedding_mean, bool), "embedding_mean", self.embedding_mean)
         projections = self.embedding_projections
-        _require(
-            projections in get_args(EmbeddingProjections), "embedding_projections", projections
-        )
+        require(projections in get_args(EmbeddingProjections), "embedding_projections", projections)
         if rank is None and (rows or self.embedding_mean or projections != "shared"):
             raise ValueError(
                 "config: embedding_projections, embedding_mean and embedding_dense_rows "
@@ -165,16 +173,18 @@ class ModelConfig:
             )
 
     def _check_vocabulary(self) -> None:
-        _require(_is_int(self.timestamp_begin), "timestamp_begin", self.timestamp_begin)
-        missing = [name for name in CONTROL_TOKENS if name not in self.special_tokens]
-        _require(not missing, "special_tokens", f"an object without {', '.join(missing)}")
-        for name, token in self.special_tokens.items():
-            ok = _is_int(token) and 0 <= token < self.timestamp_begin
-            _require(ok, f"special_tokens[{name!r}]", token)
-        _require(
+        require(is_int(self.timestamp_begin), "timestamp_begin", self.timestamp_begin)
+        check_special_tokens(
+            self.special_tokens,
+            CONTROL_TOKENS,
+            self.timestamp_begin,
+            multilingual=self.is_multilingual,
+        )
+        require(
             self.timestamp_begin + N_TIMESTAMPS == self.n_vocab,
             "timestamp_begin",
-            f"{self.timestamp_begin} (n_vocab is {self.n_vocab}, less {N_TIMESTAMPS} timestamps)",
+            self.timestamp_begin,
+            f" (n_vocab is {self.n_vocab}, less {N_TIMESTAMPS} timestamps)",
         )
 
     def audio_positions(self, n_frames: int) -> int:
@@ -220,14 +230,15 @@ class ModelConfig:
         version = raw.pop("format_version", None)
         if version != FORMAT_VERSION:
             raise ValueError(
-                f"config: format_version {version!r} cannot be read by this release, which "
+                f"config: format_version {quoted(version)} cannot be read by this release, which "
                 f"reads {FORMAT_VERSION}; export the model again or upgrade baldwhisper-mlx"
             )
-        _check_keys(cls, raw, "config")
-        _require(isinstance(raw["special_tokens"], dict), "special_tokens", raw["special_tokens"])
+        check_keys(cls, raw, "config")
+        require(isinstance(raw["special_tokens"], dict), "special_tokens", raw["special_tokens"])
         heads = raw["alignment_heads"]
         ok = isinstance(heads, list) and all(isinstance(pair, list) for pair in heads)
-        _require(ok, "alignment_heads", heads)
+        ok = ok and all(is_int(i) for pair in heads for i in pair)
+        require(ok, "alignment_heads", heads)
         raw["alignment_heads"] = tuple(tuple(pair) for pair in heads)
         if raw["quantization"] is not None:
             raw["quantization"] = Quantization.from_dict(raw["quantization"])
@@ -241,7 +252,7 @@ class ModelConfig:
             ValueError: not JSON, or not a config of this format; the message names the file.
             FileNotFoundError: there is no such file.
         """
-        raw = read_json(Path(path))
+        raw = read_json(Path(path), MOST_CONFIG_BYTES)
         if not isinstance(raw, dict):
             raise ValueError(f"{path}: expected a JSON object, found {type(raw).__name__}")
         try:
@@ -275,21 +286,3 @@ def default_alignment_heads(n_text_layer: int, n_text_head: int) -> tuple[tuple[
     """
     layers = range(n_text_layer // 2, n_text_layer)
     return tuple((layer, head) for layer in layers for head in range(n_text_head))
-
-
-def _is_int(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
-def _require(ok: bool, key: str, value: object) -> None:
-    if not ok:
-        raise ValueError(f"config: bad value for {key}: {value}")
-
-
-def _check_keys(cls: type, raw: dict[str, Any], what: str) -> None:
-    known = {field.name for field in dataclasses.fields(cls)}
-    missing, unknown = sorted(known - raw.keys()), sorted(raw.keys() - known)
-    if missing or unknown:
-        parts = [f"missing {', '.join(missing)}"] if missing else []
-        parts += [f"unknown {', '.join(map(repr, unknown))}"] if unknown else []
-        raise ValueError(f"{what}: {'; '.join(parts)}")

@@ -20,6 +20,9 @@ from pathlib import Path
 from typing import Any
 
 from baldwhisper_mlx.bounds import MOST_JSON_BYTES, read_bounded
+from baldwhisper_mlx.terminal import quoted
+
+_MOST_DIGITS = 100
 
 
 def read_json(path: Path, most: int = MOST_JSON_BYTES) -> Any:
@@ -58,14 +61,22 @@ def parse_json(content: bytes) -> Any:
         >>> parse_json(b'{"a": 1}')
         {'a': 1}
     """
-    return json.loads(content.decode("utf-8"), object_pairs_hook=_object)
+    return json.loads(content.decode("utf-8"), object_pairs_hook=_object, parse_int=_whole)
+
+
+def _whole(text: str) -> int:
+    # Python takes seconds for numbers of a million digits, and some of its releases refuse them
+    # with advice that is of no use here.
+    if len(text) > _MOST_DIGITS:
+        raise ValueError(f"a number of {len(text)} digits")
+    return int(text)
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     result = dict(pairs)
     if len(result) != len(pairs):
         twice, _ = Counter(key for key, _ in pairs).most_common(1)[0]
-        raise ValueError(f"the key {twice!r} occurs twice")
+        raise ValueError(f"the key {quoted(twice)} occurs twice")
     return result
 
 

@@ -12,6 +12,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from baldwhisper_mlx.terminal import quoted
+
 BITS = (2, 3, 4, 5, 6, 8)
 GROUP_SIZES = (32, 64, 128)
 LEAVES = (".weight", ".scales", ".biases")
@@ -42,7 +44,7 @@ class Grouping:
         for key, known in (("bits", BITS), ("group_size", GROUP_SIZES)):
             value = getattr(self, key)
             if type(value) is not int or value not in known:  # 8.0 == 8 and True == 1
-                raise ValueError(f"config: bad value for quantization.{key}: {value}")
+                raise ValueError(f"config: bad value for quantization.{key}: {quoted(value)}")
 
     def __str__(self) -> str:
         return f"{self.bits} bits in groups of {self.group_size}"
@@ -69,10 +71,12 @@ class Quantization(Grouping):
         """
         entries = raw.get("overrides", {}) if isinstance(raw, dict) else None
         if not isinstance(entries, dict):
-            raise ValueError(f"config: bad value for quantization: {raw}")
+            raise ValueError(f"config: bad value for quantization: {quoted(raw)}")
         plain = {key: value for key, value in raw.items() if key != "overrides"}
         overrides = {
-            path: None if entry is None else _grouping(Grouping, entry, f"overrides[{path!r}]")
+            path: None
+            if entry is None
+            else _grouping(Grouping, entry, f"overrides[{quoted(path)}]")
             for path, entry in entries.items()
         }
         read: Quantization = _grouping(cls, plain, "quantization", overrides=overrides)
@@ -124,11 +128,11 @@ def storage(
 
 def _grouping(cls: Any, raw: Any, what: str, **more: Any) -> Any:
     if not isinstance(raw, dict):
-        raise ValueError(f"config: bad value for {what}: {raw}")
+        raise ValueError(f"config: bad value for {what}: {quoted(raw)}")
     known = {"bits", "group_size"}
     missing, unknown = sorted(known - raw.keys()), sorted(map(str, raw.keys() - known))
     if missing or unknown:
         parts = [f"missing {', '.join(missing)}"] if missing else []
-        parts += [f"unknown {', '.join(map(repr, unknown))}"] if unknown else []
+        parts += [f"unknown {', '.join(map(quoted, unknown[:5]))}"] if unknown else []
         raise ValueError(f"config.{what}: {'; '.join(parts)}")
     return cls(**raw, **more)

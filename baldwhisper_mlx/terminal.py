@@ -31,5 +31,35 @@ def printable(text: str, *, keep: str = "") -> str:
     return "".join(c if c.isprintable() or c in stay else _escaped(c) for c in text)
 
 
+def message_of(error: BaseException) -> str:
+    """The message of an error; its kind if it has none, as some of the operating system.
+
+    Example:
+        >>> message_of(OSError())
+        'OSError without a message'
+    """
+    return str(error).strip() or f"{type(error).__name__} without a message"
+
+
+def quoted(value: object, most: int = 60) -> str:
+    """A value from a file, in quotes if it is text, safe to print and of bounded length.
+
+    Args:
+        value: anything that JSON can hold.
+        most: characters, after which it is cut off.
+
+    Example:
+        >>> quoted("a" * 100, most=3)
+        "'aaa'..."
+    """
+    if isinstance(value, str):
+        text, end = repr(value[:most]), "..." if len(value) > most else ""
+        return printable(text) + end
+    if isinstance(value, (list, dict)) and len(value) > most:
+        return f"{'a list' if isinstance(value, list) else 'an object'} of {len(value)}"
+    text = repr(value)
+    return printable(text) if len(text) <= most else f"{printable(text[:most])}..."
+
+
 def _escaped(character: str) -> str:
     return character.encode("unicode_escape").decode("ascii")

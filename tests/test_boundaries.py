@@ -83,6 +83,7 @@ STANDARD_LIBRARY_ONLY = (
     "_version",
     "bounds",
     "config",
+    "config_checks",
     "files",
     "quantization_config",
     "terminal",
@@ -104,12 +105,16 @@ WITHOUT_MLX = (
     "audio.integrity",
     "audio.load",
     "audio.speech_dataset",
+    "checkpoint.describe",
+    "checkpoint.files",
     "checkpoint.hub",
+    "checkpoint.mlx_whisper_config",
     "decoding.dtw",
     "files",
     "model.positions",
     "text.openai_vocabulary",
     "text.tokenizer",
+    "text.vocabulary",
 )
 
 

@@ -10,12 +10,14 @@ import math
 from pathlib import Path
 from typing import Any
 
-from baldwhisper_mlx.checkpoint.files import (
-    MODEL_FILES,
-    check_files,
+from baldwhisper_mlx.checkpoint.files import check_files
+from baldwhisper_mlx.checkpoint.kind import is_community, kind_of
+from baldwhisper_mlx.checkpoint.tensor_header import (
+    Header,
     read_tensor_header,
     read_tensor_metadata,
 )
+from baldwhisper_mlx.checkpoint.tensors import check_tensors, expected_tensors
 from baldwhisper_mlx.config import (
     CONFIG_FILE,
     CONTROL_TOKENS,
@@ -26,13 +28,14 @@ from baldwhisper_mlx.config import (
     ModelConfig,
 )
 from baldwhisper_mlx.quantization_config import matrix_of, storage
+from baldwhisper_mlx.terminal import printable
 
 
 def describe_model(folder: str | Path) -> dict[str, str]:
     """Describes a model folder in a few labelled lines.
 
     Args:
-        folder: an exported model.
+        folder: an exported model, or one of mlx-community's.
 
     Returns:
         Label to text, in the order in which they are printed.
@@ -45,17 +48,14 @@ def describe_model(folder: str | Path) -> dict[str, str]:
         'dense, 51865 x 512'
     """
     folder = Path(folder)
-    check_files(folder)
-    config = ModelConfig.from_file(folder / CONFIG_FILE)
-    header = read_tensor_header(folder / WEIGHTS_FILE)
-    offsets = {name: entry["data_offsets"] for name, entry in header.items()}
-    sizes = {name: end - begin for name, (begin, end) in offsets.items()}
+    config, header = _read(folder)
+    sizes = {name: info.nbytes for name, info in header.items()}
     stored = storage(sizes, config.dtype, config.quantization)
     size = sum(path.stat().st_size for path in folder.iterdir() if path.is_file())
     languages = len(config.special_tokens.keys() - set(CONTROL_TOKENS))
     return {
-        "model": str(folder),
-        "format": f"version {FORMAT_VERSION}",
+        "model": printable(str(folder)),
+        "format": "mlx-whisper" if is_community(folder) else f"version {FORMAT_VERSION}",
         "encoder": (
             f"{config.n_audio_layer} layers, width {config.n_audio_state}, "
             f"{config.n_audio_head} heads, {config.n_mels} mel bins, "
@@ -96,17 +96,32 @@ def stored_facts(folder: Path) -> dict[str, Any]:
         "stored_dtype": None,
         "quantization": None,
     }
-    if not all((folder / name).is_file() for name in MODEL_FILES):
+    if kind_of(folder) != "baldwhisper":
         return facts
-    config = ModelConfig.from_file(folder / CONFIG_FILE)
+    config, header = _read(folder)
     lines = describe_model(folder)
     facts["stored_dtype"] = config.dtype
     facts["quantization"] = None if config.quantization is None else lines["weights"]
-    facts["parameters"] = count_parameters(read_tensor_header(folder / WEIGHTS_FILE), config)
+    facts["parameters"] = count_parameters(header, config)
     return facts | {key: lines[key] for key in ("encoder", "decoder", "embedding", "context")}
 
 
-def count_parameters(header: dict[str, dict[str, Any]], config: ModelConfig) -> int:
+def _read(folder: Path) -> tuple[ModelConfig, Header]:
+    """The config, and the tensors under our names, which are those that the config asks for."""
+    if is_community(folder):
+        # Here, because it reads a vocabulary, which an exported model's description needs not.
+        from baldwhisper_mlx.checkpoint.mlx_whisper_config import read_community_config
+
+        model = read_community_config(folder)
+        return model.config, model.header
+    check_files(folder)
+    config = ModelConfig.from_file(folder / CONFIG_FILE)
+    header = read_tensor_header(folder / WEIGHTS_FILE)
+    check_tensors(str(folder / WEIGHTS_FILE), expected_tensors(config), header)
+    return config, header
+
+
+def count_parameters(header: Header, config: ModelConfig) -> int:
     """Number of learned parameters of a model.
 
     Args:
@@ -117,9 +132,9 @@ def count_parameters(header: dict[str, dict[str, Any]], config: ModelConfig) -> 
     for name, tensor in header.items():
         if name.endswith((".scales", ".biases", ".dense_ids")):
             continue  # they describe quantized matrices and dense rows, and are not learned
-        count = math.prod(tensor["shape"])
+        count = math.prod(tensor.shape)
         grouping = config.quantization.of(matrix_of(name)) if config.quantization else None
-        if grouping is not None and tensor["dtype"] == "U32":
+        if grouping is not None and tensor.dtype == "U32":
             count = count * 32 // grouping.bits  # integers are packed into words of 32 bits
         total += count
     return total
@@ -141,8 +156,10 @@ def _describe_context(config: ModelConfig, padding: Path) -> str:
         facts = read_tensor_metadata(padding)
         try:
             clips, stride, tail = (int(facts[key]) for key in ("clips", "stride", "tail"))
-        except (KeyError, ValueError) as error:
-            raise ValueError(f"{padding}: bad metadata ({error!r})") from None
+        except (KeyError, ValueError):
+            raise ValueError(
+                f"{padding}: bad metadata: clips, stride and tail must be whole numbers"
+            ) from None
         plural = "" if clips == 1 else "s"
         return f"padded (constants of {clips} clip{plural}, stride {stride}, tail {tail})"
     if config.audio_context == "full":

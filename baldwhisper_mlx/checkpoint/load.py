@@ -1,6 +1,7 @@
 """From a folder or Hub id to a model that is ready to decode.
 
-A checkpoint is checked before its first use: config, file sizes, names and shapes of all tensors.
+A checkpoint is checked before its first use: config, file sizes, names, shapes and types of all
+tensors, stored indices, and the vocabulary.
 Weights are read lazily; only a change of dtype copies them, tensor by tensor.
 """
 
@@ -9,20 +10,18 @@ from __future__ import annotations
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, cast, get_args
+from typing import Literal, cast, get_args
 
 import mlx.core as mx
-from mlx.utils import tree_flatten
 
-from baldwhisper_mlx.checkpoint.files import (
-    PADDING_FORMAT,
-    check_files,
-    find_model,
-    read_tensor_header,
-)
-from baldwhisper_mlx.checkpoint.mlx_whisper import is_community, read_community
+from baldwhisper_mlx.checkpoint.files import check_files, find_model
+from baldwhisper_mlx.checkpoint.kind import is_community
+from baldwhisper_mlx.checkpoint.mlx_whisper import read_community
+from baldwhisper_mlx.checkpoint.padding_reader import read_padding
+from baldwhisper_mlx.checkpoint.tensor_header import read_tensor_header
+from baldwhisper_mlx.checkpoint.tensors import check_tensors, expected_tensors
+from baldwhisper_mlx.checkpoint.weights import check_weights
 from baldwhisper_mlx.config import (
-    AUDIO_BUCKET,
     CONFIG_FILE,
     PADDING_FILE,
     VOCABULARY_FILE,
@@ -88,14 +87,16 @@ def load_model(
     """
     folder = find_model(path_or_hub_id, revision)
     if is_community(folder):
-        config, weights, ranks = read_community(folder)
-        source = folder
+        config, weights, community = read_community(folder)
+        source, ranks, vocabulary_file = community.weights, community.ranks, community.vocabulary
     else:
         check_files(folder)
         config = ModelConfig.from_file(folder / CONFIG_FILE)
         source = folder / WEIGHTS_FILE
-        weights, ranks = read_weights(source), read_ranks(folder / VOCABULARY_FILE)
-    tokenizer = Tokenizer(ranks, config)
+        check_tensors(str(source), expected_tensors(config), read_tensor_header(source))
+        vocabulary_file = folder / VOCABULARY_FILE
+        weights, ranks = read_weights(source), read_ranks(vocabulary_file)
+    tokenizer = Tokenizer(ranks, config, str(vocabulary_file))
     if mx.default_device().type == mx.DeviceType.cpu:
         dtype = dtype or "float32"
         if advice := blas.hint():
@@ -127,49 +128,14 @@ def _padding_for(folder: Path, model: Whisper, context: RunContext | None) -> Pa
             f"{folder}: trained for a {trained_for} audio context, and runs in that one only; "
             f"audio_context {context!r} is for checkpoints trained on 30 s"
         )
-    if context == "full" or (context is None and not path.is_file()):
+    if context == "full" or (context is None and not path.exists()):
         return None
-    if not path.is_file():
+    if not path.exists():
         raise ValueError(
             f"{folder}: a padded audio context needs {PADDING_FILE}; make it with "
             "`baldwhisper-convert export ... --calibration FOLDER`"
         )
     return read_padding(path, model)
-
-
-def read_padding(path: Path, model: Whisper) -> Padding:
-    """Reads `padding.safetensors` for a model.
-
-    Raises:
-        ValueError: damaged, of another format, or made for another model.
-    """
-    config = model.config
-    if config.audio_context != "full":
-        raise ValueError(
-            f"{path}: the model was trained for a {config.audio_context} audio context, which "
-            "needs no padding; delete the file"
-        )
-    read_tensor_header(path)
-    try:
-        tensors, metadata = cast(tuple[dict[str, mx.array], dict[str, Any]],
-                                 mx.load(str(path), return_metadata=True))  # fmt: skip
-        format_, stride, tail = (metadata.get(key) for key in ("format", "stride", "tail"))
-        stride, tail = int(stride or 0), int(tail or 0)
-    except (RuntimeError, ValueError) as error:
-        raise ValueError(f"{path}: damaged ({error})") from None
-    if format_ != PADDING_FORMAT:
-        raise ValueError(f"{path}: format {format_!r} instead of {PADDING_FORMAT!r}")
-    if not 1 <= stride <= AUDIO_BUCKET or tail < 1:
-        raise ValueError(f"{path}: bad metadata: stride {stride}, tail {tail}")
-    heads, width = config.n_audio_head, config.n_audio_state
-    n_keys = -(-config.n_audio_ctx // stride)
-    keys = (config.n_audio_layer, heads, n_keys, width // heads)
-    expected = {"keys": keys, "values": keys, "states": (config.n_audio_ctx, width)}
-    _check_tensors(str(path), expected, {name: x.shape for name, x in tensors.items()})
-    dtype = model.encoder.ln_post.weight.dtype
-    cast_tensors = {name: x.astype(dtype) for name, x in tensors.items()}
-    mx.eval(cast_tensors)
-    return Padding(**cast_tensors, stride=stride, tail=tail)
 
 
 def read_weights(path: Path) -> dict[str, mx.array]:
@@ -205,14 +171,13 @@ def build_model(
             product for them.
 
     Raises:
-        ValueError: tensors are missing, unexpected or of another shape.
+        ValueError: tensors are missing, unexpected, of another shape or type, or hold an index
+            that is out of range.
     """
+    check_weights(weights, config, source)
     model = Whisper(config)
     if config.quantization is not None:
         quantize_model(model, config.quantization)
-    parameters = cast(list[tuple[str, mx.array]], tree_flatten(model.parameters()))
-    expected = {name: value.shape for name, value in parameters}
-    _check_tensors(source, expected, {name: value.shape for name, value in weights.items()})
     on_cpu = mx.default_device().type == mx.DeviceType.cpu
     keep = not on_cpu if keep_quantized is None else keep_quantized
     if config.quantization is not None and not keep:
@@ -234,25 +199,3 @@ def build_model(
         mx.eval(value)
     model.eval()
     return model
-
-
-def _check_tensors(
-    source: str, expected: dict[str, tuple[int, ...]], shapes: dict[str, tuple[int, ...]]
-) -> None:
-    """Compares the shapes of all tensors with the expected ones; names the first five of each."""
-    problems = {
-        "missing": sorted(expected.keys() - shapes.keys()),
-        "unexpected": sorted(shapes.keys() - expected.keys()),
-        "of another shape": [
-            f"{name} {list(shapes[name])} instead of {list(expected[name])}"
-            for name in sorted(expected.keys() & shapes.keys())
-            if shapes[name] != expected[name]
-        ],
-    }
-    parts = [
-        f"{what}: {', '.join(names[:5])}" + (f" and {len(names) - 5} more" if names[5:] else "")
-        for what, names in problems.items()
-        if names
-    ]
-    if parts:
-        raise ValueError(f"{source}: tensors {'; '.join(parts)}")

@@ -23,6 +23,7 @@ from baldwhisper_mlx.bench.cases import (
     Settings,
 )
 from baldwhisper_mlx.files import write_files
+from baldwhisper_mlx.terminal import message_of
 
 if TYPE_CHECKING:
     from baldwhisper_mlx.bench.runner import Contender
@@ -145,7 +146,7 @@ def bench(
 
             save(draw(result, rates), plot)
     except OSError as error:
-        raise click.ClickException(str(error)) from None
+        raise click.ClickException(message_of(error)) from None
 
 
 def _settings(audio: bool, options: dict[str, Any]) -> Settings:
@@ -232,7 +233,7 @@ def _measure(
                 notify=lambda line: click.echo(line, err=True),
             )
         except (OSError, ValueError, RuntimeError) as error:
-            raise click.ClickException(str(error)) from None
+            raise click.ClickException(message_of(error)) from None
 
 
 def _contenders(

@@ -19,6 +19,7 @@ import click
 
 from baldwhisper_mlx.evaluation.normalizers import NORMALIZERS
 from baldwhisper_mlx.files import prepare_folder, write_files
+from baldwhisper_mlx.terminal import message_of
 
 HYPOTHESES_FILE = "hypotheses.jsonl"
 UTTERANCES_FILE = "utterances.jsonl"
@@ -117,7 +118,7 @@ def evaluate(
         models = {"model": model} | ({} if baseline is None else {"baseline": baseline})
         report, utterances = _evaluate(models, output, force, skip_bad, options)
     except (OSError, ValueError, ArithmeticError, ModuleNotFoundError) as error:
-        raise click.ClickException(str(error)) from None
+        raise click.ClickException(message_of(error)) from None
 
     from baldwhisper_mlx.evaluation.report_text import render, render_errors
     from baldwhisper_mlx.evaluation.utterances import worst

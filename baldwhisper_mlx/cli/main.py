@@ -23,20 +23,37 @@ from baldwhisper_mlx.cli.usage import check_input, check_layout, check_output
 from baldwhisper_mlx.files import prepare_folder
 from baldwhisper_mlx.output.subtitles import Layout
 from baldwhisper_mlx.output.writers import WRITERS, writers_with
+from baldwhisper_mlx.terminal import message_of, printable
 
 INTERRUPTED = 130
 """The shell's code for a process that ended on Ctrl-C: 128 + SIGINT."""
 
 
 class _Group(click.Group):
-    """A group whose commands end with 130 on Ctrl-C; click alone would exit with 1."""
+    """A group whose commands end with 130 on Ctrl-C, and whose errors are safe to print.
+
+    Click alone would exit with 1, and pass escape sequences on to the terminal.
+    """
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
+        except click.ClickException as error:
+            # It may quote a file's name, or what a model says about itself.
+            raise _printable(error) from None
         except KeyboardInterrupt:
             click.echo("\nInterrupted: outputs written so far are complete.", err=True)
             ctx.exit(INTERRUPTED)
+
+
+def _printable(error: click.ClickException) -> click.ClickException:
+    """The error with its message made safe for a terminal; the same one if it is."""
+    message = printable(error.message, keep="\n")
+    if message == error.message:
+        return error
+    if isinstance(error, click.UsageError):
+        return click.UsageError(message, error.ctx)
+    return click.ClickException(message)
 
 
 def main() -> None:
@@ -193,7 +210,7 @@ def transcribe(
             plan = plan_outputs(files, output_dir, formats, force=force or skip_existing)
             prepare_folder(output_dir)
     except (OSError, ValueError) as error:
-        raise click.ClickException(str(error)) from None
+        raise click.ClickException(message_of(error)) from None
 
     if skip_existing and plan is not None:
         files, plan = _skip_existing(files, plan)
@@ -250,7 +267,7 @@ def info(model: str | None, revision: str | None) -> None:
     try:
         lines = describe_model(find_model(model, revision))
     except (OSError, ValueError) as error:
-        raise click.ClickException(str(error)) from None
+        raise click.ClickException(message_of(error)) from None
     width = max(map(len, lines))
     for label, text in lines.items():
         click.echo(f"{label:<{width}}  {text}")

@@ -7,9 +7,7 @@ imported at the top; the rest loads when a command runs.
 
 from __future__ import annotations
 
-import contextlib
 import json
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path
@@ -17,19 +15,19 @@ from typing import TYPE_CHECKING
 
 import click
 
+from baldwhisper_mlx.terminal import message_of, printable
+
 if TYPE_CHECKING:
     from huggingface_hub import CachedRepoInfo, HFCacheInfo
 
 BUNDLED_ID = "(bundled)"
-KINDS = ("baldwhisper", "mlx-whisper")
-"""What the runtime reads: folders of `baldwhisper-convert export`, and those of mlx-community."""
 
 
 @dataclass(frozen=True)
 class LocalModel:
     """One revision of a model on this machine.
 
-    `kind` is one of KINDS or "other". `bytes` is the size on disk; `date` the day on which its
+    `kind` is what `kind_of` says. `bytes` is the size on disk; `date` the day on which its
     files last changed, ISO 8601 in UTC. The bundled model has neither revision nor date.
     """
 
@@ -53,6 +51,8 @@ def models() -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
 def list_models(everything: bool, as_json: bool) -> None:
     """List the models on this machine: the bundled one and those in the Hub's cache."""
+    from baldwhisper_mlx.checkpoint.kind import KINDS
+
     rows = [bundled_model(), *cached_models()]
     rows = [row for row in rows if everything or row.kind in KINDS]
     if as_json:
@@ -71,9 +71,9 @@ def list_models(everything: bool, as_json: bool) -> None:
                 row.kind if row.complete else f"{row.kind}, incomplete",
             )
         )
-    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    widths = [max(len(printable(cell)) for cell in column) for column in zip(*table, strict=True)]
     for line in table:
-        cells = (f"{cell:<{width}}" for cell, width in zip(line, widths, strict=True))
+        cells = (f"{printable(cell):<{width}}" for cell, width in zip(line, widths, strict=True))
         click.echo("  ".join(cells).rstrip())
 
 
@@ -85,21 +85,12 @@ def pull(model_id: str, revision: str | None) -> None:
 
     Only the files that baldwhisper needs are fetched. Files that are there already are kept.
     """
-    from huggingface_hub import snapshot_download
+    from baldwhisper_mlx.checkpoint.files import fetch_model
 
-    from baldwhisper_mlx.checkpoint.files import HUB_FILES
-    from baldwhisper_mlx.config import CONFIG_FILE
-
-    with _hub_errors(model_id, revision):
-        # The config first: it says whether the rest, which is large, is of any use.
-        folder = Path(snapshot_download(model_id, revision=revision, allow_patterns=[CONFIG_FILE]))
-        if kind_of(folder) == "other":
-            raise click.ClickException(
-                f"{model_id}: not a model that baldwhisper can run. If it is a Whisper checkpoint, "
-                f"convert it: baldwhisper-convert export {model_id} FOLDER"
-            )
-        patterns = list(HUB_FILES)
-        folder = Path(snapshot_download(model_id, revision=revision, allow_patterns=patterns))
+    try:
+        folder = fetch_model(model_id, revision)
+    except (OSError, ValueError) as error:
+        raise click.ClickException(message_of(error)) from None
     problem = incomplete(folder)
     if problem is not None:
         raise click.ClickException(f"{model_id}: {problem}")
@@ -114,6 +105,8 @@ def pull(model_id: str, revision: str | None) -> None:
 @click.option("--yes", is_flag=True, help="Do not ask before deleting.")
 def rm(model_id: str, yes: bool) -> None:
     """Delete the model ID, all its revisions, from the Hub's cache."""
+    from baldwhisper_mlx.checkpoint.kind import KINDS, kind_of
+
     cache = _scan()
     repos = [] if cache is None else _model_repos(cache)
     repo = next((repo for repo in repos if repo.repo_id == model_id), None)
@@ -121,7 +114,7 @@ def rm(model_id: str, yes: bool) -> None:
         raise click.ClickException(
             f"{model_id}: not in the Hub's cache; `baldwhisper models list` shows what is"
         )
-    if all(kind_of(Path(revision.snapshot_path)) == "other" for revision in repo.revisions):
+    if all(kind_of(Path(revision.snapshot_path)) not in KINDS for revision in repo.revisions):
         raise click.ClickException(
             f"{model_id}: not a model of baldwhisper's, so it is not deleted here; "
             f"use `hf cache rm model/{model_id}`"
@@ -142,6 +135,7 @@ def rm(model_id: str, yes: bool) -> None:
 def bundled_model() -> LocalModel:
     """The model that comes with the package."""
     from baldwhisper_mlx.checkpoint.files import BUNDLED
+    from baldwhisper_mlx.checkpoint.kind import kind_of
 
     size = sum(path.stat().st_size for path in BUNDLED.iterdir())
     whole = incomplete(BUNDLED) is None
@@ -150,6 +144,8 @@ def bundled_model() -> LocalModel:
 
 def cached_models() -> list[LocalModel]:
     """Every revision of every model in the Hub's cache, by id, the newest first."""
+    from baldwhisper_mlx.checkpoint.kind import kind_of
+
     cache = _scan()
     rows = []
     for repo in [] if cache is None else _model_repos(cache):
@@ -171,45 +167,11 @@ def cached_models() -> list[LocalModel]:
     return rows
 
 
-def kind_of(folder: Path) -> str:
-    """What a folder's config.json says it is: one of KINDS, or "other"."""
-    from baldwhisper_mlx.checkpoint.mlx_whisper import is_community
-    from baldwhisper_mlx.config import CONFIG_FILE, ModelConfig
-
-    if is_community(folder):
-        return "mlx-whisper"
-    try:
-        ModelConfig.from_file(folder / CONFIG_FILE)
-    except (OSError, ValueError):
-        return "other"
-    return "baldwhisper"
-
-
 def incomplete(folder: Path) -> str | None:
     """What is missing or damaged in a model folder; None if nothing is."""
-    from baldwhisper_mlx.checkpoint.files import (
-        COMMUNITY_FILES,
-        OPTIONAL_FILES,
-        check_files,
-        read_tensor_header,
-    )
-    from baldwhisper_mlx.config import WEIGHTS_FILE
+    from baldwhisper_mlx.checkpoint.files import unusable_files
 
-    try:
-        if kind_of(folder) == "mlx-whisper":
-            weights = [folder / name for name in COMMUNITY_FILES if (folder / name).is_file()]
-            if not weights:
-                return f"{folder}: has neither {' nor '.join(COMMUNITY_FILES)}"
-        else:
-            check_files(folder)
-            weights = [folder / WEIGHTS_FILE]
-        weights += [folder / name for name in OPTIONAL_FILES if (folder / name).is_file()]
-        for path in weights:
-            if path.suffix == ".safetensors":
-                read_tensor_header(path)
-    except (OSError, ValueError) as error:
-        return str(error)
-    return None
+    return next(iter(unusable_files(folder).values()), None)
 
 
 def _scan() -> HFCacheInfo | None:
@@ -233,42 +195,3 @@ def _model_repos(cache: HFCacheInfo) -> list[CachedRepoInfo]:
 
 def _megabytes(size: int) -> str:
     return f"{size / 1e6:.1f} MB"
-
-
-@contextlib.contextmanager
-def _hub_errors(model_id: str, revision: str | None) -> Iterator[None]:
-    """Turns what can go wrong on the way to the Hub into one line that says what to do."""
-    from huggingface_hub.errors import (
-        GatedRepoError,
-        HFValidationError,
-        LocalEntryNotFoundError,
-        OfflineModeIsEnabled,
-        RepositoryNotFoundError,
-        RevisionNotFoundError,
-    )
-
-    try:
-        yield
-    except click.ClickException:
-        raise
-    except HFValidationError:
-        reason = "not a Hub id; give owner/model"
-    except GatedRepoError:
-        reason = (
-            "access is restricted; accept the terms on its page on the Hub, then log in with "
-            "`hf auth login`"
-        )
-    except RepositoryNotFoundError:
-        reason = "no such model on the Hub; if it is private, log in with `hf auth login`"
-    except RevisionNotFoundError:
-        reason = f"has no revision {revision} on the Hub"
-    except (LocalEntryNotFoundError, OfflineModeIsEnabled, ConnectionError):
-        reason = "no network: the Hub cannot be reached; check the connection and HF_HUB_OFFLINE"
-    # Everything else too, because the releases of huggingface_hub use HTTP libraries whose errors
-    # have no class in common.
-    except Exception as error:
-        reason = str(error).strip().split("\n")[0] or type(error).__name__
-        reason = f"could not be fetched from the Hub ({reason})"
-    else:
-        return
-    raise click.ClickException(f"{model_id}: {reason}")

@@ -22,6 +22,7 @@ import click
 from baldwhisper_mlx.cli.inputs import STDIN
 from baldwhisper_mlx.files import write_files
 from baldwhisper_mlx.output.writers import Writer
+from baldwhisper_mlx.terminal import message_of
 from baldwhisper_mlx.transcription.segments import Transcript
 
 if TYPE_CHECKING:
@@ -205,7 +206,7 @@ def open_model(
         if language is not None:  # here, or every file would fail
             model.tokenizer.to_language(language)
     except (OSError, ValueError) as error:
-        raise click.ClickException(str(error)) from None
+        raise click.ClickException(message_of(error)) from None
     return model
 
 

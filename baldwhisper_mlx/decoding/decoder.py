@@ -108,7 +108,8 @@ class Decoder:
             A result for each clip.
 
         Raises:
-            ValueError: nothing was encoded, or the prompt fills the text context.
+            ValueError: nothing was encoded, the prompt fills the text context, or has ids outside
+                the vocabulary, at which MLX would read other memory.
             FloatingPointError: the model produced NaN or infinite logits.
         """
         options = options or DecodingOptions()
@@ -123,6 +124,8 @@ class Decoder:
                 f"decode: a prompt of {prompts.shape[1]} tokens does not fit the text context of "
                 f"{self.model.config.n_text_ctx}"
             )
+        if prompts.min() < 0 or prompts.max() >= self.vocabulary.n_vocab:
+            raise ValueError("decode: the prompt has ids outside the vocabulary")
         # The last one: with a previous text the prompt could hold others.
         sot = int(np.flatnonzero(prompts[0] == self.vocabulary.sot)[-1])
         # Only the layers with alignment heads keep their queries, and only for word times.

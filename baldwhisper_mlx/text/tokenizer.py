@@ -7,14 +7,18 @@ a vocabulary of its own, or an added language, works like OpenAI's.
 from __future__ import annotations
 
 import base64
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 
 import tiktoken
 
+from baldwhisper_mlx.bounds import MOST_VOCABULARY_BYTES, read_bounded
 from baldwhisper_mlx.config import CONTROL_TOKENS, ModelConfig
+from baldwhisper_mlx.terminal import quoted
 from baldwhisper_mlx.text.languages import ALIASES, LANGUAGES
+from baldwhisper_mlx.text.vocabulary import check_vocabulary
 
 # GPT-2's pre-tokenization, which all Whisper vocabularies were trained with.
 _PATTERN = r"""'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"""
@@ -31,12 +35,13 @@ def read_ranks(path: str | Path) -> dict[bytes, int]:
     which line is wrong.
 
     Raises:
-        ValueError: a line of another form or a token that occurs twice; the message names file
-            and line.
+        ValueError: a line of another form, a token that occurs twice, a file that is too large or
+            no regular one; the message names the file, and the line.
         FileNotFoundError: there is no such file.
     """
+    content = read_bounded(Path(path), MOST_VOCABULARY_BYTES)
     ranks: dict[bytes, int] = {}
-    for number, line in enumerate(Path(path).read_bytes().splitlines(), start=1):
+    for number, line in enumerate(content.splitlines(), start=1):
         if not line.strip():
             continue
         try:
@@ -48,7 +53,7 @@ def read_ranks(path: str | Path) -> dict[bytes, int]:
         except ValueError:  # binascii.Error is one
             raise ValueError(f"{path}: line {number} is not `base64 rank`") from None
         if token in ranks:
-            raise ValueError(f"{path}: line {number} repeats the token {token!r}")
+            raise ValueError(f"{path}: line {number} repeats the token {quoted(token)}")
         ranks[token] = token_id
     return ranks
 
@@ -63,27 +68,41 @@ def check_task(task: str) -> None:
         raise ValueError(f"unknown task {task!r}: task must be {' or '.join(TASKS)}")
 
 
+@contextlib.contextmanager
+def _no_panic(what: str) -> Iterator[None]:
+    """Turns a panic of tiktoken's Rust code into a ValueError.
+
+    A PanicException is no Exception, so it would end a program that reports errors file by file.
+    """
+    try:
+        yield
+    except BaseException as error:
+        if type(error).__name__ != "PanicException":
+            raise
+        raise ValueError(f"{what}: {error}") from None
+
+
 class Tokenizer:
     """The vocabulary of one checkpoint.
 
     Args:
         ranks: bytes of each mergeable token to its id.
         config: the checkpoint's config, for its special tokens.
+        source: file that the ranks come from, for messages.
 
     Raises:
-        ValueError: two tokens share an id, or an id is not below the timestamps.
+        ValueError: tokens are missing, share an id, or have one that is not theirs.
     """
 
-    def __init__(self, ranks: dict[bytes, int], config: ModelConfig) -> None:
+    def __init__(
+        self, ranks: dict[bytes, int], config: ModelConfig, source: str = "vocabulary"
+    ) -> None:
         special = config.special_tokens
-        ids = [*ranks.values(), *special.values()]
-        if len(set(ids)) != len(ids) or max(ids) >= config.timestamp_begin:
-            raise ValueError("vocabulary: token ids overlap each other or the timestamps")
-        if max(ranks.values()) > special["<|endoftext|>"]:
-            raise ValueError("vocabulary: text tokens above <|endoftext|>, which no Whisper has")
-        self.encoding = tiktoken.Encoding(
-            name="whisper", pat_str=_PATTERN, mergeable_ranks=ranks, special_tokens=special
-        )
+        check_vocabulary(ranks, special, config.timestamp_begin, source)
+        with _no_panic(source):
+            self.encoding = tiktoken.Encoding(
+                name="whisper", pat_str=_PATTERN, mergeable_ranks=ranks, special_tokens=special
+            )
         self.special_tokens = special
         self.is_multilingual = config.is_multilingual
         self.timestamp_begin = config.timestamp_begin
@@ -99,7 +118,8 @@ class Tokenizer:
 
     def encode(self, text: str) -> list[int]:
         """Token ids of text; text that looks like a special token is just text."""
-        return self.encoding.encode(text, disallowed_special=())
+        with _no_panic("the text cannot be split into tokens"):
+            return self.encoding.encode(text, disallowed_special=())
 
     def decode(self, tokens: Sequence[int], *, special: bool = False) -> str:
         """Text of token ids, without timestamps, and with special tokens by name if asked."""

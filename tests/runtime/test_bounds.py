@@ -18,7 +18,7 @@ from baldwhisper_mlx.bounds import (
     parameters_at_least,
     read_bounded,
 )
-from baldwhisper_mlx.terminal import printable
+from baldwhisper_mlx.terminal import message_of, printable, quoted
 
 
 def test_the_largest_whisper_is_read_and_four_times_its_parameters() -> None:
@@ -105,3 +105,25 @@ def test_what_is_printed(text: str, shown: str) -> None:
     assert printable(text) == shown
     assert printable(shown) == shown
     assert printable("\x1b\n", keep="\n") == "\\x1b\n"
+
+
+def test_an_error_without_a_message_has_its_kind() -> None:
+    assert message_of(OSError()) == "OSError without a message"
+    assert message_of(OSError(28, "No space left on device")).endswith("No space left on device")
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        ("a\x1bb", r"'a\x1bb'"),
+        ("x" * 100, f"'{'x' * 60}'..."),
+        ([0] * 100, "a list of 100"),
+        ({str(i): i for i in range(100)}, "an object of 100"),
+        (["x" * 100], f"['{'x' * 58}..."),
+        (10**70, f"1{'0' * 59}..."),
+        (b"\x00", r"b'\x00'"),
+        (None, "None"),
+    ],
+)
+def test_what_is_quoted(value: object, shown: str) -> None:
+    assert quoted(value) == shown

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -10,10 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import mlx.core as mx
+import numpy as np
 import pytest
 from mlx.utils import tree_flatten
 
 import baldwhisper_mlx
+from baldwhisper_mlx.checkpoint import files
 from baldwhisper_mlx.checkpoint.files import MODEL_FILES, find_model
 from baldwhisper_mlx.checkpoint.load import CACHE_LIMIT, load_model
 from baldwhisper_mlx.ops import blas
@@ -57,6 +60,11 @@ class Hub:
         self.folder, self.cached, self.online = folder, cached, online
         self.calls: list[dict[str, Any]] = []
 
+    def install(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Puts itself in the place of the Hub's package."""
+        monkeypatch.setattr("huggingface_hub.snapshot_download", self)
+        monkeypatch.setattr(files, "list_files", lambda *_: ["config.json", "weights.npz"])
+
     def __call__(self, name: str, **options: Any) -> str:
         from huggingface_hub.errors import LocalEntryNotFoundError
 
@@ -73,11 +81,11 @@ def test_hub_ids_ask_the_cache_first(
     model_folder: Path, monkeypatch: pytest.MonkeyPatch, cached: bool
 ) -> None:
     hub = Hub(model_folder, cached=cached)
-    monkeypatch.setattr("huggingface_hub.snapshot_download", hub)
+    hub.install(monkeypatch)
     loaded = load_model("owner/model", revision="abc")
     assert loaded.path == model_folder
     assert [call.get("local_files_only", False) for call in hub.calls] == (
-        [True] if cached else [True, False]
+        [True] if cached else [True, False, False]
     )
     assert all(call["revision"] == "abc" for call in hub.calls)
 
@@ -93,25 +101,26 @@ def test_incomplete_copies_in_the_cache_are_completed(
         return str(part if options.get("local_files_only") else model_folder)
 
     monkeypatch.setattr("huggingface_hub.snapshot_download", download)
+    monkeypatch.setattr(files, "list_files", lambda *_: list(MODEL_FILES))
     assert load_model("owner/model").path == model_folder
 
 
 def test_mlx_whisper_copies_in_the_cache_are_complete(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    (tmp_path / "config.json").touch()
+    dimensions = {name: 1 for name in tiny_config().to_dict() if name.startswith("n_")}
+    (tmp_path / "config.json").write_text(json.dumps(dimensions))
     hub = Hub(tmp_path, cached=True)
-    monkeypatch.setattr("huggingface_hub.snapshot_download", hub)
+    hub.install(monkeypatch)
+    find_model("owner/model")  # the config is asked for first, then the rest
+    np.savez(tmp_path / "weights.npz", a=np.zeros(3))
     find_model("owner/model")
-    (tmp_path / "weights.npz").touch()
-    find_model("owner/model")
-    assert [call.get("local_files_only", False) for call in hub.calls] == [True, False, True]
+    calls = [call.get("local_files_only", False) for call in hub.calls]
+    assert calls == [True, False, False, True]
 
 
 def test_no_hub_and_no_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(
-        "huggingface_hub.snapshot_download", Hub(tmp_path, cached=False, online=False)
-    )
+    Hub(tmp_path, cached=False, online=False).install(monkeypatch)
     with pytest.raises(FileNotFoundError, match=r"owner/model.*no route to host"):
         load_model("owner/model")
     for name in ("nowhere", "./owner/model", str(tmp_path / "no" / "such")):

@@ -73,10 +73,10 @@ def test_a_model_with_another_context_needs_none(folder: Path) -> None:
     ("changes", "message"),
     [
         ({"format": "other"}, "format 'other' instead of"),
-        ({"stride": "x"}, "damaged"),
-        ({"stride": "0"}, "stride 0"),
-        ({"stride": "60"}, "stride 60"),
-        ({"tail": "0"}, "tail 0"),
+        ({"stride": "x"}, "stride 'x'"),
+        ({"stride": "0"}, "stride '0'"),
+        ({"stride": "60"}, "stride '60'"),
+        ({"tail": "0"}, "tail '0'"),
         ({"stride": "4"}, r"keys \[1, 2, 188, 16\] instead of \[1, 2, 375, 16\]"),
     ],
 )

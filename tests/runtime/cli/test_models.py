@@ -14,6 +14,7 @@ import huggingface_hub.errors
 import pytest
 from click.testing import CliRunner, Result
 
+from baldwhisper_mlx.checkpoint import files
 from baldwhisper_mlx.checkpoint.files import COMMUNITY_FILES, MODEL_FILES
 from baldwhisper_mlx.cli.main import cli
 from baldwhisper_mlx.config import PADDING_FILE
@@ -136,7 +137,9 @@ class Hub:
         self.fetched: list[str] = []
         self.revisions: list[str | None] = []
 
-    def __call__(self, repo: str, *, revision: str | None = None, allow_patterns: list[str]) -> str:
+    def __call__(
+        self, repo: str, *, revision: str | None, allow_patterns: list[str], **options: Any
+    ) -> str:
         wanted = {name: text for name, text in self.files.items() if name in allow_patterns}
         snapshot = self.cache / f"models--{repo.replace('/', '--')}" / "snapshots" / OLD
         new = {name: text for name, text in wanted.items() if not (snapshot / name).exists()}
@@ -147,6 +150,8 @@ class Hub:
 
 def hub(monkeypatch: pytest.MonkeyPatch, download: Any) -> None:
     monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
+    names = list(download.files) if isinstance(download, Hub) else ["config.json"]
+    monkeypatch.setattr(files, "list_files", lambda *_: names)
 
 
 def test_pull_fetches_what_the_runtime_needs(
@@ -239,7 +244,7 @@ def raised(name: str) -> Exception:
         (raised("RepositoryNotFoundError"), "no such model"),
         (raised("RevisionNotFoundError"), "no revision v9"),
         (raised("LocalEntryNotFoundError"), "no network"),
-        (raised("OfflineModeIsEnabled"), "no network"),
+        (raised("OfflineModeIsEnabled"), "HF_HUB_OFFLINE forbids"),
         (ConnectionError("refused"), "no network"),
         (OSError("No space left on device"), "No space left"),
         (RuntimeError("read timed out\nand more"), "(read timed out)"),

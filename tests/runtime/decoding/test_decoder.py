@@ -26,20 +26,20 @@ FORMS: dict[str, dict[str, Any]] = {
     "dynamic": {"audio_context": "dynamic", "n_text_layer": 2},
 }
 N_FRAMES = [300, 130, 20]
-"""Mel frames of three clips, in a window of 300, a tenth of the real one."""
+"""Mel frames of three clips, in a window of 3000."""
 
 
 @pytest.fixture(scope="module", params=FORMS)
 def loaded(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> LoadedModel:
     folder = tmp_path_factory.mktemp("decode") / request.param
-    config = tiny_config(n_audio_ctx=150, **FORMS[request.param])
+    config = tiny_config(**FORMS[request.param])
     return load_model(write_model(folder, config), dtype="float32")
 
 
 @pytest.fixture(scope="module")
 def mel() -> mx.array:
-    """Three clips (3, 300, 80) of different lengths, zeros after each."""
-    mel = np.random.default_rng(2).standard_normal((3, 300, 80)).astype(np.float32)
+    """Three clips (3, 3000, 80) of different lengths, zeros after each."""
+    mel = np.random.default_rng(2).standard_normal((3, 3000, 80)).astype(np.float32)
     for row, n in enumerate(N_FRAMES):
         mel[row, n:] = 0
     return mx.array(mel)
@@ -163,3 +163,6 @@ def test_misuse_is_named(loaded: LoadedModel, mel: mx.array) -> None:
     loaded.decoder.encode(mel[:1], [300])
     with pytest.raises(ValueError, match="context"):
         loaded.decoder.decode([loaded.tokenizer.sot] * (loaded.config.n_text_ctx + 1))
+    for outside in (-1, loaded.config.n_vocab, 2**31 - 1):
+        with pytest.raises(ValueError, match="outside the vocabulary"):
+            loaded.decoder.decode([loaded.tokenizer.sot, outside])

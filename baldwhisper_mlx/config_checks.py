@@ -1,0 +1,85 @@
+"""Checks of the values in `config.json`, with messages that name the key.
+
+config.py says which values there are. Standard library only.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from baldwhisper_mlx.terminal import quoted
+
+_LANGUAGE = re.compile(r"<\|[a-z]{2,3}\|>")
+
+
+def is_int(value: object) -> bool:
+    """Whether it is a whole number, and no boolean, which Python counts as one."""
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def require(ok: bool, key: str, value: object, why: str = "") -> None:
+    """Raises a ValueError that names a key and its value, unless `ok`."""
+    if not ok:
+        raise ValueError(f"config: bad value for {key}: {quoted(value)}{why}")
+
+
+def check_keys(cls: type, raw: Mapping[str, Any], what: str) -> None:
+    """Makes sure that a JSON object has the fields of a dataclass and no others.
+
+    Raises:
+        ValueError: missing or unknown keys; the message names them.
+    """
+    known = {field.name for field in dataclasses.fields(cls)}
+    missing, unknown = sorted(known - raw.keys()), sorted(raw.keys() - known)
+    if missing or unknown:
+        parts = [f"missing {', '.join(missing)}"] if missing else []
+        parts += [f"unknown {', '.join(map(quoted, unknown[:5]))}"] if unknown else []
+        raise ValueError(f"{what}: {'; '.join(parts)}")
+
+
+def check_special_tokens(
+    tokens: Mapping[str, Any], control: Sequence[str], end: int, *, multilingual: bool
+) -> None:
+    """Checks the special tokens below the timestamps.
+
+    Args:
+        tokens: name to id.
+        control: names that must be there; the others are languages.
+        end: ids are below it.
+        multilingual: whether there must be a language.
+
+    Raises:
+        ValueError: a name is missing or is none, an id is out of range, or there is no language.
+    """
+    missing = [name for name in control if name not in tokens]
+    if missing:
+        raise ValueError(f"config: special_tokens has no {', '.join(missing)}")
+    for name, token in tokens.items():
+        require(is_int(token) and 0 <= token < end, f"special_tokens[{quoted(name)}]", token)
+        if name not in control and _LANGUAGE.fullmatch(name) is None:
+            raise ValueError(
+                f"config: bad name in special_tokens: {quoted(name)}; besides the control tokens "
+                "there are languages, with two or three letters such as <|en|>"
+            )
+    if multilingual and len(tokens) == len(control):
+        raise ValueError(
+            "config: is_multilingual is true, but special_tokens has no language such as <|en|>"
+        )
+
+
+def check_alignment_heads(heads: Sequence[Any], n_layer: int, n_head: int) -> None:
+    """Checks (decoder layer, head) pairs.
+
+    Raises:
+        ValueError: one is no pair, does not exist in the decoder, or is there twice.
+    """
+    for pair in heads:
+        ok = len(pair) == 2 and all(map(is_int, pair))
+        ok = ok and 0 <= pair[0] < n_layer and 0 <= pair[1] < n_head
+        require(ok, "alignment_heads", pair, f"; there are {n_layer} layers of {n_head} heads")
+    require(
+        len(set(heads)) == len(heads), "alignment_heads", list(heads), "; a pair is there twice"
+    )
