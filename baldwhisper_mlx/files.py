@@ -8,8 +8,10 @@ the benchmarks use this module. Standard library only.
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import os
+import platform
 import secrets
 import shutil
 from collections import Counter
@@ -144,7 +146,8 @@ def atomic_folder(path: Path) -> Iterator[Path]:
     """Yields a new empty folder beside `path`, which replaces `path` when the block succeeds.
 
     An existing folder is renamed first and deleted last, so that one of the two is always
-    there; missing parents are created. If the block raises, `path` is unchanged.
+    there; missing parents are created. If the block raises, `path` is unchanged. If the process
+    is killed, the next call with the same `path`, or `restore_folder`, puts things right.
 
     Args:
         path: the folder to make or replace.
@@ -153,10 +156,12 @@ def atomic_folder(path: Path) -> Iterator[Path]:
         OSError: a folder cannot be created or renamed.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary, backup = _temporary(path.parent), _temporary(path.parent, "old")
+    restore_folder(path)
+    temporary, backup = _beside(path, "tmp"), _beside(path, "old")
     # Not tempfile.mkdtemp: it makes folders that only their owner can read.
-    temporary.mkdir()
+    _IN_USE.update((temporary, backup))
     try:
+        temporary.mkdir()
         yield temporary
         if path.exists():
             path.rename(backup)
@@ -168,8 +173,65 @@ def atomic_folder(path: Path) -> Iterator[Path]:
             raise
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+        _IN_USE.difference_update((temporary, backup))
     if backup.exists():
         shutil.rmtree(backup)
+
+
+_IN_USE: set[Path] = set()
+"""Folders that this process is replacing or building right now."""
+
+
+def restore_folder(path: Path) -> None:
+    """Puts right what a process that was killed in `atomic_folder(path)` left behind.
+
+    The old folder comes back if it was moved away and the new one not yet in its place; what is
+    half built, and old folders that have been replaced, are deleted. Folders of processes that
+    still run, and of other machines that build the same, are left alone.
+
+    Args:
+        path: the folder that was to be replaced.
+
+    Raises:
+        OSError: the old folder cannot be renamed.
+    """
+    if not path.parent.is_dir():
+        return
+    ended = [
+        left
+        for left in path.parent.glob(f".baldwhisper-{_digest(path.name)}-*")
+        if left.suffix in (".tmp", ".old") and not _may_be_in_use(left)
+    ]
+    backups = sorted(
+        (left for left in ended if left.suffix == ".old"), key=lambda left: left.stat().st_mtime
+    )
+    if backups and not os.path.lexists(path):
+        backups[-1].rename(path)
+    for left in ended:
+        shutil.rmtree(left, ignore_errors=True)
+
+
+def _may_be_in_use(left: Path) -> bool:
+    """Whether the process that made a temporary folder may be running still."""
+    if left in _IN_USE:
+        return True
+    try:
+        machine, process = left.stem.split("-")[2:4]
+        number = int(process)
+    except ValueError:
+        return True
+    if machine != _digest(platform.node()):
+        # Only the old folder of a finished or killed replacement, and then it matters, is touched.
+        return left.suffix != ".old"
+    if number == os.getpid():
+        return False
+    try:
+        os.kill(number, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:  # it is somebody else's
+        return True
+    return True
 
 
 def write_atomically(path: Path, text: str) -> None:
@@ -203,6 +265,17 @@ def write_files(texts: Mapping[Path, str], *, force: bool) -> None:
             temporary[path].write_bytes(text.encode("utf-8"))
 
 
-def _temporary(folder: Path, suffix: str = "tmp") -> Path:
+def _temporary(folder: Path) -> Path:
     # Not derived from the output's name, which may be as long as the file system allows.
-    return folder / f".baldwhisper-{os.getpid()}-{secrets.token_hex(4)}.{suffix}"
+    return folder / f".baldwhisper-{os.getpid()}-{secrets.token_hex(4)}.tmp"
+
+
+def _beside(path: Path, suffix: str) -> Path:
+    """A temporary path beside `path` that tells what it is for and which process made it."""
+    # Hashed, because a name may be as long as the file system allows already.
+    marks = f"{_digest(path.name)}-{_digest(platform.node())}-{os.getpid()}"
+    return path.parent / f".baldwhisper-{marks}-{secrets.token_hex(4)}.{suffix}"
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()[:12]

@@ -36,7 +36,8 @@ RULES: tuple[tuple[str, str, str], ...] = (
     (
         "baldwhisper_convert",
         "layers",
-        "cli > pipeline > compression > training > data > export, model, readers > checkpoint",
+        "cli > pipeline > compression > training > data > export, model, readers > checkpoint "
+        "> (root)",
     ),
     (
         "baldwhisper_mlx",

@@ -19,6 +19,9 @@ ENGLISH_ONLY_SIZE = 51864
 RANK_FILES = {True: "multilingual.tiktoken", False: "gpt2.tiktoken"}
 """Name of OpenAI's rank file by whether it is the multilingual one."""
 
+BUNDLED_RANKS = Path(__file__).parent.parent / "assets" / "base-en" / "vocabulary.tiktoken"
+"""The bundled model's vocabulary: OpenAI's multilingual one."""
+
 PACKAGES = ("whisper", "mlx_whisper")
 """Packages that include both rank files."""
 

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
+import platform
+import shutil
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -12,6 +18,7 @@ from baldwhisper_mlx.files import (
     atomic_folder,
     peek_json,
     read_json,
+    restore_folder,
     write_atomically,
 )
 
@@ -143,3 +150,89 @@ def test_json_is_read_from_regular_files_of_a_sane_size(tmp_path: Path) -> None:
     (tmp_path / "large.json").write_bytes(b"[" + b" " * 100 + b"]")
     with pytest.raises(ValueError, match=r"large\.json: 102 bytes; at most 50"):
         read_json(tmp_path / "large.json", most=50)
+
+
+CHILD = """
+import os, signal, sys
+from pathlib import Path
+from baldwhisper_mlx import files
+
+die_at, path = int(sys.argv[1]), Path(sys.argv[2])
+calls = 0
+
+def count(event, arguments):
+    # The parent, the new folder, the old one away, the new one in, and both leftovers deleted.
+    global calls
+    if event in ("os.mkdir", "os.rename", "shutil.rmtree"):
+        calls += 1
+        if calls == die_at:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+sys.addaudithook(count)
+with files.atomic_folder(path) as folder:
+    (folder / "new").touch()
+"""
+
+
+@pytest.mark.parametrize(
+    ("die_at", "kept"),
+    [(2, "old"), (3, "old"), (4, "old"), (5, "new"), (6, "new"), (7, "new")],
+    ids=["made", "moved away", "moved in", "partial deleted", "old deleted", "not killed"],
+)
+def test_the_next_call_puts_right_what_a_killed_one_left(
+    die_at: int, kept: str, tmp_path: Path
+) -> None:
+    """The process is killed before its nth change of a folder."""
+    path = tmp_path / "model"
+    path.mkdir()
+    (path / "old").touch()
+    root = str(Path(__file__).parents[2])
+    command = [sys.executable, "-c", CHILD, str(die_at), str(path)]
+    killed = subprocess.run(command, env=os.environ | {"PYTHONPATH": root})
+    assert killed.returncode == (0 if die_at == 7 else -signal.SIGKILL)
+    if die_at == 4:
+        assert not path.exists()
+    restore_folder(path)
+    assert os.listdir(tmp_path) == ["model"]
+    assert os.listdir(path) == [kept]
+
+
+def leave(path: Path, suffix: str, process: int, machine: str | None = None) -> Path:
+    """A folder as a process leaves it that is killed in `atomic_folder(path)`."""
+    digest = [
+        hashlib.sha256(text.encode()).hexdigest()[:12]
+        for text in (path.name, machine or platform.node())
+    ]
+    left = path.with_name(f".baldwhisper-{digest[0]}-{digest[1]}-{process}-01234567.{suffix}")
+    left.mkdir()
+    (left / suffix).touch()
+    return left
+
+
+def test_folders_of_running_processes_are_left_alone(tmp_path: Path) -> None:
+    path = tmp_path / "model"
+    running = leave(path, "tmp", os.getppid())
+    elsewhere = leave(path, "tmp", 2**22 + 1, "another machine")
+    other = leave(tmp_path / "other model", "old", 2**22 + 1)
+    (tmp_path / ".baldwhisper-5-abc.tmp").touch()
+    with atomic_folder(path) as folder, atomic_folder(path):
+        assert folder.exists()
+    assert running.exists()
+    assert elsewhere.exists()
+    assert other.exists()
+    assert os.listdir(path) == []
+
+
+def test_an_old_folder_comes_back_only_where_nothing_took_its_place(tmp_path: Path) -> None:
+    path = tmp_path / "model"
+    for machine in (None, "another machine"):
+        leave(path, "old", 2**22 + 1, machine)
+        restore_folder(path)
+        assert os.listdir(path) == ["old"]
+        (path / "newer").touch()
+        leave(path, "old", 2**22 + 1, machine)
+        restore_folder(path)
+        assert sorted(os.listdir(path)) == ["newer", "old"]
+        assert os.listdir(tmp_path) == ["model"]
+        shutil.rmtree(path)
+    restore_folder(tmp_path / "no such folder" / "model")

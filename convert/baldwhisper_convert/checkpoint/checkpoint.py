@@ -20,9 +20,18 @@ from baldwhisper_convert.checkpoint.state import (
     check_state,
 )
 from baldwhisper_convert.checkpoint.vocabulary import Vocabulary
-from baldwhisper_mlx.config import AudioContext, Dtype, ModelConfig, default_alignment_heads
+from baldwhisper_mlx.config import (
+    N_TIMESTAMPS,
+    AudioContext,
+    Dtype,
+    ModelConfig,
+    default_alignment_heads,
+)
 from baldwhisper_mlx.text.openai_vocabulary import ENGLISH_ONLY_SIZE
 from baldwhisper_mlx.text.tokenizer import Tokenizer
+
+WINDOW_POSITIONS = N_TIMESTAMPS - 1
+"""Encoder positions of 20 ms in the 30 s that the runtime cuts audio to."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,8 +39,9 @@ class Checkpoint:
     """One complete Whisper model: weights, vocabulary and what is known about its source.
 
     Raises:
-        ValueError: the state is not exactly that of a Whisper of `dims`, the vocabulary has
-            another size, or an alignment head does not exist.
+        ValueError: windows of another length than 30 s, the state is not exactly that of a
+            Whisper of `dims`, the vocabulary has another size, or an alignment head does not
+            exist.
     """
 
     dims: Dimensions
@@ -54,6 +64,12 @@ class Checkpoint:
     """Encoder positions after the end of the audio, unless "full"."""
 
     def __post_init__(self) -> None:
+        if self.dims.n_audio_ctx != WINDOW_POSITIONS:
+            raise ValueError(
+                f"{self.source}: a window has {self.dims.n_audio_ctx} encoder positions "
+                f"(n_audio_ctx, max_source_positions), {self.dims.n_audio_ctx / 50:g} s; only "
+                f"models of 30 s ({WINDOW_POSITIONS} positions) can be exported"
+            )
         shapes = canonical_shapes(self.dims, self.embedding)
         check_state(self.state, shapes, self.source)
         if self.vocabulary.n_vocab != self.dims.n_vocab:

@@ -147,6 +147,10 @@ MLX_EXPORT: dict[str, str | None] = {
 }
 """Canonical names, after fusing by `FUSED`, to the exported folder's (see `docs/format.md`)."""
 
+_WRAPPERS = {"_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module", "module"}
+"""Parts that torch.compile, FSDP, activation checkpointing and data-parallel training put into
+names; no Whisper has a part of that name."""
+
 _PLACEHOLDERS = {"i": r"0|[1-9]\d*", "side": "encoder|decoder", "leaf": "weight|bias"}
 
 
@@ -171,6 +175,38 @@ def match_any(patterns: Iterable[str], name: str) -> tuple[str, dict[str, str]] 
         if values is not None:
             return pattern, values
     return None
+
+
+def unwrapped(names: Iterable[str], source: str) -> dict[str, str]:
+    """Names without what training wrappers add, and without transformers' `model.`.
+
+    Args:
+        names: parameter names as the source has them.
+        source: what the names come from, for the error.
+
+    Returns:
+        The plain name of each, in the order of `names`.
+
+    Raises:
+        ValueError: two names that become the same.
+
+    Example:
+        >>> unwrapped(["_orig_mod.model.encoder.conv1.bias"], "x")
+        {'_orig_mod.model.encoder.conv1.bias': 'encoder.conv1.bias'}
+    """
+    plain: dict[str, str] = {}
+    origin: dict[str, str] = {}
+    for name in names:
+        parts = [part for part in name.split(".") if part not in _WRAPPERS]
+        while parts[:1] == ["model"]:
+            del parts[0]
+        plain[name] = ".".join(parts)
+        first = origin.setdefault(plain[name], name)
+        if first != name:
+            raise ValueError(
+                f"{source}: {plain[name]} occurs with and without a prefix ({first}, {name})"
+            )
+    return plain
 
 
 def rename(

@@ -8,12 +8,14 @@ has the expected and the actual shape.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
 from baldwhisper_convert.checkpoint.key_maps import FUSED, listed, match, match_any
+from baldwhisper_mlx.bounds import check_dimensions
 from baldwhisper_mlx.config import Dtype, EmbeddingProjections
 
 State = dict[str, torch.Tensor]
@@ -30,7 +32,7 @@ class Dimensions:
     """OpenAI's ModelDimensions, field for field.
 
     Raises:
-        ValueError: a field is not a positive integer.
+        ValueError: a field is not a positive integer, or far larger than Whisper's.
     """
 
     n_mels: int
@@ -45,23 +47,35 @@ class Dimensions:
     n_text_layer: int
 
     def __post_init__(self) -> None:
-        for name, value in dataclasses.asdict(self).items():
-            if not isinstance(value, int) or isinstance(value, bool) or not 0 < value < 2**20:
-                raise ValueError(f"bad value for {name}: {value!r}")
+        check_dimensions(dataclasses.asdict(self))
 
     @classmethod
-    def from_mapping(cls, raw: Any, source: str) -> Dimensions:
-        """Dimensions from a mapping that has exactly the ten fields.
+    def from_mapping(
+        cls, raw: Any, source: str, keys: Mapping[str, str] | None = None
+    ) -> Dimensions:
+        """Dimensions from a mapping that has the ten fields; other keys are not looked at.
+
+        Args:
+            raw: from a file.
+            source: the file, for errors.
+            keys: field to key, if the file has other names for them.
 
         Raises:
-            ValueError: not a mapping, missing or unknown fields, or bad values.
+            ValueError: not a mapping, missing fields, or bad values; names the key.
         """
-        known = {field.name for field in dataclasses.fields(cls)}
-        if not isinstance(raw, dict) or raw.keys() != known:
-            given = listed(map(str, raw)) if isinstance(raw, dict) else type(raw).__name__
-            raise ValueError(f"{source}: expected the dimensions {listed(known)}; found {given}")
+        keys = keys or {field.name: field.name for field in dataclasses.fields(cls)}
+        if not isinstance(raw, dict):
+            raise ValueError(
+                f"{source}: expected the dimensions {listed(keys.values())}; found "
+                f"{type(raw).__name__}"
+            )
+        missing = {key for key in keys.values() if key not in raw}
+        if missing:
+            raise ValueError(f"{source}: missing {listed(missing)}")
+        values = {field: raw[key] for field, key in keys.items()}
         try:
-            return cls(**raw)
+            check_dimensions(values, keys)
+            return cls(**values)
         except ValueError as error:
             raise ValueError(f"{source}: {error}") from None
 
@@ -207,7 +221,12 @@ def converted(tensor: torch.Tensor, dtype: Dtype, what: str) -> torch.Tensor:
 def _check_ids(ids: torch.Tensor, n_vocab: int, what: str) -> None:
     if ids.dtype not in (torch.int32, torch.int64):
         raise ValueError(f"{what} holds {ids.dtype}, expected integers")
-    if int(ids.min()) < 0 or int(ids.max()) >= n_vocab or ids.unique().numel() != ids.numel():
+    if (
+        ids.numel() == 0
+        or int(ids.min()) < 0
+        or int(ids.max()) >= n_vocab
+        or ids.unique().numel() != ids.numel()
+    ):
         raise ValueError(f"{what} are not distinct token ids from 0 to {n_vocab - 1}")
 
 

@@ -10,9 +10,10 @@ from __future__ import annotations
 import base64
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from baldwhisper_convert.checkpoint.key_maps import listed
+from baldwhisper_mlx.bounds import BOUNDS
 from baldwhisper_mlx.config import CONTROL_TOKENS, N_TIMESTAMPS
 from baldwhisper_mlx.text.openai_vocabulary import special_token_ids
 
@@ -22,7 +23,13 @@ _RENAMED = {"<|nocaptions|>": "<|nospeech|>", "<|iw|>": "<|he|>"}
 """Names that older tokenizers use for the same tokens."""
 
 _LANGUAGE = re.compile(r"<\|[a-z]{2,3}\|>")
-_TIMESTAMP = re.compile(r"<\|\d+\.\d\d\|>")
+_TIMESTAMP = re.compile(r"<\|\d{1,3}\.\d\d\|>")
+_PADDING = re.compile(r"[\[<|]*pad[\]>|]*", re.IGNORECASE)
+"""Tokens that only fill up batches, such as [PAD]; a model never writes one."""
+
+_MOST_ID = BOUNDS["n_vocab"]
+_MOST_BYTES = 1024
+"""Of one token; the longest of OpenAI's have 128."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +46,8 @@ class Vocabulary:
     """Name to id of the control and language tokens, which follow the mergeable ones."""
     timestamp_begin: int
     """Id of <|0.00|>; 1501 timestamps are last."""
+    source_ids: tuple[int, ...] | None = field(default=None, compare=False)
+    """Each id's row in the source's token embedding, if ids had to be changed."""
 
     def __post_init__(self) -> None:
         missing = [name for name in CONTROL_TOKENS if name not in self.special_tokens]
@@ -51,11 +60,14 @@ class Vocabulary:
         ]
         if unknown:
             raise ValueError(
-                f"special tokens that are neither control tokens nor languages: {listed(unknown)}"
+                "special tokens that are neither control tokens nor languages (<|xx|> or <|xxx|>): "
+                f"{listed(unknown)}; a model with them cannot be exported"
             )
         if self.timestamp_begin != self.special_tokens[NO_TIMESTAMPS] + 1:
             raise ValueError(f"{NO_TIMESTAMPS} is not right before the timestamps")
         ids = [*self.ranks.values(), *self.special_tokens.values()]
+        if self.timestamp_begin > _MOST_ID:
+            raise ValueError(f"{NO_TIMESTAMPS} has the id {self.timestamp_begin - 1}, too high")
         if sorted(ids) != list(range(self.timestamp_begin)):
             seen = set(ids)
             gaps = [str(i) for i in range(self.timestamp_begin) if i not in seen]
@@ -118,12 +130,16 @@ def from_tokens(
     Args:
         tokens: byte-level token to id; special tokens may be among them.
         added: special token to id; timestamps may be missing, then they follow the others.
+            Languages added after the timestamps are moved before them (`source_ids` tells their
+            rows), and padding tokens there are dropped.
         merges: the source's merges, best first; None if it has none, then only the consistency
             of the ids is checked.
 
     Raises:
         ValueError: not a Whisper vocabulary, or one that tiktoken would encode differently.
     """
+    _check_ids(tokens)
+    _check_ids(added)
     special = set(added) | set(CONTROL_TOKENS) | set(_RENAMED)
     table = unicode_to_byte()
     ranks = {token_bytes(name, table): i for name, i in tokens.items() if name not in special}
@@ -139,12 +155,71 @@ def from_tokens(
         position = round(float(name[2:-2]) * 50)
         if named.pop(name) != begin + position or position >= N_TIMESTAMPS:
             raise ValueError(f"timestamp {name} is not at id {begin + position}")
-    vocabulary = Vocabulary(ranks, named, begin)
+    named, begin, source_ids = _move_added(named, begin)
+    vocabulary = Vocabulary(ranks, named, begin, source_ids)
     pairs = None
     if merges is not None:
         pairs = [(token_bytes(a, table), token_bytes(b, table)) for a, b in merges]
     check_merges(ranks, pairs)
     return vocabulary
+
+
+def _check_ids(ids: dict[str, int]) -> None:
+    """Makes sure that tokens have whole numbers as ids, and no absurd lengths.
+
+    Raises:
+        ValueError: one has not; the message names it.
+    """
+    for name, token in ids.items():
+        if type(token) is not int or not 0 <= token <= _MOST_ID:
+            raise ValueError(
+                f"token {name!r} has the id {str(token)[:40]}; expected 0 to {_MOST_ID}"
+            )
+        if len(name) > _MOST_BYTES:
+            raise ValueError(f"token {token} is {len(name)} characters long, so it is no word")
+
+
+def _move_added(
+    named: dict[str, int], begin: int
+) -> tuple[dict[str, int], int, tuple[int, ...] | None]:
+    """Moves languages that were added after the timestamps to the other languages.
+
+    The runtime's timestamps are last, so an added token, which a fine-tuned model has at the end
+    of its embedding, gets another id, and its row moves with it.
+
+    Args:
+        named: special token to id, without timestamps.
+        begin: id of the first timestamp.
+
+    Returns:
+        The new ids of special tokens, of the first timestamp, and each id's old one; None if
+        nothing moves.
+
+    Raises:
+        ValueError: a token that was added is no language, or has the id of a timestamp.
+    """
+    end = begin + N_TIMESTAMPS
+    late = {name: token for name, token in named.items() if token >= end}
+    inside = [name for name, token in named.items() if begin <= token < end]
+    if inside:
+        raise ValueError(
+            f"{listed(inside)} has the id of a timestamp; the tokenizer lacks the timestamps, and "
+            "tokens were added in their place, so the model cannot be exported"
+        )
+    if not late or begin == 0:
+        return named, begin, None
+    languages = [name for name in sorted(late, key=lambda n: late[n]) if _LANGUAGE.fullmatch(name)]
+    others = [name for name in late.keys() - set(languages) if not _PADDING.fullmatch(name)]
+    if others:
+        raise ValueError(
+            f"tokens added after the timestamps cannot be exported: {listed(others)}; only added "
+            "languages (<|xx|> or <|xxx|>) can. Train the model without them"
+        )
+    moved = {name: token for name, token in named.items() if name not in late}
+    moved |= {name: begin - 1 + i for i, name in enumerate([*languages, NO_TIMESTAMPS])}
+    old = [late[name] for name in languages]
+    source = (*range(begin - 1), *old, begin - 1, *range(begin, end))
+    return moved, begin + len(languages), source
 
 
 def from_ranks(ranks: dict[bytes, int], n_vocab: int) -> Vocabulary:

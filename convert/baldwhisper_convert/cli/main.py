@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, get_args
 import click
 from click.core import ParameterSource
 
-from baldwhisper_convert.cli.errors import one_line_errors
+from baldwhisper_convert.cli.errors import one_line_errors, say
 from baldwhisper_convert.cli.run import align, prepare, run, search
 from baldwhisper_convert.cli.stages import distill, factorize, finetune, merge
 from baldwhisper_mlx._version import __version__
@@ -185,7 +185,7 @@ def export(
             )
         size = sum(file.stat().st_size for file in path.iterdir())
         stored = dtype + (f" and {quantize} bits" if quantize else "")
-        click.echo(f"{path}: {checkpoint.format} checkpoint as {stored}, {size / 1e6:.1f} MB")
+        say(f"{path}: {checkpoint.format} checkpoint as {stored}, {size / 1e6:.1f} MB")
 
 
 def _check_combinations() -> None:
@@ -201,10 +201,10 @@ def _check_combinations() -> None:
             "--audio-context, --quantize and --calibration need --format mlx, because other "
             "programs do not support them"
         )
-    if "quantize" not in given and given & {"quantize_embedding", "overrides"}:
+    if "quantize" not in given and given & {"group_size", "quantize_embedding", "overrides"}:
         raise click.UsageError(
-            "--quantize-embedding and --quantize-override need --quantize, the bits of the other "
-            "matrices"
+            "--group-size, --quantize-embedding and --quantize-override need --quantize, the bits "
+            "of the matrices"
         )
     if "calibration" not in given and given & {"padding_stride", "padding_tail"}:
         raise click.UsageError("--padding-stride and --padding-tail need --calibration")

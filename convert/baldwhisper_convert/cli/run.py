@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from baldwhisper_convert.cli.errors import one_line_errors
+from baldwhisper_convert.cli.errors import one_line_errors, say
 from baldwhisper_convert.cli.options import FOLDER, changes_option, data_option
 
 
@@ -49,6 +49,9 @@ def prepare(
     augmentation.*
     """
     with one_line_errors():
+        from baldwhisper_convert.locks import check_single_process
+
+        check_single_process("prepare")
         from baldwhisper_convert.data import utterances as reading
         from baldwhisper_convert.data.prepare import PrepareSettings
         from baldwhisper_convert.data.prepare import prepare as run
@@ -70,7 +73,7 @@ def prepare(
         )
         hours = sum(window.duration for window in prepared.windows) / 3600
         report = prepared.settings["report"]
-        click.echo(
+        say(
             f"{destination}: {len(prepared)} windows, {hours:.2f} h; bad utterances: "
             f"{report['bad']}; windows left out: {report['dropped']}"
         )
@@ -111,9 +114,9 @@ def search(
         settings = override(SearchSettings(trials=trials), changes)
         best = run(
             read_checkpoint(teacher), settings, open_speech(data), open_speech([dev]), destination,
-            say=click.echo,
+            say=say,
         )  # fmt: skip
-        click.echo(
+        say(
             f"{destination}: best alpha {best['alpha']:.3f}, beta {best['beta']:.3f}: "
             f"WER {100 * best['wer']:.2f} %"
         )
@@ -156,7 +159,7 @@ def align(
         heads = alignment.choose_heads(scores, most, least)
         for head in sorted(scores, key=lambda one: -scores[one])[: 2 * most]:
             mark = ">" if head in heads else " "
-            click.echo(f"{mark} layer {head[0]}, head {head[1]}: {scores[head]:.3f}")
+            say(f"{mark} layer {head[0]}, head {head[1]}: {scores[head]:.3f}")
         if not print_only:
             alignment.write_heads(model, heads)
 
@@ -201,9 +204,9 @@ def run(
             texts=_pairs("--text", text),
             skip_bad=skip_bad,
             force=force,
-            say=click.echo,
+            say=say,
         )
-        click.echo(f"{pipeline.run()}: finished")
+        say(f"{pipeline.run()}: finished")
 
 
 def _pairs(option: str, items: Sequence[str]) -> dict[str, str]:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from baldwhisper_convert.cli.errors import one_line_errors
+from baldwhisper_convert.cli.errors import one_line_errors, say
 from baldwhisper_convert.cli.options import (
     FOLDER,
     changes_option,
@@ -98,7 +98,7 @@ def merge(
         stage = StageRecipe(stage="merge", merge=settings, data=tuple(data))
         metrics = _run(stage, changes, source, destination, force)
         if metrics.get("choices"):
-            click.echo(choices_table(metrics))
+            say(choices_table(metrics))
 
 
 @click.command()
@@ -233,5 +233,5 @@ def _run(
         else None,
         dev=open_speech([dev]) if dev else None,
     )
-    click.echo(f"{destination}: {stages.describe(metrics) or 'done'}")
+    say(f"{destination}: {stages.describe(metrics) or 'done'}")
     return metrics

@@ -33,7 +33,7 @@ from baldwhisper_convert.data.prepared import (
     PreparedWindow,
 )
 from baldwhisper_convert.data.prepared_writer import PreparedWriter
-from baldwhisper_convert.data.utterances import BadRows, Utterance
+from baldwhisper_convert.data.utterances import BadRows, Utterance, audio_fingerprint
 from baldwhisper_convert.data.windows import (
     WINDOW_SECONDS,
     Planned,
@@ -113,7 +113,8 @@ def prepare(
         device: torch device.
 
     Raises:
-        FileExistsError: the folder holds data of other settings, or something else.
+        FileExistsError: the folder holds data of other settings or audio, or something else.
+        BlockingIOError: another process prepares data in the folder.
         ValueError: an utterance is bad and `bad` does not allow it, or all are bad.
     """
     bad = bad or BadRows()
@@ -126,11 +127,9 @@ def prepare(
     kept = [utterance for utterance, _ in usable]
     plan = builder.plan([duration for _, duration in usable], [u.group for u in kept])
     writer = PreparedWriter(
-        folder,
-        key=_key(checkpoint, kept, settings),
-        features=settings.features,
-        width=builder.width,
-    )
+        folder, key=_key(checkpoint, kept, settings), audio=audio_fingerprint(kept),
+        features=settings.features, width=builder.width,
+    )  # fmt: skip
     if not writer.complete:
         with writer:
             builder.labels.resume(writer.done)

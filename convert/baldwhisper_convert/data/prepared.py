@@ -67,8 +67,8 @@ class Prepared:
 
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)
-        self.settings: dict[str, Any] = read_json(self.folder / SETTINGS_FILE)
-        if not self.settings.get("complete"):
+        self.settings = read_settings(self.folder)
+        if not self.settings["complete"]:
             raise ValueError(f"{folder}: unfinished; rerun the same `prepare` to resume it")
         self.windows = list(read_windows(self.folder))
         self.is_mel = self.settings["features"] == MEL
@@ -109,8 +109,9 @@ class Prepared:
 
     @property
     def fingerprint(self) -> str:
-        """Identifies the data: the key of its settings and the number of windows."""
-        return f"{self.settings['key']}/{len(self.windows)}"
+        """Identifies the data: the key of its settings, its audio, and the number of windows."""
+        audio = str(self.settings.get("audio", ""))[:8]  # missing in data of old versions
+        return f"{self.settings['key']}/{len(self.windows)}" + (audio and f"/{audio}")
 
     @cached_property
     def _values(self) -> np.memmap[Any, np.dtype[np.float16]]:
@@ -187,6 +188,30 @@ class Choice:
         return part.features(i)
 
 
+def read_settings(folder: Path) -> dict[str, Any]:
+    """Reads `prepared.json`.
+
+    Raises:
+        FileNotFoundError: there is none.
+        ValueError: it is damaged; the message says what to delete.
+    """
+    path = folder / SETTINGS_FILE
+    advice = "delete the folder and prepare again"
+    try:
+        raw = read_json(path)
+    except ValueError as error:
+        raise ValueError(f"{error}; {advice}") from None
+    kinds = {"key": str, "features": str, "width": int, "complete": bool}
+    sound = isinstance(raw, dict) and all(
+        isinstance(raw.get(key), kind) for key, kind in kinds.items()
+    )
+    report = raw.get("report") if sound else None
+    settings = report.get("settings") if isinstance(report, dict) else None
+    if not sound or (raw["complete"] and not isinstance(settings, dict | None)):
+        raise ValueError(f"{path}: damaged; {advice}")
+    return dict(raw)
+
+
 def read_windows(folder: Path) -> Iterator[PreparedWindow]:
     """Reads the windows listed in a folder; an incomplete last line is left out.
 
@@ -206,5 +231,8 @@ def read_windows(folder: Path) -> Iterator[PreparedWindow]:
                 raw["tokens"], raw["prompt"] = tuple(raw["tokens"]), tuple(raw["prompt"])
                 window = PreparedWindow(**raw)
             except (ValueError, KeyError, TypeError) as error:
-                raise ValueError(f"{path}: line {number} is damaged ({error!r})") from None
+                raise ValueError(
+                    f"{path}: line {number} is damaged ({error!r}); delete the folder and prepare "
+                    "again"
+                ) from None
             yield window

@@ -6,6 +6,7 @@ the last line, and the next run continues there.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import itertools
 import json
@@ -22,9 +23,11 @@ from baldwhisper_convert.data.prepared import (
     SETTINGS_FILE,
     WINDOWS_FILE,
     PreparedWindow,
+    read_settings,
     read_windows,
 )
-from baldwhisper_mlx.files import read_json, write_atomically
+from baldwhisper_convert.locks import LOCK_FILE, lock_folder
+from baldwhisper_mlx.files import write_atomically
 
 
 class PreparedWriter:
@@ -35,39 +38,74 @@ class PreparedWriter:
         key: identifies the settings; a run is only resumed with the same ones.
         features: `STATES` or `MEL`.
         width: d, or n_mels.
+        audio: identifies the content of the audio, see `audio_fingerprint`.
 
     Raises:
-        FileExistsError: the folder holds data of other settings, or something else.
+        FileExistsError: the folder holds data of other settings or audio, or something else.
+        BlockingIOError: another process writes to the folder.
+        ValueError: the data of the interrupted run is damaged; the message says what to delete.
     """
 
-    def __init__(self, folder: Path, *, key: str, features: str, width: int) -> None:
-        self.folder = folder
-        self._settings = {"key": key, "features": features, "width": width, "complete": False}
+    def __init__(
+        self, folder: Path, *, key: str, features: str, width: int, audio: str = ""
+    ) -> None:
+        self.folder, self._width, self._per_position = folder, width, 2 if features == MEL else 1
+        self._settings: dict[str, Any] = {"key": key, "audio": audio}
+        self._settings |= {"features": features, "width": width, "complete": False}
         self.complete = False
-        if (folder / SETTINGS_FILE).is_file():
-            stored = read_json(folder / SETTINGS_FILE)
-            if stored.get("key") != key:
-                raise FileExistsError(
-                    f"{folder}: made with other settings or data; give another folder"
-                )
-            self.complete = bool(stored.get("complete"))
-        elif folder.is_file() or (folder.is_dir() and any(folder.iterdir())):
-            raise FileExistsError(f"{folder}: exists and is not prepared data; give another folder")
-        folder.mkdir(parents=True, exist_ok=True)
-        if not self.complete:
-            self._write_settings()
         self.done: list[PreparedWindow] = []
         self._n_values = 0
-        n_stored = _size(folder / FEATURES_FILE) // FLOAT16_BYTES
-        for window in read_windows(folder):
+        if folder.exists() and not folder.is_dir():
+            raise FileExistsError(f"{folder}: exists and is not prepared data; give another folder")
+        self._lock = contextlib.ExitStack()
+        if not self._is_complete():  # complete data is only read, perhaps where nobody may write
+            self._lock.enter_context(lock_folder(folder, "prepares data"))
+        try:
+            self._open()
+        except BaseException:
+            self._lock.close()
+            raise
+        self.count = len(self.done)
+        """Windows written so far."""
+
+    def _open(self) -> None:
+        """Reads what an interrupted run has done."""
+        self.complete = self._is_complete()
+        if not self.complete:
+            if not (self.folder / SETTINGS_FILE).is_file() and _holds_files(self.folder):
+                raise FileExistsError(
+                    f"{self.folder}: exists and is not prepared data; give another folder"
+                )
+            self._write_settings()
+        n_stored = _size(self.folder / FEATURES_FILE) // FLOAT16_BYTES
+        for window in read_windows(self.folder):
             # After a crash of the machine, unlike one of the program, features may be missing.
-            end = self._n_values + window.positions * (2 if features == MEL else 1) * width
+            end = self._n_values + window.positions * self._per_position * self._width
             if end > n_stored:
                 break
             self.done.append(window)
             self._n_values = end
-        self.count = len(self.done)
-        """Windows written so far."""
+
+    def _is_complete(self) -> bool:
+        """Whether the folder holds finished data of these settings and this audio.
+
+        Raises:
+            FileExistsError: it holds data of others.
+        """
+        if not (self.folder / SETTINGS_FILE).is_file():
+            return False
+        stored = read_settings(self.folder)
+        if stored["key"] != self._settings["key"]:
+            raise FileExistsError(
+                f"{self.folder}: made with other settings or data; give another folder"
+            )
+        # Data of earlier versions does not say which audio it was made from.
+        if stored.get("audio", self._settings["audio"]) != self._settings["audio"]:
+            raise FileExistsError(
+                f"{self.folder}: made from other audio; files of the same names have been replaced "
+                "since. Give another folder, or delete this one to prepare the data again"
+            )
+        return bool(stored["complete"])
 
     def __enter__(self) -> PreparedWriter:
         self._features: BinaryIO = open(self.folder / FEATURES_FILE, "ab")
@@ -79,6 +117,7 @@ class PreparedWriter:
     def __exit__(self, *_: object) -> None:
         self._features.close()
         self._lines.close()
+        self._lock.close()
 
     def add(self, window: PreparedWindow, features: torch.Tensor) -> None:
         """Appends a window and sets its offset.
@@ -110,6 +149,11 @@ class PreparedWriter:
     def _write_settings(self) -> None:
         text = json.dumps(self._settings, indent=2) + "\n"
         write_atomically(self.folder / SETTINGS_FILE, text)
+
+
+def _holds_files(folder: Path) -> bool:
+    """Whether there is anything in a folder besides the lock of this process."""
+    return any(path.name != LOCK_FILE for path in folder.iterdir())
 
 
 def _size(path: Path) -> int:

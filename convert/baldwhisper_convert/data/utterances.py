@@ -6,10 +6,12 @@ evaluation or a transcription.
 
 from __future__ import annotations
 
+import hashlib
 import io
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import soundfile
 
@@ -19,6 +21,9 @@ from baldwhisper_mlx.config import SAMPLE_RATE
 
 GROUP_COLUMNS = ("run", "chapter", "speaker", "speaker_id", "client_id")
 """Columns whose values together identify continuous speech of one speaker."""
+
+_HASHED = 64 * 1024
+"""Bytes of each part of a file that its fingerprint is computed from."""
 
 _LONGEST = 24 * 3600.0
 """Seconds; a header that states more was written for a stream of unknown length."""
@@ -58,6 +63,33 @@ class Utterance:
             ValueError: the audio cannot be decoded; the message names the utterance.
         """
         return decode_audio(self.audio, self.name)
+
+    def content(self) -> bytes:
+        """Hash of the audio's size and of its first, middle and last 64 KiB.
+
+        Edited audio, such as with less noise or another level, differs in all of them; hashing
+        whole files would take as long as reading the dataset.
+
+        Raises:
+            FileNotFoundError: there is no such file.
+        """
+        digest = hashlib.sha256()
+        audio = self.audio
+        with Path(audio).open("rb") if isinstance(audio, str) else io.BytesIO(audio) as source:
+            size = source.seek(0, io.SEEK_END)
+            digest.update(str(size).encode())
+            for start in (0, size // 2, max(0, size - _HASHED)):
+                source.seek(start)
+                digest.update(source.read(_HASHED))
+        return digest.digest()
+
+
+def audio_fingerprint(utterances: Iterable[Utterance]) -> str:
+    """Identifies the content of audio files, wherever they are and whenever they were written."""
+    digest = hashlib.sha256()
+    for utterance in utterances:
+        digest.update(utterance.content())
+    return digest.hexdigest()[:16]
 
 
 @dataclass

@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 
 from baldwhisper_mlx.config import CONFIG_FILE, MODEL_TYPE
-from baldwhisper_mlx.files import peek_json
+from baldwhisper_mlx.files import peek_json, restore_folder
 
 EXPORTED_BY = "baldwhisper_mlx_version"
 """Key in the `config.json` of a Hugging Face export that shows what wrote it."""
@@ -26,6 +26,8 @@ class ExportWarning(UserWarning):
 def check_destination(path: Path, source: str, *, force: bool) -> None:
     """Checks, before any work is done, that an export may write to `path`.
 
+    First brings back what an export that was killed while it replaced `path` left behind.
+
     Args:
         path: the folder to make.
         source: the checkpoint to export, as the user named it.
@@ -36,6 +38,7 @@ def check_destination(path: Path, source: str, *, force: bool) -> None:
             else than an exported model, or contains the source.
     """
     path = path.expanduser().resolve()
+    restore_folder(path)
     if not path.exists():
         return
     if not force:

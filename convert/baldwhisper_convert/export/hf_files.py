@@ -135,6 +135,7 @@ def tokenizer_files(vocabulary: Vocabulary, n_text_ctx: int) -> dict[str, str]:
     merges = [f"{_spell(a)} {_spell(b)}" for a, b in merges_of(vocabulary.ranks)]
     special = dict(_by_id(vocabulary.special_tokens))
     begin = vocabulary.timestamp_begin
+    others = {name: i for name, i in special.items() if name != END_OF_TEXT}
     timestamps = {f"<|{i * TIME_PRECISION:.2f}|>": begin + i for i in range(N_TIMESTAMPS)}
     # Timestamps are not special: transformers finds the first of them after the last special one.
     added = [(i, name, True) for name, i in special.items()]
@@ -160,9 +161,9 @@ def tokenizer_files(vocabulary: Vocabulary, n_text_ctx: int) -> dict[str, str]:
         "tokenizer_config.json": to_json(config),
         "special_tokens_map.json": to_json(special_map),
         # Older releases look up the unknown token, which is <|endoftext|>, in vocab.json.
-        "vocab.json": to_json(tokens | {END_OF_TEXT: special.pop(END_OF_TEXT)}),
+        "vocab.json": to_json(tokens | {END_OF_TEXT: special[END_OF_TEXT]}),
         "merges.txt": "\n".join(["#version: 0.2", *merges]) + "\n",
-        "added_tokens.json": to_json(special | timestamps),
+        "added_tokens.json": to_json(others | timestamps),
     }
 
 

@@ -50,8 +50,13 @@ class Manifest:
     """Of Python and of the packages used in computing."""
 
     def __post_init__(self) -> None:
+        for name, kind in (("stage", str), ("settings", dict), ("data", dict), ("metrics", dict)):
+            if not isinstance(getattr(self, name), kind):
+                raise ValueError(f"{name}: expected {kind.__name__}")
         flat = [layer for group in self.teacher_layers or () for layer in group]
-        if any(not group for group in self.teacher_layers or ()) or flat != sorted(set(flat)):
+        numbers = all(type(layer) is int for layer in flat)
+        whole = numbers and all(self.teacher_layers or ())
+        if not whole or flat != sorted(set(flat)):
             raise ValueError(
                 f"teacher_layers: not increasing groups of layers: {self.teacher_layers}"
             )
@@ -90,21 +95,25 @@ def read_manifest(folder: Path) -> Manifest | None:
     path = folder / MANIFEST_FILE
     if not path.is_file():
         return None
-    raw = read_json(path)
+    advice = f"delete {folder} to make the stage again"
+    try:
+        raw = read_json(path)
+    except ValueError as error:
+        raise ValueError(f"{error}; {advice}") from None
     known = {item.name for item in dataclasses.fields(Manifest)}
     if not isinstance(raw, dict) or raw.pop("manifest_version", None) != MANIFEST_VERSION:
-        raise ValueError(
-            f"{path}: not a manifest of version {MANIFEST_VERSION}; delete the stage folder"
-        )
+        raise ValueError(f"{path}: not a manifest of version {MANIFEST_VERSION}; {advice}")
     if raw.keys() != known:
-        raise ValueError(f"{path}: expected the fields {sorted(known)}; found {sorted(raw)}")
+        raise ValueError(
+            f"{path}: expected the fields {sorted(known)}; found {sorted(raw)}; {advice}"
+        )
     layers = raw["teacher_layers"]
     try:
         if layers is not None:
             raw["teacher_layers"] = tuple(tuple(group) for group in layers)
         return Manifest(**raw)
     except (TypeError, ValueError) as error:
-        raise ValueError(f"{path}: {error}") from None
+        raise ValueError(f"{path}: {error}; {advice}") from None
 
 
 def teacher_layers(folder: Path, n_layers: int) -> tuple[tuple[int, ...], ...]:

@@ -17,10 +17,12 @@ from baldwhisper_convert.data.prepared import Choice, Prepared
 from baldwhisper_convert.data.speech import Speech, parse_shares
 from baldwhisper_convert.data.texts import text_fingerprint
 from baldwhisper_convert.data.utterances import BadRows, read_utterances
+from baldwhisper_convert.locks import check_single_process, lock_folder
 from baldwhisper_convert.pipeline.manifest import read_manifest, teacher_layers
 from baldwhisper_convert.pipeline.recipe import Recipe, StageRecipe
 from baldwhisper_convert.pipeline.stages import Model, describe, perform, plan_manifest
 from baldwhisper_convert.readers.read import read_checkpoint
+from baldwhisper_mlx.files import restore_folder
 
 Say = Callable[[str], None]
 
@@ -63,8 +65,17 @@ class Pipeline:
 
         Raises:
             FileExistsError: a stage folder has other settings and `force` is not set.
-            ValueError: bad data or settings.
+            BlockingIOError: another process runs a recipe in the output folder.
+            ValueError: bad data or settings, or several processes were started for it.
         """
+        check_single_process("run")
+        if self.output.exists() and not self.output.is_dir():
+            raise FileExistsError(f"{self.output}: is a file; --output must name a folder")
+        with lock_folder(self.output, "runs a recipe"):
+            return self._run()
+
+    def _run(self) -> Path:
+        """`run`, in a folder that is locked."""
         recipe = self.recipe
         source = read_checkpoint(
             recipe.teacher, revision=recipe.revision, tokenizer=recipe.tokenizer
@@ -83,12 +94,16 @@ class Pipeline:
 
     def _stage(self, stage: StageRecipe, folder: Path, model: Model, teacher: Checkpoint) -> Model:
         """Performs a stage, or reads its folder if it is done already."""
+        restore_folder(folder.resolve())  # of a run that was killed while it replaced it
         speech = self._speech(stage.data, teacher, stage.texts)
         dev = self._speech((stage.dev,), teacher) if stage.dev else None
         manifest = read_manifest(folder) if folder.is_dir() else None
         if manifest and manifest.same_work(plan_manifest(stage, model, teacher, speech, dev)):
             self.say(f"{folder}: done already")
-            checkpoint = read_checkpoint(folder)
+            try:
+                checkpoint = read_checkpoint(folder)
+            except (ValueError, FileNotFoundError) as error:
+                raise ValueError(f"{error}; delete {folder} to make the stage again") from None
             groups = teacher_layers(folder, checkpoint.dims.n_text_layer)
             return Model(checkpoint=checkpoint, groups=groups)
         if manifest and not self.force:

@@ -22,12 +22,14 @@ from typing import Any, Protocol
 from baldwhisper_convert.checkpoint.checkpoint import Checkpoint, fingerprint
 from baldwhisper_convert.compression.merge import MergeSettings
 from baldwhisper_convert.data.speech import Speech
+from baldwhisper_convert.locks import check_single_process, lock_folder
+from baldwhisper_convert.pipeline.search_state import SearchState
 from baldwhisper_convert.pipeline.stages import Model, run_distill, run_merge
 from baldwhisper_convert.training.objectives import LossSettings
 from baldwhisper_convert.training.settings import TrainingSettings
 from baldwhisper_mlx.files import atomic_file, read_json, write_atomically
 
-SEARCH_FILE, TRIALS_FILE, CONTOUR_FILE = "search.json", "trials.json", "search.png"
+TRIALS_FILE, CONTOUR_FILE = "trials.json", "search.png"
 LARGEST = 10.0
 """Upper bound of alpha and of beta, as in the paper."""
 SMALLEST_SUM = 0.01
@@ -161,28 +163,40 @@ def search(
 
     Raises:
         FileExistsError: the folder holds a search with other settings or data.
+        BlockingIOError: another process searches in the folder.
+        ValueError: a damaged state, or several processes were started for the search.
         ModuleNotFoundError: Ax is not installed.
     """
-    progress = _Progress(folder, _key(teacher, settings, speech, dev), settings)
-    proposer = optimizer(settings.seed, progress.state["optimizer"])
-    while len(progress.trials) < settings.trials:
-        # The proposed point is stored before the trial, so that an interrupted trial resumes.
-        if progress.state["pending"] is None:
-            number, point = proposer.ask()
-            progress.save(optimizer=proposer.state(), pending={"trial": number} | point)
-        pending = dict(progress.state["pending"])
-        number = int(pending.pop("trial"))
-        work = folder / f"trial-{number}"
-        result = _run_trial(teacher, settings, speech, dev, pending, work)
-        proposer.tell(number, result["wer"])
-        progress.save(
-            optimizer=proposer.state(), pending=None, trials=[*progress.trials, pending | result]
-        )
-        shutil.rmtree(work)
-        say(
-            f"{len(progress.trials)} of {settings.trials}: alpha {pending['alpha']:.2f}, "
-            f"beta {pending['beta']:.2f}: WER {100 * result['wer']:.2f} %"
-        )
+    check_single_process("search")
+    with lock_folder(folder, "searches"):
+        progress = SearchState(folder, _key(teacher, settings, speech, dev), settings)
+        proposer = optimizer(settings.seed, progress.state["optimizer"])
+        while len(progress.trials) < settings.trials:
+            # The proposed point is stored before the trial, so that an interrupted trial resumes.
+            if progress.state["pending"] is None:
+                number, point = proposer.ask()
+                progress.save(optimizer=proposer.state(), pending={"trial": number} | point)
+            pending = dict(progress.state["pending"])
+            number = int(pending.pop("trial"))
+            work = folder / f"trial-{number}"
+            result = _run_trial(teacher, settings, speech, dev, pending, work)
+            proposer.tell(number, result["wer"])
+            progress.save(
+                optimizer=proposer.state(),
+                pending=None,
+                trials=[*progress.trials, pending | result],
+            )
+            shutil.rmtree(work)
+            say(
+                f"{len(progress.trials)} of {settings.trials}: alpha {pending['alpha']:.2f}, "
+                f"beta {pending['beta']:.2f}: WER {100 * result['wer']:.2f} %"
+            )
+        _write_results(folder, progress, speech, dev)
+    return min(progress.trials, key=lambda trial: trial["wer"])
+
+
+def _write_results(folder: Path, progress: SearchState, speech: Speech, dev: Speech) -> None:
+    """Writes the trials without the optimizer's state, and the plot."""
     kept: dict[str, Any] = {
         "settings": progress.state["settings"],
         "train_windows": len(speech.windows.windows),
@@ -191,37 +205,6 @@ def search(
     }
     write_atomically(folder / TRIALS_FILE, json.dumps(kept, indent=1) + "\n")
     plot_trials(progress.trials, folder / CONTOUR_FILE)
-    return min(progress.trials, key=lambda trial: trial["wer"])
-
-
-class _Progress:
-    """`search.json`: the finished trials, the pending one and the optimizer's state."""
-
-    def __init__(self, folder: Path, key: str, settings: SearchSettings) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
-        self.path = folder / SEARCH_FILE
-        plain = json.loads(json.dumps(dataclasses.asdict(settings)))
-        self.state: dict[str, Any] = {
-            "key": key, "settings": plain, "trials": [], "pending": None, "optimizer": None,
-        }  # fmt: skip
-        if self.path.is_file():
-            stored = read_json(self.path)
-            if stored["key"] != key:
-                raise FileExistsError(
-                    f"{folder}: a search with other settings or data; give another folder"
-                )
-            self.state = stored
-
-    @property
-    def trials(self) -> list[dict[str, Any]]:
-        """The finished trials."""
-        trials: list[dict[str, Any]] = self.state["trials"]
-        return trials
-
-    def save(self, **changes: Any) -> None:
-        """Updates the state and writes it atomically."""
-        self.state |= changes
-        write_atomically(self.path, json.dumps(self.state, indent=1) + "\n")
 
 
 def _run_trial(

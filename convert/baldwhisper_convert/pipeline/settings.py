@@ -8,12 +8,15 @@ of its letters.
 from __future__ import annotations
 
 import dataclasses
+import math
 import sys
 import types
 import typing
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args, get_origin
+
+from baldwhisper_mlx.bounds import MOST_CONFIG_BYTES, read_bounded
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -29,11 +32,12 @@ def read_toml(path: str | Path) -> dict[str, Any]:
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: not TOML, or not UTF-8.
+        ValueError: not TOML, not UTF-8, no regular file, or far too large.
     """
+    content = read_bounded(Path(path), MOST_CONFIG_BYTES)
     try:
-        parsed: dict[str, Any] = tomllib.loads(Path(path).read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        parsed: dict[str, Any] = tomllib.loads(content.decode("utf-8"))
+    except (ValueError, RecursionError) as error:  # TOMLDecodeError is a ValueError
         raise ValueError(f"{path}: not valid TOML ({error})") from None
     return parsed
 
@@ -70,7 +74,7 @@ def override(settings: T, changes: Sequence[str]) -> T:
             raise ValueError(f"no setting is called {key.strip()!r}; there are {', '.join(table)}")
         try:
             table[last] = tomllib.loads(f"value = {text}")["value"]
-        except tomllib.TOMLDecodeError:
+        except (ValueError, RecursionError):
             table[last] = text.strip()
     return build(type(settings), plain, "settings")
 
@@ -134,8 +138,19 @@ def _value(hint: Any, raw: Any, where: str) -> Any:
         if not isinstance(raw, Mapping):
             raise ValueError(f"{where}: expected a table, found {raw!r}")
         return {key: _value(arguments[1], value, f"{where}.{key}") for key, value in raw.items()}
-    if hint is float and isinstance(raw, int) and not isinstance(raw, bool):
-        return float(raw)
+    if hint is float and isinstance(raw, int | float) and not isinstance(raw, bool):
+        return _finite(raw, where)
     if not isinstance(raw, hint) or (isinstance(raw, bool) and hint is not bool):
         raise ValueError(f"{where}: expected {hint.__name__}, found {raw!r}")
     return raw
+
+
+def _finite(raw: float, where: str) -> float:
+    """A number as a float; NaN, which no range check refuses, and infinity are errors."""
+    try:
+        value = float(raw)
+    except OverflowError:
+        value = math.inf
+    if not math.isfinite(value):
+        raise ValueError(f"{where}: expected a finite number, found {str(raw)[:40]}")
+    return value

@@ -262,7 +262,7 @@ def _train(
     """Trains a model with an objective; evaluates on `dev` if there is one."""
     prompts = Prompts.of(model.checkpoint, speech.windows.language)
     module = Whisper.from_checkpoint(model.checkpoint)
-    accelerator = new_accelerator(training)
+    accelerator = new_accelerator()
     device = accelerator.device
     if isinstance(objective, Distillation):
         objective.teacher.to(device)

@@ -28,6 +28,9 @@ SPECIFICATION = "WhisperSpec"
 _DTYPES = ("<f4", "i1", "<i2", "<i4", "<f2", "<u2")
 _BFLOAT16 = 5
 
+_MOST_AXES = 3
+"""Convolutions have three."""
+
 _REQUIRED_SCALARS = {
     "decoder/activation": 3,  # exact GELU
     "decoder/pre_norm": 1,
@@ -82,6 +85,8 @@ class _Reader:
         """One array, copied out of the file; its size must agree with its shape."""
         ndim = self.number("B", f"shape of {name}")
         shape = [self.number("I", f"shape of {name}") for _ in range(ndim)]
+        if ndim > _MOST_AXES:
+            raise ValueError(f"{self.path}: {name} has {ndim} dimensions; not a Whisper")
         code, size = self.number("B", f"type of {name}"), self.number("I", f"size of {name}")
         if code >= len(_DTYPES):
             raise ValueError(f"{self.path}: {name} has the unknown data type {code}")
@@ -163,12 +168,13 @@ def read_ctranslate2(path: Path) -> tuple[Dimensions, State]:
     arrays |= {name: arrays[target] for name, target in aliases.items() if target in arrays}
     for name, value in _REQUIRED_SCALARS.items():
         scalar = arrays.pop(name, None)
-        if scalar is not None and (scalar.ndim or int(scalar.item()) != value):
+        if scalar is not None and (scalar.ndim or float(scalar.item()) != value):
             raise ValueError(f"{path}: {name} is {scalar.tolist()}, but a Whisper has {value}")
     dims = _dimensions(arrays, path)
     names = rename(arrays.keys() - _IGNORED_SCALARS, CTRANSLATE2, str(path))
     projection = arrays.get("decoder/projection/weight")
-    if projection is not None and not torch.equal(projection, arrays["decoder/embeddings/weight"]):
+    embedding = arrays["decoder/embeddings/weight"]
+    if projection is not None and not torch.equal(projection.float(), embedding.float()):
         raise ValueError(
             f"{path}: decoder/projection/weight differs from decoder/embeddings/weight; "
             "only models that tie the two can be exported"
@@ -187,7 +193,7 @@ def _dequantized(variables: dict[str, torch.Tensor], path: Path) -> dict[str, to
         if scale is None:
             floats[name] = tensor
             continue
-        if scale.ndim > 1 or (scale.ndim == 1 and scale.shape[0] != tensor.shape[0]):
+        if scale.ndim > 1 or (scale.ndim == 1 and scale.shape != tensor.shape[:1]):
             raise ValueError(f"{path}: {name}_scale has shape {list(scale.shape)}")
         if not bool((scale > 0).all()):
             raise ValueError(f"{path}: {name}_scale is not positive everywhere")
@@ -215,13 +221,19 @@ def _dimensions(arrays: dict[str, torch.Tensor], path: Path) -> Dimensions:
             n_mels=shape("encoder/conv1/weight", 3)[1],
             n_audio_ctx=audio[0],
             n_audio_state=audio[1],
-            n_audio_head=int(arrays["encoder/num_heads"].item()),
+            n_audio_head=_whole(arrays["encoder/num_heads"]),
             n_audio_layer=layers("encoder"),
             n_vocab=shape("decoder/embeddings/weight", 2)[0],
             n_text_ctx=text[0],
             n_text_state=text[1],
-            n_text_head=int(arrays["decoder/num_heads"].item()),
+            n_text_head=_whole(arrays["decoder/num_heads"]),
             n_text_layer=layers("decoder"),
         )
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
+
+
+def _whole(scalar: torch.Tensor) -> int:
+    """A stored number of heads; 0, which no dimension may be, if it is no whole number."""
+    value = float(scalar.item())
+    return int(value) if value.is_integer() else 0

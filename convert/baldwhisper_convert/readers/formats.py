@@ -19,32 +19,30 @@ from baldwhisper_convert.checkpoint.key_maps import (
     HUGGING_FACE,
     MLX_COMMUNITY,
     OPENAI,
-    listed,
     rename,
+    unwrapped,
 )
 from baldwhisper_convert.checkpoint.state import Dimensions, Heads, State
 from baldwhisper_convert.checkpoint.vocabulary import Vocabulary
 from baldwhisper_convert.readers.ctranslate2 import read_ctranslate2
-from baldwhisper_convert.readers.weight_files import (
-    Tensors,
-    as_tensors,
-    find_weights,
-    load_tensors,
-    load_torch_file,
+from baldwhisper_convert.readers.sidecars import (
+    SourceWarning,
+    check_heads,
+    generation_heads,
+    stated_licence,
+    stated_multilingual,
 )
+from baldwhisper_convert.readers.torch_files import Tensors, as_tensors, load_torch_file
+from baldwhisper_convert.readers.unsupported import (
+    refuse_quantized_config,
+    refuse_quantized_tensors,
+)
+from baldwhisper_convert.readers.weight_files import find_weights, load_tensors
 from baldwhisper_mlx.config import AudioContext, ModelConfig
 from baldwhisper_mlx.files import read_json
 from baldwhisper_mlx.model.positions import sinusoids
 
-SIDECARS = ("config.json", "generation_config.json", "README.md")
-"""Files that are fetched with the weights: how to read them, and the licence."""
-
 _QUANTIZED = ("weight", "scales", "biases")
-_MLX_EXTRAS = ("model_type", "quantization", "quantization_config")
-
-
-class SourceWarning(UserWarning):
-    """A fault of a source that does not prevent its export."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,14 +74,15 @@ def read_weights(path: Path) -> Weights:
     if files.kind == "ctranslate2":
         return _ctranslate2(path / files.name)
     config = _config(path)
-    tensors = load_tensors(files, path)
     source = str(path / files.name)
+    tensors = _plain(load_tensors(files, path), source)
     if any("lora_" in name for name in tensors):
         raise ValueError(f"{source}: has LoRA tensors; merge them (peft's merge_and_unload) first")
     # The layout follows from the tensor names, not from the file name: mlx-audio saves MLX names
     # in a model.safetensors with a Hugging Face config.
     if any(".mlp1." in name for name in tensors):
         return _mlx_community(path, config, tensors, source)
+    refuse_quantized_tensors(tensors, source)
     dims = _dimensions(config, path)
     if any(".mlp.0." in name for name in tensors):
         state = _renamed(tensors, OPENAI, source)
@@ -93,8 +92,8 @@ def read_weights(path: Path) -> Weights:
     return Weights(
         dims=dims,
         state=state,
-        alignment_heads=_generation_heads(path, dims),
-        is_multilingual=_is_multilingual(path),
+        alignment_heads=generation_heads(path, dims),
+        is_multilingual=stated_multilingual(path),
         format=kind,
         licence=stated_licence(path),
     )
@@ -109,7 +108,8 @@ def _openai(path: Path) -> Weights:
     raw = load_torch_file(path)
     if not isinstance(raw, dict) or not {"dims", "model_state_dict"} <= raw.keys():
         raise ValueError(f"{path}: not OpenAI's format; expected `dims` and `model_state_dict`")
-    tensors = as_tensors(raw["model_state_dict"], f"{path}: model_state_dict")
+    tensors = _plain(as_tensors(raw["model_state_dict"], f"{path}: model_state_dict"), str(path))
+    refuse_quantized_tensors(tensors, str(path))
     return Weights(
         dims=Dimensions.from_mapping(raw["dims"], str(path)),
         state=_renamed(tensors, OPENAI, str(path)),
@@ -127,25 +127,26 @@ def _ctranslate2(path: Path) -> Weights:
     return Weights(
         dims=dims,
         state=state,
-        alignment_heads=_heads(raw.get("alignment_heads"), dims, config),
+        alignment_heads=check_heads(raw.get("alignment_heads"), dims, config),
         format="CTranslate2",
         licence=stated_licence(path.parent),
     )
 
 
+def _plain(tensors: Tensors, source: str) -> Tensors:
+    """The tensors under names without the prefixes of training wrappers and of transformers."""
+    return {new: tensors[old] for old, new in unwrapped(tensors, source).items()}
+
+
 def _hugging_face(tensors: Tensors, source: str) -> State:
-    """transformers' names, with or without `model.`; the output must be tied to the input."""
-    plain: Tensors = {}
-    for name, tensor in tensors.items():
-        if plain.setdefault(name.removeprefix("model."), tensor) is not tensor:
-            raise ValueError(f"{source}: {name} occurs with and without the prefix `model.`")
-    output, embedding = plain.get("proj_out.weight"), plain.get("decoder.embed_tokens.weight")
+    """transformers' names without `model.`; the output must be tied to the input."""
+    output, embedding = tensors.get("proj_out.weight"), tensors.get("decoder.embed_tokens.weight")
     if output is not None and embedding is not None and not torch.equal(output, embedding):
         raise ValueError(
             f"{source}: proj_out.weight differs from decoder.embed_tokens.weight; only models "
             "that tie the two can be exported"
         )
-    return _renamed(plain, HUGGING_FACE, source)
+    return _renamed(tensors, HUGGING_FACE, source)
 
 
 def _mlx_community(path: Path, config: Any, tensors: Tensors, source: str) -> Weights:
@@ -157,15 +158,16 @@ def _mlx_community(path: Path, config: Any, tensors: Tensors, source: str) -> We
     for name in ("encoder.conv1.weight", "encoder.conv2.weight"):
         if name in state and state[name].ndim == 3:
             state[name] = state[name].permute(0, 2, 1)
-    if "encoder.positional_embedding" not in state:
+    width = state.get("encoder.conv2.bias", torch.zeros(0)).shape
+    if "encoder.positional_embedding" not in state and width == (dims.n_audio_state,):
         # mlx-whisper computes them too, so its checkpoints may lack them.
         positions = sinusoids(dims.n_audio_ctx, dims.n_audio_state)
         state["encoder.positional_embedding"] = torch.from_numpy(positions)
-    stored_heads = _heads(None if heads is None else heads.tolist(), dims, Path(source))
+    stored_heads = check_heads(None if heads is None else heads.tolist(), dims, Path(source))
     return Weights(
         dims=dims,
         state=state,
-        alignment_heads=stored_heads or _generation_heads(path, dims),
+        alignment_heads=stored_heads or generation_heads(path, dims),
         format="mlx-community",
         licence=stated_licence(path),
     )
@@ -178,7 +180,9 @@ def _dequantized(tensors: Tensors, config: Any, source: str) -> Tensors:
         return tensors
     settings = config.get("quantization") or config.get("quantization_config")
     if not isinstance(settings, dict):
-        raise ValueError(f"{source}: quantized, but config.json has no `quantization`")
+        raise ValueError(
+            f"{source}: quantized, but `quantization` of config.json is missing or no object"
+        )
     import mlx.core as mx
 
     plain = dict(tensors)
@@ -221,6 +225,7 @@ def _config(folder: Path) -> dict[str, Any]:
     kind = config.get("model_type", "whisper")
     if kind != "whisper":
         raise ValueError(f"{folder / 'config.json'}: model_type is {kind!r}, expected 'whisper'")
+    refuse_quantized_config(config, folder / "config.json")
     return config
 
 
@@ -228,67 +233,9 @@ def _dimensions(config: dict[str, Any], folder: Path) -> Dimensions:
     """Dimensions by a config of either kind: OpenAI's field names or transformers'."""
     source = str(folder / "config.json")
     if "n_mels" in config:
-        raw = {key: value for key, value in config.items() if key not in _MLX_EXTRAS}
-        return Dimensions.from_mapping(raw, source)
-    missing = {key for key in HF_DIMENSIONS.values() if key not in config}
-    if missing:
-        raise ValueError(f"{source}: missing {listed(missing)}")
+        return Dimensions.from_mapping(config, source)
     if config.get("activation_function", "gelu") != "gelu" or config.get("scale_embedding"):
         raise ValueError(
             f"{source}: not a Whisper, which has activation_function gelu and scale_embedding false"
         )
-    raw = {field: config[key] for field, key in HF_DIMENSIONS.items()}
-    return Dimensions.from_mapping(raw, source)
-
-
-def _generation_heads(folder: Path, dims: Dimensions) -> Heads | None:
-    path = folder / "generation_config.json"
-    if not path.is_file():
-        return None
-    raw = read_json(path)
-    return _heads(raw.get("alignment_heads") if isinstance(raw, dict) else None, dims, path)
-
-
-def _is_multilingual(folder: Path) -> bool | None:
-    path = folder / "generation_config.json"
-    raw = read_json(path) if path.is_file() else None
-    value = raw.get("is_multilingual") if isinstance(raw, dict) else None
-    return value if isinstance(value, bool) else None
-
-
-def _heads(raw: Any, dims: Dimensions, path: Path) -> Heads | None:
-    """Alignment heads, or None (with a warning) if they are those of another model.
-
-    Pruned models are often saved with the generation config of the unpruned model. Word
-    timestamps then use the default heads; nothing else is affected.
-    """
-    if not raw:
-        return None
-    try:
-        heads = tuple((int(layer), int(head)) for layer, head in raw)
-    except (TypeError, ValueError):
-        raise ValueError(f"{path}: alignment_heads is not a list of pairs") from None
-    if all(0 <= la < dims.n_text_layer and 0 <= he < dims.n_text_head for la, he in heads):
-        return heads
-    warnings.warn(
-        f"{path}: alignment_heads names heads that this decoder of {dims.n_text_layer} layers "
-        "does not have; the default heads are used instead",
-        SourceWarning,
-        stacklevel=2,
-    )
-    return None
-
-
-def stated_licence(folder: Path) -> str | None:
-    """The `license` in the metadata of the source's model card; None without a readable one."""
-    from huggingface_hub.repocard import metadata_load
-    from yaml import YAMLError
-
-    card = folder / "README.md"
-    if not card.is_file():
-        return None
-    try:
-        licence = (metadata_load(card) or {}).get("license")
-    except (ValueError, YAMLError):  # the card is for people; a bad one must not stop an export
-        return None
-    return licence if isinstance(licence, str) else None
+    return Dimensions.from_mapping(config, source, HF_DIMENSIONS)

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from baldwhisper_mlx.checkpoint.hub import fetch_repository, is_hub_id
+from baldwhisper_mlx.files import restore_folder
 
 
 def fetch(
@@ -30,6 +31,8 @@ def fetch(
         ValueError: `revision` given with a local path.
     """
     path = Path(source).expanduser()
+    if not path.exists():
+        restore_folder(path.absolute())  # perhaps a killed export was just replacing it
     if path.exists():
         if revision is not None:
             raise ValueError(f"{source}: --revision is for Hub ids, but this is a local path")

@@ -22,7 +22,8 @@ from baldwhisper_convert.checkpoint.state import (
     split_fused,
 )
 from baldwhisper_convert.checkpoint.vocabulary import Vocabulary, check_merges
-from baldwhisper_convert.readers.formats import Weights, stated_licence
+from baldwhisper_convert.readers.formats import Weights
+from baldwhisper_convert.readers.sidecars import stated_licence
 from baldwhisper_convert.readers.weight_files import WeightFiles, load_tensors
 from baldwhisper_mlx.config import (
     CONFIG_FILE,

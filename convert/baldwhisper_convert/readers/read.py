@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
+import torch
+
 from baldwhisper_convert.checkpoint.checkpoint import Checkpoint
+from baldwhisper_convert.checkpoint.state import EMBEDDING, Dimensions, State
+from baldwhisper_convert.checkpoint.vocabulary import Vocabulary
 from baldwhisper_convert.readers import hub
-from baldwhisper_convert.readers.formats import SIDECARS, read_weights
+from baldwhisper_convert.readers.formats import Weights, read_weights
 from baldwhisper_convert.readers.model_folder import is_model_folder, read_model_folder
+from baldwhisper_convert.readers.sidecars import SIDECARS
 from baldwhisper_convert.readers.tokenizer import TOKENIZER_PATTERNS, find_vocabulary
 from baldwhisper_convert.readers.weight_files import find_weights
 
@@ -43,10 +49,12 @@ def read_checkpoint(
     weights = read_model_folder(path) if is_model_folder(path) else read_weights(path)
     folder = path if path.is_dir() else None
     vocabulary = weights.vocabulary if tokenizer is None else None
+    vocabulary = vocabulary or find_vocabulary(folder, weights.dims.n_vocab, tokenizer)
+    dims, state = _selected(weights, vocabulary)
     return Checkpoint(
-        dims=weights.dims,
-        state=weights.state,
-        vocabulary=vocabulary or find_vocabulary(folder, weights.dims.n_vocab, tokenizer),
+        dims=dims,
+        state=state,
+        vocabulary=dataclasses.replace(vocabulary, source_ids=None),
         alignment_heads=weights.alignment_heads,
         is_multilingual=weights.is_multilingual,
         # A folder of the Hub's cache has the commit as its name.
@@ -56,6 +64,23 @@ def read_checkpoint(
         audio_context=weights.audio_context,
         audio_context_margin=weights.audio_context_margin,
     )
+
+
+def _selected(weights: Weights, vocabulary: Vocabulary) -> tuple[Dimensions, State]:
+    """Dimensions and state with the rows of the token embedding that the vocabulary wants.
+
+    Raises:
+        ValueError: the embedding has fewer rows.
+    """
+    ids = vocabulary.source_ids
+    if ids is None:
+        return weights.dims, weights.state
+    name = f"{EMBEDDING}.weight"
+    embedding = weights.state.get(name)
+    if embedding is None or embedding.shape[:1] != (weights.dims.n_vocab,):
+        raise ValueError(f"{name} has not the {weights.dims.n_vocab} rows of the vocabulary")
+    state = weights.state | {name: embedding[torch.tensor(ids)]}
+    return dataclasses.replace(weights.dims, n_vocab=len(ids)), state
 
 
 def _has_weights(folder: Path) -> bool:

@@ -7,6 +7,8 @@ mlx-community folders have no tokenizer.
 
 from __future__ import annotations
 
+import dataclasses
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +19,15 @@ from baldwhisper_convert.checkpoint.vocabulary import (
     from_tokens,
 )
 from baldwhisper_convert.readers import hub
+from baldwhisper_convert.readers.sidecars import SourceWarning
+from baldwhisper_mlx.bounds import MOST_VOCABULARY_BYTES, check_file, read_bounded
+from baldwhisper_mlx.config import N_TIMESTAMPS
 from baldwhisper_mlx.files import read_json
-from baldwhisper_mlx.text.openai_vocabulary import ENGLISH_ONLY_SIZE, installed_rank_file
+from baldwhisper_mlx.text.openai_vocabulary import (
+    BUNDLED_RANKS,
+    ENGLISH_ONLY_SIZE,
+    installed_rank_file,
+)
 from baldwhisper_mlx.text.tokenizer import read_ranks
 
 TOKENIZER_PATTERNS = (
@@ -32,7 +41,11 @@ TOKENIZER_PATTERNS = (
     "*.tiktoken",
 )
 
-_HUB_TOKENIZERS = {ENGLISH_ONLY_SIZE: "openai/whisper-base.en", 51866: "openai/whisper-large-v3"}
+_MOST_PADDING = 128
+"""Rows of padding that are recognized: embeddings are padded to multiples of 8 to 128."""
+
+_ENGLISH_TOKENIZER = "openai/whisper-base.en"
+"""Where OpenAI's English-only vocabulary is, which only its own packages have besides."""
 
 
 def find_vocabulary(folder: Path | None, n_vocab: int, tokenizer: str | None = None) -> Vocabulary:
@@ -81,7 +94,8 @@ def _tokenizer_file(folder: Path) -> Path | None:
     if len(ranks) > 1:
         raise ValueError(f"{folder}: several rank files; name one of them with --tokenizer")
     files = [*(folder / name for name in names), *ranks]
-    return next((file for file in files if file.is_file()), None)
+    # One that exists but is no file is an error when it is read; another must not take its place.
+    return next((file for file in files if file.exists()), None)
 
 
 def _read_file(path: Path, n_vocab: int) -> Vocabulary:
@@ -89,12 +103,13 @@ def _read_file(path: Path, n_vocab: int) -> Vocabulary:
         if path.name == "vocab.json":
             return _vocab_and_merges(path)
         if path.suffix == ".tiktoken":
+            check_file(path, MOST_VOCABULARY_BYTES)
             return from_ranks(read_ranks(path), n_vocab)
         if path.suffix == ".txt":
-            return _token_list(path.read_text(encoding="utf-8").removesuffix("\n").split("\n"))
+            return _token_list(_text(path).removesuffix("\n").split("\n"))
         raw = read_json(path)
         return _token_list(raw) if isinstance(raw, list) else _tokenizer_json(raw)
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, LookupError, TypeError, AttributeError, OverflowError) as error:
         reason = error if isinstance(error, ValueError) else f"malformed ({error!r})"
         raise ValueError(f"{path}: {str(reason).removeprefix(f'{path}: ')}") from None
 
@@ -122,7 +137,7 @@ def _vocab_and_merges(path: Path) -> Vocabulary:
     merges_file = path.with_name("merges.txt")
     if not merges_file.is_file():
         raise ValueError("merges.txt is missing in the same folder")
-    lines = merges_file.read_text(encoding="utf-8").split("\n")
+    lines = _text(merges_file).split("\n")
     merges = [_pair(line) for line in lines if line and not line.startswith("#version")]
     added: dict[str, int] = {}
     config = path.with_name("tokenizer_config.json")
@@ -145,6 +160,10 @@ def _token_list(tokens: list[str]) -> Vocabulary:
     return from_tokens(mergeable, added, None)
 
 
+def _text(path: Path) -> str:
+    return read_bounded(path, MOST_VOCABULARY_BYTES).decode("utf-8")
+
+
 def _pair(merge: Any) -> tuple[str, str]:
     parts = merge.split(" ") if isinstance(merge, str) else merge
     if len(parts) != 2:
@@ -153,29 +172,59 @@ def _pair(merge: Any) -> tuple[str, str]:
 
 
 def _checked(vocabulary: Vocabulary, n_vocab: int, path: Path) -> Vocabulary:
-    if vocabulary.n_vocab != n_vocab:
-        raise ValueError(
-            f"{path}: this vocabulary has {vocabulary.n_vocab} tokens, timestamps included, "
-            f"but the model's embedding has {n_vocab} rows; name the model's tokenizer with "
-            "--tokenizer"
+    """The vocabulary, if its size is that of the embedding, or the rest of that is padding.
+
+    Raises:
+        ValueError: another size.
+    """
+    ids = vocabulary.source_ids or range(vocabulary.n_vocab)
+    size = max(ids) + 1
+    surplus, begin = n_vocab - size, vocabulary.n_vocab - N_TIMESTAMPS
+    if surplus == 0:
+        return vocabulary
+    # Only multiples of 8, because large-v3's embedding has one row more than the older ones.
+    if 0 < surplus < _MOST_PADDING and n_vocab % 8 == 0:
+        warnings.warn(
+            f"{path}: the token embedding has {n_vocab} rows for {size} tokens; the last "
+            f"{surplus} are padding and are left out",
+            SourceWarning,
+            stacklevel=2,
         )
-    return vocabulary
+        return dataclasses.replace(vocabulary, source_ids=tuple(ids))
+    if begin <= n_vocab < size and vocabulary.source_ids is None:
+        raise ValueError(
+            f"{path}: the token embedding has {n_vocab} rows, so {-surplus} of the {N_TIMESTAMPS} "
+            "timestamps are missing; a tokenizer without timestamps was used to resize it, which "
+            "cannot be undone"
+        )
+    raise ValueError(
+        f"{path}: this vocabulary has {size} tokens, timestamps included, "
+        f"but the model's embedding has {n_vocab} rows; name the model's tokenizer with "
+        "--tokenizer"
+    )
 
 
 def _openai_vocabulary(n_vocab: int) -> Vocabulary:
-    """OpenAI's vocabulary for this size: from an installed package, else from the Hub."""
-    installed = installed_rank_file(n_vocab)
+    """OpenAI's vocabulary for this size: from a package, ours included, else from the Hub."""
+    # OpenAI's multilingual ranks are those of the bundled model; the English ones are others.
+    ours = BUNDLED_RANKS if n_vocab != ENGLISH_ONLY_SIZE else None
+    installed = installed_rank_file(n_vocab) or ours
     if installed is not None:
-        return _checked(_read_file(installed, n_vocab), n_vocab, installed)
-    model = _HUB_TOKENIZERS.get(n_vocab, "openai/whisper-base")
+        try:
+            return _read_file(installed, n_vocab)
+        except ValueError as error:
+            raise ValueError(
+                f"the checkpoint has no tokenizer, and OpenAI's do not fit ({error}); name its own "
+                "with --tokenizer PATH_OR_HUB_ID"
+            ) from None
     try:
-        path = _fetch(model)
+        path = _fetch(_ENGLISH_TOKENIZER)
         vocabulary = read_tokenizer(path, n_vocab)
     except FileNotFoundError as error:
         raise FileNotFoundError(
-            "the checkpoint has no tokenizer, neither openai-whisper nor mlx-whisper is installed "
-            f"to take OpenAI's from, and {model} could not be downloaded ({error}); name a "
-            "tokenizer with --tokenizer PATH_OR_HUB_ID"
+            "the English-only checkpoint has no tokenizer, neither openai-whisper nor mlx-whisper "
+            f"is installed to take OpenAI's from, and {_ENGLISH_TOKENIZER} could not be downloaded "
+            f"({error}); name a tokenizer with --tokenizer PATH_OR_HUB_ID"
         ) from None
     if vocabulary is None:
         raise FileNotFoundError(f"{path}: has no tokenizer; name another one with --tokenizer")

@@ -6,20 +6,21 @@ shards must be in the folder.
 
 from __future__ import annotations
 
-import pickle
-import zipfile
-import zlib
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 
+from baldwhisper_convert.readers.torch_files import (
+    Tensors,
+    as_tensors,
+    check_archive,
+    load_torch_file,
+)
+from baldwhisper_convert.readers.unsupported import refuse_foreign_folder
 from baldwhisper_mlx.files import read_json
-
-Tensors = dict[str, torch.Tensor]
 
 # In the order of preference: formats without pickle first, single files before shards.
 _KINDS = {
@@ -78,7 +79,7 @@ def find_weights(names: Collection[str], source: str) -> WeightFiles:
 
     Raises:
         FileNotFoundError: none is there.
-        ValueError: there is only an adapter (LoRA).
+        ValueError: there is only an adapter (LoRA), or weights of another program.
     """
     for name, kind in _KINDS.items():
         if name in names:
@@ -88,6 +89,7 @@ def find_weights(names: Collection[str], source: str) -> WeightFiles:
             f"{source}: a LoRA adapter, not a model; merge it into its base model "
             "(peft's merge_and_unload), save that, and export the result"
         )
+    refuse_foreign_folder(names, source)
     raise FileNotFoundError(f"{source}: no weights; expected one of {', '.join(_KINDS)}")
 
 
@@ -112,39 +114,14 @@ def load_tensors(files: WeightFiles, folder: Path) -> Tensors:
     return tensors
 
 
-def load_torch_file(path: Path) -> Any:
-    """Unpickles a PyTorch file, tensors and plain containers only.
-
-    Raises:
-        ValueError: damaged, or it holds objects that would run code.
-    """
-    try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, OSError, EOFError, ValueError, KeyError) as error:
-        reason = str(error).strip().split("\n")[0]
-        raise ValueError(f"{path}: cannot be read as a PyTorch file ({reason})") from None
-
-
-def as_tensors(raw: Any, source: str) -> Tensors:
-    """Checks that an unpickled object is tensors by name.
-
-    Raises:
-        ValueError: it is something else.
-    """
-    if not isinstance(raw, dict) or not all(
-        isinstance(name, str) and isinstance(tensor, torch.Tensor) for name, tensor in raw.items()
-    ):
-        raise ValueError(f"{source}: expected a dictionary of tensors")
-    return dict(raw)
-
-
 def _load_safetensors(path: Path) -> Tensors:
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
     try:
         return load_file(path)
-    except SafetensorError as error:
+    # Besides the library's own error: a type that this torch lacks, a shape too large for it.
+    except (SafetensorError, KeyError, TypeError, ValueError, RuntimeError, OverflowError) as error:
         raise ValueError(f"{path}: damaged safetensors file ({error})") from None
 
 
@@ -155,9 +132,13 @@ def _load_torch(path: Path) -> Tensors:
 def _load_npz(path: Path) -> Tensors:
     tensors: Tensors = {}
     try:
+        check_archive(path)
         with np.load(path, allow_pickle=False) as archive:
             for name in archive.files:
                 tensors[name] = torch.from_numpy(archive[name])
-    except (zipfile.BadZipFile, zlib.error, ValueError, TypeError, OSError, EOFError) as error:
-        raise ValueError(f"{path}: damaged npz file ({error})") from None
+    # All exceptions: numpy parses a header as Python, and asks for as much memory as it names.
+    except Exception as error:
+        raise ValueError(
+            f"{path}: damaged npz file ({str(error) or type(error).__name__})"
+        ) from None
     return tensors

@@ -8,24 +8,30 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import fcntl
 import json
-import os
 import shutil
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
 from accelerate import Accelerator
+from safetensors.torch import load_file
 from torch import Tensor
 
+from baldwhisper_convert.locks import lock_folder
 from baldwhisper_convert.model.whisper import Whisper
 from baldwhisper_convert.training.ema import Average
-from baldwhisper_mlx.files import atomic_file, write_atomically
+from baldwhisper_mlx.files import atomic_file, read_json, write_atomically
 
 BEST_FILE, FINAL_FILE, AVERAGE_FILE = "best.safetensors", "final.safetensors", "average.safetensors"
 PROGRESS_FILE, FINISHED_FILE = "progress.json", "finished.json"
+
+
+_ALWAYS = (PROGRESS_FILE, "model.safetensors", "optimizer.bin")
+"""Files of every checkpoint, the last two Accelerate's."""
 
 
 @dataclass
@@ -46,11 +52,25 @@ class Progress:
         """Reads the progress stored in a checkpoint.
 
         `evals_since_best` was called `looks_without_gain` in earlier versions; their runs resume.
+
+        Raises:
+            FileNotFoundError: there is none.
+            ValueError: damaged; names the file.
         """
-        stored = json.loads(path.read_text(encoding="utf-8"))
-        if "looks_without_gain" in stored:
+        stored = read_json(path)
+        if isinstance(stored, dict) and "looks_without_gain" in stored:
             stored["evals_since_best"] = stored.pop("looks_without_gain")
+        kinds = {item.name: type(getattr(cls(), item.name)) for item in dataclasses.fields(cls)}
+        if not isinstance(stored, dict) or any(
+            name not in kinds or not isinstance(value, _ALSO.get(kinds[name], kinds[name]))
+            for name, value in stored.items()
+        ):
+            raise ValueError(f"{path}: not the progress of a training")
         return cls(**stored)
+
+
+_ALSO: dict[type, tuple[type, ...]] = {float: (float, int)}
+"""Types of JSON values that stand for another."""
 
 
 class RunFolder:
@@ -62,26 +82,13 @@ class RunFolder:
         self.partial, self.old = path / "checkpoint.partial", path / "checkpoint.old"
         path.mkdir(parents=True, exist_ok=True)
 
-    @contextlib.contextmanager
-    def lock(self) -> Iterator[None]:
+    def lock(self) -> AbstractContextManager[None]:
         """Locks the folder for this process inside the block.
-
-        The operating system releases the lock when the process ends, even if it is killed.
 
         Raises:
             BlockingIOError: another process is training in this folder.
         """
-        folder = os.open(self.path, os.O_RDONLY)
-        try:
-            try:
-                fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise BlockingIOError(
-                    f"{self.path}: another process trains here; wait for it or give another folder"
-                ) from None
-            yield
-        finally:
-            os.close(folder)
+        return lock_folder(self.path, "trains")
 
     def save(self, accelerator: Accelerator, progress: Progress, average: Average | None) -> None:
         """Writes a checkpoint, then replaces the last one by it."""
@@ -104,16 +111,23 @@ class RunFolder:
         accelerator.wait_for_everyone()
 
     def resume(self, accelerator: Accelerator, average: Average | None) -> Progress | None:
-        """Loads the last checkpoint and returns its progress; None if there is no checkpoint."""
+        """Loads the last checkpoint and returns its progress; None if there is no checkpoint.
+
+        Raises:
+            ValueError: it is damaged; the message names the file and what to delete.
+        """
         if accelerator.is_main_process and not self.checkpoint.exists() and self.old.exists():
             self.old.rename(self.checkpoint)  # interrupted between the two renames
         accelerator.wait_for_everyone()
-        if not (self.checkpoint / PROGRESS_FILE).is_file():
+        if not self.checkpoint.exists():
             return None
-        accelerator.load_state(str(self.checkpoint))
-        if average:
-            average.load(_load(self.checkpoint / AVERAGE_FILE))
-        return Progress.from_file(self.checkpoint / PROGRESS_FILE)
+        advice = f"delete {self.checkpoint} to start the training again"
+        with _damage(self.checkpoint, advice):
+            progress = Progress.from_file(self.checkpoint / PROGRESS_FILE)
+            accelerator.load_state(str(self.checkpoint))
+            if average:
+                average.load(load_file(self.checkpoint / AVERAGE_FILE))
+        return progress
 
     def save_best(self, model: Whisper) -> None:
         """Stores the weights as the best so far."""
@@ -122,7 +136,8 @@ class RunFolder:
 
     def load_best(self, model: Whisper) -> None:
         """Loads the best weights into the model."""
-        model.load_state_dict(_load(self.path / BEST_FILE))
+        with _damage(self.path / BEST_FILE, f"delete {self.path} to start the training again"):
+            model.load_state_dict(load_file(self.path / BEST_FILE))
 
     def finish(self, accelerator: Accelerator, model: Whisper, metrics: dict[str, Any]) -> None:
         """Stores the final weights and results, and removes what only a resume needs."""
@@ -144,18 +159,57 @@ class RunFolder:
         path = self.path / FINISHED_FILE
         if not path.is_file():
             return None
-        model.load_state_dict(_load(self.path / FINAL_FILE))
-        results: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        with _damage(path, f"delete {self.path} to start the training again"):
+            results: dict[str, Any] = read_json(path)
+            if not isinstance(results, dict):
+                raise ValueError("no results")
+        with _damage(self.path / FINAL_FILE, f"delete {self.path} to start the training again"):
+            model.load_state_dict(load_file(self.path / FINAL_FILE))
         return results
+
+
+@contextlib.contextmanager
+def _damage(path: Path, advice: str) -> Iterator[None]:
+    """Turns whatever reading a file of a run raises into an error that says what to do.
+
+    Args:
+        path: the file, or a checkpoint, in which the damaged file is looked for.
+        advice: what to delete.
+
+    Raises:
+        ValueError: the block raised.
+    """
+    try:
+        yield
+    # All exceptions: Accelerate, torch, safetensors and the optimizer each raise their own.
+    except Exception as error:
+        damaged = _first_damaged(path) or path
+        reason = " ".join(str(error).split()).removeprefix(f"{damaged}: ")
+        raise ValueError(
+            f"{damaged}: damaged or of another training ({reason[:200]}); {advice}"
+        ) from None
+
+
+def _first_damaged(checkpoint: Path) -> Path | None:
+    """The first file of a checkpoint that is missing or unreadable; None if all are sound."""
+    if not checkpoint.is_dir():
+        return None
+    for path in [*(checkpoint / name for name in _ALWAYS), *sorted(checkpoint.iterdir())]:
+        try:
+            if not path.exists():
+                return path
+            if path.name == PROGRESS_FILE:
+                Progress.from_file(path)
+            elif path.suffix == ".safetensors":
+                load_file(path)
+            elif path.suffix == ".bin":
+                torch.load(path, map_location="cpu", weights_only=True)
+        except Exception:
+            return path
+    return None
 
 
 def _save(tensors: dict[str, Tensor], path: Path) -> None:
     from safetensors.torch import save_file
 
     save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, path)
-
-
-def _load(path: Path) -> dict[str, Tensor]:
-    from safetensors.torch import load_file
-
-    return load_file(path)

@@ -59,15 +59,28 @@ class TrainingLog:
 
 
 def read_log(path: Path) -> list[dict[str, Any]]:
-    """Parses the lines of a log; an incomplete last line is left out."""
+    """Parses the lines of a log; an incomplete last line is left out.
+
+    Raises:
+        ValueError: any other line is damaged; the message says what to delete.
+    """
     if not path.is_file():
         return []
     rows = []
-    for line in path.read_text(encoding="utf-8").splitlines():
+    lines = path.read_bytes().splitlines(keepends=True)
+    for number, line in enumerate(lines, start=1):
         try:
-            rows.append(json.loads(line))
-        except json.JSONDecodeError:
-            break
+            row = json.loads(line)
+            if not isinstance(row["step"], int):
+                raise TypeError("step is no number")
+        except (ValueError, LookupError, TypeError, RecursionError) as error:
+            if number == len(lines) and not line.endswith(b"\n"):
+                break  # the run was killed while it wrote this line
+            raise ValueError(
+                f"{path}: line {number} is damaged ({error!r}); delete the line, or the file to "
+                "resume without the log so far"
+            ) from None
+        rows.append(row)
     return rows
 
 

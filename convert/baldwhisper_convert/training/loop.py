@@ -7,18 +7,19 @@ resumed, or spread over several processes, takes the same steps as one that was 
 
 from __future__ import annotations
 
-import contextlib
 import math
 import os
 import random
 import time
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate import Accelerator
-from accelerate.state import AcceleratorState
+from accelerate.utils import InitProcessGroupKwargs
 from torch import Tensor, nn
 from tqdm import tqdm
 
@@ -30,10 +31,14 @@ from baldwhisper_convert.training.checkpoints import Progress, RunFolder
 from baldwhisper_convert.training.ema import Average
 from baldwhisper_convert.training.log import TrainingLog
 from baldwhisper_convert.training.objectives import Terms
+from baldwhisper_convert.training.precision import MixedPrecision
 from baldwhisper_convert.training.settings import TrainingSettings, parameter_groups, rate
 
 Evaluate = Callable[[Whisper], dict[str, float]]
 """Returns a model's development results; "score" is one of them, and smaller is better."""
+
+LONGEST_WAIT = 24
+"""Hours that a process waits for the others; a process that fails ends all of them at once."""
 
 
 class Learner(nn.Module):
@@ -85,26 +90,25 @@ def train(
     run_folder = RunFolder(folder)
     if (results := run_folder.finished(model)) is not None:
         return results
-    accelerator = accelerator or new_accelerator(settings)
+    accelerator = accelerator or new_accelerator()
     main = accelerator.is_main_process
-    with run_folder.lock() if main else contextlib.nullcontext():
+    with run_folder.lock() if main else nullcontext():
         run = _Run(model, objective, data, prompts, settings, accelerator)
         return run.run(run_folder, evaluate)
 
 
-def new_accelerator(settings: TrainingSettings) -> Accelerator:
-    """Creates an accelerator with Accelerate's choice of device and the settings' precision.
+def new_accelerator() -> Accelerator:
+    """Creates an accelerator with Accelerate's choice of device and processes.
 
-    Accelerate keeps the precision of a process's first accelerator, but every stage of a recipe
-    may have its own, so the kept state is reset when the precision differs.
+    Its precision is float32, see `MixedPrecision`.
 
     Raises:
         ValueError: torchrun started several processes, but Accelerate runs each on its own.
     """
-    kept = AcceleratorState._shared_state
-    if kept and AcceleratorState().mixed_precision != settings.mixed_precision:
-        AcceleratorState._reset_state()
-    accelerator = Accelerator(mixed_precision=settings.mixed_precision)
+    # Processes wait for each other while the main one evaluates, longer than torch's default of
+    # 10 or 30 minutes on much development data.
+    waiting = InitProcessGroupKwargs(timeout=timedelta(hours=LONGEST_WAIT))
+    accelerator = Accelerator(mixed_precision="no", kwargs_handlers=[waiting])
     processes = int(os.environ.get("WORLD_SIZE", 1))
     if accelerator.num_processes != processes:
         raise ValueError(
@@ -153,6 +157,7 @@ class _Run:
             groups, lr=settings.learning_rate, betas=(0.9, 0.98), fused=True
         )
         self.learner, self.optimizer = accelerator.prepare(learner, optimizer)
+        self.precision = MixedPrecision(settings.mixed_precision, accelerator)
         self.average = Average(model, settings.ema) if settings.ema else None
 
     def run(self, folder: RunFolder, evaluate: Evaluate | None) -> dict[str, Any]:
@@ -216,15 +221,16 @@ class _Run:
         for i, batch in enumerate(batches):
             last = i == len(batches) - 1
             # Gradients are exchanged between processes in the last batch only.
-            with accelerator.no_sync(self.learner) if not last else accelerator.autocast():
+            exchange = nullcontext() if last else accelerator.no_sync(self.learner)
+            with exchange, self.precision.autocast():
                 terms = self.learner(batch)
             loss = torch.stack(list(terms.losses.values())).sum()
             # Data-parallel wrappers average gradients over processes; we want their sum.
-            accelerator.backward(loss * processes / total)
+            self.precision.backward(loss * processes / total)
             for name, value in (terms.losses | terms.metrics).items():
                 value = torch.as_tensor(value, dtype=torch.float32).detach()
                 sums[name] = sums.get(name, torch.zeros(())) + value.cpu()
-        norm = float(accelerator.clip_grad_norm_(self.learner.parameters(), settings.clip))
+        norm = self.precision.clip(self.learner, self.optimizer, settings.clip)
         # The logged terms are sums over all processes, too.
         stacked = accelerator.reduce(torch.stack(list(sums.values())).to(accelerator.device), "sum")
         row = {name: value / total for name, value in zip(sums, stacked.tolist(), strict=True)}
@@ -236,7 +242,7 @@ class _Run:
             raise ValueError(
                 f"the loss or its gradient is not finite at step {step + 1}; lower learning_rate"
             )
-        self.optimizer.step()
+        self.precision.step(self.optimizer)
         self.optimizer.zero_grad()
         if self.average:
             self.average.update(self.model, step)

@@ -6,7 +6,7 @@ import pytest
 import torch
 from transformers import WhisperConfig, WhisperForConditionalGeneration
 
-from baldwhisper_convert.checkpoint.key_maps import HUGGING_FACE, rename
+from baldwhisper_convert.checkpoint.key_maps import HF_DIMENSIONS, HUGGING_FACE, rename
 from baldwhisper_convert.checkpoint.state import (
     Dimensions,
     EmbeddingForm,
@@ -144,9 +144,18 @@ def test_dimensions_are_positive_integers(value: object) -> None:
         Dimensions.from_mapping(raw, "x")
 
 
-def test_dimensions_have_exactly_the_ten_fields() -> None:
+def test_dimensions_need_all_ten_fields_and_no_other() -> None:
     raw = vars(tiny.tiny_dims())
-    with pytest.raises(ValueError, match="x: expected the dimensions n_audio_ctx"):
-        Dimensions.from_mapping(raw | {"n_more": 1}, "x")
+    assert Dimensions.from_mapping(raw | {"n_more": 1}, "x") == tiny.tiny_dims()
+    with pytest.raises(ValueError, match="x: missing n_mels"):
+        Dimensions.from_mapping({k: v for k, v in raw.items() if k != "n_mels"}, "x")
     with pytest.raises(ValueError, match="found list"):
         Dimensions.from_mapping([], "x")
+
+
+def test_a_dimension_is_bounded_and_named_as_in_its_file() -> None:
+    raw = {HF_DIMENSIONS[field]: value for field, value in vars(tiny.tiny_dims()).items()}
+    assert Dimensions.from_mapping(raw, "x", HF_DIMENSIONS).n_audio_layer == 2
+    raw["encoder_layers"] = 1_048_575
+    with pytest.raises(ValueError, match="x: bad value for encoder_layers: 1048575"):
+        Dimensions.from_mapping(raw, "x", HF_DIMENSIONS)

@@ -188,7 +188,14 @@ def swap(merges: list[Any], i: int, j: int) -> None:
         (lambda p: p["added"].update({"<|0.02|>": 700}), r"timestamp <\|0\.02\|> is not at id"),
         (lambda p: p["added"].update({"<|30.02|>": 2014}), r"timestamp <\|30\.02\|> is not at"),
         (lambda p: p["added"].update({"<|nocaptions|>": 3}), r"<\|nospeech\|> has the ids"),
-        (lambda p: p["added"].update({"<|xx|>": 5000}), "beyond 5000"),
+        (lambda p: p["added"].update({"<|xx|>": 600}), r"<\|xx\|> has the id of a timestamp"),
+        (lambda p: p["added"].update({"concord": 2014}), "after the timestamps.*: concord"),
+        (lambda p: p["added"].update({"<|9999999.00|>": 7}), "neither control tokens nor"),
+        (lambda p: p["added"].update({"<|notimestamps|>": 10**10}), "has the id 10000000000"),
+        (lambda p: p["added"].update({"<|notimestamps|>": 200_000}), "token ids are not"),
+        (lambda p: p["added"].update({"<|de|>": -1}), "has the id -1; expected 0"),
+        (lambda p: p["added"].update({"<|de|>": "410"}), "has the id 410; expected 0"),
+        (lambda p: p["tokens"].update({"a" * 5000: 700}), "is 5000 characters long"),
         (lambda p: p["tokens"].update({"日本": 3000}), "'日本' is not byte-level"),
         (lambda p: p["tokens"].pop("a"), "missing 64"),
         (lambda p: p["merges"].pop(), "tiktoken would encode text differently"),
@@ -251,3 +258,18 @@ def test_byte_table_is_that_of_the_tokenizers_library() -> None:
         text = bytes([byte]).decode("latin-1")
         if byte < 128:
             assert ByteLevel(False, False).pre_tokenize_str(text) == [(character, (0, 1))]
+
+
+@pytest.mark.parametrize("first", [2014, 2020])
+def test_languages_added_after_the_timestamps_are_moved_before_them(first: int) -> None:
+    plain, given_parts = tiny_vocabulary.tiny_vocabulary(), parts()
+    given_parts["added"] |= {"<|bam|>": first + 1, "<|dyu|>": first, "[PAD]": first + 2}
+    vocabulary = from_tokens(**given_parts)
+    assert vocabulary.n_vocab == plain.n_vocab + 2
+    assert vocabulary.source_ids is not None
+    old = {name: i for name, i in given_parts["added"].items() if name != "[PAD]"}
+    for name, i in vocabulary.special_tokens.items():
+        assert vocabulary.source_ids[i] == old[name], name
+    begin = vocabulary.timestamp_begin
+    assert vocabulary.source_ids[begin:] == tuple(range(plain.timestamp_begin, plain.n_vocab))
+    assert vocabulary.source_ids[: len(plain.ranks)] == tuple(range(len(plain.ranks)))

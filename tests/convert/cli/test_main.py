@@ -6,12 +6,16 @@ import os
 import signal
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
+import click
 import pytest
 from click.testing import CliRunner, Result
 
+from baldwhisper_convert.cli.errors import one_line_errors, say
 from baldwhisper_convert.cli.main import main
+from baldwhisper_convert.readers.sidecars import SourceWarning
 from baldwhisper_mlx import __version__
 from baldwhisper_mlx.config import ModelConfig
 from tests.support import tiny
@@ -84,6 +88,7 @@ def test_warnings_about_the_source_are_shown(hf_copy: Path, tmp_path: Path) -> N
         ("nothing",),
         ("export", "a"),
         ("merge", "a", "b", "--keep", "0,x"),
+        ("export", "a", "b", "--group-size", "32"),
     ],
 )
 def test_wrong_usage(arguments: tuple[str, ...]) -> None:
@@ -146,6 +151,94 @@ def test_an_interrupted_export_leaves_nothing(
     assert len(list(destination.parent.iterdir())) == 1
     process.send_signal(number)
     _, errors = process.communicate(timeout=30)
-    assert process.returncode not in (0, None)
+    assert process.returncode == 128 + number
     assert "Traceback" not in errors
     assert list(destination.parent.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("package", "command"),
+    [
+        ("torch", ("export", "a", "b")),
+        ("safetensors", ("export", "{hf}", "b")),
+        ("accelerate", ("merge", "{hf}", "b")),
+    ],
+)
+def test_without_the_extra_the_error_names_it(
+    package: str, command: tuple[str, ...], tmp_path: Path, hf_folder: Path
+) -> None:
+    code = (
+        f"import sys; sys.modules[{package!r}] = None\n"
+        "from baldwhisper_convert.cli.main import main\n"
+        "main(sys.argv[1:])"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", code, *(part.format(hf=hf_folder) for part in command)],
+        env=environment(),
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+    )
+    assert result.returncode == 1
+    assert result.stderr == (
+        f"Error: the package {package} is not installed, which this command needs; install it "
+        "with: pip install 'baldwhisper-mlx[convert]'\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (OSError(), "OSError without a message"),
+        (PermissionError(13, "Permission denied", "a"), "[Errno 13] Permission denied: 'a'"),
+        (ValueError("two\nlines"), "two lines"),
+        (ValueError("\x1b[2J\u202egone"), r"\x1b[2J\u202egone"),
+        (MemoryError(), "not enough memory"),
+        (ModuleNotFoundError("No module named 'ax'", name="ax"), "baldwhisper-mlx[search]"),
+        (ModuleNotFoundError("run pip install x"), "run pip install x"),
+    ],
+)
+def test_every_expected_error_is_one_line_with_a_text(
+    error: Exception, message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(click.ClickException) as shown, one_line_errors():
+        raise error
+    assert message in shown.value.message
+    assert "\n" not in shown.value.message
+
+
+def test_a_module_of_ours_that_is_missing_is_a_bug() -> None:
+    with pytest.raises(ModuleNotFoundError), one_line_errors():
+        raise ModuleNotFoundError("No module", name="baldwhisper_convert.nothing")
+
+
+def test_warnings_and_results_show_no_control_characters(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with one_line_errors():
+        warnings.warn("licence \x1b]0;title\x07", SourceWarning, stacklevel=1)
+        say("\x1b[31mred\nnext")
+    captured = capsys.readouterr()
+    assert captured.err == "Warning: licence \\x1b]0;title\\x07\n"
+    assert captured.out == "\\x1b[31mred\nnext\n"
+
+
+def test_the_handler_of_sigterm_is_put_back() -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    with one_line_errors():
+        assert signal.getsignal(signal.SIGTERM) is not before
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+@pytest.mark.parametrize("command", ["prepare", "run"])
+def test_commands_for_one_process_refuse_torchrun(
+    command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.chdir(tmp_path)
+    Path("r.toml").write_text('teacher = "t"\n[[stages]]\nstage = "merge"\n')
+    arguments = ("run", "r.toml") if command == "run" else ("prepare", "a", "b", "--data", "c")
+    result = run(*arguments)
+    assert result.exit_code == 1
+    assert result.stderr.startswith(f"Error: `{command}` works in one process, but 2 were started")
+    assert [path.name for path in tmp_path.iterdir()] == ["r.toml"]

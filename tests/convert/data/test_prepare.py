@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import math
 from collections.abc import Sequence
 from itertools import pairwise
@@ -21,6 +22,7 @@ from baldwhisper_convert.data.features import log_mel
 from baldwhisper_convert.data.prepare import PrepareSettings
 from baldwhisper_convert.data.prepared import (
     FEATURES_FILE,
+    SETTINGS_FILE,
     SILENCE,
     SPEECH,
     WINDOWS_FILE,
@@ -383,3 +385,36 @@ def test_log_mel_ends_in_zeros_or_in_silence() -> None:
     assert torch.equal(zeros[:, :100], silent[:, :100])
     assert not zeros[:, 100:].any()
     assert (silent[:, 110:] < -0.1).all()
+
+
+def test_replaced_audio_is_noticed_and_moved_audio_is_not(
+    teacher: Checkpoint, speech: list[Utterance], tmp_path: Path
+) -> None:
+    """Names, texts and lengths stay the same when recordings are cleaned or levelled anew."""
+    first = run(teacher, speech, tmp_path / "data")
+    moved = []
+    for utterance in speech:
+        assert isinstance(utterance.audio, str)
+        path = tmp_path / Path(utterance.audio).name
+        path.write_bytes(Path(utterance.audio).read_bytes())
+        moved.append(dataclasses.replace(utterance, name=str(path), audio=str(path)))
+    again = run(teacher, moved, tmp_path / "data")
+    assert again.fingerprint == first.fingerprint
+    samples, rate = soundfile.read(moved[4].audio)
+    soundfile.write(moved[4].audio, 0.5 * samples, rate)
+    with pytest.raises(FileExistsError, match="made from other audio"):
+        run(teacher, moved, tmp_path / "data")
+    assert run(teacher, moved, tmp_path / "new").fingerprint != first.fingerprint
+
+
+def test_data_of_earlier_versions_is_used_still(
+    teacher: Checkpoint, speech: list[Utterance], tmp_path: Path
+) -> None:
+    """It does not say which audio it was made from."""
+    data = run(teacher, speech, tmp_path)
+    stored = json.loads((tmp_path / SETTINGS_FILE).read_text())
+    assert stored.pop("audio")
+    (tmp_path / SETTINGS_FILE).write_text(json.dumps(stored))
+    again = run(teacher, speech, tmp_path)
+    assert again.windows == data.windows
+    assert again.fingerprint == data.fingerprint.rpartition("/")[0]

@@ -107,8 +107,8 @@ def test_features_written_after_the_last_line_are_cut(tmp_path: Path) -> None:
         writer.add(*items[0])
     with (tmp_path / "b" / FEATURES_FILE).open("ab") as file:
         file.write(b"half of the next one's feature")
-    again = PreparedWriter(tmp_path / "b", key="k", features=STATES, width=WIDTH)
-    assert [window.number for window in again.done] == [0]
+    with PreparedWriter(tmp_path / "b", key="k", features=STATES, width=WIDTH) as again:
+        assert [window.number for window in again.done] == [0]
     assert content(write(tmp_path / "b", items)) == expected
 
 
@@ -234,3 +234,15 @@ def test_choice_needs_parts_that_are_alike(parts: list[Prepared], tmp_path: Path
     nothing_in_it = Prepared(write(tmp_path / "empty", []))
     with pytest.raises(ValueError, match="empty: no windows"):
         Choice([(parts[0], 1.0), (nothing_in_it, 1.0)])
+
+
+@pytest.mark.parametrize(
+    "content", ["", "[]", "{", '{"complete": true}', "[" * 10**5, '{"key": 1}', "null"]
+)
+def test_damaged_settings_say_what_to_delete(content: str, tmp_path: Path) -> None:
+    (tmp_path / SETTINGS_FILE).write_text(content)
+    match = r"prepared\.json.*; delete the folder and prepare again"
+    with pytest.raises(ValueError, match=match):
+        Prepared(tmp_path)
+    with pytest.raises(ValueError, match=match):
+        PreparedWriter(tmp_path, key="k", features=STATES, width=WIDTH)

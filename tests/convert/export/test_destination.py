@@ -12,7 +12,8 @@ import pytest
 from baldwhisper_convert.checkpoint.checkpoint import Checkpoint
 from baldwhisper_convert.export import mlx as export_module
 from baldwhisper_convert.export.mlx import export_mlx
-from baldwhisper_mlx import load_model
+from baldwhisper_convert.readers.read import read_checkpoint
+from baldwhisper_mlx import files, load_model
 from baldwhisper_mlx.config import ModelConfig
 
 FILES = ["README.md", "config.json", "model.safetensors", "vocabulary.tiktoken"]
@@ -136,3 +137,27 @@ def test_a_full_disk_is_an_oserror(
     with pytest.raises(OSError, match=r"model\.safetensors: cannot be written .*No space"):
         export_mlx(reference, tmp_path / "m")
     assert names(tmp_path) == []
+
+
+def test_an_export_that_was_killed_between_its_renames_is_undone(
+    tmp_path: Path, reference: Checkpoint
+) -> None:
+    """Whether the next command would write to the same folder or reads from it."""
+    folder = export_mlx(reference, tmp_path / "m", dtype="bfloat16")
+
+    def kill() -> None:
+        (files._beside(folder, "tmp")).mkdir()
+        folder.rename(files._beside(folder, "old"))
+        assert len(names(tmp_path)) == 2
+
+    kill()
+    with pytest.raises(FileExistsError, match="--force replaces it"):
+        export_mlx(reference, folder)
+    assert names(tmp_path) == ["m"]
+    assert ModelConfig.from_file(folder / "config.json").dtype == "bfloat16"
+    kill()
+    assert read_checkpoint(folder).dims == reference.dims
+    assert names(tmp_path) == ["m"]
+    kill()
+    assert names(export_mlx(reference, folder, force=True)) == FILES
+    assert names(tmp_path) == ["m"]

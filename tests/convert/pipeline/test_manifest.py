@@ -19,7 +19,11 @@ from baldwhisper_convert.pipeline.manifest import (
     versions,
     write_manifest,
 )
+from baldwhisper_convert.pipeline.recipe import Recipe, StageRecipe
+from baldwhisper_convert.pipeline.run import Pipeline
+from baldwhisper_convert.pipeline.stages import Model, plan_manifest
 from tests.support.tiny import edit_json, factorized_state
+from tests.support.tiny_prepared import teacher_checkpoint
 from tests.support.tiny_speech import tiny_teacher
 
 MANIFEST = Manifest(
@@ -159,3 +163,36 @@ def test_manifests_hold_plain_values_only(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
     write_manifest(tmp_path, MANIFEST)
     assert json.loads((tmp_path / MANIFEST_FILE).read_text())["manifest_version"] == 1
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"teacher_layers": "ab"},
+        {"teacher_layers": 5},
+        {"teacher_layers": [["a"], [1]]},
+        {"teacher_layers": [[True], [2]]},
+        {"settings": [1]},
+        {"metrics": None},
+        {"stage": 1},
+    ],
+    ids=str,
+)
+def test_a_damaged_manifest_says_what_to_delete(change: dict[str, Any], tmp_path: Path) -> None:
+    write_manifest(tmp_path, Manifest(stage="merge", parent="a"))
+    assert read_manifest(tmp_path) is not None
+    edit_json(tmp_path / MANIFEST_FILE, **change)
+    with pytest.raises(ValueError, match=r"manifest\.json: .*; delete .* to make the stage again"):
+        read_manifest(tmp_path)
+
+
+def test_a_stage_whose_model_is_damaged_says_what_to_delete(tmp_path: Path) -> None:
+    stage = StageRecipe(stage="merge")
+    teacher = teacher_checkpoint()
+    model = Model(checkpoint=teacher, groups=((0,), (1,), (2,)))
+    folder = tmp_path / "01-merge"
+    folder.mkdir()
+    write_manifest(folder, plan_manifest(stage, model, teacher, None, None))
+    pipeline = Pipeline(Recipe(teacher="t", stages=(stage,)), tmp_path)
+    with pytest.raises(ValueError, match=r"01-merge: no weights.*; delete .*01-merge to make"):
+        pipeline._stage(stage, folder, model, teacher)

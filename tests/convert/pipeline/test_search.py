@@ -14,16 +14,17 @@ from baldwhisper_convert.cli.main import main
 from baldwhisper_convert.compression.merge import MergeSettings
 from baldwhisper_convert.data.speech import Speech, open_speech
 from baldwhisper_convert.export.mlx import export_mlx
+from baldwhisper_convert.locks import lock_folder
 from baldwhisper_convert.pipeline import search as module
 from baldwhisper_convert.pipeline.search import (
     CONTOUR_FILE,
-    SEARCH_FILE,
     TRIALS_FILE,
     AxOptimizer,
     SearchSettings,
     plot_trials,
     search,
 )
+from baldwhisper_convert.pipeline.search_state import SEARCH_FILE, SearchState
 from baldwhisper_convert.training.objectives import LossSettings
 from baldwhisper_convert.training.settings import TrainingSettings
 from tests.support.tiny_prepared import teacher_checkpoint, tiny_prepared
@@ -109,7 +110,7 @@ def test_a_killed_search_ends_as_one_that_was_not(
     speech: Speech, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, when: str
 ) -> None:
     run(speech, tmp_path / "whole")
-    kept = module._Progress.save
+    kept = SearchState.save
     calls = []
 
     def killed(self: Any, **changes: Any) -> None:
@@ -121,7 +122,7 @@ def test_a_killed_search_ends_as_one_that_was_not(
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(module._Progress, "save", killed)
+        patch.setattr(SearchState, "save", killed)
         with pytest.raises(KeyboardInterrupt):
             run(speech, tmp_path / "killed")
     assert len(trials(tmp_path / "killed")) == 1
@@ -184,3 +185,15 @@ def test_the_command_without_ax(
     assert result.exit_code == 1
     assert "baldwhisper-mlx[convert,search]" in result.stderr
     assert result.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("content", ["", "[]", '{"key": 1}', '{"trials": [{"alpha": 1}]}'])
+def test_a_damaged_state_says_what_to_delete(content: str, speech: Speech, tmp_path: Path) -> None:
+    (tmp_path / SEARCH_FILE).write_text(content)
+    with pytest.raises(ValueError, match=r"search\.json.*; delete the file to start the search"):
+        run(speech, tmp_path)
+
+
+def test_two_searches_in_one_folder(speech: Speech, tmp_path: Path) -> None:
+    with lock_folder(tmp_path, "searches"), pytest.raises(BlockingIOError, match="searches here"):
+        run(speech, tmp_path)

@@ -12,8 +12,8 @@ from safetensors.torch import load_file, save_file
 
 from baldwhisper_convert.checkpoint.checkpoint import Checkpoint
 from baldwhisper_convert.checkpoint.state import State
-from baldwhisper_convert.readers.formats import SourceWarning
 from baldwhisper_convert.readers.read import read_checkpoint
+from baldwhisper_convert.readers.sidecars import SourceWarning
 from tests.support import tiny
 
 

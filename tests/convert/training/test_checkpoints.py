@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
+import pickle
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +26,7 @@ from baldwhisper_convert.training.checkpoints import (
     RunFolder,
 )
 from baldwhisper_convert.training.ema import Average
-from tests.support.tiny_prepared import tiny_student
+from tests.support.tiny_prepared import teacher_checkpoint, tiny_student
 from tests.support.tiny_runs import same
 
 NAME = "decoder.blocks.0.mlp.0.weight"
@@ -192,6 +194,57 @@ def test_a_checkpoint_has_no_unknown_files(run: Run) -> None:
     names = {path.name for path in run.folder.checkpoint.iterdir()}
     assert {PROGRESS_FILE, AVERAGE_FILE, "model.safetensors", "optimizer.bin"} <= names
     assert json.loads((run.folder.checkpoint / PROGRESS_FILE).read_text())["step"] == 2
+
+
+def cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def poison(path: Path) -> None:
+    class Payload:
+        def __reduce__(self) -> tuple[Any, ...]:
+            return os.mkdir, (str(path.with_name("owned")),)
+
+    path.write_bytes(pickle.dumps(Payload()))
+
+
+@pytest.mark.parametrize("name", [AVERAGE_FILE, "model.safetensors", "optimizer.bin"])
+@pytest.mark.parametrize("damage", [cut, Path.unlink, poison])
+def test_damaged_weights_of_a_checkpoint(
+    name: str, damage: Callable[[Path], None], run: Run
+) -> None:
+    damage(run.folder.checkpoint / name)
+    with pytest.raises(ValueError, match=r"damaged.*; delete .*run/checkpoint to start") as error:
+        Run(run.folder.path).resume()
+    assert name in str(error.value)
+    assert not (run.folder.checkpoint / "owned").exists()
+
+
+@pytest.mark.parametrize(
+    "content", ["", "[1]", '{"step": "5"}', '{"step": 5, "more": 1}', '{"best": 1}', "[" * 10**5]
+)
+def test_damaged_progress_of_a_checkpoint(content: str, run: Run) -> None:
+    (run.folder.checkpoint / PROGRESS_FILE).write_text(content)
+    with pytest.raises(ValueError, match=r"checkpoint/progress\.json: damaged.*; delete .*run/"):
+        Run(run.folder.path).resume()
+
+
+def test_a_checkpoint_of_another_model(run: Run) -> None:
+    other = Run(run.folder.path.with_name("other"), average=False)
+    other.student = Whisper.from_checkpoint(teacher_checkpoint())
+    other.learner = other.accelerator.prepare(other.student)
+    with pytest.raises(ValueError, match="or of another training"):
+        run.folder.resume(other.accelerator, None)
+
+
+@pytest.mark.parametrize("name", [FINAL_FILE, "finished.json", BEST_FILE])
+@pytest.mark.parametrize("damage", [cut, poison])
+def test_damaged_results(name: str, damage: Callable[[Path], None], run: Run) -> None:
+    run.folder.finish(run.accelerator, run.student, {"steps": 2})
+    run.folder.save_best(run.student)
+    damage(run.folder.path / name)
+    with pytest.raises(ValueError, match=rf"run/{name}: damaged.*; delete .*run to start"):
+        run.folder.load_best(run.student) if name == BEST_FILE else run.folder.finished(run.student)
 
 
 def test_the_best_weights_come_back(run: Run) -> None:

@@ -7,6 +7,7 @@ import os
 import socket
 import subprocess
 import sys
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from safetensors.torch import load_file
 from baldwhisper_convert.data.batches import collate, epochs
 from baldwhisper_convert.data.prepared import Prepared
 from baldwhisper_convert.training.log import LOG_FILE
+from baldwhisper_convert.training.loop import LONGEST_WAIT
 from baldwhisper_convert.training.settings import TrainingSettings
 from tests.support.tiny_prepared import tiny_prompts
 from tests.support.tiny_runs import PLAIN, STEPS_BETWEEN, drift, lean, losses, run
@@ -40,8 +42,9 @@ RUNS: dict[str, dict[str, Any]] = {
 # Each process has a clock of its own, by which they would write checkpoints at different steps.
 SCRIPT = """
 import baldwhisper_mlx
-import json, sys
+import json, os, sys
 from pathlib import Path
+import torch
 from accelerate import PartialState
 from safetensors.torch import save_file
 from baldwhisper_convert.data.prepared import Prepared
@@ -49,7 +52,7 @@ from tests.support import tiny_runs
 from tests.convert.training.test_distributed import RUNS
 
 folder, data = Path(sys.argv[1]), Prepared(sys.argv[2])
-rank = PartialState(cpu=True).process_index
+rank = int(os.environ["RANK"])
 tiny_runs.lean()
 for name, settings in RUNS.items():
     tiny_runs.tick(seconds=1.0 + rank)
@@ -61,6 +64,8 @@ for name, settings in RUNS.items():
     save_file(weights, folder / f"{name}-{rank}.safetensors")
     (folder / f"{name}-{rank}.json").write_text(json.dumps(results))
 (folder / f"processes-{rank}.json").write_text(str(PartialState().num_processes))
+backend = torch.distributed.group.WORLD._get_backend(torch.device("cpu"))
+(folder / f"timeout-{rank}.txt").write_text(str(backend.options._timeout))
 """
 
 
@@ -96,6 +101,14 @@ def twofold(tmp_path_factory: pytest.TempPathFactory, data: Prepared) -> Path:
     # Not from the log, where what two processes print may be mixed.
     assert [(folder / f"processes-{rank}.json").read_text() for rank in (0, 1)] == ["2", "2"]
     return folder
+
+
+def test_processes_wait_for_an_evaluation_of_any_length(twofold: Path) -> None:
+    """The main process evaluates alone; the others wait in a collective operation meanwhile."""
+    for rank in (0, 1):
+        limit = (twofold / f"timeout-{rank}.txt").read_text()
+        assert limit == str(timedelta(hours=LONGEST_WAIT))
+    assert timedelta(hours=LONGEST_WAIT) > 10 * torch.distributed.constants.default_pg_timeout
 
 
 def flat(rows: list[dict[str, Any]]) -> list[dict[str, float]]:

@@ -25,7 +25,17 @@ from tests.support.tiny_prepared import (
     tiny_student,
     tiny_teacher,
 )
-from tests.support.tiny_runs import PLAIN, different, lean, losses, run, same
+from tests.support.tiny_runs import (
+    PLAIN,
+    STEPS_BETWEEN,
+    Watched,
+    different,
+    lean,
+    losses,
+    run,
+    same,
+    tick,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -228,6 +238,62 @@ def test_bfloat16_runs_near_float32_and_leaves_float32_weights(
     # And back again, in the same process.
     run(tmp_path / "again", data, epochs=1)
     assert losses(tmp_path / "again") == losses(tmp_path / "no")
+
+
+class Types(nn.Module):
+    """Notes the type that a product comes out in, for every batch."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[torch.dtype] = []
+
+    def forward(self, model: Whisper, batch: Batch) -> Terms:
+        weight = model.decoder.ln.weight[None]
+        self.seen.append((weight @ weight.T).dtype)
+        return Terms({"norm2": weight.square().sum()}, int(batch.mask.sum()))
+
+
+@pytest.mark.parametrize(
+    ("precision", "dtype"),
+    [("no", torch.float32), ("bf16", torch.bfloat16), ("fp16", torch.float16)],
+)
+def test_every_accumulated_batch_is_computed_in_the_precision(
+    precision: str, dtype: torch.dtype, tmp_path: Path, data: Prepared
+) -> None:
+    objective = Types()
+    raw = PLAIN | {"epochs": 0.5, "accumulate": 2, "mixed_precision": precision}
+    settings = TrainingSettings(**raw)
+    train(tiny_student(), objective, data, tiny_prompts(), settings, tmp_path)
+    assert len(objective.seen) == 2 * len(losses(tmp_path))
+    assert set(objective.seen) == {dtype}
+
+
+def test_float16_resumes_with_its_scale_of_the_loss(
+    tmp_path: Path, data: Prepared, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings: dict[str, Any] = {"epochs": 2, "mixed_precision": "fp16"}
+    end, _ = run(tmp_path / "whole", data, **settings)
+    assert {tensor.dtype for tensor in end.values()} == {torch.float32}
+
+    def stop(reads: int) -> None:
+        if reads > 4 * 4:
+            raise KeyboardInterrupt
+
+    tick(monkeypatch.setattr)
+    scales = []
+    kept = torch.amp.GradScaler.load_state_dict
+
+    def load(self: torch.amp.GradScaler, state: dict[str, Any]) -> None:
+        scales.append(state["scale"])
+        kept(self, state)
+
+    monkeypatch.setattr(torch.amp.GradScaler, "load_state_dict", load)
+    settings["checkpoint_minutes"] = STEPS_BETWEEN
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path / "killed", Watched(data, stop), **settings)
+    again, _ = run(tmp_path / "killed", data, **settings)
+    assert scales
+    assert same(again, end)
 
 
 def test_a_batch_that_cannot_be_divided_is_an_error(tmp_path: Path, data: Prepared) -> None:
