@@ -13,8 +13,9 @@ import pytest
 from mlx import nn
 
 import baldwhisper_mlx
-from baldwhisper_mlx.checkpoint.load import LoadedModel, build_model, load_model
+from baldwhisper_mlx.checkpoint.load import LoadedModel, load_model
 from baldwhisper_mlx.checkpoint.mlx_whisper import is_community, read_community
+from baldwhisper_mlx.checkpoint.weights import build_model
 from tests.runtime.conftest import tone
 from tests.support import tiny
 from tests.support.tiny_vocabulary import tiny_vocabulary

@@ -1,0 +1,126 @@
+"""The weights of a checkpoint: read, checked, and brought into the form in which they are used.
+
+One after another, each dropped as soon as it has that form, so that a model takes hardly more
+memory while it is loaded than afterwards.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import cast
+
+import mlx.core as mx
+from mlx.utils import tree_flatten
+
+from baldwhisper_mlx.checkpoint.files import read_tensor_header
+from baldwhisper_mlx.config import ModelConfig
+from baldwhisper_mlx.model.quantize import quantize_model, take_expanded
+from baldwhisper_mlx.model.whisper import Whisper
+from baldwhisper_mlx.ops import cpu_weights
+from baldwhisper_mlx.quantization_config import Quantization
+
+
+def read_weights(path: Path) -> dict[str, mx.array]:
+    """Reads a safetensors file, lazily.
+
+    Raises:
+        ValueError: a damaged file.
+    """
+    read_tensor_header(path)  # MLX trusts the header, so truncation has to be detected before
+    try:
+        return cast(dict[str, mx.array], mx.load(str(path)))
+    except RuntimeError as error:
+        raise ValueError(f"{path}: damaged ({error})") from None
+
+
+def build_model(
+    weights: dict[str, mx.array],
+    config: ModelConfig,
+    source: str,
+    dtype: str | None = None,
+    *,
+    keep_quantized: bool | None = None,
+) -> Whisper:
+    """Builds the model a config describes and fills it.
+
+    Args:
+        weights: tensors by name; emptied meanwhile, so that no tensor is in memory twice.
+        config: says which tensors `weights` must have; others are an error.
+        source: file or folder they come from, for errors.
+        dtype: of the floating-point tensors in memory; None keeps the stored one.
+        keep_quantized: use quantized matrices as they are stored, instead of expanding them.
+            Default: on a GPU, where they are faster; not on a CPU, where MLX has no fast
+            product for them.
+
+    Raises:
+        ValueError: tensors are missing, unexpected or of another shape.
+    """
+    model = Whisper(config)
+    if config.quantization is not None:
+        quantize_model(model, config.quantization)
+    parameters = cast(list[tuple[str, mx.array]], tree_flatten(model.parameters()))
+    expected = {name: value.shape for name, value in parameters}
+    check_tensors(source, expected, {name: value.shape for name, value in weights.items()})
+    on_cpu = mx.default_device().type == mx.DeviceType.cpu
+    keep = not on_cpu if keep_quantized is None else keep_quantized
+    expanded = config.quantization is not None and not keep
+    if expanded:
+        model = Whisper(config)
+        dtype = dtype or config.dtype
+    target = getattr(mx, dtype) if dtype else None
+    lay_out = on_cpu and target == mx.float32 and (expanded or config.quantization is None)
+    for name, value in _take(weights, config.quantization if expanded else None, lay_out=lay_out):
+        if target is not None and mx.issubdtype(value.dtype, mx.floating):
+            value = value.astype(target)
+        mx.eval(value)
+        model.load_weights([(name, value)], strict=False)
+        del value
+        mx.clear_cache()  # or the buffers that a tensor needed on its way would stay
+    model.eval()
+    return model
+
+
+def _take(
+    weights: dict[str, mx.array], expand: Quantization | None, *, lay_out: bool
+) -> Iterator[tuple[str, mx.array]]:
+    """Empties the weights, the largest tensors first: on their way they need memory for two."""
+    if expand is not None:
+        yield from take_expanded(weights, expand)
+    for name in sorted(weights, key=lambda name: -weights[name].nbytes):
+        value = weights.pop(name)
+        if lay_out and mx.issubdtype(value.dtype, mx.floating):
+            # Positions are looked up row by row, and never multiplied by.
+            value = cpu_weights.to_float32(value, turn=not name.endswith("positional_embedding"))
+        yield name, value
+
+
+def check_tensors(
+    source: str, expected: dict[str, tuple[int, ...]], shapes: dict[str, tuple[int, ...]]
+) -> None:
+    """Compares the shapes of all tensors with the expected ones.
+
+    Args:
+        source: file or folder they come from, for errors.
+        expected: shapes by name.
+        shapes: those that were found.
+
+    Raises:
+        ValueError: they differ; the message names the first five of each kind.
+    """
+    problems = {
+        "missing": sorted(expected.keys() - shapes.keys()),
+        "unexpected": sorted(shapes.keys() - expected.keys()),
+        "of another shape": [
+            f"{name} {list(shapes[name])} instead of {list(expected[name])}"
+            for name in sorted(expected.keys() & shapes.keys())
+            if shapes[name] != expected[name]
+        ],
+    }
+    parts = [
+        f"{what}: {', '.join(names[:5])}" + (f" and {len(names) - 5} more" if names[5:] else "")
+        for what, names in problems.items()
+        if names
+    ]
+    if parts:
+        raise ValueError(f"{source}: tensors {'; '.join(parts)}")
