@@ -8,7 +8,7 @@ The way from audio to text, in the order to read it: audio/load.py, audio/featur
 model/whisper.py, decoding/decoder.py, transcription/sequential.py.
 
 Importing the package is cheap: MLX and the rest are imported with the first attribute that needs
-them.
+them. On Linux it prepares for MLX to get a fast BLAS (ops/blas.py), so import it before MLX.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ _HOME = {
 if sys.platform == "linux":
     from baldwhisper_mlx.ops import blas
 
-    blas.preload()
+    blas.preload_with_mlx()
 
 
 def __getattr__(name: str) -> Any:

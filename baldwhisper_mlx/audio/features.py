@@ -3,8 +3,8 @@
 Whisper's features: 25 ms Hann windows every 10 ms, a Slaney mel filter bank, log10 clamped to 8
 below the loudest bin of the whole recording, scaled to about [-1, 1] (Radford et al., arXiv
 2212.04356, section 2.2). One pass over the whole recording finds that loudest bin; the features
-are then computed window by window, so that memory does not grow with the recording. They run on
-the CPU while the default device decodes.
+are then computed window by window, so that memory does not grow with the recording. NumPy computes
+them: 30 s take a few milliseconds, any thread may do it, and a GPU encodes meanwhile.
 """
 
 from __future__ import annotations
@@ -26,6 +26,8 @@ N_FRAMES = 3000
 
 _FLOOR = 1e-10
 """Least mel power; the logarithm of silence would be infinite."""
+_BLOCK = 128
+"""Frames of one Fourier transform: its numbers stay in the cache of a core."""
 _KEPT_CHUNKS = 3
 """Chunks in memory: a window lies in two, and the next window needs one more."""
 
@@ -68,8 +70,8 @@ class LogMelSpectrogram:
         self._samples = samples
         # Two frames past the end still overlap the audio and can hold its loudest bin.
         self._n_chunks = -(-(self.n_frames + 3) // N_FRAMES)
-        self._chunks: dict[int, mx.array] = {}
-        self._floor: mx.array | None = None
+        self._chunks: dict[int, npt.NDArray[np.float32]] = {}
+        self._floor: np.float32 | None = None
 
     def window(self, seek: int) -> mx.array:
         """The 30 s window that starts at frame `seek`.
@@ -80,12 +82,13 @@ class LogMelSpectrogram:
         size = max(0, min(N_FRAMES, self.n_frames - seek))
         # The chunks that the window lies in, at most two.
         first, last = seek // N_FRAMES, (seek + max(size, 1) - 1) // N_FRAMES
-        with mx.stream(_stream()):
-            floor = self._clamp()
-            power = mx.concatenate([self._chunk(i) for i in range(first, last + 1)])
-            power = power[seek - first * N_FRAMES :][:size]
-            features = (mx.maximum(power, floor) + 4.0) / 4.0
-            return mx.pad(features, [(0, N_FRAMES - size), (0, 0)])
+        floor = self._clamp()
+        parts = [self._chunk(i) for i in range(first, last + 1)]
+        features = np.zeros((N_FRAMES, self.n_mels), np.float32)
+        power = np.concatenate(parts)[seek - first * N_FRAMES :][:size]
+        np.maximum(power, floor, out=features[:size])
+        features[:size] = (features[:size] + 4) / 4
+        return mx.array(features)
 
     def is_zero(self, seek: int) -> bool:
         """Whether the window that starts at frame `seek` is digital silence."""
@@ -96,22 +99,22 @@ class LogMelSpectrogram:
         return zero
 
     def prefetch(self, seek: int) -> None:
-        """Starts to compute the chunks that the window after the one at `seek` may need."""
-        last = min((seek + 2 * N_FRAMES - 1) // N_FRAMES, self._n_chunks - 1)
-        with mx.stream(_stream()):
-            mx.async_eval([self._chunk(i) for i in range(seek // N_FRAMES, last + 1)])
+        """Computes the chunks that the window after the one at `seek` may need.
 
-    def _clamp(self) -> mx.array:
+        Called while a GPU works on the window at `seek`, this costs no time.
+        """
+        last = min((seek + 2 * N_FRAMES - 1) // N_FRAMES, self._n_chunks - 1)
+        for i in range(seek // N_FRAMES, last + 1):
+            self._chunk(i)
+
+    def _clamp(self) -> np.float32:
         """Least log10 power of the recording: 8 below its loudest bin."""
         if self._floor is None:
-            peaks = []
-            for i in range(self._n_chunks):
-                peaks.append(self._chunk(i).max())
-                mx.eval(peaks[-1])  # or all chunks would be in memory at once
-            self._floor = mx.maximum(mx.stack(peaks).max(), math.log10(_FLOOR)) - 8.0
+            peaks = [self._chunk(i).max() for i in range(self._n_chunks)]
+            self._floor = np.float32(max(*peaks, math.log10(_FLOOR)) - 8)
         return self._floor
 
-    def _chunk(self, index: int) -> mx.array:
+    def _chunk(self, index: int) -> npt.NDArray[np.float32]:
         """log10 of the mel power of frames [3000 * index, 3000 * (index + 1)), unclamped."""
         if index not in self._chunks:
             self._chunks[index] = _log_power(self._segment(index), self.n_mels)
@@ -119,7 +122,7 @@ class LogMelSpectrogram:
                 del self._chunks[next(iter(self._chunks))]
         return self._chunks[index]
 
-    def _segment(self, index: int) -> mx.array:
+    def _segment(self, index: int) -> npt.NDArray[np.float32]:
         """Samples of a chunk's frames: mirrored before the recording, zeros after it."""
         half = N_FFT // 2
         n_frames = min(N_FRAMES, self.n_frames + 3 - index * N_FRAMES)
@@ -131,7 +134,7 @@ class LogMelSpectrogram:
         release_pages(self._samples)
         if begin < 0:
             segment[:half] = segment[half + 1 : N_FFT + 1][::-1]
-        return mx.array(segment)
+        return segment
 
 
 def log_mel_spectrogram(samples: npt.NDArray[np.float32], n_mels: int = 80) -> mx.array:
@@ -153,24 +156,23 @@ def log_mel_spectrogram(samples: npt.NDArray[np.float32], n_mels: int = 80) -> m
     return mx.concatenate(windows)[: mel.n_frames]
 
 
-def _log_power(segment: mx.array, n_mels: int) -> mx.array:
+def _log_power(segment: npt.NDArray[np.float32], n_mels: int) -> npt.NDArray[np.float32]:
     """log10 of the mel power (frames, n_mels) of samples (n,)."""
-    n_frames = (segment.size - N_FFT) // HOP_LENGTH + 1
     # Overlapping frames as a view: each begins HOP_LENGTH after the one before.
-    frames = mx.as_strided(segment, (n_frames, N_FFT), (HOP_LENGTH, 1))
+    frames = np.lib.stride_tricks.sliding_window_view(segment, N_FFT)[::HOP_LENGTH]
     window, filters = _constants(n_mels)
-    spectrum = mx.fft.rfft(frames * window)
-    power = mx.square(mx.abs(spectrum)) @ filters
-    return mx.log10(mx.maximum(power, _FLOOR))
+    power = np.empty((len(frames), len(filters)), np.float32)
+    for first in range(0, len(frames), _BLOCK):
+        part = slice(first, first + _BLOCK)
+        spectrum = np.fft.rfft(frames[part] * window)
+        power[part] = np.square(spectrum.real) + np.square(spectrum.imag)
+    mel: npt.NDArray[np.float32] = power @ filters
+    np.maximum(mel, _FLOOR, out=mel)
+    return np.log10(mel, out=mel)
 
 
 @lru_cache(maxsize=4)
-def _constants(n_mels: int) -> tuple[mx.array, mx.array]:
+def _constants(n_mels: int) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
     """Hann window (400,) and mel filters (201, n_mels)."""
     hann = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(N_FFT) / N_FFT)  # periodic
-    return mx.array(hann.astype(np.float32)), mx.array(mel_filters(n_mels))
-
-
-@lru_cache(maxsize=1)
-def _stream() -> mx.Stream:
-    return mx.new_stream(mx.cpu)
+    return hann.astype(np.float32), mel_filters(n_mels)

@@ -2,15 +2,18 @@
 
 A checkpoint is checked before its first use: config, file sizes, names, shapes and types of all
 tensors, stored indices, and the vocabulary.
-Weights are read lazily; only a change of dtype copies them, tensor by tensor.
+weights.py reads the tensors.
 """
 
 from __future__ import annotations
 
+import os
 import warnings
-from dataclasses import dataclass
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, cast, get_args
+from typing import Literal, get_args
 
 import mlx.core as mx
 
@@ -20,7 +23,7 @@ from baldwhisper_mlx.checkpoint.mlx_whisper import read_community
 from baldwhisper_mlx.checkpoint.padding_reader import read_padding
 from baldwhisper_mlx.checkpoint.tensor_header import read_tensor_header
 from baldwhisper_mlx.checkpoint.tensors import check_tensors, expected_tensors
-from baldwhisper_mlx.checkpoint.weights import check_weights
+from baldwhisper_mlx.checkpoint.weights import build_model, read_weights
 from baldwhisper_mlx.config import (
     CONFIG_FILE,
     PADDING_FILE,
@@ -32,22 +35,20 @@ from baldwhisper_mlx.config import (
 from baldwhisper_mlx.decoding.decoder import Decoder
 from baldwhisper_mlx.decoding.logit_rules import Vocabulary
 from baldwhisper_mlx.model.padding import Padding
-from baldwhisper_mlx.model.quantize import dequantize, quantize_model
 from baldwhisper_mlx.model.whisper import Whisper
 from baldwhisper_mlx.ops import blas
+from baldwhisper_mlx.ops.turns import Turn
 from baldwhisper_mlx.text.tokenizer import Tokenizer, read_ranks
 
 RunContext = Literal["full", "padded"]
 """How many positions the encoder computes for a clip: 30 s, or the clip's own before constants."""
-CACHE_LIMIT = 512 * 2**20
-"""Bytes of freed buffers that MLX may keep; without a limit they grow with every new shape."""
 
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """A checkpoint in memory.
+    """A checkpoint in memory, for any thread, but for one at a time.
 
-    `decoder` holds the caches, which are reused from window to window and file to file.
+    `decoder` holds the caches, which are reused from window to window.
     """
 
     model: Whisper
@@ -55,6 +56,22 @@ class LoadedModel:
     tokenizer: Tokenizer
     decoder: Decoder
     path: Path
+    _turn: Turn = field(repr=False, compare=False)
+
+    @contextmanager
+    def in_use(self) -> Iterator[None]:
+        """Waits until no other thread uses the model, and keeps it for this one.
+
+        The decoder's caches are freed at the end.
+
+        Raises:
+            RuntimeError: the process was forked after the model had been loaded.
+        """
+        with self._turn:
+            try:
+                yield
+            finally:
+                self.decoder.release()
 
 
 def load_model(
@@ -80,12 +97,29 @@ def load_model(
     Raises:
         ValueError: files are missing, damaged or of another format; the message names them.
         FileNotFoundError: no such folder, and not a Hub id either.
+        RuntimeError: a model was loaded before the process was forked.
 
     Example:
         >>> load_model("models/whisper-base").config.n_text_layer
         6
     """
     folder = find_model(path_or_hub_id, revision)
+    with _standard_input_open():
+        return _load(folder, dtype, audio_context)
+
+
+@contextmanager
+def _standard_input_open() -> Iterator[None]:
+    """Gives no file the number 0, which MLX takes for an error where standard input is closed."""
+    placeholder = os.open(os.devnull, os.O_RDONLY)
+    try:
+        yield
+    finally:
+        os.close(placeholder)
+
+
+def _load(folder: Path, dtype: Dtype | None, audio_context: RunContext | None) -> LoadedModel:
+    turn = Turn()  # before anything is computed, which would wait forever in a forked process
     if is_community(folder):
         config, weights, community = read_community(folder)
         source, ranks, vocabulary_file = community.weights, community.ranks, community.vocabulary
@@ -100,8 +134,7 @@ def load_model(
     if mx.default_device().type == mx.DeviceType.cpu:
         dtype = dtype or "float32"
         if advice := blas.hint():
-            warnings.warn(advice, stacklevel=2)
-    mx.set_cache_limit(CACHE_LIMIT)
+            warnings.warn(advice, stacklevel=3)
     model = build_model(weights, config, str(source), dtype)
     model.padding = _padding_for(folder, model, audio_context)
     vocabulary = Vocabulary(
@@ -114,7 +147,7 @@ def load_model(
         suppress=tokenizer.suppressed_tokens,
         suppress_first=tokenizer.blank_tokens,
     )
-    return LoadedModel(model, config, tokenizer, Decoder(model, vocabulary), folder)
+    return LoadedModel(model, config, tokenizer, Decoder(model, vocabulary), folder, turn)
 
 
 def _padding_for(folder: Path, model: Whisper, context: RunContext | None) -> Padding | None:
@@ -136,66 +169,3 @@ def _padding_for(folder: Path, model: Whisper, context: RunContext | None) -> Pa
             "`baldwhisper-convert export ... --calibration FOLDER`"
         )
     return read_padding(path, model)
-
-
-def read_weights(path: Path) -> dict[str, mx.array]:
-    """Reads a safetensors file, lazily.
-
-    Raises:
-        ValueError: a damaged file.
-    """
-    read_tensor_header(path)  # MLX trusts the header, so truncation has to be detected before
-    try:
-        return cast(dict[str, mx.array], mx.load(str(path)))
-    except RuntimeError as error:
-        raise ValueError(f"{path}: damaged ({error})") from None
-
-
-def build_model(
-    weights: dict[str, mx.array],
-    config: ModelConfig,
-    source: str,
-    dtype: str | None = None,
-    *,
-    keep_quantized: bool | None = None,
-) -> Whisper:
-    """Builds the model a config describes and fills it.
-
-    Args:
-        weights: tensors by name; emptied meanwhile, so that no tensor is in memory twice.
-        config: says which tensors `weights` must have; others are an error.
-        source: file or folder they come from, for errors.
-        dtype: of the floating-point tensors in memory; None keeps the stored one.
-        keep_quantized: use quantized matrices as they are stored, instead of expanding them.
-            Default: on a GPU, where they are faster; not on a CPU, where MLX has no fast
-            product for them.
-
-    Raises:
-        ValueError: tensors are missing, unexpected, of another shape or type, or hold an index
-            that is out of range.
-    """
-    check_weights(weights, config, source)
-    model = Whisper(config)
-    if config.quantization is not None:
-        quantize_model(model, config.quantization)
-    on_cpu = mx.default_device().type == mx.DeviceType.cpu
-    keep = not on_cpu if keep_quantized is None else keep_quantized
-    if config.quantization is not None and not keep:
-        model = Whisper(config)
-        dequantize(weights, config.quantization)
-        dtype = dtype or config.dtype
-    target = getattr(mx, dtype) if dtype else None
-    turn = on_cpu and (config.quantization is None or not keep)
-    for name in list(weights):
-        value = weights.pop(name)
-        if target is not None and mx.issubdtype(value.dtype, mx.floating):
-            value = value.astype(target)
-        wide = value.ndim == 2 and value.shape[0] >= value.shape[1]
-        if turn and wide and not name.endswith("positional_embedding"):
-            # BLAS multiplies one row by a matrix twice as fast if its longer side, here that of
-            # the outputs, is contiguous. The array keeps its shape (docs/log.md).
-            value = mx.contiguous(value.T).T
-        model.load_weights([(name, value)], strict=False)
-        mx.eval(value)
-    model.eval()
-    return model

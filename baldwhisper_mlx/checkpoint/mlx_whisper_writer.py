@@ -11,8 +11,8 @@ from pathlib import Path
 import mlx.core as mx
 
 from baldwhisper_mlx.checkpoint.kind import is_community
-from baldwhisper_mlx.checkpoint.load import read_weights
 from baldwhisper_mlx.checkpoint.mlx_whisper import read_community
+from baldwhisper_mlx.checkpoint.weights import read_weights
 from baldwhisper_mlx.config import CONFIG_FILE, WEIGHTS_FILE, ModelConfig
 from baldwhisper_mlx.model.positions import sinusoids
 

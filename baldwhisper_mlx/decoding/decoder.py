@@ -23,6 +23,7 @@ from baldwhisper_mlx.decoding.alignment import Alignment, align, attention_of
 from baldwhisper_mlx.decoding.logit_rules import DecodingOptions, LogitRules, State, Vocabulary
 from baldwhisper_mlx.decoding.loop_guard import LoopGuard
 from baldwhisper_mlx.model.whisper import Whisper
+from baldwhisper_mlx.ops.buffers import trim
 
 CHECK_EVERY = 4
 """Steps between two checks of whether every row has ended; each makes the host wait once."""
@@ -47,7 +48,8 @@ class DecodingResult:
 class Decoder:
     """Decodes batches of clips with one model, reusing its caches from call to call.
 
-    Not for several threads at once: `encode` replaces the clips of the call before.
+    Not for several threads at once: `encode` replaces the clips of the call before. `LoadedModel`
+    has a lock for that.
 
     Example:
         >>> decoder.encode(mel[None], [2400])
@@ -71,6 +73,7 @@ class Decoder:
             n_frames: mel frames of real audio in each clip.
         """
         self._batch = len(n_frames)
+        trim()
         self.model.encode(mel, n_frames, self._cache)
         mx.async_eval([layer.cross_attn.state() for layer in self._cache])
 
@@ -79,6 +82,13 @@ class Decoder:
         self._batch = audio.shape[0]
         self.model.attend_to(audio, self._cache)
         mx.async_eval([layer.cross_attn.state() for layer in self._cache])
+
+    def release(self) -> None:
+        """Frees the memory of the caches; nothing is encoded after that."""
+        self._batch = 0
+        for layer in self._cache:
+            layer.release()
+        trim()
 
     def detect_language(self, language_tokens: Sequence[int]) -> npt.NDArray[np.float32]:
         """Probabilities (B, number of languages) of the given language ids for each clip."""

@@ -86,6 +86,10 @@ class KVCache:
         """Forgets every position and keeps the memory."""
         self.offset = 0
 
+    def release(self) -> None:
+        """Forgets every position and frees the memory."""
+        self.offset, self._keys, self._values = 0, None, None
+
 
 @dataclass
 class LayerCache:
@@ -98,3 +102,9 @@ class LayerCache:
     queries: list[mx.array] | None = field(default=None)
     """Queries of the attention to the audio, (batch, head, n, head_dim), one per call; None if they
     are not kept. decoding/alignment.py computes from them when each token was spoken."""
+
+    def release(self) -> None:
+        """Forgets everything and frees the memory."""
+        self.self_attn.release()
+        self.cross_attn.release()
+        self.audio_mask = self.queries = None

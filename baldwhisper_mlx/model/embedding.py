@@ -104,6 +104,7 @@ class FactorizedEmbedding(nn.Module):
         if self._row_of_token is None:
             table = mx.full((self.n_vocab,), -1, mx.int32)
             table[self.dense_ids] = mx.arange(self.dense_ids.size, dtype=mx.int32)
+            mx.eval(table)  # once, so that the next step, or another thread, finds it made
             self._row_of_token = table
         return self._row_of_token[tokens]
 

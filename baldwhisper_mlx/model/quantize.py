@@ -6,10 +6,13 @@ model is loaded: MLX has no fast product for them there (docs/log.md).
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import mlx.core as mx
 from mlx import nn
 
 from baldwhisper_mlx.model.embedding import MATRICES, FactorizedEmbedding
+from baldwhisper_mlx.ops import cpu_weights
 from baldwhisper_mlx.quantization_config import LEAVES, Quantization, matrix_of
 
 _EMBEDDING = "decoder.token_embedding"
@@ -59,25 +62,31 @@ def quantize_model(model: nn.Module, quantization: Quantization) -> None:
         )
 
 
-def dequantize(weights: dict[str, mx.array], quantization: Quantization) -> None:
-    """Replaces every quantized matrix by its floating-point values, under its unquantized name.
+def take_expanded(
+    weights: dict[str, mx.array], quantization: Quantization
+) -> Iterator[tuple[str, mx.array]]:
+    """Takes the quantized matrices out of the weights and expands them, the largest first.
 
-    Lazily, and in float32: a 16-bit product of scale and integer would be rounded once more.
+    In float32: a 16-bit product of scale and integer would be rounded once more.
 
     Args:
-        weights: all tensors of a quantized model by name; changed in place.
+        weights: all tensors of a quantized model by name; those of quantized matrices are removed.
         quantization: from its config.
+
+    Yields:
+        The unquantized name of a matrix, and its values as `cpu_weights.expand` gives them.
     """
-    for path in [matrix_of(name) for name in weights if name.endswith(".scales")]:
+    paths = [matrix_of(name) for name in weights if name.endswith(".scales")]
+    for path in sorted(paths, key=lambda path: -weights[f"{path}{LEAVES[0]}"].nbytes):
         grouping = quantization.of(path)
         if grouping is None:
             continue
-        packed, scales, biases = (weights.pop(f"{path}{leaf}") for leaf in LEAVES)
         factor = path.removeprefix(f"{_EMBEDDING}.") in MATRICES
-        weights[path if factor else f"{path}.weight"] = mx.dequantize(
-            packed,
-            scales.astype(mx.float32),
-            biases.astype(mx.float32),
-            group_size=grouping.group_size,
-            bits=grouping.bits,
+        yield (
+            path if factor else f"{path}.weight",
+            cpu_weights.expand(
+                *(weights.pop(f"{path}{leaf}") for leaf in LEAVES),
+                bits=grouping.bits,
+                group_size=grouping.group_size,
+            ),
         )

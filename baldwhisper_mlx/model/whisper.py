@@ -75,6 +75,7 @@ class CrossAttention(nn.Module):
             # A BLAS multiplies one row by a head twice as fast if its positions lie side by side.
             kv = self.kv.weight @ audio.swapaxes(1, 2) + self.kv.bias[:, None]
             kv = kv.reshape(batch, 2 * self.n_head, -1, length).swapaxes(2, 3)
+            mx.eval(kv)  # or the products of all layers would be in memory at once
             cache.fill(*mx.split(kv, 2, axis=1))
         else:
             k, v = mx.split(split_heads(self.kv(audio), batch, 2 * self.n_head), 2, axis=1)
@@ -109,9 +110,8 @@ class EncoderBlock(nn.Module):
         constants: KeysAndValues | None = None,
     ) -> mx.array:
         """x (B * T, d) -> (B * T, d); mask and constants as in SelfAttention."""
-        # One call for the whole block: its tiles stay in the cache from step to step.
         if x.size >= BIG and uses_cpu_fallback(x) and cpu_tiles.supports_block(self):
-            return cpu_tiles.encoder_block(self, x, batch, mask, constants)
+            return cpu_tiles.encoder_block(self, x, batch, mask, constants)  # tiles stay cached
         x = x + self.attn(self.attn_ln(x), batch, mask=mask, constants=constants)
         return x + self.mlp2(gelu(self.mlp1(self.mlp_ln(x))))
 
@@ -239,6 +239,8 @@ class Whisper(nn.Module):
                 unless the checkpoint's `audio_context` is "full".
             cache: from `make_cache`; its audio is replaced, its tokens are forgotten.
         """
+        for layer in cache:  # not in memory together with what the encoder needs
+            layer.cross_attn.release()
         longest = self.audio_positions(max(n_frames))
         if self.padding is not None and longest < self.config.n_audio_ctx:
             # All clips get the positions of the longest: what is behind a shorter one is computed.

@@ -1,1 +1,1 @@
-"""What MLX's CPU backend lacks on Linux: a fast BLAS, vectorized functions, use of all cores."""
+"""What MLX lacks: on a CPU a fast BLAS and functions on all cores, and turns for threads."""

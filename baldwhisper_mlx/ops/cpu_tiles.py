@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 CHUNK = 2**19
 """Numbers a core works on at a time: with fewer, threads wait for Python's lock."""
 
+_PIECE = 2**16
+"""Numbers of a GELU at a time, which needs memory for six times as many."""
+
 Floats = npt.NDArray[np.float32]
 _Job = TypeVar("_Job")
 _turn = Lock()  # two callers at once would reset each other's limit of BLAS threads
@@ -75,7 +78,10 @@ def encoder_block(
     def finish(part: slice) -> None:
         y = source[part] + _linear(attended[part], attn.out)
         hidden = _linear(_layer_norm(y, block.mlp_ln), block.mlp1)
-        target[part] = y + _linear(gelu(hidden), block.mlp2)
+        numbers = hidden.reshape(-1)
+        for piece in _parts(len(numbers), _PIECE):
+            numbers[piece] = gelu(numbers[piece])
+        target[part] = y + _linear(hidden, block.mlp2)
 
     # Views: (3, B, H, T, head_dim) of the projections, (B, H, T, head_dim) of the attention.
     q, k, v = qkv.reshape(batch, length, 3, attn.n_head, -1).transpose(2, 0, 3, 1, 4)

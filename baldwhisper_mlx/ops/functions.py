@@ -72,7 +72,11 @@ def attention(
 def gelu(x: mx.array) -> mx.array:
     """The exact GELU, x * Phi(x), element by element."""
     if x.size < BIG or not uses_cpu_fallback(x):
-        return nn.gelu(x)
+        if mx.default_device().type == mx.DeviceType.gpu or _mlx_only:
+            return nn.gelu(x)
+        # MLX compiles its own function. On a CPU that starts a C++ compiler, and loads what it
+        # finds in a folder of TMPDIR that any user could have made.
+        return x * (1 + mx.erf(x * math.sqrt(0.5))) * 0.5
     result = mx.zeros(x.shape)
     mx.eval(x, result)
     cpu_tiles.gelu_of_all(np.asarray(x).reshape(-1), np.asarray(result).reshape(-1))

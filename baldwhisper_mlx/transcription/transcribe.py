@@ -53,6 +53,8 @@ def transcribe(
 ) -> Transcript:
     """Transcribes a recording of any length.
 
+    Any thread may call this; those with the same model wait for each other.
+
     Args:
         audio: a file, a binary stream, or mono samples (n,) at 16 kHz, full scale at 1.0.
         model: from `load_model`, or what that takes; the last one so named stays in memory. By
@@ -80,6 +82,7 @@ def transcribe(
     Raises:
         FileNotFoundError, ValueError: see `load_audio`, `load_model` and `TranscribeOptions`;
             also for a language the model does not know.
+        RuntimeError: the process was forked after the model had been loaded.
         FloatingPointError: the model produced NaN or infinite logits.
     """
     options = TranscribeOptions(
@@ -90,7 +93,9 @@ def transcribe(
         logprob_threshold=logprob_threshold, no_speech_threshold=no_speech_threshold,
         vad=vad, batch_size=batch_size, on_progress=on_progress,
     )  # fmt: skip
-    return _transcribe(_samples_of(audio), _loaded(model), options)
+    samples, loaded = _samples_of(audio), _loaded(model)
+    with loaded.in_use():
+        return _transcribe(samples, loaded, options)
 
 
 def detect_language(
@@ -110,13 +115,19 @@ def detect_language(
         Language code to probability; for an English-only model, {"en": 1.0}.
 
     Raises:
-        FileNotFoundError, ValueError, FloatingPointError: as `transcribe`.
+        FileNotFoundError, ValueError, RuntimeError, FloatingPointError: as `transcribe`.
     """
     if windows < 1:
         raise ValueError(f"windows must be at least 1, not {windows}")
     samples, loaded = _samples_of(audio), _loaded(model)
     if not loaded.tokenizer.is_multilingual:
         return {"en": 1.0}
+    with loaded.in_use():
+        return _probabilities(samples, loaded, windows)
+
+
+def _probabilities(samples: Samples, loaded: LoadedModel, windows: int) -> dict[str, float]:
+    """Language code to probability, averaged over windows."""
     mel = LogMelSpectrogram(samples, loaded.config.n_mels)
     count = min(windows, max(1, -(-mel.n_frames // N_FRAMES)))
     starts = np.linspace(0, max(0, mel.n_frames - N_FRAMES), count).round().astype(int).tolist()

@@ -26,7 +26,6 @@ import click
 from baldwhisper_mlx import __version__
 from baldwhisper_mlx.bench.machine import load_average
 from baldwhisper_mlx.bench.processes import python_command
-from baldwhisper_mlx.ops import blas
 from benchmarks.machines import describe, fast_cores, slug
 from benchmarks.options import (
     Benchmark,
@@ -65,9 +64,7 @@ def run_program(program: str, model: Path, clips: Clips, threads: int, language:
     command = [*python_command("benchmarks.peers.programs"), json.dumps(job)]
     with tempfile.TemporaryFile(mode="w+") as log:
         began = time.perf_counter()
-        process = subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=log, text=True, env=blas.environment()
-        )
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True)
         assert process.stdout is not None
         startup, lines = 0.0, []
         try:

@@ -225,8 +225,7 @@ def main(
     def child(*arguments: str) -> dict[str, Any]:
         module = "benchmarks.speed.decode_speed"
         command = [sys.executable, "-m", module, "--model", model, "--ct2", ct2, *arguments]
-        env = blas.environment()
-        run = subprocess.run(command, check=True, capture_output=True, text=True, env=env)
+        run = subprocess.run(command, check=True, capture_output=True, text=True)
         answer: dict[str, Any] = json.loads(run.stdout.splitlines()[-1])
         return answer
 

@@ -14,8 +14,9 @@ from mlx import nn
 
 import baldwhisper_mlx
 from baldwhisper_mlx.checkpoint.kind import is_community
-from baldwhisper_mlx.checkpoint.load import LoadedModel, build_model, load_model
+from baldwhisper_mlx.checkpoint.load import LoadedModel, load_model
 from baldwhisper_mlx.checkpoint.mlx_whisper import read_community
+from baldwhisper_mlx.checkpoint.weights import build_model
 from tests.runtime.conftest import tone
 from tests.support import tiny
 from tests.support.tiny_vocabulary import tiny_vocabulary

@@ -18,8 +18,9 @@ from mlx.utils import tree_flatten
 import baldwhisper_mlx
 from baldwhisper_mlx.checkpoint import files
 from baldwhisper_mlx.checkpoint.files import MODEL_FILES, find_model
-from baldwhisper_mlx.checkpoint.load import CACHE_LIMIT, load_model
-from baldwhisper_mlx.ops import blas
+from baldwhisper_mlx.checkpoint.load import load_model
+from baldwhisper_mlx.config import Dtype
+from baldwhisper_mlx.ops import blas, buffers
 from tests.runtime.conftest import tiny_config, tone, write_model
 
 
@@ -36,21 +37,61 @@ def test_dtypes(tmp_path: Path) -> None:
     assert default == (mx.float32 if on_cpu else mx.float16)
 
 
-def test_the_buffer_cache_is_capped(model_folder: Path) -> None:
-    load_model(model_folder)
-    assert mx.set_cache_limit(CACHE_LIMIT) == CACHE_LIMIT
+def test_freed_buffers_are_given_back_and_no_limit_is_set(
+    model_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = mx.set_cache_limit(10**9)
+    monkeypatch.setattr(buffers, "MOST_KEPT", 2**20)
+    try:
+        loaded = load_model(model_folder)
+        for value in (mx.zeros((n, 2**18)) for n in range(1, 9)):
+            mx.eval(value)
+        del value
+        assert mx.get_cache_memory() > 30 * 2**20
+        seen: list[int] = []
+
+        def note(_done: float, _total: float) -> None:
+            seen.append(mx.get_cache_memory())
+
+        baldwhisper_mlx.transcribe(tone(61), loaded, temperature=0.0, on_progress=note)
+        assert len(seen) > 1
+        assert max(seen) < 20 * 2**20  # those of one window
+        assert mx.get_cache_memory() <= 2**20
+        assert mx.set_cache_limit(10**9) == 10**9
+    finally:
+        mx.set_cache_limit(before)
 
 
-def test_caches_are_reused_from_file_to_file(model_folder: Path) -> None:
+@pytest.mark.parametrize("stored", ["float16", "float32"])
+def test_loading_takes_memory_for_one_copy(tmp_path: Path, stored: Dtype) -> None:
+    config = tiny_config(n_audio_state=64, n_text_state=64, n_audio_layer=8, dtype=stored)
+    folder = write_model(tmp_path / "model", config)
+    load_model(folder, dtype=stored).model.parameters()
+    mx.clear_cache()
+    mx.reset_peak_memory()
+    before = mx.get_active_memory()
+    loaded = load_model(folder)
+    size = mx.get_active_memory() - before
+    largest = max(value.nbytes for _, value in tree_flatten(loaded.model.parameters()))
+    assert size >= 10 * largest / 2
+    assert mx.get_peak_memory() - before <= size + 1.1 * largest
+    assert mx.get_cache_memory() < largest
+    assert loaded.decoder is not None
+
+
+def test_nothing_of_a_file_stays_in_memory(model_folder: Path) -> None:
     loaded = load_model(model_folder)
     baldwhisper_mlx.transcribe(tone(1), loaded, temperature=0.0)
-    buffers = [id(layer.self_attn) for layer in loaded.decoder._cache]
     memory = mx.get_active_memory()
+    loaded.decoder.encode(mx.zeros((1, 3000, 80)), [3000])
+    kept = [layer.cross_attn.state() for layer in loaded.decoder._cache]
+    mx.eval(kept)
+    # one layer's keys and values alone are more than a hundred thousand bytes
+    assert mx.get_active_memory() > memory + 2**16
+    del kept
     for _ in range(3):
         baldwhisper_mlx.transcribe(tone(1), loaded, temperature=0.0)
-        # one layer's keys and values alone would be more than a hundred thousand bytes
         assert mx.get_active_memory() <= memory + 2**16
-    assert [id(layer.self_attn) for layer in loaded.decoder._cache] == buffers
 
 
 class Hub:
@@ -169,13 +210,16 @@ def test_the_function_survives_its_module() -> None:
 
 def test_a_blas_is_loaded_before_mlx_or_hinted_at(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(blas, "_loaded", None)
-    monkeypatch.setattr(blas, "_set_here", False)
     monkeypatch.setattr(sys, "platform", "linux")
     assert "pip install" in (blas.hint() or "")
     assert blas.preload() is None  # MLX is there already
     monkeypatch.delitem(sys.modules, "mlx.core")
     monkeypatch.setattr(blas, "_mkl_candidates", list)
     monkeypatch.setattr(blas, "_load", lambda path: path == "libopenblas.so.0")
+    monkeypatch.setenv(blas.CHOICE, "none")
+    assert blas.preload() is None
+    assert blas.hint() is None  # who refuses it knows
+    monkeypatch.delenv(blas.CHOICE)
     assert blas.preload() == "openblas"
     assert blas.hint() is None
     monkeypatch.setattr(sys, "platform", "darwin")
@@ -184,16 +228,24 @@ def test_a_blas_is_loaded_before_mlx_or_hinted_at(monkeypatch: pytest.MonkeyPatc
 
 
 @pytest.mark.parametrize("before", [None, "0"])
-def test_what_is_set_for_mkl_is_kept_from_other_programs(
+def test_what_is_set_for_mkl_is_not_left_in_the_environment(
     monkeypatch: pytest.MonkeyPatch, before: str | None
 ) -> None:
-    monkeypatch.setattr(blas, "_loaded", None)
-    monkeypatch.setattr(blas, "_set_here", False)
-    monkeypatch.setattr(blas, "_load", lambda path: True)
-    monkeypatch.delitem(sys.modules, "mlx.core")
     monkeypatch.delenv("KMP_BLOCKTIME", raising=False)
     if before is not None:
         monkeypatch.setenv("KMP_BLOCKTIME", before)
-    blas.preload()
-    assert os.environ["KMP_BLOCKTIME"] == (before or "10")
-    assert blas.environment().get("KMP_BLOCKTIME") == before
+    seen: list[str | None] = []
+
+    class Library:
+        """Reads the environment when it is started, as Intel's OpenMP does."""
+
+        def __init__(self, path: str, mode: int) -> None:
+            pass
+
+        def MKL_Get_Max_Threads(self) -> None:
+            seen.append(os.environ.get("KMP_BLOCKTIME"))
+
+    monkeypatch.setattr(blas.ctypes, "CDLL", Library)
+    assert blas._load("libmkl_rt.so")
+    assert seen == [before or "10"]
+    assert os.environ.get("KMP_BLOCKTIME") == before

@@ -15,7 +15,7 @@ from baldwhisper_mlx.checkpoint.tensors import (
     check_tensors,
     expected_tensors,
 )
-from baldwhisper_mlx.checkpoint.weights import check_weights, header_of
+from baldwhisper_mlx.checkpoint.weight_checks import check_weights, header_of
 from baldwhisper_mlx.model.quantize import quantize_model
 from baldwhisper_mlx.model.whisper import Whisper
 from baldwhisper_mlx.quantization_config import Grouping, Quantization

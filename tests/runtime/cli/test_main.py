@@ -481,8 +481,8 @@ def test_info_counts_parameters_as_the_model_does(tmp_path: Path) -> None:
     from mlx.utils import tree_flatten
 
     from baldwhisper_mlx.checkpoint.describe import count_parameters, describe_model
-    from baldwhisper_mlx.checkpoint.load import build_model, read_weights
     from baldwhisper_mlx.checkpoint.tensor_header import read_tensor_header
+    from baldwhisper_mlx.checkpoint.weights import build_model, read_weights
 
     config = tiny_config(
         embedding_rank=8,

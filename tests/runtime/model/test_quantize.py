@@ -15,8 +15,9 @@ from mlx.utils import tree_flatten
 
 import baldwhisper_mlx
 from baldwhisper_mlx.checkpoint.describe import count_parameters, describe_model
-from baldwhisper_mlx.checkpoint.load import build_model, load_model, read_weights
+from baldwhisper_mlx.checkpoint.load import load_model
 from baldwhisper_mlx.checkpoint.tensor_header import read_tensor_header
+from baldwhisper_mlx.checkpoint.weights import build_model, read_weights
 from baldwhisper_mlx.config import ModelConfig
 from baldwhisper_mlx.model.embedding import MATRICES, FactorizedEmbedding, QuantizedMatrix
 from baldwhisper_mlx.model.quantize import quantize_model
