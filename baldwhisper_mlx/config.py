@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+from baldwhisper_mlx.config_checks import check_keys, is_int, require
 from baldwhisper_mlx.files import read_json
 from baldwhisper_mlx.quantization_config import Quantization
 
@@ -91,6 +92,9 @@ class ModelConfig:
     """Name to id of every special token below the timestamps: control tokens and languages."""
     is_multilingual: bool
     """False for English-only models, whose prompt has no language and task tokens."""
+    languages: tuple[str, ...] | None = None
+    """Codes of the languages that the model was trained for, "en" among English-only models; None
+    for all that have a token. Others are refused."""
     timestamp_begin: int
     """Id of <|0.00|>; the 1501 timestamps are consecutive and end the vocabulary."""
     alignment_heads: tuple[tuple[int, int], ...]
@@ -122,42 +126,41 @@ class ModelConfig:
         self._check_dimensions()
         self._check_embedding()
         self._check_vocabulary()
-        _require(isinstance(self.is_multilingual, bool), "is_multilingual", self.is_multilingual)
-        _require(self.dtype in get_args(Dtype), "dtype", self.dtype)
-        _require(self.audio_context in get_args(AudioContext), "audio_context", self.audio_context)
-        _require(
-            _is_int(self.audio_context_margin) and self.audio_context_margin >= 0,
+        require(isinstance(self.is_multilingual, bool), "is_multilingual", self.is_multilingual)
+        self._check_languages()
+        require(self.dtype in get_args(Dtype), "dtype", self.dtype)
+        require(self.audio_context in get_args(AudioContext), "audio_context", self.audio_context)
+        require(
+            is_int(self.audio_context_margin) and self.audio_context_margin >= 0,
             "audio_context_margin",
             self.audio_context_margin,
         )
         for pair in self.alignment_heads:
-            ok = len(pair) == 2 and all(_is_int(i) for i in pair)
+            ok = len(pair) == 2 and all(is_int(i) for i in pair)
             ok = ok and 0 <= pair[0] < self.n_text_layer and 0 <= pair[1] < self.n_text_head
-            _require(ok, "alignment_heads", pair)
+            require(ok, "alignment_heads", pair)
 
     def _check_dimensions(self) -> None:
         for field in dataclasses.fields(self):
             if field.name.startswith("n_"):
                 value = getattr(self, field.name)
-                _require(_is_int(value) and 0 < value < 2**20, field.name, value)
+                require(is_int(value) and 0 < value < 2**20, field.name, value)
         for side in ("audio", "text"):
             layers = getattr(self, f"n_{side}_layer")
-            _require(layers <= MOST_LAYERS, f"n_{side}_layer", layers)
+            require(layers <= MOST_LAYERS, f"n_{side}_layer", layers)
             state, head = getattr(self, f"n_{side}_state"), getattr(self, f"n_{side}_head")
-            _require(state % head == 0, f"n_{side}_head", f"{head} (does not divide {state})")
+            require(state % head == 0, f"n_{side}_head", f"{head} (does not divide {state})")
         same = self.n_audio_state == self.n_text_state  # cross-attention is d x d
-        _require(same, "n_audio_state", f"{self.n_audio_state} (n_text_state differs)")
+        require(same, "n_audio_state", f"{self.n_audio_state} (n_text_state differs)")
 
     def _check_embedding(self) -> None:
         rank, rows = self.embedding_rank, self.embedding_dense_rows
-        ok = rank is None or (_is_int(rank) and 0 < rank <= self.n_text_state)
-        _require(ok, "embedding_rank", rank)
-        _require(_is_int(rows) and 0 <= rows <= self.n_vocab, "embedding_dense_rows", rows)
-        _require(isinstance(self.embedding_mean, bool), "embedding_mean", self.embedding_mean)
+        ok = rank is None or (is_int(rank) and 0 < rank <= self.n_text_state)
+        require(ok, "embedding_rank", rank)
+        require(is_int(rows) and 0 <= rows <= self.n_vocab, "embedding_dense_rows", rows)
+        require(isinstance(self.embedding_mean, bool), "embedding_mean", self.embedding_mean)
         projections = self.embedding_projections
-        _require(
-            projections in get_args(EmbeddingProjections), "embedding_projections", projections
-        )
+        require(projections in get_args(EmbeddingProjections), "embedding_projections", projections)
         if rank is None and (rows or self.embedding_mean or projections != "shared"):
             raise ValueError(
                 "config: embedding_projections, embedding_mean and embedding_dense_rows "
@@ -165,17 +168,27 @@ class ModelConfig:
             )
 
     def _check_vocabulary(self) -> None:
-        _require(_is_int(self.timestamp_begin), "timestamp_begin", self.timestamp_begin)
+        require(is_int(self.timestamp_begin), "timestamp_begin", self.timestamp_begin)
         missing = [name for name in CONTROL_TOKENS if name not in self.special_tokens]
-        _require(not missing, "special_tokens", f"an object without {', '.join(missing)}")
+        require(not missing, "special_tokens", f"an object without {', '.join(missing)}")
         for name, token in self.special_tokens.items():
-            ok = _is_int(token) and 0 <= token < self.timestamp_begin
-            _require(ok, f"special_tokens[{name!r}]", token)
-        _require(
+            ok = is_int(token) and 0 <= token < self.timestamp_begin
+            require(ok, f"special_tokens[{name!r}]", token)
+        require(
             self.timestamp_begin + N_TIMESTAMPS == self.n_vocab,
             "timestamp_begin",
             f"{self.timestamp_begin} (n_vocab is {self.n_vocab}, less {N_TIMESTAMPS} timestamps)",
         )
+
+    def _check_languages(self) -> None:
+        codes = self.languages
+        if codes is None:
+            return
+        known = {name[2:-2] for name in self.special_tokens.keys() - set(CONTROL_TOKENS)}
+        ok = isinstance(codes, tuple) and all(isinstance(code, str) for code in codes)
+        ok = ok and len(codes) == len(set(codes)) > 0
+        ok = ok and set(codes) <= (known if self.is_multilingual else {"en"})
+        require(ok, "languages", codes)
 
     def audio_positions(self, n_frames: int) -> int:
         """Encoder positions a clip of `n_frames` mel frames (10 ms) takes.
@@ -199,6 +212,8 @@ class ModelConfig:
             True
         """
         plain: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(self)))
+        if self.languages is None:  # a release that does not know the key can then read the file
+            del plain["languages"]
         return {"model_type": MODEL_TYPE, "format_version": FORMAT_VERSION} | plain
 
     @classmethod
@@ -206,7 +221,8 @@ class ModelConfig:
         """Builds a config from parsed JSON.
 
         Args:
-            raw: as `to_dict` returns it, with every field of the class and no other key.
+            raw: as `to_dict` returns it, with every field of the class but `languages`, which is
+                optional, and no other key.
 
         Raises:
             ValueError: another format or version, missing or unknown keys, bad values.
@@ -223,11 +239,13 @@ class ModelConfig:
                 f"config: format_version {version!r} cannot be read by this release, which "
                 f"reads {FORMAT_VERSION}; export the model again or upgrade baldwhisper-mlx"
             )
-        _check_keys(cls, raw, "config")
-        _require(isinstance(raw["special_tokens"], dict), "special_tokens", raw["special_tokens"])
+        if isinstance(codes := raw.setdefault("languages", None), list):
+            raw["languages"] = tuple(codes)
+        check_keys(cls, raw, "config")
+        require(isinstance(raw["special_tokens"], dict), "special_tokens", raw["special_tokens"])
         heads = raw["alignment_heads"]
         ok = isinstance(heads, list) and all(isinstance(pair, list) for pair in heads)
-        _require(ok, "alignment_heads", heads)
+        require(ok, "alignment_heads", heads)
         raw["alignment_heads"] = tuple(tuple(pair) for pair in heads)
         if raw["quantization"] is not None:
             raw["quantization"] = Quantization.from_dict(raw["quantization"])
@@ -275,21 +293,3 @@ def default_alignment_heads(n_text_layer: int, n_text_head: int) -> tuple[tuple[
     """
     layers = range(n_text_layer // 2, n_text_layer)
     return tuple((layer, head) for layer in layers for head in range(n_text_head))
-
-
-def _is_int(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
-def _require(ok: bool, key: str, value: object) -> None:
-    if not ok:
-        raise ValueError(f"config: bad value for {key}: {value}")
-
-
-def _check_keys(cls: type, raw: dict[str, Any], what: str) -> None:
-    known = {field.name for field in dataclasses.fields(cls)}
-    missing, unknown = sorted(known - raw.keys()), sorted(raw.keys() - known)
-    if missing or unknown:
-        parts = [f"missing {', '.join(missing)}"] if missing else []
-        parts += [f"unknown {', '.join(map(repr, unknown))}"] if unknown else []
-        raise ValueError(f"{what}: {'; '.join(parts)}")

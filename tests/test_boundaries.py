@@ -80,6 +80,7 @@ RULES: tuple[tuple[str, str, str], ...] = (
 STANDARD_LIBRARY_ONLY = (
     "_version",
     "config",
+    "config_checks",
     "files",
     "quantization_config",
     "text.languages",

@@ -47,7 +47,10 @@ class Fake:
         self, name: str | None, *, revision: str | None = None, audio_context: str | None = None
     ) -> Any:
         self.loaded.append((name, revision))
-        return SimpleNamespace(tokenizer=SimpleNamespace(to_language=lambda language: language))
+        tokenizer = SimpleNamespace(
+            to_language=lambda language: language, check_task=lambda _: None
+        )
+        return SimpleNamespace(tokenizer=tokenizer)
 
     def transcribe(self, audio: Any, model: Any, **options: Any) -> Transcript:
         del options["on_progress"]
