@@ -2,8 +2,8 @@
 
 Pure functions with the output of openai-whisper's writers, byte for byte, except where it could not
 be parsed: a line break inside a segment's text becomes a space, because it would end a subtitle or
-a table row, arrows in a subtitle's text are shortened, and WebVTT has `&amp;` and `&lt;` for `&` and
-`<`. Segments without text are left out, except from JSON. JSON keeps characters as they are
+a table row, arrows in a subtitle's text are shortened, and WebVTT has `&amp;` and `&lt;` for &
+and <. Segments without text are left out, except from JSON. JSON keeps characters as they are
 (openai-whisper escapes all but ASCII, which parses to the same but makes most scripts unreadable),
 and has null for a number that is not finite, because NaN is not JSON.
 """

@@ -65,8 +65,5 @@ def _completing(
     behind = list(itertools.takewhile(is_text, tokens[pair + 2 : pair + 2 + _LONGEST]))
     if not decode(before).endswith("\ufffd"):
         return 0
-    cut = broken(before, behind)
-    for count in range(1, min(len(behind) + 1, _LONGEST)):
-        if broken(before + behind[:count], behind[count:]) < cut:
-            return count
-    return 0
+    counts = range(min(len(behind) + 1, _LONGEST))
+    return min(counts, key=lambda count: broken(before + behind[:count], behind[count:]))
