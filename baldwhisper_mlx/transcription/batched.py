@@ -45,13 +45,20 @@ def transcribe_clips(
     runs = [Transcription.start(clip, loaded, options) for clip in clips]
     while unfinished := [run for run in runs if run.window_frames]:
         for group in _by_prompt_length(unfinished):
-            attempts = _decode_together(loaded, group, options)
-            for run, shared in zip(group, attempts, strict=True):
-                run.transcribe_window(shared)
+            _transcribe_windows(loaded, group, options)
             on_window(sum(run.seconds_done for run in runs))
     if first_attempts is not None:
         first_attempts += [attempt for run in runs for attempt in run.first_attempts]
     return [run.transcript() for run in runs]
+
+
+def _transcribe_windows(
+    loaded: LoadedModel, runs: Sequence[Transcription], options: TranscribeOptions
+) -> None:
+    """Transcribes the next window of each recording."""
+    # Here, because the encoder states of the batch are freed when the function returns.
+    for run, shared in zip(runs, _decode_together(loaded, runs, options), strict=True):
+        run.transcribe_window(shared)
 
 
 def _by_prompt_length(runs: Sequence[Transcription]) -> list[list[Transcription]]:

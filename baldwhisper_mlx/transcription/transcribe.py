@@ -222,7 +222,7 @@ def _in_batches(
         stretches = equal_parts(samples, min(batch_size, -(-len(samples) // WINDOW)))
     if not stretches:
         return _empty(samples, loaded, options)
-    language = options.language
+    language = options.language or only_language(loaded.tokenizer)
     if language is None:
         language = _common_language(samples, stretches, loaded)
     # The text before a stretch is not there yet while the stretches are decoded together.

@@ -96,11 +96,11 @@ def test_a_silent_file_has_no_language(
     silence = timed(loaded, (0.0, " you", 29.98), no_speech=0.9, logprob=-1.5)
     for model in (loaded, english):
         script(monkeypatch, [silence] * 4)
-        found = transcribe(noise(40, level), model, temperature=0.0, **way)
+        found = transcribe(noise(6, level), model, temperature=0.0, **way)
         assert (found.text, found.language) == ("", None)
         assert json.loads(write_json(found))["language"] is None
         script(monkeypatch, [silence] * 4)
-        named = transcribe(noise(40, level), model, language="English", temperature=0.0, **way)
+        named = transcribe(noise(6, level), model, language="English", temperature=0.0, **way)
         assert named.language == "en"
 
 
@@ -131,7 +131,7 @@ def test_probabilities_are_those_of_speech(loaded: LoadedModel, asked: list[int]
     for code, probability in alone.items():
         assert after[code] == pytest.approx(probability, rel=0.2)
     asked.clear()
-    assert detect_language(noise(40, 0.001), loaded) == {}
+    assert detect_language(noise(6, 0.001), loaded) == {}
     assert asked == []
 
 
