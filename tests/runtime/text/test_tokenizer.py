@@ -45,9 +45,7 @@ def test_an_english_only_model_knows_english() -> None:
     assert english.to_language("English") == "en"
     with pytest.raises(ValueError, match=r"does not know fr \(french\), only en .*--model"):
         english.to_language("fr")
-    with pytest.raises(
-        ValueError, match=r"unknown language 'xx'; .* knows en \(english\)$"
-    ):
+    with pytest.raises(ValueError, match=r"unknown language 'xx'; .* knows en \(english\)$"):
         english.to_language("xx")
 
 
