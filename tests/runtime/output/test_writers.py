@@ -8,7 +8,7 @@ import math
 import re
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from baldwhisper_mlx.output.subtitles import Layout
@@ -79,6 +79,7 @@ def with_text(transcript: Transcript) -> list[Segment]:
 
 
 @pytest.mark.parametrize("extension", ["srt", "vtt"])
+@settings(deadline=None)
 @given(transcript=transcripts())
 def test_subtitles_read_back(extension: str, transcript: Transcript) -> None:
     cues = parse(extension, WRITERS[extension](transcript))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from baldwhisper_mlx.checkpoint.load import LoadedModel, load_model
@@ -25,6 +25,7 @@ def decode(tokens: list[int]) -> str:
 characters = st.characters(exclude_categories=["Cs"], exclude_characters="\ufffd")
 
 
+@settings(deadline=None)
 @given(st.text(characters, max_size=6), st.text(characters, min_size=1, max_size=6), st.data())
 def test_a_cut_character_belongs_to_the_first_segment(
     first: str, second: str, data: st.DataObject
@@ -43,6 +44,7 @@ def test_a_cut_character_belongs_to_the_first_segment(
         assert order == list(range(len(tokens)))
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(0, 255) | st.integers(BEGIN, BEGIN + 5), max_size=20))
 def test_any_tokens_are_kept(tokens: list[int]) -> None:
     order = whole_characters(tokens, decode, timestamp_begin=BEGIN)

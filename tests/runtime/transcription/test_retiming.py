@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from baldwhisper_mlx.audio.load import load_audio
@@ -45,6 +45,7 @@ def segments(draw: st.DrawFn) -> list[Segment]:
     return result
 
 
+@settings(deadline=None)
 @given(segments(), st.integers(0, 30 * RATE))
 def test_all_times_are_within_the_audio(before: list[Segment], n_samples: int) -> None:
     duration = n_samples / RATE
