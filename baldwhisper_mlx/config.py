@@ -101,6 +101,9 @@ class ModelConfig:
     """Name to id of every special token below the timestamps: control tokens and languages."""
     is_multilingual: bool
     """False for English-only models, whose prompt has no language and task tokens."""
+    languages: tuple[str, ...] | None = None
+    """Codes of the languages that the model was trained for, "en" among English-only models; None
+    for all that have a token. Others are refused."""
     timestamp_begin: int
     """Id of <|0.00|>; the 1501 timestamps are consecutive and end the vocabulary."""
     alignment_heads: tuple[tuple[int, int], ...]
@@ -133,6 +136,7 @@ class ModelConfig:
         check_embedding(vars(self), get_args(EmbeddingProjections))
         self._check_vocabulary()
         require(isinstance(self.is_multilingual, bool), "is_multilingual", self.is_multilingual)
+        self._check_languages()
         require(self.dtype in get_args(Dtype), "dtype", self.dtype)
         require(self.audio_context in get_args(AudioContext), "audio_context", self.audio_context)
         require(
@@ -174,6 +178,16 @@ class ModelConfig:
             f" (n_vocab is {self.n_vocab}, less {N_TIMESTAMPS} timestamps)",
         )
 
+    def _check_languages(self) -> None:
+        codes = self.languages
+        if codes is None:
+            return
+        known = {name[2:-2] for name in self.special_tokens.keys() - set(CONTROL_TOKENS)}
+        ok = isinstance(codes, tuple) and all(isinstance(code, str) for code in codes)
+        ok = ok and len(codes) == len(set(codes)) > 0
+        ok = ok and set(codes) <= (known if self.is_multilingual else {"en"})
+        require(ok, "languages", codes)
+
     def audio_positions(self, n_frames: int) -> int:
         """Encoder positions a clip of `n_frames` mel frames (10 ms) takes.
 
@@ -196,6 +210,8 @@ class ModelConfig:
             True
         """
         plain: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(self)))
+        if self.languages is None:  # a release that does not know the key can then read the file
+            del plain["languages"]
         return {"model_type": MODEL_TYPE, "format_version": FORMAT_VERSION} | plain
 
     @classmethod
@@ -203,7 +219,8 @@ class ModelConfig:
         """Builds a config from parsed JSON.
 
         Args:
-            raw: as `to_dict` returns it, with every field of the class and no other key.
+            raw: as `to_dict` returns it, with every field of the class but `languages`, which is
+                optional, and no other key.
 
         Raises:
             ValueError: another format or version, missing or unknown keys, bad values.
@@ -220,6 +237,8 @@ class ModelConfig:
                 f"config: format_version {quoted(version)} cannot be read by this release, which "
                 f"reads {FORMAT_VERSION}; export the model again or upgrade baldwhisper-mlx"
             )
+        if isinstance(codes := raw.setdefault("languages", None), list):
+            raw["languages"] = tuple(codes)
         check_keys(cls, raw, "config")
         require(isinstance(raw["special_tokens"], dict), "special_tokens", raw["special_tokens"])
         heads = raw["alignment_heads"]

@@ -16,6 +16,7 @@ from baldwhisper_mlx.ops.openmp import OneThread
 HOP = 512
 """Samples that the network judges at once: 32 ms."""
 _BLOCK_HOPS = 2000
+_STRETCH = 10 * SAMPLE_RATE
 _one_thread = OneThread()
 
 
@@ -53,6 +54,24 @@ def speech_spans(samples: Samples, speech: Speech | None = None) -> list[Span]:
         speech: what counts.
     """
     return spans_of(speech_probabilities(samples), HOP, len(samples), speech or Speech())
+
+
+def first_speech(samples: Samples, begin: int = 0) -> Span | None:
+    """The first span of speech from a sample on; None if there is none.
+
+    Stops at the first that it finds, so it is cheap where speech is not far.
+
+    Args:
+        samples: mono at 16 kHz (n,), float32.
+        begin: sample at which it starts.
+    """
+    for first in range(begin, len(samples), _STRETCH):
+        # A little more than a stretch, for speech across its end.
+        spans = speech_spans(samples[first : first + _STRETCH + SAMPLE_RATE])
+        if spans:
+            start, end = spans[0]
+            return first + start, first + end
+    return None
 
 
 def speech_probabilities(samples: Samples) -> npt.NDArray[np.float32]:

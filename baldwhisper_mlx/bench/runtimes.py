@@ -20,6 +20,7 @@ from baldwhisper_mlx.config import FRAMES_PER_POSITION, ModelConfig
 from baldwhisper_mlx.decoding.decoder import CHECK_EVERY
 from baldwhisper_mlx.decoding.logit_rules import DecodingOptions
 from baldwhisper_mlx.transcription.fallback import TEMPERATURES
+from baldwhisper_mlx.transcription.language import likeliest_languages, only_language
 from baldwhisper_mlx.transcription.transcribe import transcribe
 
 Task = Callable[[], dict[str, Any]]
@@ -131,10 +132,7 @@ class Ours:
         def task() -> dict[str, Any]:
             mel = LogMelSpectrogram(load_audio(audio), loaded.config.n_mels)
             decoder.encode(mel.window(0)[None], [min(mel.n_frames, N_FRAMES)])
-            code = language or "en"
-            if language is None and tokenizer.is_multilingual:
-                scores = decoder.detect_language(list(tokenizer.languages.values()))
-                code = list(tokenizer.languages)[int(scores[0].argmax())]
+            code = language or only_language(tokenizer) or likeliest_languages(loaded)[0]
             prompt = tokenizer.sot_sequence(code, "transcribe", timestamps=True)
             decoder.decode(prompt, DecodingOptions(max_tokens=1))
             return {"tokens": 1}
@@ -154,7 +152,7 @@ class Ours:
 
     def _prompt(self, timestamps: bool) -> list[int]:
         tokenizer = self.loaded.tokenizer
-        language = next(iter(tokenizer.languages), "en")
+        language = tokenizer.known_languages[0]
         return tokenizer.sot_sequence(language, "transcribe", timestamps=timestamps)
 
 

@@ -52,7 +52,6 @@ def describe_model(folder: str | Path) -> dict[str, str]:
     sizes = {name: info.nbytes for name, info in header.items()}
     stored = storage(sizes, config.dtype, config.quantization)
     size = sum(path.stat().st_size for path in folder.iterdir() if path.is_file())
-    languages = len(config.special_tokens.keys() - set(CONTROL_TOKENS))
     return {
         "model": printable(str(folder)),
         "format": "mlx-whisper" if is_community(folder) else f"version {FORMAT_VERSION}",
@@ -65,8 +64,7 @@ def describe_model(folder: str | Path) -> dict[str, str]:
             f"{config.n_text_layer} layers, width {config.n_text_state}, "
             f"{config.n_text_head} heads, {config.n_text_ctx} positions"
         ),
-        "vocabulary": f"{config.n_vocab} tokens, "
-        + (f"{languages} languages" if config.is_multilingual else "English only"),
+        "vocabulary": f"{config.n_vocab} tokens, " + _describe_languages(config),
         "embedding": _describe_embedding(config),
         "context": _describe_context(config, folder / PADDING_FILE),
         "parameters": f"{count_parameters(header, config) / 1e6:.1f} M",
@@ -149,6 +147,14 @@ def _describe_embedding(config: ModelConfig) -> str:
     if config.embedding_dense_rows:
         text += f", {config.embedding_dense_rows} dense rows"
     return text
+
+
+def _describe_languages(config: ModelConfig) -> str:
+    if not config.is_multilingual or config.languages == ("en",):
+        return "English only"
+    if config.languages is not None:
+        return f"trained for {', '.join(config.languages)} only"
+    return f"{len(config.special_tokens.keys() - set(CONTROL_TOKENS))} languages"
 
 
 def _describe_context(config: ModelConfig, padding: Path) -> str:

@@ -81,7 +81,9 @@ def transcribe_files(
     readable = [name for name in files if name not in failed]
     if not readable:
         return failed  # without loading a model, or downloading it, for nothing
-    model = open_model(model_name, revision, options["language"], audio_context)
+    model = open_model(
+        model_name, revision, options["language"], audio_context, task=options["task"]
+    )
     printed = 0
     for name, audio in decoded_ahead(readable, partial(_read, pcm_rate=pcm_rate)):
         try:
@@ -133,7 +135,7 @@ def detect_languages(
             continue
         likeliest = list(probabilities.items())[:top]
         listed = ", ".join(f"{code} {probability:.3f}" for code, probability in likeliest)
-        click.echo(f"{_label(name)}: {listed}")
+        click.echo(f"{_label(name)}: {listed or 'no speech'}")
     return failed
 
 
@@ -184,6 +186,8 @@ def open_model(
     revision: str | None,
     language: str | None,
     audio_context: Any = None,
+    *,
+    task: str = "transcribe",
 ) -> Any:
     """Loads a model for a command; prints warnings on standard error.
 
@@ -192,9 +196,11 @@ def open_model(
         revision: of a Hub model.
         language: code or name that the model has to know; None for any.
         audio_context: as for `load_model`.
+        task: that the model has to be able to do.
 
     Raises:
-        click.ClickException: the model cannot be loaded or does not know the language.
+        click.ClickException: the model cannot be loaded, does not know the language, or cannot
+            translate.
     """
     from baldwhisper_mlx.checkpoint.load import load_model
 
@@ -205,6 +211,7 @@ def open_model(
             click.echo(f"warning: {warning.message}", err=True)
         if language is not None:  # here, or every file would fail
             model.tokenizer.to_language(language)
+        model.tokenizer.check_task(task)
     except (OSError, ValueError) as error:
         raise click.ClickException(message_of(error)) from None
     return model
@@ -220,16 +227,36 @@ def _transcribe_one(
     mx.reset_peak_memory()
     started = time.perf_counter()
     samples = audio.result()
-    with _progress_bar(name) as on_progress:
+    with _progress_bar(name) as on_progress, _language_warnings(name):
         transcript = transcribe(samples, model, on_progress=on_progress, **options)
     seconds = time.perf_counter() - started
     click.echo(
         f"{_label(name)}: {transcript.duration:.1f} s of audio in {seconds:.1f} s "
-        f"({transcript.duration / seconds:.1f}x real time), language {transcript.language}, "
+        f"({transcript.duration / seconds:.1f}x real time), "
+        f"{f'language {transcript.language}' if transcript.language else 'no speech'}, "
         f"peak memory {mx.get_peak_memory() / 1e6:.0f} MB",
         err=True,
     )
     return transcript
+
+
+@contextlib.contextmanager
+def _language_warnings(name: str) -> Iterator[None]:
+    """Prints a `LanguageWarning` with the file's name; other warnings stay as they are."""
+    from baldwhisper_mlx.transcription.language import LanguageWarning
+
+    shown = warnings.showwarning
+
+    def show(message: Warning | str, category: type[Warning], *place: Any, **more: Any) -> None:
+        if issubclass(category, LanguageWarning):
+            click.echo(f"warning: {_label(name)}: {message}", err=True)
+        else:  # of the thread that reads the next file
+            shown(message, category, *place, **more)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", LanguageWarning)
+        warnings.showwarning = show
+        yield
 
 
 @contextlib.contextmanager

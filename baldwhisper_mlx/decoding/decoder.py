@@ -22,6 +22,7 @@ from baldwhisper_mlx.config import ModelConfig, default_alignment_heads
 from baldwhisper_mlx.decoding.alignment import Alignment, align, attention_of
 from baldwhisper_mlx.decoding.logit_rules import DecodingOptions, LogitRules, State, Vocabulary
 from baldwhisper_mlx.decoding.loop_guard import LoopGuard
+from baldwhisper_mlx.model.cache import EncodedAudio
 from baldwhisper_mlx.model.whisper import Whisper
 from baldwhisper_mlx.ops.buffers import trim
 
@@ -89,6 +90,19 @@ class Decoder:
         for layer in self._cache:
             layer.release()
         trim()
+
+    def encoded(self) -> EncodedAudio:
+        """The encoded clips, to decode them again after others were encoded."""
+        layers = tuple(layer.cross_attn.state() for layer in self._cache)
+        return EncodedAudio(layers, self._cache[0].audio_mask)
+
+    def restore(self, audio: EncodedAudio) -> None:
+        """As `encode`, with clips that were encoded before."""
+        self._batch = audio.layers[0][0].shape[0]
+        for layer, (keys, values) in zip(self._cache, audio.layers, strict=True):
+            layer.cross_attn.fill(keys, values)
+            layer.audio_mask = audio.mask
+            layer.self_attn.reset()
 
     def detect_language(self, language_tokens: Sequence[int]) -> npt.NDArray[np.float32]:
         """Probabilities (B, number of languages) of the given language ids for each clip."""

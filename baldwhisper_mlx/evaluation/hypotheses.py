@@ -64,7 +64,7 @@ class Hypothesis:
     file: str
     """Its name, for people."""
     text: str
-    language: str
+    language: str | None
     duration: float
     """Seconds of audio."""
     seconds: float

@@ -91,6 +91,22 @@ class KVCache:
         self.offset, self._keys, self._values = 0, None, None
 
 
+@dataclass(frozen=True)
+class EncodedAudio:
+    """What the decoder attends to for some clips, kept apart from the caches."""
+
+    layers: tuple[tuple[mx.array, mx.array], ...]
+    """Keys and values of every layer's cross-attention, (batch, head, positions, head_dim)."""
+    mask: mx.array | None
+    """As `LayerCache.audio_mask`."""
+
+    def clip(self, index: int) -> EncodedAudio:
+        """That of one of the clips, without a copy."""
+        rows = slice(index, index + 1)
+        layers = tuple((keys[rows], values[rows]) for keys, values in self.layers)
+        return EncodedAudio(layers, None if self.mask is None else self.mask[rows])
+
+
 @dataclass
 class LayerCache:
     """The two caches of a decoder layer: its own tokens, and the audio it attends to."""

@@ -8,7 +8,10 @@ from typing import Any
 
 
 class OneThread:
-    """While any thread is inside, GNU's OpenMP starts no threads; `with` may be entered anew.
+    """While any thread is inside, OpenMP starts no threads; `with` may be entered anew.
+
+    GNU's OpenMP and Intel's, which comes with MKL: once MKL has computed something, its OpenMP also
+    serves libraries that were built for GNU's.
 
     The setting belongs to the process, so the first to enter makes it and the last to leave takes
     it back. On other systems nothing of this happens.
@@ -37,8 +40,8 @@ class OneThread:
 
 
 def _libraries() -> list[Any]:
-    """Every libgomp in this process: wheels bring their own."""
+    """Every OpenMP of GNU or Intel in this process: wheels bring their own."""
     from threadpoolctl import ThreadpoolController  # installed on Linux only
 
-    controllers = ThreadpoolController().select(prefix="libgomp").lib_controllers
+    controllers = ThreadpoolController().select(prefix=["libgomp", "libiomp"]).lib_controllers
     return [controller.dynlib for controller in controllers]

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from baldwhisper_mlx.transcription.segments import Segment, Transcript, Word
@@ -46,14 +46,28 @@ class Layout:
 PLAIN = Layout()
 
 
-def cues(transcript: Transcript, layout: Layout = PLAIN) -> Iterator[Cue]:
-    """The subtitles of a transcript: laid out by words if it has their times, else by segments."""
+def cues(
+    transcript: Transcript, layout: Layout = PLAIN, escape: Callable[[str], str] = str
+) -> Iterator[Cue]:
+    """The subtitles of a transcript: laid out by words if it has their times, else by segments.
+
+    Args:
+        transcript: segments without text are left out.
+        layout: of words.
+        escape: writes text without the characters that have a meaning in the file's format.
+    """
+    return (cue for cue in _all_cues(transcript, layout, escape) if cue[2].strip())
+
+
+def _all_cues(
+    transcript: Transcript, layout: Layout, escape: Callable[[str], str]
+) -> Iterator[Cue]:
     if not any(segment.words is not None for segment in transcript.segments):
         for segment in transcript.segments:
-            yield segment.start, segment.end, _clean(one_line(segment.text))
+            yield segment.start, segment.end, _clean(escape(one_line(segment.text)))
         return
     for words in _subtitles(transcript.segments, layout):
-        texts = [word.word for word in words]
+        texts = [escape(word.word) for word in words]
         whole = _clean("".join(texts))
         if not layout.highlight_words:
             yield words[0].start, words[-1].end, whole

@@ -2,7 +2,8 @@
 
 Pure functions with the output of openai-whisper's writers, byte for byte, except where it could not
 be parsed: a line break inside a segment's text becomes a space, because it would end a subtitle or
-a table row, and arrows in a subtitle's text are shortened. JSON keeps characters as they are
+a table row, arrows in a subtitle's text are shortened, and WebVTT has `&amp;` and `&lt;` for &
+and <. Segments without text are left out, except from JSON. JSON keeps characters as they are
 (openai-whisper escapes all but ASCII, which parses to the same but makes most scripts unreadable),
 and has null for a number that is not finite, because NaN is not JSON.
 """
@@ -47,7 +48,8 @@ def format_timestamp(seconds: float, *, always_include_hours: bool, decimal_mark
 
 def write_txt(transcript: Transcript) -> str:
     """Plain text, one line per segment."""
-    return "".join(f"{one_line(segment.text)}\n" for segment in transcript.segments)
+    lines = (one_line(segment.text) for segment in transcript.segments)
+    return "".join(f"{line}\n" for line in lines if line)
 
 
 def write_srt(transcript: Transcript, layout: Layout = PLAIN) -> str:
@@ -60,17 +62,19 @@ def write_srt(transcript: Transcript, layout: Layout = PLAIN) -> str:
 
 
 def write_vtt(transcript: Transcript, layout: Layout = PLAIN) -> str:
-    """WebVTT subtitles."""
-    written = _cues(transcript, layout, always_include_hours=False, decimal_marker=".")
+    """WebVTT subtitles; a < in the text would begin a tag, and & a character's name."""
+    written = _cues(
+        transcript, layout, always_include_hours=False, decimal_marker=".", escape=_escape_vtt
+    )
     return "WEBVTT\n\n" + "".join(f"{start} --> {end}\n{text}\n\n" for start, end, text in written)
 
 
 def write_tsv(transcript: Transcript) -> str:
     """Tab-separated start, end (whole milliseconds) and text, under a header line."""
     rows = (
-        f"{round(1000 * segment.start)}\t{round(1000 * segment.end)}\t"
-        + one_line(segment.text).replace("\t", " ")
+        f"{round(1000 * segment.start)}\t{round(1000 * segment.end)}\t{text}"
         for segment in transcript.segments
+        if (text := one_line(segment.text).replace("\t", " "))
     )
     return "".join(f"{row}\n" for row in ("start\tend\ttext", *rows))
 
@@ -99,11 +103,20 @@ def writers_with(layout: Layout) -> dict[str, Writer]:
     return {**WRITERS, **subtitles}
 
 
+def _escape_vtt(text: str) -> str:
+    return text.replace("&", "&amp;").replace("<", "&lt;")
+
+
 def _cues(
-    transcript: Transcript, layout: Layout, *, always_include_hours: bool, decimal_marker: str
+    transcript: Transcript,
+    layout: Layout,
+    *,
+    always_include_hours: bool,
+    decimal_marker: str,
+    escape: Callable[[str], str] = str,
 ) -> Iterator[tuple[str, str, str]]:
     """Start, end and text of each subtitle, with formatted times."""
-    for start, end, text in cues(transcript, layout):
+    for start, end, text in cues(transcript, layout, escape):
         marks = [
             format_timestamp(
                 time, always_include_hours=always_include_hours, decimal_marker=decimal_marker

@@ -58,6 +58,16 @@ def read_ranks(path: str | Path) -> dict[bytes, int]:
     return ranks
 
 
+ANOTHER_MODEL = (
+    "choose a multilingual model with --model (in Python: load_model), such as whisper-base"
+)
+
+
+def named(code: str) -> str:
+    """A language's code, with its English name if it has one."""
+    return f"{code} ({LANGUAGES[code]})" if code in LANGUAGES else code
+
+
 def check_task(task: str) -> None:
     """Makes sure that a task is one of `TASKS`.
 
@@ -115,6 +125,12 @@ class Tokenizer:
             name[2:-2]: token for name, token in special.items() if name not in CONTROL_TOKENS
         }
         """Language code to token id."""
+        # English-only vocabularies have all languages, but the models were trained on English.
+        every = tuple(self.languages) if self.is_multilingual else ("en",)
+        self.known_languages = every if config.languages is None else config.languages
+        """Codes of the languages that the model was trained for; the others are refused."""
+        self.is_limited = len(self.known_languages) < len(self.languages)
+        """Whether the vocabulary has languages that the model was not trained for."""
 
     def encode(self, text: str) -> list[int]:
         """Token ids of text; text that looks like a special token is just text."""
@@ -130,17 +146,33 @@ class Tokenizer:
         """The code of a language given by code or English name, in any case.
 
         Raises:
-            ValueError: this model has no such language; the message lists those it has.
+            ValueError: this model does not know the language; the message lists those it knows.
         """
-        # English-only vocabularies have all languages, but the models were trained on English.
-        spoken = list(self.languages) if self.is_multilingual else ["en"]
         wanted = language.strip().lower()
         codes = {name: code for code, name in LANGUAGES.items()} | ALIASES
         for code in (wanted, codes.get(wanted)):
-            if code in spoken:
+            if code in self.known_languages:
                 return code
-        listed = ", ".join(f"{c} ({LANGUAGES[c]})" if c in LANGUAGES else c for c in spoken)
+        listed = ", ".join(map(named, self.known_languages))
+        for code in (wanted, codes.get(wanted)):
+            if code in self.languages or code in LANGUAGES:
+                raise ValueError(
+                    f"this model does not know {named(code)}, only {listed}; {ANOTHER_MODEL}"
+                )
         raise ValueError(f"unknown language {language!r}; this model knows {listed}")
+
+    def check_task(self, task: str) -> None:
+        """Makes sure that the model can do a task.
+
+        Raises:
+            ValueError: an unknown task, or a translation by a model that knows English only.
+        """
+        check_task(task)
+        if task == "translate" and self.known_languages == ("en",):
+            raise ValueError(
+                "task translate: this model knows English only and cannot translate; "
+                f"{ANOTHER_MODEL}"
+            )
 
     def sot_sequence(self, language: str, task: str, *, timestamps: bool) -> list[int]:
         """The tokens that begin a transcript: the language, the task, and whether there are times.
@@ -151,14 +183,12 @@ class Tokenizer:
             timestamps: whether the output carries timestamp tokens.
 
         Raises:
-            ValueError: an unknown task, or a translation by an English-only model.
+            ValueError: an unknown task, or a translation by a model that knows English only.
         """
-        check_task(task)
+        self.check_task(task)
         sequence = [self.sot]
         if self.is_multilingual:
             sequence += [self.languages[language], self.special_tokens[f"<|{task}|>"]]
-        elif task == "translate":
-            raise ValueError("task: this model knows English only and cannot translate")
         return sequence if timestamps else [*sequence, self.no_timestamps]
 
     @cached_property

@@ -13,7 +13,7 @@ from baldwhisper_mlx.checkpoint.load import LoadedModel
 from baldwhisper_mlx.decoding.decoder import DecodingResult
 from baldwhisper_mlx.transcription.options import TranscribeOptions
 from baldwhisper_mlx.transcription.segments import Transcript
-from baldwhisper_mlx.transcription.sequential import Transcription, encode_windows
+from baldwhisper_mlx.transcription.sequential import SharedAttempt, Transcription, encode_windows
 
 
 def transcribe_clips(
@@ -21,6 +21,7 @@ def transcribe_clips(
     loaded: LoadedModel,
     options: TranscribeOptions | None = None,
     *,
+    first_attempts: list[DecodingResult] | None = None,
     on_window: Callable[[float], None] = lambda _done: None,
 ) -> list[Transcript]:
     """Transcribes recordings together, window by window.
@@ -34,6 +35,7 @@ def transcribe_clips(
         loaded: from `load_model`.
         options: all but `vad`, `batch_size` and `on_progress`; the initial prompt precedes
             every clip.
+        first_attempts: gets the first attempt at every window that is no silence.
         on_window: called with the seconds done, of all clips together, after every batch.
 
     Raises:
@@ -43,11 +45,20 @@ def transcribe_clips(
     runs = [Transcription.start(clip, loaded, options) for clip in clips]
     while unfinished := [run for run in runs if run.window_frames]:
         for group in _by_prompt_length(unfinished):
-            first_attempts = _decode_together(loaded, group, options)
-            for run, first_attempt in zip(group, first_attempts, strict=True):
-                run.transcribe_window(first_attempt)
+            _transcribe_windows(loaded, group, options)
             on_window(sum(run.seconds_done for run in runs))
+    if first_attempts is not None:
+        first_attempts += [attempt for run in runs for attempt in run.first_attempts]
     return [run.transcript() for run in runs]
+
+
+def _transcribe_windows(
+    loaded: LoadedModel, runs: Sequence[Transcription], options: TranscribeOptions
+) -> None:
+    """Transcribes the next window of each recording."""
+    # Here, because the encoder states of the batch are freed when the function returns.
+    for run, shared in zip(runs, _decode_together(loaded, runs, options), strict=True):
+        run.transcribe_window(shared)
 
 
 def _by_prompt_length(runs: Sequence[Transcription]) -> list[list[Transcription]]:
@@ -60,7 +71,7 @@ def _by_prompt_length(runs: Sequence[Transcription]) -> list[list[Transcription]
 
 def _decode_together(
     loaded: LoadedModel, runs: Sequence[Transcription], options: TranscribeOptions
-) -> Sequence[DecodingResult | None]:
+) -> Sequence[SharedAttempt | None]:
     """First attempts at the next windows; None for each that has to be made alone."""
     attempt = options.attempts[0]
     # What is sampled depends on the row of the batch, so only greedy attempts can be shared.
@@ -68,4 +79,6 @@ def _decode_together(
         return [None] * len(runs)
     encode_windows(runs)
     frames = [run.window_frames for run in runs] if options.word_timestamps else None
-    return loaded.decoder.decode([run.prompt() for run in runs], attempt, align_frames=frames)
+    audio = loaded.decoder.encoded()
+    results = loaded.decoder.decode([run.prompt() for run in runs], attempt, align_frames=frames)
+    return [SharedAttempt(result, audio.clip(i)) for i, result in enumerate(results)]

@@ -61,6 +61,15 @@ class Thresholds:
             return False
         return self.logprob is None or result.avg_logprob <= self.logprob
 
+    def may_be_silence(self, result: DecodingResult) -> bool:
+        """Whether there is reason to ask the speech detector; speech is rarely above a tenth."""
+        return self.no_speech is not None and result.no_speech_prob > self.no_speech / 3
+
+    def is_poor(self, result: DecodingResult, ratio: float, *, loop: bool) -> bool:
+        """Whether an output is repetitive or improbable; arguments as for `is_failure`."""
+        repetitive = self.compression_ratio is not None and (loop or ratio > self.compression_ratio)
+        return repetitive or (self.logprob is not None and result.avg_logprob < self.logprob)
+
     def is_failure(self, result: DecodingResult, ratio: float, *, loop: bool) -> bool:
         """Whether a window is decoded again.
 
@@ -69,11 +78,10 @@ class Thresholds:
             ratio: `compression_ratio` of its text.
             loop: whether its tokens are caught in a phrase; see `decoding.repetition.is_loop`.
         """
-        repetitive = self.compression_ratio is not None and (loop or ratio > self.compression_ratio)
         unlikely = self.logprob is not None and result.avg_logprob < self.logprob
         silent = self.no_speech is not None and result.no_speech_prob > self.no_speech
         # Silence is skipped, so a better text for it would be of no use.
-        return (repetitive or unlikely) and not (silent and unlikely)
+        return self.is_poor(result, ratio, loop=loop) and not (silent and unlikely)
 
 
 def compression_ratio(text: str) -> float:

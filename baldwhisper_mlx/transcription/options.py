@@ -32,7 +32,8 @@ class TranscribeOptions:
     """
 
     language: str | None = None
-    """Code or English name of the spoken language. Default None: detected in the first 30 s."""
+    """Code or English name of the spoken language. Default None: detected where somebody first
+    speaks."""
     task: str = "transcribe"
     """"transcribe", or "translate" into English. Default "transcribe"."""
     initial_prompt: str | None = None

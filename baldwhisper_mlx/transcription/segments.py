@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 from baldwhisper_mlx.config import FRAMES_PER_POSITION, HOP_LENGTH, SAMPLE_RATE, TIME_PRECISION
 
@@ -52,11 +52,14 @@ class Segment:
 
 @dataclass(frozen=True)
 class Transcript:
-    """The result of a transcription; `duration` is the length of the audio in seconds."""
+    """The result of a transcription; `duration` is the length of the audio in seconds.
+
+    `language` is None if it was neither given nor detected, because nothing is spoken.
+    """
 
     text: str
     segments: tuple[Segment, ...]
-    language: str
+    language: str | None
     duration: float
 
     def to_dict(self) -> dict[str, Any]:
@@ -79,40 +82,6 @@ def _segment_dict(segment: Segment) -> dict[str, Any]:
     raw["tokens"] = list(segment.tokens)
     words = raw.pop("words")
     return raw if words is None else raw | {"words": list(words)}
-
-
-class Time(Protocol):
-    """Maps seconds in a part of a recording to seconds in the whole.
-
-    `is_end` says whether something ends there, rather than begins.
-    """
-
-    def __call__(self, seconds: float, *, is_end: bool) -> float: ...
-
-
-def retimed(segment: Segment, time: Time) -> Segment:
-    """A segment of a part of a recording, with the times of the whole, words included.
-
-    Args:
-        segment: with the times of the part.
-        time: from the part's times to those of the whole.
-    """
-    words = segment.words and tuple(
-        dataclasses.replace(
-            word,
-            start=round(time(word.start, is_end=False), 2),
-            end=round(time(word.end, is_end=True), 2),
-        )
-        for word in segment.words
-    )
-    seek = time(segment.seek * HOP_LENGTH / SAMPLE_RATE, is_end=False)
-    return dataclasses.replace(
-        segment,
-        seek=round(seek * SAMPLE_RATE / HOP_LENGTH),
-        start=time(segment.start, is_end=False),
-        end=time(segment.end, is_end=True),
-        words=words,
-    )
 
 
 @dataclass(frozen=True)
@@ -249,3 +218,11 @@ def emptied_if_blank(segment: Segment) -> Segment:
         return segment
     words = None if segment.words is None else ()
     return dataclasses.replace(segment, text="", tokens=(), words=words)
+
+
+def numbered(segments: Sequence[Segment], first_id: int) -> list[Segment]:
+    """The segments with consecutive ids, whatever was left out among them."""
+    return [
+        dataclasses.replace(segment, id=index)
+        for index, segment in enumerate(segments, start=first_id)
+    ]

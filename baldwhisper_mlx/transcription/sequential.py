@@ -16,18 +16,27 @@ import mlx.core as mx
 
 from baldwhisper_mlx.audio.buffer import Samples, check_samples
 from baldwhisper_mlx.audio.features import N_FRAMES, LogMelSpectrogram
+from baldwhisper_mlx.audio.vad import first_speech
 from baldwhisper_mlx.checkpoint.load import LoadedModel
-from baldwhisper_mlx.config import SAMPLE_RATE
+from baldwhisper_mlx.config import HOP_LENGTH, SAMPLE_RATE
 from baldwhisper_mlx.decoding.decoder import DecodingResult
+from baldwhisper_mlx.decoding.logit_rules import DecodingOptions
 from baldwhisper_mlx.decoding.repetition import is_loop
+from baldwhisper_mlx.model.cache import EncodedAudio
 from baldwhisper_mlx.transcription.fallback import compression_ratio
+from baldwhisper_mlx.transcription.language import NEAR, likeliest_languages, only_language
 from baldwhisper_mlx.transcription.options import TranscribeOptions
-from baldwhisper_mlx.transcription.segments import Segment, Transcript, make_segments, split_window
-from baldwhisper_mlx.transcription.words import add_words, advance_by_words, timed_tokens
+from baldwhisper_mlx.transcription.retiming import within_audio
+from baldwhisper_mlx.transcription.second_opinion import WindowSpeech
+from baldwhisper_mlx.transcription.segments import Segment, Transcript, numbered
+from baldwhisper_mlx.transcription.window_segments import Window, window_segments
 
 
 def transcribe_sequentially(
-    samples: Samples, loaded: LoadedModel, options: TranscribeOptions
+    samples: Samples,
+    loaded: LoadedModel,
+    options: TranscribeOptions,
+    first_attempts: list[DecodingResult] | None = None,
 ) -> Transcript:
     """Transcribes one recording, window after window.
 
@@ -35,6 +44,7 @@ def transcribe_sequentially(
         samples: mono at 16 kHz (n,), full scale at 1.0.
         loaded: from `load_model`.
         options: all but `vad` and `batch_size`.
+        first_attempts: gets the first attempt at every window that is no silence.
 
     Raises:
         ValueError: unusable samples, or a language or task that the model does not know.
@@ -44,7 +54,18 @@ def transcribe_sequentially(
     while run.window_frames:
         run.transcribe_window()
         options.report(run.seconds_done, run.duration)
+    if first_attempts is not None:
+        first_attempts += run.first_attempts
     return run.transcript()
+
+
+@dataclass(frozen=True)
+class SharedAttempt:
+    """The first attempt at a window, decoded in a batch with those of other recordings."""
+
+    result: DecodingResult
+    audio: EncodedAudio
+    """Of this window, for further attempts."""
 
 
 @dataclass
@@ -56,15 +77,22 @@ class Transcription:
 
     loaded: LoadedModel
     options: TranscribeOptions
+    samples: Samples
     mel: LogMelSpectrogram
     duration: float
     """Seconds of the recording."""
     language: str | None = None
-    """Code; None until it is detected in the first window."""
+    """Code; None until it is detected in the first window with speech."""
     seek: int = 0
     """Mel frame (10 ms) at which the next window starts."""
     last_speech: float = 0.0
     """Seconds at which the last word ended, with word timestamps."""
+    first_attempts: list[DecodingResult] = field(default_factory=list)
+    """At windows that are no silence."""
+    _language_seek: int = 0
+    """Mel frame of the window in which the language was detected."""
+    _first_speech: int | None = None
+    """Mel frame of the first speech after some window; None until it was looked for."""
     _segments: list[Segment] = field(default_factory=list)
     _history: list[int] = field(default_factory=list)
     """Tokens of the initial prompt, and of the text so far."""
@@ -82,17 +110,18 @@ class Transcription:
         Nothing is decoded yet.
         """
         samples = check_samples(samples)
-        tokenizer, prompt = loaded.tokenizer, options.initial_prompt
-        history = tokenizer.encode(" " + prompt.strip()) if prompt else []
+        prompt = options.initial_prompt
+        history = loaded.tokenizer.encode(" " + prompt.strip()) if prompt else []
         run = cls(
             loaded,
             options,
+            samples,
             mel=LogMelSpectrogram(samples, loaded.config.n_mels),
             duration=len(samples) / SAMPLE_RATE,
-            language=None if options.language is None else tokenizer.to_language(options.language),
             _history=history,
             _n_initial=len(history),
         )
+        run.language = run._known_language()
         run._skip_zeros()
         return run
 
@@ -107,27 +136,59 @@ class Transcription:
         frames = self.mel.n_frames
         return min(self.seek, frames) / frames * self.duration if frames else self.duration
 
-    def transcribe_window(self, first_attempt: DecodingResult | None = None) -> None:
+    def transcribe_window(self, shared: SharedAttempt | None = None) -> None:
         """Transcribes the next window and moves on to the one after it.
 
         Args:
-            first_attempt: its result, if it was decoded in a batch with other recordings.
+            shared: the first attempt, if it was decoded in a batch with other recordings.
         """
-        if first_attempt is None:
+        if shared is None:
             encode_windows([self])
         n_frames = self.window_frames
-        result, ratio = self._decode(first_attempt)
-        if self.options.thresholds.is_silence(result):
+        speech = WindowSpeech(self.samples, self.seek, n_frames)
+        decoded = self._decode(shared, speech)
+        if decoded is None:
             self.seek += n_frames
         else:
-            segments, advance = self._make_segments(result, ratio)
-            self._segments += segments
+            result, ratio = decoded
+            window = Window(
+                self.loaded.tokenizer, self.options, self.seek, n_frames, self.language or "en"
+            )
+            segments, advance, self.last_speech = window_segments(
+                result, ratio, window, speech, previous=self._previous, last_speech=self.last_speech
+            )
+            self._segments += numbered(segments, len(self._segments))
             self._history += [token for segment in segments for token in segment.tokens]
             self.seek += advance
             # As in OpenAI's code, text sampled at a high temperature is not used as context.
             if not self.options.condition_on_previous_text or result.temperature > 0.5:
                 self._prompt_from = len(self._history)
         self._skip_zeros()
+        if not self._segments and self._language_seek < self.seek:
+            self.language = self._known_language()  # what was silent does not tell the language
+
+    def choose_language(self, likeliest: str) -> None:
+        """Chooses the language: of the next window, or of the first one in which somebody speaks.
+
+        Args:
+            likeliest: that of the next window.
+        """
+        self.language, self._language_seek = likeliest, self.seek
+        if self._first_speech is None or self._first_speech < self.seek:
+            span = first_speech(self.samples, self.seek * HOP_LENGTH)
+            # Where nobody speaks at all, the model may still know better than the detector.
+            self._first_speech = span[0] // HOP_LENGTH if span else self.mel.n_frames
+        start = self._first_speech
+        if self.seek + NEAR <= start < self.mel.n_frames:
+            n_frames = min(N_FRAMES, self.mel.n_frames - start)
+            self.loaded.decoder.encode(self.mel.window(start)[None], [n_frames])
+            (self.language,) = likeliest_languages(self.loaded)
+            self._language_seek = start
+
+    def _known_language(self) -> str | None:
+        """The language if it does not have to be detected."""
+        named, tokenizer = self.options.language, self.loaded.tokenizer
+        return only_language(tokenizer) if named is None else tokenizer.to_language(named)
 
     def _skip_zeros(self) -> None:
         """Skips windows of digital silence, for which Whisper would make up a word or two."""
@@ -137,12 +198,18 @@ class Transcription:
     def transcript(self) -> Transcript:
         """What has been transcribed so far."""
         text = self.loaded.tokenizer.decode(self._history[self._n_initial :])
-        return Transcript(text, tuple(self._segments), self.language or "en", self.duration)
+        spoken = self.options.language is not None or bool(self._segments)
+        segments = within_audio(self._segments, self.duration)
+        return Transcript(text, segments, self.language if spoken else None, self.duration)
 
-    def prompt(self) -> list[int]:
-        """Tokens before the next window's text: the end of the previous text, language, task."""
+    def prompt(self, *, conditioned: bool = True) -> list[int]:
+        """Tokens before the next window's text: the end of the previous text, language, task.
+
+        Args:
+            conditioned: whether the previous text is among them.
+        """
         tokenizer, most = self.loaded.tokenizer, self.loaded.config.n_text_ctx // 2 - 1
-        history = self._history[self._prompt_from :]
+        history = self._previous if conditioned else []
         previous = [tokenizer.sot_prev, *history[-most:]] if history else []
         return previous + tokenizer.sot_sequence(
             self.language or "en",
@@ -150,63 +217,66 @@ class Transcription:
             timestamps=not self.options.without_timestamps,
         )
 
-    def _decode(self, first_attempt: DecodingResult | None) -> tuple[DecodingResult, float]:
-        """Attempts at rising temperature until one passes; its output and compression ratio."""
-        tokenizer, decoder = self.loaded.tokenizer, self.loaded.decoder
+    @property
+    def _previous(self) -> list[int]:
+        """Tokens of the text that the next window is conditioned on."""
+        return self._history[self._prompt_from :]
+
+    def _decode(
+        self, shared: SharedAttempt | None, speech: WindowSpeech
+    ) -> tuple[DecodingResult, float] | None:
+        """Attempts at rising temperature until one passes: its output and compression ratio.
+
+        Args:
+            shared: the first attempt, if it was decoded in a batch.
+            speech: of the window.
+
+        Returns:
+            None if the window is silence.
+        """
+        decoder = self.loaded.decoder
         frames = [self.window_frames] if self.options.word_timestamps else None
         attempts, thresholds = self.options.attempts, self.options.thresholds
+        first = None
         for attempt in attempts:
-            result = first_attempt or decoder.decode(self.prompt(), attempt, align_frames=frames)[0]
-            # A stray special token is no text, but as part of a loop it has to count.
-            ratio = compression_ratio(tokenizer.decode(result.tokens, special=True).strip())
-            previous = self._history[self._prompt_from :]
-            loop = is_loop(result.tokens, tokenizer.timestamp_begin, before=previous)
-            is_last = attempt is attempts[-1]
-            if is_last or not thresholds.is_failure(result, ratio, loop=loop):
+            if shared is not None and first is None:
+                result = shared.result
+                decoder.restore(shared.audio)  # it still holds the whole batch
+            else:
+                result = decoder.decode(self.prompt(), attempt, align_frames=frames)[0]
+            ratio, loop = self._repetition(result, self._previous)
+            if first is None:
+                first = result
+                if self._is_made_up(result, ratio, loop, speech):
+                    return None
+            if attempt is attempts[-1] or not thresholds.is_failure(result, ratio, loop=loop):
                 break
             if loop:  # without the previous text, a phrase is written again only if it was spoken
                 self._prompt_from = len(self._history)
-            if first_attempt:
-                encode_windows([self])  # the decoder still holds the whole batch
-            first_attempt = None
+        if first is None or thresholds.is_silence(result):
+            return None
+        self.first_attempts.append(first)
         return result, ratio
 
-    def _make_segments(
-        self, result: DecodingResult, ratio: float
-    ) -> tuple[tuple[Segment, ...], int]:
-        """The window's segments, and the mel frames from it to the next window."""
-        tokenizer, seek, words = self.loaded.tokenizer, self.seek, self.options.word_timestamps
-        window = split_window(
-            result.tokens,
-            timestamp_begin=tokenizer.timestamp_begin,
-            seek=seek,
-            segment_size=self.window_frames,
-        )
-        segments = make_segments(
-            window.pieces,
-            tokenizer.decode,
-            first_id=len(self._segments),
-            seek=seek,
-            temperature=result.temperature,
-            avg_logprob=result.avg_logprob,
-            compression_ratio=ratio,
-            no_speech_prob=result.no_speech_prob,
-            keep_empty=words,
-        )
-        if not words:
-            return segments, window.advance
-        assert result.alignment is not None
-        timed = timed_tokens(
-            window.pieces, result.tokens, result.alignment, eot=tokenizer.eot, seek=seek
-        )
-        segments, self.last_speech = add_words(
-            segments,
-            timed,
-            tokenizer.decode,
-            language=self.language or "en",
-            last_speech=self.last_speech,
-        )
-        return segments, advance_by_words(window, segments, seek)
+    def _repetition(self, result: DecodingResult, previous: Sequence[int]) -> tuple[float, bool]:
+        """Compression ratio of an output, and whether it is caught in a phrase."""
+        tokenizer = self.loaded.tokenizer
+        # A stray special token is no text, but as part of a loop it has to count.
+        ratio = compression_ratio(tokenizer.decode(result.tokens, special=True).strip())
+        return ratio, is_loop(result.tokens, tokenizer.timestamp_begin, before=previous)
+
+    def _is_made_up(
+        self, result: DecodingResult, ratio: float, loop: bool, speech: WindowSpeech
+    ) -> bool:
+        """Whether nobody speaks in the window, and the previous text alone makes text probable."""
+        thresholds = self.options.thresholds
+        if not thresholds.may_be_silence(result) or speech.spans:
+            return False
+        if self._previous:
+            attempt = DecodingOptions(timestamps=not self.options.without_timestamps)
+            result = self.loaded.decoder.decode(self.prompt(conditioned=False), attempt)[0]
+            ratio, loop = self._repetition(result, [])
+        return thresholds.is_poor(result, ratio, loop=loop)
 
 
 def encode_windows(runs: Sequence[Transcription]) -> None:
@@ -215,18 +285,14 @@ def encode_windows(runs: Sequence[Transcription]) -> None:
     Args:
         runs: of one model and with the same options.
     """
-    loaded = runs[0].loaded
+    decoder = runs[0].loaded.decoder
     windows = mx.stack([run.mel.window(run.seek) for run in runs])
-    loaded.decoder.encode(windows, [run.window_frames for run in runs])
+    decoder.encode(windows, [run.window_frames for run in runs])
     for run in runs:  # the CPU works on the next features while the device decodes
         run.mel.prefetch(run.seek)
-    if runs[0].language is None and loaded.tokenizer.is_multilingual:
-        for run, language in zip(runs, detect_languages(loaded), strict=True):
-            run.language = language
-
-
-def detect_languages(loaded: LoadedModel) -> list[str]:
-    """The most probable language of each encoded window."""
-    languages = loaded.tokenizer.languages
-    probabilities = loaded.decoder.detect_language(list(languages.values()))
-    return [list(languages)[index] for index in probabilities.argmax(axis=1)]
+    if any(run.language is None for run in runs):
+        audio = decoder.encoded()
+        for run, language in zip(runs, likeliest_languages(runs[0].loaded), strict=True):
+            if run.language is None:
+                run.choose_language(language)
+        decoder.restore(audio)

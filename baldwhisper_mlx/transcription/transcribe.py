@@ -7,26 +7,35 @@ A recording is transcribed in one of three ways: sequentially, sequentially with
 from __future__ import annotations
 
 import dataclasses
+import warnings
 from collections.abc import Callable, Sequence
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import BinaryIO
 
-import mlx.core as mx
 import numpy as np
 import numpy.typing as npt
 
 from baldwhisper_mlx.audio.buffer import Samples, check_samples
 from baldwhisper_mlx.audio.chunking import Span, chunks_of, equal_parts, join_speech
-from baldwhisper_mlx.audio.features import N_FRAMES, LogMelSpectrogram
+from baldwhisper_mlx.audio.features import N_FRAMES
 from baldwhisper_mlx.audio.load import load_audio
-from baldwhisper_mlx.audio.vad import Speech, speech_spans
+from baldwhisper_mlx.audio.vad import Speech, first_speech, speech_spans
 from baldwhisper_mlx.checkpoint.load import LoadedModel, load_model
 from baldwhisper_mlx.config import HOP_LENGTH, SAMPLE_RATE
+from baldwhisper_mlx.decoding.decoder import DecodingResult
 from baldwhisper_mlx.transcription.batched import transcribe_clips
 from baldwhisper_mlx.transcription.fallback import TEMPERATURES
+from baldwhisper_mlx.transcription.language import (
+    NEAR,
+    LanguageWarning,
+    doubts,
+    language_probabilities,
+    only_language,
+)
 from baldwhisper_mlx.transcription.options import TranscribeOptions
-from baldwhisper_mlx.transcription.segments import Segment, Transcript, retimed
+from baldwhisper_mlx.transcription.retiming import retimed, within_audio
+from baldwhisper_mlx.transcription.segments import Segment, Transcript
 from baldwhisper_mlx.transcription.sequential import transcribe_sequentially
 
 WINDOW = N_FRAMES * HOP_LENGTH
@@ -59,7 +68,7 @@ def transcribe(
         audio: a file, a binary stream, or mono samples (n,) at 16 kHz, full scale at 1.0.
         model: from `load_model`, or what that takes; the last one so named stays in memory. By
             default the English model that comes with the package.
-        language: code or English name; None to detect it in the first 30 s.
+        language: code or English name; None to detect it where somebody first speaks.
         task: "transcribe", or "translate" into English.
         initial_prompt: text that precedes the recording, or every stretch: names, spelling.
         temperature: of the sampling, 0 or more; the next of several is used if an output is
@@ -93,9 +102,12 @@ def transcribe(
         logprob_threshold=logprob_threshold, no_speech_threshold=no_speech_threshold,
         vad=vad, batch_size=batch_size, on_progress=on_progress,
     )  # fmt: skip
-    samples, loaded = _samples_of(audio), _loaded(model)
+    samples, loaded, first_attempts = _samples_of(audio), _loaded(model), list[DecodingResult]()
     with loaded.in_use():
-        return _transcribe(samples, loaded, options)
+        transcript = _transcribe(samples, loaded, options, first_attempts)
+    if doubt := doubts(first_attempts, loaded.tokenizer):
+        warnings.warn(doubt, LanguageWarning, stacklevel=2)
+    return transcript
 
 
 def detect_language(
@@ -112,7 +124,8 @@ def detect_language(
         windows: how many windows of 30 s, spread over the recording, are averaged.
 
     Returns:
-        Language code to probability; for an English-only model, {"en": 1.0}.
+        Language code to probability, of the windows with speech: empty if nobody speaks. For a
+        model that knows one language only, that one with a probability of 1.
 
     Raises:
         FileNotFoundError, ValueError, RuntimeError, FloatingPointError: as `transcribe`.
@@ -120,24 +133,35 @@ def detect_language(
     if windows < 1:
         raise ValueError(f"windows must be at least 1, not {windows}")
     samples, loaded = _samples_of(audio), _loaded(model)
-    if not loaded.tokenizer.is_multilingual:
-        return {"en": 1.0}
+    if (code := only_language(loaded.tokenizer)) is not None:
+        return {code: 1.0}
+    count = min(windows, max(1, -(-len(samples) // WINDOW)))
+    starts = np.linspace(0, max(0, len(samples) - WINDOW), count).round().astype(int).tolist()
+    parts = _spoken([(start, min(start + WINDOW, len(samples))) for start in starts], samples)
+    if not parts and (span := first_speech(samples)) is not None:
+        parts = [samples[span[0] : span[0] + WINDOW]]
+    if not parts:
+        return {}
     with loaded.in_use():
-        return _probabilities(samples, loaded, windows)
+        return language_probabilities(parts, loaded)
 
 
-def _probabilities(samples: Samples, loaded: LoadedModel, windows: int) -> dict[str, float]:
-    """Language code to probability, averaged over windows."""
-    mel = LogMelSpectrogram(samples, loaded.config.n_mels)
-    count = min(windows, max(1, -(-mel.n_frames // N_FRAMES)))
-    starts = np.linspace(0, max(0, mel.n_frames - N_FRAMES), count).round().astype(int).tolist()
-    sizes = [min(N_FRAMES, mel.n_frames - start) for start in starts]
-    loaded.decoder.encode(mx.stack([mel.window(start) for start in starts]), sizes)
-    languages = loaded.tokenizer.languages
-    means = loaded.decoder.detect_language(list(languages.values())).mean(axis=0)
-    order = np.argsort(-means, kind="stable")
-    codes = list(languages)
-    return {codes[i]: float(means[i]) for i in order}
+def _spoken(spans: Sequence[Span], samples: Samples, most: int | None = None) -> list[Samples]:
+    """The parts of a recording in which somebody speaks, each from the first speech on.
+
+    Args:
+        spans: of the parts.
+        samples: of the recording.
+        most: parts to return at most.
+    """
+    parts: list[Samples] = []
+    for start, end in spans:
+        if len(parts) == most:
+            break
+        if (speech := first_speech(samples[start:end])) is not None:
+            begin = speech[0] if speech[0] >= NEAR * HOP_LENGTH else 0
+            parts.append(samples[start + begin : min(end, start + begin + WINDOW)])
+    return parts
 
 
 def _samples_of(audio: str | Path | BinaryIO | npt.NDArray[np.float32]) -> Samples:
@@ -154,17 +178,25 @@ def _cached_model(path_or_hub_id: str | Path | None) -> LoadedModel:
     return load_model(path_or_hub_id)
 
 
-def _transcribe(samples: Samples, loaded: LoadedModel, options: TranscribeOptions) -> Transcript:
-    """Chooses one of the three ways."""
+def _transcribe(
+    samples: Samples,
+    loaded: LoadedModel,
+    options: TranscribeOptions,
+    first_attempts: list[DecodingResult],
+) -> Transcript:
+    """Chooses one of the three ways; `first_attempts` gets those at windows with speech."""
     if options.batch_size > 1:
-        return _in_batches(samples, loaded, options)
+        return _in_batches(samples, loaded, options, first_attempts)
     if options.vad:
-        return _without_pauses(samples, loaded, options)
-    return transcribe_sequentially(samples, loaded, options)
+        return _without_pauses(samples, loaded, options, first_attempts)
+    return transcribe_sequentially(samples, loaded, options, first_attempts)
 
 
 def _without_pauses(
-    samples: Samples, loaded: LoadedModel, options: TranscribeOptions
+    samples: Samples,
+    loaded: LoadedModel,
+    options: TranscribeOptions,
+    first_attempts: list[DecodingResult],
 ) -> Transcript:
     """Transcribes the speech as one recording, and maps its times back to the whole."""
     duration = len(samples) / SAMPLE_RATE
@@ -176,12 +208,19 @@ def _without_pauses(
         options.report(joined.restore(done, is_end=True), duration)
 
     inner = dataclasses.replace(options, on_progress=progress)
-    transcript = transcribe_sequentially(joined.samples, loaded, inner)
+    transcript = transcribe_sequentially(joined.samples, loaded, inner, first_attempts)
     segments = [retimed(segment, joined.restore) for segment in transcript.segments]
-    return Transcript(transcript.text, tuple(segments), transcript.language, duration)
+    return dataclasses.replace(
+        transcript, segments=within_audio(segments, duration), duration=duration
+    )
 
 
-def _in_batches(samples: Samples, loaded: LoadedModel, options: TranscribeOptions) -> Transcript:
+def _in_batches(
+    samples: Samples,
+    loaded: LoadedModel,
+    options: TranscribeOptions,
+    first_attempts: list[DecodingResult],
+) -> Transcript:
     """Transcribes `batch_size` stretches in lockstep: of speech, or equal parts of everything."""
     batch_size = options.batch_size
     if options.vad:
@@ -190,7 +229,7 @@ def _in_batches(samples: Samples, loaded: LoadedModel, options: TranscribeOption
         stretches = equal_parts(samples, min(batch_size, -(-len(samples) // WINDOW)))
     if not stretches:
         return _empty(samples, loaded, options)
-    language = options.language
+    language = options.language or only_language(loaded.tokenizer)
     if language is None:
         language = _common_language(samples, stretches, loaded)
     # The text before a stretch is not there yet while the stretches are decoded together.
@@ -206,20 +245,26 @@ def _in_batches(samples: Samples, loaded: LoadedModel, options: TranscribeOption
     for first in range(0, len(stretches), batch_size):
         group = stretches[first : first + batch_size]
         clips = [samples[start:end] for start, end in group]
-        transcripts = transcribe_clips(clips, loaded, inner, on_window=progress)
+        transcripts = transcribe_clips(
+            clips, loaded, inner, first_attempts=first_attempts, on_window=progress
+        )
         for (start, _), transcript in zip(group, transcripts, strict=True):
             for segment in transcript.segments:
                 moved = retimed(segment, partial(_later, start / SAMPLE_RATE))
                 segments.append(dataclasses.replace(moved, id=len(segments)))
             texts.append(transcript.text)
         done += sum(transcript.duration for transcript in transcripts)
-    return Transcript("".join(texts), tuple(segments), transcripts[0].language, duration)
+    spoken = options.language is not None or bool(segments)
+    code = transcripts[0].language if spoken else None
+    return Transcript("".join(texts), within_audio(segments, duration), code, duration)
 
 
 def _common_language(samples: Samples, stretches: Sequence[Span], loaded: LoadedModel) -> str:
-    """The language of a recording, from the first 30 s of its first three stretches."""
-    openings = [samples[start : min(end, start + WINDOW)] for start, end in stretches[:3]]
-    return next(iter(detect_language(np.concatenate(openings), loaded, windows=len(openings))))
+    """The language of a recording, from the first 30 s of the first three stretches with speech."""
+    parts = _spoken(stretches, samples, most=3)
+    if not parts:
+        parts = [samples[start : min(end, start + WINDOW)] for start, end in stretches[:3]]
+    return next(iter(language_probabilities(parts, loaded)))
 
 
 def _later(offset: float, seconds: float, *, is_end: bool) -> float:
@@ -229,5 +274,5 @@ def _later(offset: float, seconds: float, *, is_end: bool) -> float:
 def _empty(samples: Samples, loaded: LoadedModel, options: TranscribeOptions) -> Transcript:
     """The transcript of a recording without speech."""
     named = options.language
-    language = "en" if named is None else loaded.tokenizer.to_language(named)
+    language = None if named is None else loaded.tokenizer.to_language(named)
     return Transcript("", (), language, len(samples) / SAMPLE_RATE)

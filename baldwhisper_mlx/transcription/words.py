@@ -104,6 +104,7 @@ def timed_tokens(
     tokens: Sequence[int],
     alignment: Alignment,
     *,
+    order: Sequence[int],
     eot: int,
     seek: int,
 ) -> list[list[TimedToken]]:
@@ -111,8 +112,9 @@ def timed_tokens(
 
     Args:
         pieces: of the window, consecutive from its first token on.
-        tokens: of the window.
-        alignment: of the tokens.
+        tokens: of the window, in the order of the pieces.
+        alignment: of the window's tokens as they were decoded.
+        order: where each of `tokens` is in the alignment; see `segments.whole_characters`.
         eot: ids from there on are no text.
         seek: mel frame (10 ms) at which the window starts.
     """
@@ -125,9 +127,9 @@ def timed_tokens(
             [
                 TimedToken(
                     tokens[i],
-                    offset + alignment.starts[i],
-                    offset + alignment.ends[i],
-                    alignment.probabilities[i],
+                    offset + alignment.starts[order[i]],
+                    offset + alignment.ends[order[i]],
+                    alignment.probabilities[order[i]],
                 )
                 for i in places
                 if tokens[i] < eot

@@ -92,7 +92,7 @@ def _step_milliseconds(loaded: Any, batch: int) -> float:
 
     decoder, tokenizer = loaded.decoder, loaded.tokenizer
     decoder.attend_to(random_states(batch, loaded.config, loaded.model.decoder.ln.weight.dtype))
-    language = next(iter(tokenizer.languages), "en")
+    language = tokenizer.known_languages[0]
     prompt = tokenizer.sot_sequence(language, "transcribe", timestamps=True)
     few, times = WARM_UP, {}
     for length in (few, few, few + STEPS):  # the first is a warm-up

@@ -69,11 +69,15 @@ def test_recording(loaded: LoadedModel, multilingual: Any, name: str) -> None:
     assert ours["language"] == whisper_tokenizer.TO_LANGUAGE_CODE.get(
         expected["language"], expected["language"]
     )
-    assert len(ours["segments"]) == len(expected["segments"])
-    for mine, theirs in zip(ours["segments"], expected["segments"], strict=True):
-        for key in ("id", "seek", "text", "tokens", "temperature"):
+    # Ours has no segment without text, and none that ends after the audio (docs/differences.md).
+    spoken = [segment for segment in expected["segments"] if segment["text"].strip()]
+    assert [segment["id"] for segment in ours["segments"]] == list(range(len(spoken)))
+    for mine, theirs in zip(ours["segments"], spoken, strict=True):
+        for key in ("seek", "text", "tokens", "temperature"):
             assert mine[key] == theirs[key], key
-        for key in ("start", "end", "avg_logprob", "compression_ratio", "no_speech_prob"):
+        for key in ("start", "end"):
+            assert mine[key] == pytest.approx(min(theirs[key], 33.0), abs=2e-3), key
+        for key in ("avg_logprob", "compression_ratio", "no_speech_prob"):
             assert mine[key] == pytest.approx(theirs[key], abs=2e-3), key
     if name != "silence skipped":
         assert expected["segments"]

@@ -197,7 +197,7 @@ def test_a_recording(
     # Only the first window: where the next begins depends on the last word's end, and where two
     # paths through the attention are as cheap, rounding decides between them.
     found = whisper_transcribe.transcribe(model, samples, fp16=False, **options)["segments"]
-    expected = [segment for segment in found if segment["seek"] == 0]
+    expected = [segment for segment in found if segment["seek"] == 0 and segment["text"].strip()]
     ours = baldwhisper_mlx.transcribe(samples, loaded, **options).to_dict()["segments"]
     ours = [segment for segment in ours if segment["seek"] == 0]
     distances: list[float] = []

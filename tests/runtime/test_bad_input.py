@@ -185,7 +185,7 @@ def test_any_sound_gives_a_transcript(model: LoadedModel, samples: Any, tmp_path
         written(tmp_path / "a.wav", samples, subtype="FLOAT"), model, temperature=0.0
     )
     assert transcript.duration == len(samples) / RATE
-    assert transcript.language in ("en", "fr")
+    assert transcript.language in (("en", "fr") if transcript.segments else (None,))
     json.dumps(transcript.to_dict(), allow_nan=False)
     assert [segment.id for segment in transcript.segments] == [*range(len(transcript.segments))]
 

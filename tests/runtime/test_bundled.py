@@ -86,6 +86,21 @@ def test_nothing_is_made_up_over_a_random_walk(bundled: LoadedModel, seed: int) 
     assert baldwhisper_mlx.transcribe(samples, bundled, language="en", vad=True).text == ""
 
 
+@pytest.mark.parametrize("options", [["-l", "de"], ["--task", "translate"], ["-l", "German"]])
+def test_other_languages_are_refused(options: list[str]) -> None:
+    result = CliRunner().invoke(cli, ["transcribe", str(SAMPLE), *options])
+    assert result.exit_code == 1
+    assert result.stdout == ""
+    assert "--model" in result.stderr
+    assert "English" in result.stderr or "only en (english)" in result.stderr
+
+
+def test_it_knows_english_only(bundled: LoadedModel) -> None:
+    assert bundled.config.languages == ("en",)
+    result = CliRunner().invoke(cli, ["info"])
+    assert "English only" in result.stdout
+
+
 def test_other_languages_stay_within_reach(bundled: LoadedModel) -> None:
     """Inside an English prompt French tokens can still be written: none was cut away.
 

@@ -32,6 +32,8 @@ MIXED = Quantization(
         {"audio_context": "dynamic", "quantization": Quantization(bits=4, group_size=32)},
         {"quantization": MIXED},
         {"alignment_heads": ()},
+        {"languages": ("fr",)},
+        {"languages": ("en",), "is_multilingual": False},
     ],
 )
 def test_round_trip_through_a_file(tmp_path: Path, changes: dict[str, Any]) -> None:
@@ -63,6 +65,13 @@ def test_every_key_is_needed(key: str) -> None:
         ({"special_tokens": {}}, "special_tokens"),
         ({"special_tokens": []}, "special_tokens"),
         ({"is_multilingual": 1}, "is_multilingual"),
+        ({"languages": []}, "languages"),
+        ({"languages": "en"}, "languages"),
+        ({"languages": ["xx"]}, "languages"),
+        ({"languages": ["en", "en"]}, "languages"),
+        ({"languages": ["en", 3]}, "languages"),
+        ({"languages": ["endoftext"]}, "languages"),
+        ({"languages": ["fr"], "is_multilingual": False}, "languages"),
         ({"alignment_heads": [[5, 0]]}, "alignment_heads"),
         ({"alignment_heads": [[0]]}, "alignment_heads"),
         ({"alignment_heads": 3}, "alignment_heads"),
@@ -90,6 +99,13 @@ def test_every_key_is_needed(key: str) -> None:
 def test_bad_values_are_named(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         ModelConfig.from_dict(tiny_config().to_dict() | changes)
+
+
+def test_languages_are_optional() -> None:
+    raw = tiny_config().to_dict()
+    assert "languages" not in raw
+    assert ModelConfig.from_dict(raw | {"languages": None}) == tiny_config()
+    assert ModelConfig.from_dict(raw | {"languages": ["en"]}).languages == ("en",)
 
 
 def test_a_quantization_without_overrides_still_reads() -> None:

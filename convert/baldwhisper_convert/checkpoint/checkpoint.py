@@ -6,6 +6,7 @@ depend on where a model came from.
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 from dataclasses import dataclass
 
@@ -52,6 +53,8 @@ class Checkpoint:
     """(decoder layer, head) pairs; None if the source does not say."""
     is_multilingual: bool | None = None
     """Whether prompts carry language and task tokens; None if the source does not say."""
+    languages: tuple[str, ...] | None = None
+    """Codes of the languages that the model was trained for; None for all that have a token."""
     source: str
     """Path it was read from, or `hub-id@commit`."""
     format: str
@@ -103,16 +106,22 @@ class Checkpoint:
         return self.dims.n_vocab > ENGLISH_ONLY_SIZE
 
     def model_config(
-        self, *, dtype: Dtype = "float16", audio_context: AudioContext | None = None
+        self,
+        *,
+        dtype: Dtype = "float16",
+        audio_context: AudioContext | None = None,
+        languages: tuple[str, ...] | None = None,
     ) -> ModelConfig:
         """The runtime's description of this model.
 
         Args:
             dtype: type that its weights are stored in.
             audio_context: instead of this checkpoint's.
+            languages: instead of this checkpoint's.
 
         Raises:
-            ValueError: dimensions that the runtime does not support; names the source.
+            ValueError: dimensions that the runtime does not support, or languages without a
+                token; names the source.
         """
         form = self.embedding
         try:
@@ -120,6 +129,7 @@ class Checkpoint:
                 **vars(self.dims),
                 special_tokens=dict(self.vocabulary.special_tokens),
                 is_multilingual=self.multilingual,
+                languages=languages or self.languages,
                 timestamp_begin=self.vocabulary.timestamp_begin,
                 alignment_heads=self.heads,
                 dtype=dtype,
@@ -134,12 +144,15 @@ class Checkpoint:
             raise ValueError(f"{self.source}: {error}") from None
 
     def tokenizer(self) -> Tokenizer:
-        """The runtime's tokenizer of this vocabulary.
+        """The runtime's tokenizer of this vocabulary, which knows all languages with a token.
+
+        A model can be trained in a language that it does not know yet.
 
         Raises:
             ValueError: dimensions that the runtime does not support.
         """
-        return Tokenizer(self.vocabulary.ranks, self.model_config())
+        config = dataclasses.replace(self.model_config(), languages=None)
+        return Tokenizer(self.vocabulary.ranks, config)
 
 
 def fingerprint(checkpoint: Checkpoint) -> str:

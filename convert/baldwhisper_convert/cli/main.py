@@ -86,6 +86,13 @@ def main() -> None:
     "full. A model that was trained with full is less accurate with the others.",
 )
 @click.option(
+    "--language",
+    "languages",
+    multiple=True,
+    help="Language that the model was trained for, as a code or English name; the runtime refuses "
+    "others. Repeatable. Default: those stored in SRC, else all that its vocabulary has.",
+)
+@click.option(
     "--quantize",
     type=click.Choice(_BITS),
     help="Quantize the weight matrices to this number of bits. Convolutions, position "
@@ -144,6 +151,7 @@ def export(
     tokenizer: str | None,
     force: bool,
     audio_context: AudioContext | None,
+    languages: tuple[str, ...],
     quantize: str | None,
     group_size: str,
     quantize_embedding: str | None,
@@ -177,6 +185,7 @@ def export(
                 destination,
                 dtype=dtype,
                 audio_context=audio_context,
+                languages=languages,
                 quantize=_quantize_options(quantize, group_size, quantize_embedding, overrides),
                 calibration=recordings,
                 padding_stride=padding_stride,
@@ -196,10 +205,12 @@ def _check_combinations() -> None:
         for name in context.params
         if context.get_parameter_source(name) is not ParameterSource.DEFAULT
     }
-    if context.params["kind"] == "hf" and given & {"audio_context", "quantize", "calibration"}:
+    if context.params["kind"] == "hf" and given & {
+        "audio_context", "languages", "quantize", "calibration"
+    }:  # fmt: skip
         raise click.UsageError(
-            "--audio-context, --quantize and --calibration need --format mlx, because other "
-            "programs do not support them"
+            "--audio-context, --language, --quantize and --calibration need --format mlx, because "
+            "other programs do not support them"
         )
     if "quantize" not in given and given & {"group_size", "quantize_embedding", "overrides"}:
         raise click.UsageError(

@@ -50,6 +50,7 @@ def export_mlx(
     *,
     dtype: Dtype = "float16",
     audio_context: AudioContext | None = None,
+    languages: Sequence[str] = (),
     quantize: QuantizeOptions | None = None,
     calibration: Sequence[Samples] | None = None,
     padding_stride: int = 8,
@@ -64,6 +65,8 @@ def export_mlx(
         dtype: type the weights are stored in.
         audio_context: audio context that the model was trained for; by default the
             checkpoint's.
+        languages: codes or English names of the languages that the model was trained for; the
+            runtime refuses others. By default the checkpoint's, else all with a token.
         quantize: how to quantize the matrices; None stores them in `dtype`.
         calibration: a few recordings of speech (n,), mono at 16 kHz, from which the constants of
             the padded audio context are computed; None for a model without them.
@@ -77,16 +80,17 @@ def export_mlx(
     Raises:
         FileExistsError: `destination` exists and `force` is not set, or it is not something
             that an export would have made.
-        ValueError: a weight does not fit `dtype`, `quantize` names no matrix of the model,
-            `calibration` is empty or for a model that was not trained on 30 s, or the exported
-            model does not load or run.
+        ValueError: an unknown language, a weight does not fit `dtype`, `quantize` names no matrix
+            of the model, `calibration` is empty or for a model that was not trained on 30 s, or
+            the exported model does not load or run.
 
     Example:
         >>> export_mlx(read_checkpoint("openai/whisper-base"), "models/base")  # doctest: +SKIP
     """
     path = Path(destination).expanduser().resolve()
     check_destination(path, checkpoint.source, force=force)
-    config = checkpoint.model_config(dtype=dtype, audio_context=audio_context)
+    codes = tuple(dict.fromkeys(map(checkpoint.tokenizer().to_language, languages)))
+    config = checkpoint.model_config(dtype=dtype, audio_context=audio_context, languages=codes)
     _check_calibration(config, calibration, checkpoint.source)
     config, tensors = _stored(checkpoint, config, quantize)
     with atomic_folder(path) as folder:

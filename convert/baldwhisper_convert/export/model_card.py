@@ -27,7 +27,7 @@ _CARD = """---
 | encoder | {n_audio_layer} layers, width {n_audio_state}, {n_audio_head} heads, {n_mels} mel bins |
 | decoder | {n_text_layer} layers, width {n_text_state}, {n_text_head} heads |
 | vocabulary | {n_vocab:,} tokens, {languages} language tokens |
-| token embedding | {embedding} |
+{known}| token embedding | {embedding} |
 | audio context | {audio_context} |
 | alignment heads | {heads} |
 {storage}
@@ -106,7 +106,7 @@ def model_card(
     parts = storage(sizes, config.dtype, config.quantization)
     quantized = f", matrices in {config.quantization}" if config.quantization else ""
     return _CARD.format(
-        **_values(checkpoint, name, "mlx"),
+        **_values(checkpoint, name, "mlx", config.languages),
         intro=_MLX_INTRO,
         use=_MLX_USE + (_PADDING_USE if padding else ""),
         dtype=config.dtype + quantized,
@@ -135,7 +135,7 @@ def hf_model_card(
     if context != "full":
         context = f"30 s here; trained for {context}, which only baldwhisper-mlx supports"
     return _CARD.format(
-        **_values(checkpoint, name, "transformers"),
+        **_values(checkpoint, name, "transformers", checkpoint.languages),
         storage="",
         intro=_HF_INTRO,
         use=_HF_USE.format(whisper_cpp=_UNTIED if untied else _TIED),
@@ -146,7 +146,9 @@ def hf_model_card(
     )
 
 
-def _values(checkpoint: Checkpoint, name: str, library: str) -> dict[str, Any]:
+def _values(
+    checkpoint: Checkpoint, name: str, library: str, languages: tuple[str, ...] | None
+) -> dict[str, Any]:
     """What both cards say: the fields of `_CARD` that depend on the checkpoint only."""
     origin = "from the source"
     if not checkpoint.alignment_heads:
@@ -156,13 +158,14 @@ def _values(checkpoint: Checkpoint, name: str, library: str) -> dict[str, Any]:
         "source": _source(checkpoint),
         "format": checkpoint.format,
         "languages": len(checkpoint.vocabulary.special_tokens) - len(CONTROL_TOKENS),
+        "known": f"| trained for | {', '.join(languages)} |\n" if languages else "",
         "heads": f"{len(checkpoint.heads)}, {origin}",
-        "metadata": _metadata(checkpoint, library),
+        "metadata": _metadata(checkpoint, library, languages),
         "licence": _licence(checkpoint),
     }
 
 
-def _metadata(checkpoint: Checkpoint, library: str) -> str:
+def _metadata(checkpoint: Checkpoint, library: str, languages: tuple[str, ...] | None) -> str:
     """The YAML block that the Hub reads."""
     from huggingface_hub import ModelCardData
 
@@ -171,6 +174,7 @@ def _metadata(checkpoint: Checkpoint, library: str) -> str:
     from_hub = hub_id and commit and not Path(checkpoint.source).expanduser().exists()
     data = ModelCardData(
         library_name=library,
+        language=list(languages) if languages else None,
         pipeline_tag="automatic-speech-recognition",
         tags=["whisper", "baldwhisper", library],
         license=checkpoint.licence,

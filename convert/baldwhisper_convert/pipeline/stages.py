@@ -273,6 +273,9 @@ def _train(
     )  # fmt: skip
     checkpoint = dataclasses.replace(model.checkpoint, state=module.canonical_state())
     checkpoint = _with_context(checkpoint, *speech.windows.audio_context)
+    if checkpoint.languages is not None:
+        known = tuple(dict.fromkeys([*checkpoint.languages, prompts.language]))
+        checkpoint = dataclasses.replace(checkpoint, languages=known)
     return Model(checkpoint=checkpoint, groups=model.groups), metrics
 
 

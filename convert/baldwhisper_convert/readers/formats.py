@@ -53,6 +53,7 @@ class Weights:
     state: State
     alignment_heads: Heads | None
     is_multilingual: bool | None = None
+    languages: tuple[str, ...] | None = None
     format: str
     licence: str | None = None
     vocabulary: Vocabulary | None = None

@@ -66,6 +66,7 @@ def read_model_folder(folder: Path) -> Weights:
         state=_state(weights, config),
         alignment_heads=config.alignment_heads or None,
         is_multilingual=config.is_multilingual,
+        languages=config.languages,
         format=MODEL_TYPE,
         licence=stated_licence(folder),
         vocabulary=_vocabulary(ranks, config),

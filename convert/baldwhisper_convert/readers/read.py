@@ -57,6 +57,7 @@ def read_checkpoint(
         vocabulary=dataclasses.replace(vocabulary, source_ids=None),
         alignment_heads=weights.alignment_heads,
         is_multilingual=weights.is_multilingual,
+        languages=weights.languages,
         # A folder of the Hub's cache has the commit as its name.
         source=str(source) if Path(source).expanduser().exists() else f"{source}@{path.name}",
         format=weights.format,

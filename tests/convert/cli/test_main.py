@@ -41,10 +41,12 @@ def test_export(tmp_path: Path, hf_folder: Path) -> None:
 def test_options_reach_the_export(tmp_path: Path, openai_pt: Path, hf_folder: Path) -> None:
     arguments = ("export", openai_pt, tmp_path / "m", "--tokenizer", hf_folder)
     assert run(*arguments).exit_code == 0
-    result = run(*arguments, "--audio-context", "dynamic", "--force")
+    more = ("--audio-context", "dynamic", "--language", "en", "--language", "French")
+    result = run(*arguments, *more, "--force")
     assert result.exit_code == 0, result.output
     config = ModelConfig.from_file(tmp_path / "m" / "config.json")
     assert (config.audio_context, config.dtype) == ("dynamic", "float16")
+    assert config.languages == ("en", "fr")
 
 
 def test_an_existing_destination_is_refused_before_the_source_is_read(tmp_path: Path) -> None:
@@ -85,6 +87,7 @@ def test_warnings_about_the_source_are_shown(hf_copy: Path, tmp_path: Path) -> N
     [
         ("export",),
         ("export", "a", "b", "--dtype", "int8"),
+        ("export", "a", "b", "--format", "hf", "--language", "en"),
         ("nothing",),
         ("export", "a"),
         ("merge", "a", "b", "--keep", "0,x"),

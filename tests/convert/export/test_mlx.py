@@ -104,6 +104,24 @@ def test_a_stated_licence_is_repeated(tmp_path: Path, reference: Checkpoint) -> 
     assert "the default: all of the last half of the decoder layers" in card
 
 
+def test_languages_are_stored_and_kept(tmp_path: Path, reference: Checkpoint) -> None:
+    folder = export_mlx(reference, tmp_path / "m", dtype="float32", languages=["English", "fr"])
+    assert ModelConfig.from_file(folder / "config.json").languages == ("en", "fr")
+    card = (folder / "README.md").read_text()
+    assert ModelCard(card).data.language == ["en", "fr"]
+    assert "| trained for | en, fr |" in card
+    read = read_checkpoint(folder)
+    assert read.languages == ("en", "fr")
+    # Training in another language is possible; the runtime refuses it.
+    assert read.tokenizer().to_language("de") == "de"
+    again = export_mlx(read, tmp_path / "again", dtype="float32")
+    assert ModelConfig.from_file(again / "config.json").languages == ("en", "fr")
+    with pytest.raises(ValueError, match="only en"):
+        load_model(again).tokenizer.to_language("de")
+    with pytest.raises(ValueError, match="unknown language"):
+        export_mlx(reference, tmp_path / "x", languages=["Klingon"])
+
+
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_dtype(dtype: Any, tmp_path: Path, reference: Checkpoint) -> None:
     folder = export_mlx(reference, tmp_path / "m", dtype=dtype)

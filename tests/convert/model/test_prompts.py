@@ -5,6 +5,7 @@ from __future__ import annotations
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -27,6 +28,7 @@ def runtime_prompt(prompts: Prompts, previous: list[int], *, timestamps: bool) -
     run = Transcription(
         loaded=loaded,
         options=TranscribeOptions(without_timestamps=not timestamps),
+        samples=np.zeros(0, np.float32),
         mel=None,  # type: ignore[arg-type]
         duration=0.0,
         language=prompts.language,

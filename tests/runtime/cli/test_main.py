@@ -26,6 +26,7 @@ from baldwhisper_mlx.checkpoint import load
 from baldwhisper_mlx.cli import transcribe as batch
 from baldwhisper_mlx.cli.main import cli
 from baldwhisper_mlx.transcription import transcribe as longform
+from baldwhisper_mlx.transcription.language import LanguageWarning
 from baldwhisper_mlx.transcription.segments import Segment, Transcript
 from tests.runtime.conftest import RATE, tiny_config, tone, write_model
 
@@ -47,7 +48,10 @@ class Fake:
         self, name: str | None, *, revision: str | None = None, audio_context: str | None = None
     ) -> Any:
         self.loaded.append((name, revision))
-        return SimpleNamespace(tokenizer=SimpleNamespace(to_language=lambda language: language))
+        tokenizer = SimpleNamespace(
+            to_language=lambda language: language, check_task=lambda _: None
+        )
+        return SimpleNamespace(tokenizer=tokenizer)
 
     def transcribe(self, audio: Any, model: Any, **options: Any) -> Transcript:
         del options["on_progress"]
@@ -451,13 +455,33 @@ def test_ctrl_c_in_the_middle_of_a_real_run(model_folder: Path, wav: Path, tmp_p
 
 
 def test_detect_language(model_folder: Path, wav: Path, tmp_path: Path) -> None:
-    arguments = ["detect-language", "-m", str(model_folder), "--top", "2", str(wav), "gone.wav"]
+    sample = ROOT / "examples" / "sample.wav"
+    files = [str(sample), str(wav), "gone.wav"]
+    arguments = ["detect-language", "-m", str(model_folder), "--top", "2", *files]
     result = CliRunner().invoke(cli, arguments)
     assert result.exit_code == 1
     assert "gone.wav: no such file" in result.stderr
-    name, _, languages = result.stdout.strip().rpartition(": ")
-    assert name == str(wav)
+    spoken, tone = result.stdout.splitlines()
+    name, _, languages = spoken.rpartition(": ")
+    assert name == str(sample)
     assert len(languages.split(", ")) == 2
+    assert tone == f"{wav}: no speech"
+
+
+def test_doubts_about_the_language_are_shown(
+    run: Run, fake: Fake, monkeypatch: pytest.MonkeyPatch, wav: Path
+) -> None:
+    def doubting(audio: Any, model: Any, **options: Any) -> Transcript:
+        warnings.warn("the text is improbable", LanguageWarning, stacklevel=1)
+        return Transcript("", (), None, 1.0)
+
+    monkeypatch.setattr(longform, "transcribe", doubting)
+    result = run(str(wav), str(wav), "-f", "json")
+    assert result.exit_code == 0
+    lines = result.stderr.splitlines()
+    assert lines.count(f"warning: {wav}: the text is improbable") == 2
+    assert sum("no speech" in line for line in lines) == 2
+    assert '"language": null' in result.stdout
 
 
 def test_info_describes_a_model(model_folder: Path) -> None:

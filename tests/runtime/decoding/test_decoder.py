@@ -159,6 +159,29 @@ def test_language_probabilities(loaded: LoadedModel, mel: mx.array) -> None:
     np.testing.assert_allclose(probabilities.sum(axis=1), 1, rtol=1e-5)
 
 
+def test_clips_of_a_batch_are_decoded_again_without_encoding(
+    loaded: LoadedModel, mel: mx.array
+) -> None:
+    prompt = prompt_of(loaded, timestamps=True, previous=())
+    own = []
+    for row, frames in enumerate(N_FRAMES):
+        loaded.decoder.encode(mel[row : row + 1], [frames])
+        own += loaded.decoder.decode(prompt, align_frames=[frames])
+    loaded.decoder.encode(mel, N_FRAMES)
+    audio = loaded.decoder.encoded()
+    together = loaded.decoder.decode(prompt, align_frames=N_FRAMES)
+    for row in (2, 0, 1):
+        loaded.decoder.restore(audio.clip(row))
+        (again,) = loaded.decoder.decode(prompt, align_frames=[N_FRAMES[row]])
+        assert again.tokens == own[row].tokens == together[row].tokens
+        assert again.avg_logprob == pytest.approx(own[row].avg_logprob, abs=1e-4)
+        assert again.alignment is not None
+        assert own[row].alignment is not None
+        np.testing.assert_allclose(again.alignment.starts, own[row].alignment.starts, atol=0.021)
+    loaded.decoder.restore(audio)
+    assert [r.tokens for r in loaded.decoder.decode(prompt)] == [r.tokens for r in own]
+
+
 def test_misuse_is_named(loaded: LoadedModel, mel: mx.array) -> None:
     fresh = decoder.Decoder(loaded.model, loaded.decoder.vocabulary)
     with pytest.raises(ValueError, match="encode"):

@@ -63,10 +63,15 @@ def test_other_systems_are_left_alone(library: Library, monkeypatch: pytest.Monk
         assert library.levels == 5
 
 
+PRODUCT = "import mlx.core as mx; x = mx.ones((512, 512)); mx.eval(x @ x)\n"
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
-def test_the_detector_of_speech_starts_no_threads() -> None:
+@pytest.mark.parametrize("first", ["", PRODUCT], ids=["alone", "after MKL"])
+def test_the_detector_of_speech_starts_no_threads(first: str) -> None:
     code = (
-        "import os, numpy\n"
+        "import os, numpy, baldwhisper_mlx\n"
+        f"{first}"
         "from baldwhisper_mlx.audio.vad import speech_spans\n"
         "before = len(os.listdir('/proc/self/task'))\n"
         "speech_spans(numpy.zeros(16000, numpy.float32))\n"

@@ -8,15 +8,18 @@ import math
 import re
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from baldwhisper_mlx.output.writers import WRITERS, format_timestamp
+from baldwhisper_mlx.output.subtitles import Layout
+from baldwhisper_mlx.output.writers import WRITERS, format_timestamp, writers_with
 from baldwhisper_mlx.transcription.segments import Segment, Transcript, Word
 
 Cue = tuple[float, float, str]
 
-nasty = st.sampled_from(["-->", "--->", "--\n>", "\n", "\n\n", "\r\n", "\t", "\u2028", "7", '"'])
+nasty = st.sampled_from(
+    ["-->", "--->", "--\n>", "\n", "\n\n", "\r\n", "\t", "\u2028", "7", '"', "&", "<i>", "&lt;"]
+)
 texts = st.lists(st.text(st.characters(exclude_categories=["Cs"]), max_size=8) | nasty).map("".join)
 times = st.floats(0, 400_000)
 
@@ -71,12 +74,22 @@ def squeezed(text: str) -> str:
     return re.sub(r"-{2,}>", "->", re.sub(r"[\s\x1c-\x1f]", " ", text)).replace(" ", "")
 
 
+def with_text(transcript: Transcript) -> list[Segment]:
+    return [s for s in transcript.segments if "".join(re.split(r"[\s\x1c-\x1f]", s.text))]
+
+
 @pytest.mark.parametrize("extension", ["srt", "vtt"])
+@settings(deadline=None)
 @given(transcript=transcripts())
 def test_subtitles_read_back(extension: str, transcript: Transcript) -> None:
     cues = parse(extension, WRITERS[extension](transcript))
-    assert len(cues) == len(transcript.segments)
-    for (start, end, text), segment in zip(cues, transcript.segments, strict=True):
+    spoken = with_text(transcript)
+    assert len(cues) == len(spoken)
+    for (start, end, text), segment in zip(cues, spoken, strict=True):
+        if extension == "vtt":  # as a player reads it
+            assert "<" not in text
+            assert re.fullmatch(r"([^&]|&amp;|&lt;)*", text)
+            text = text.replace("&lt;", "<").replace("&amp;", "&")
         assert math.isclose(start, segment.start, abs_tol=0.00051)
         assert math.isclose(end, segment.end, abs_tol=0.00051)
         assert squeezed(text) == squeezed(segment.text)
@@ -86,8 +99,9 @@ def test_subtitles_read_back(extension: str, transcript: Transcript) -> None:
 def test_tsv_has_one_row_of_three_fields_per_segment(transcript: Transcript) -> None:
     header, *rows = WRITERS["tsv"](transcript).removesuffix("\n").split("\n")
     assert header == "start\tend\ttext"
-    assert len(rows) == len(transcript.segments)
-    for row, segment in zip(rows, transcript.segments, strict=True):
+    spoken = with_text(transcript)
+    assert len(rows) == len(spoken)
+    for row, segment in zip(rows, spoken, strict=True):
         start, end, text = next(csv.reader([row], delimiter="\t", quoting=csv.QUOTE_NONE))
         assert (int(start), int(end)) == (round(segment.start * 1e3), round(segment.end * 1e3))
         assert "".join(text.split()) == "".join(segment.text.split())
@@ -96,7 +110,7 @@ def test_tsv_has_one_row_of_three_fields_per_segment(transcript: Transcript) -> 
 @given(transcripts())
 def test_txt_has_one_line_per_segment(transcript: Transcript) -> None:
     text = WRITERS["txt"](transcript)
-    assert text.count("\n") == len(transcript.segments)
+    assert text.count("\n") == len(with_text(transcript))
     assert "".join(text.split()) == "".join("".join(s.text for s in transcript.segments).split())
 
 
@@ -136,6 +150,19 @@ def test_word_times_are_used_where_known(extension: str) -> None:
     timed = transcript((1.0, 2.0, " a b"), words=words)
     assert parse(extension, WRITERS[extension](timed)) == [(1.25, 1.75, "a b")]
     assert parse(extension, WRITERS[extension](transcript((1.0, 2.0, ""), words=()))) == []
+
+
+def test_vtt_escapes_words_and_keeps_its_own_tags() -> None:
+    words = (Word(1.0, 1.5, " <b>", 0.5), Word(1.5, 2.0, " R&D", 0.5), Word(2.0, 2.5, " -->", 0.5))
+    timed = transcript((1.0, 2.5, " <b> R&D -->"), words=words)
+    assert parse("vtt", WRITERS["vtt"](timed))[0][2] == "&lt;b> R&amp;D ->"
+    highlighted = writers_with(Layout(highlight_words=True))["vtt"](timed)
+    assert [text for _, _, text in parse("vtt", highlighted)] == [
+        "<u>&lt;b></u> R&amp;D ->",
+        "&lt;b> <u>R&amp;D</u> ->",
+        "&lt;b> R&amp;D <u>-></u>",
+    ]
+    assert "<b> R&D ->" in WRITERS["srt"](timed)
 
 
 @pytest.mark.parametrize(

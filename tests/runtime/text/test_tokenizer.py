@@ -43,8 +43,28 @@ def test_a_language_the_model_lacks(name: str) -> None:
 def test_an_english_only_model_knows_english() -> None:
     english = Tokenizer(RANKS, tiny_config(is_multilingual=False))
     assert english.to_language("English") == "en"
-    with pytest.raises(ValueError, match=r"this model knows en \(english\)$"):
+    with pytest.raises(ValueError, match=r"does not know fr \(french\), only en .*--model"):
         english.to_language("fr")
+    with pytest.raises(ValueError, match=r"unknown language 'xx'; .* knows en \(english\)$"):
+        english.to_language("xx")
+
+
+def test_a_model_knows_the_languages_of_its_config() -> None:
+    french = Tokenizer(RANKS, tiny_config(languages=("fr",)))
+    assert french.to_language("French") == "fr"
+    assert french.known_languages == ("fr",)
+    assert french.is_limited
+    assert not TOKENIZER.is_limited
+    for name in ("en", "English", "de"):
+        with pytest.raises(ValueError, match=r"does not know .*only fr \(french\).*--model"):
+            french.to_language(name)
+    # Into English, from the one language that it knows.
+    french.check_task("translate")
+    english = Tokenizer(RANKS, tiny_config(languages=("en",)))
+    with pytest.raises(ValueError, match=r"English only.*--model"):
+        english.check_task("translate")
+    # The language is still a token of its prompt.
+    assert len(english.sot_sequence("en", "transcribe", timestamps=True)) == 3
 
 
 def test_an_added_language_works_without_a_name() -> None:

@@ -92,6 +92,22 @@ def test_first_windows_are_decoded_together(
     assert set(sizes) == {1}
 
 
+@pytest.mark.parametrize("temperature", [(0.0, 0.7), (0.0, 0.2, 0.4, 0.6)])
+def test_a_window_is_encoded_once_whatever_is_tried(
+    loaded: LoadedModel,
+    clips: list[Samples],
+    encoded_sizes: list[int],
+    temperature: tuple[float, ...],
+) -> None:
+    """A random model's text is improbable, so every window is decoded at every temperature."""
+    options: dict[str, Any] = {"language": "en", "temperature": temperature}
+    found = transcribe_clips(clips, loaded, TranscribeOptions(**options))
+    windows = {(i, s.seek) for i, clip in enumerate(found) for s in clip.segments}
+    assert sum(encoded_sizes) == len(windows)
+    assert encoded_sizes[0] == 3
+    assert all(s.temperature == temperature[-1] for clip in found for s in clip.segments)
+
+
 def test_wrong_samples_are_refused(loaded: LoadedModel) -> None:
     with pytest.raises(ValueError, match="NaN"):
         transcribe_clips([tone(), tone() * np.float32("nan")], loaded)

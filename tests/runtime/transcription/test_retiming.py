@@ -1,0 +1,118 @@
+"""No time lies behind the end of the audio, whichever way it was transcribed."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from baldwhisper_mlx.audio.load import load_audio
+from baldwhisper_mlx.checkpoint.load import LoadedModel, load_model
+from baldwhisper_mlx.output.writers import WRITERS
+from baldwhisper_mlx.transcription.retiming import within_audio
+from baldwhisper_mlx.transcription.segments import Segment, Transcript, Word
+from baldwhisper_mlx.transcription.transcribe import transcribe
+from tests.runtime.audio.test_vad import RATE, SAMPLE, noise
+from tests.runtime.conftest import tone
+from tests.support.scripted import script, timed
+
+times = st.floats(0, 40)
+
+
+@pytest.fixture(scope="module")
+def loaded(model_folder: Path) -> LoadedModel:
+    return load_model(model_folder, dtype="float32")
+
+
+def segment(number: int, start: float, end: float, words: tuple[Word, ...] | None) -> Segment:
+    return Segment(number, 0, start, end, " a", (1,), 0.0, -0.5, 1.0, 0.1, words)
+
+
+@st.composite
+def segments(draw: st.DrawFn) -> list[Segment]:
+    """One after another, with or without words, whose times need not fit."""
+    bounds = sorted(draw(st.lists(times, min_size=2, max_size=8)))
+    result = []
+    for number, (start, end) in enumerate(pairwise(bounds)):
+        edges = sorted(draw(st.lists(times, min_size=2, max_size=4)))
+        words = tuple(Word(round(a, 2), round(b, 2), " a", 0.5) for a, b in pairwise(edges))
+        result.append(segment(number, start, end, words if draw(st.booleans()) else None))
+    return result
+
+
+@settings(deadline=None)
+@given(segments(), st.integers(0, 30 * RATE))
+def test_all_times_are_within_the_audio(before: list[Segment], n_samples: int) -> None:
+    duration = n_samples / RATE
+    after = within_audio(before, duration)
+    assert [s.text for s in after] == [s.text for s in before]
+    for old, new in zip(before, after, strict=True):
+        assert 0 <= new.start <= new.end <= duration
+        if old.end <= duration - 0.01:
+            assert new == old or old.words
+        # What a writer prints, rounded, is no later either.
+        assert round(1000 * new.end) / 1000 <= duration
+        for word in new.words or ():
+            assert 0 <= word.start <= word.end <= duration
+    starts = [s.start for s in after]
+    assert starts == sorted(starts) or n_samples < 640
+
+
+def test_a_segment_behind_the_end_is_put_at_the_end() -> None:
+    first, second = segment(0, 0.0, 9.0, None), segment(1, 17.0, 26.0, None)
+    _, moved = within_audio([first, second], 15.0)
+    assert (moved.start, moved.end) == (9.0, 15.0)
+    _, moved = within_audio([segment(0, 0.0, 16.0, None), second], 15.0)
+    assert moved.start == pytest.approx(14.98)
+    assert moved.end == 15.0
+
+
+@pytest.mark.parametrize("words", [False, True])
+def test_a_recording_that_ends_with_its_last_word(
+    loaded: LoadedModel, monkeypatch: pytest.MonkeyPatch, words: bool
+) -> None:
+    result = timed(loaded, (0.0, " one", 2.0), (2.0, " two", 4.0), word=3.9 if words else None)
+    script(monkeypatch, [result])
+    samples = tone(3.7609)
+    found = transcribe(
+        samples, loaded, language="en", word_timestamps=words, no_speech_threshold=None
+    )
+    assert [s.text for s in found.segments] == [" one", " two"]
+    assert found.segments[-1].end == 3.76
+    check_written(found)
+
+
+def check_written(found: Transcript) -> None:
+    """No format has a later time than the duration."""
+    for item in found.segments:
+        assert item.end <= found.duration
+        assert all(word.end <= found.duration for word in item.words or ())
+    last = round(1000 * found.segments[-1].end)
+    assert last <= 1000 * found.duration
+    assert f"\t{last}\t" in WRITERS["tsv"](found)
+
+
+@pytest.mark.parametrize("way", [{"vad": True}, {"batch_size": 2}, {"vad": True, "batch_size": 2}])
+@pytest.mark.parametrize("words", [False, True])
+def test_stretches_of_a_recording(
+    loaded: LoadedModel, monkeypatch: pytest.MonkeyPatch, way: dict[str, Any], words: bool
+) -> None:
+    """Every window claims 29.98 s; speech ends at a sample that is no whole frame."""
+    speech = load_audio(SAMPLE)[: 7 * RATE + 77]
+    samples = np.concatenate([speech, noise(25, 0), speech])
+    result = timed(loaded, (0.0, " one", 29.98), word=29.9 if words else None)
+    script(monkeypatch, [result] * 6)
+    found = transcribe(
+        samples, loaded, language="en", word_timestamps=words, no_speech_threshold=None, **way
+    )
+    assert found.segments
+    assert found.duration == len(samples) / RATE
+    check_written(found)
+    if "batch_size" in way:  # nor does a stretch reach into the next one
+        for a, b in pairwise(found.segments):
+            assert a.end <= b.start
