@@ -54,7 +54,8 @@ def transcribe(
     """Transcribes a recording of any length.
 
     Args:
-        audio: a file, a binary stream, or mono samples (n,) at 16 kHz, full scale at 1.0.
+        audio: a file, a binary stream, or samples at 16 kHz: floats with full scale at 1.0, or
+            int16, (n,), (n, channels) or (channels, n), as an array, a tensor or a list.
         model: from `load_model`, or what that takes; the last one so named stays in memory. By
             default the English model that comes with the package.
         language: code or English name; None to detect it in the first 30 s.
@@ -80,6 +81,7 @@ def transcribe(
     Raises:
         FileNotFoundError, ValueError: see `load_audio`, `load_model` and `TranscribeOptions`;
             also for a language the model does not know.
+        TypeError: `audio` is something else.
         FloatingPointError: the model produced NaN or infinite logits.
     """
     options = TranscribeOptions(
@@ -131,7 +133,11 @@ def detect_language(
 
 def _samples_of(audio: str | Path | BinaryIO | npt.NDArray[np.float32]) -> Samples:
     """Checked samples; those of a file are checked as they are decoded."""
-    return check_samples(audio) if isinstance(audio, np.ndarray) else load_audio(audio)
+    if isinstance(audio, np.ndarray) or not (
+        isinstance(audio, (str, Path)) or hasattr(audio, "read")
+    ):
+        return check_samples(audio)
+    return load_audio(audio)
 
 
 def _loaded(model: LoadedModel | str | Path | None) -> LoadedModel:
