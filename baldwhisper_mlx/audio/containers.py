@@ -55,6 +55,8 @@ _MOST_BEYOND = 2**28
 _LARGEST_HOLE = 2**26
 """Bytes of a hole in a sparse file above which the file ends there."""
 _MOST_HOLES = 1000
+_SEARCHED = 2**22
+"""Bytes in which a packet is looked for after a damaged stretch."""
 _MOST_READ = 4
 """Times that a file is read at most, and bytes besides, before it is taken for one that leads
 FFmpeg in circles."""
@@ -95,6 +97,11 @@ class GuardedFile:
     def tell(self) -> int:
         """The position."""
         return self._file.tell()
+
+    def distance(self, data: bytes, position: int) -> int:
+        """Bytes from a position to the next place that has this content; 0 if there is none."""
+        content = os.pread(self._file.fileno(), _SEARCHED, position)
+        return max(0, content.find(data))
 
     def has_packet(self, format_name: str) -> None:
         """Notes that the last bytes read, in a format, were of use."""

@@ -83,6 +83,8 @@ def _stated_seconds(container: InputContainer, header: Mp3Header | None) -> floa
     found = container.duration / 1e6
     if header is not None:  # FFmpeg does not believe the header of a file that is longer
         return min(found, header.seconds) if header.seconds else None
+    if container.format.name == "matroska,webm":  # which states the time at its end
+        found -= max(0, container.start_time or 0) / 1e6
     return found if container.format.name in _STATES_DURATION else None
 
 

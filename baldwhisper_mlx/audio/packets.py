@@ -21,6 +21,8 @@ _UNTIMED = {"aac", "ac3", "amr", "amrnb", "amrwb", "dts", "dtshd", "eac3", "loas
 """Formats that are nothing but frames: FFmpeg counts times from the frames that it finds."""
 _MOST_DAMAGED = 100_000
 """Packets that give nothing, one after another, after which the rest is given up."""
+_SOUGHT = 64
+"""Bytes by which a packet is found in its file."""
 _LONGEST_PACKET = 60
 """Seconds; the last packet of an Ogg may have a negative length, which FFmpeg does not show."""
 _MOST_ERRORS = 20
@@ -48,7 +50,7 @@ class TrackReader:
         self.is_untimed = container.format.name in _UNTIMED
         self._origin: float | None = None
         self._last = 0.0
-        self._lost = _LostBytes()
+        self._lost = _LostBytes(file)
         self._n_fruitless = 0
 
     @property
@@ -139,12 +141,16 @@ class _LostBytes:
     to have.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, file: GuardedFile) -> None:
         self.seconds = 0.0
+        self._file = file
         self._good_bytes = 0
         self._good_seconds = 0.0
         self._pending = 0.0
+        self._is_damaged = False
         self._next_position: int | None = None
+        # FFmpeg's positions lack what its demuxer of AAC has skipped.
+        self._unseen = 0
 
     def add(self, packet: Packet[Any], *, is_damaged: bool) -> None:
         if not packet.size:
@@ -155,7 +161,12 @@ class _LostBytes:
             if self._next_position is not None:
                 skipped = max(0, packet.pos - self._next_position)
             self._next_position = packet.pos + packet.size
+            if self._is_damaged and not is_damaged:
+                unseen = self._file.distance(bytes(packet)[:_SOUGHT], packet.pos + self._unseen)
+                self._unseen += unseen
+                skipped += unseen
         rate = self._good_seconds / self._good_bytes if self._good_bytes else 0.0
+        self._is_damaged = is_damaged
         if is_damaged:
             self._pending += (skipped + packet.size) * rate - duration
             return
