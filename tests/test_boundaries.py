@@ -82,6 +82,7 @@ STANDARD_LIBRARY_ONLY = (
     "config",
     "files",
     "quantization_config",
+    "terminal",
     "text.languages",
     "text.openai_vocabulary",
 )

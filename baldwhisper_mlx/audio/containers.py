@@ -66,13 +66,14 @@ class GuardedFile:
     """An open file for FFmpeg that ends where nothing comes any more.
 
     Args:
-        file: at its start, where it is left.
+        file: at its start; its own position is not used.
         check: called before every block; what it raises ends the decoding.
     """
 
     def __init__(self, file: io.FileIO, check: Callable[[], None] = no_check) -> None:
         self._file = file
         self._check = check
+        self._position = 0
         self._since_packet = 0
         self._most_between = 0
         self._end = end_of_data(file)
@@ -81,27 +82,32 @@ class GuardedFile:
     def read(self, size: int) -> bytes:
         """Up to `size` bytes; none at the end, or where no packets come any more."""
         self._check()
-        if self._remaining < 0 or 0 < self._most_between < self._since_packet:
+        size = min(size, self._end - self._position)
+        if size <= 0 or self._remaining < 0 or 0 < self._most_between < self._since_packet:
             return b""
-        data = self._file.read(max(0, min(size, self._end - self._file.tell()))) or b""
+        data = os.pread(self._file.fileno(), size, self._position)
+        self._position += len(data)
         self._since_packet += len(data)
         self._remaining -= len(data)
         return data
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        """Goes to a position and returns it."""
-        if whence == os.SEEK_END:
-            offset, whence = self._end + offset, os.SEEK_SET
-        return self._file.seek(offset, whence)
+        """Goes to a position, also behind the end, and returns it; -1 if it is below 0."""
+        base = {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self._end}[whence]
+        if not 0 <= base + offset < 2**63:  # FFmpeg computes it from sizes in the file
+            return -1
+        self._position = base + offset
+        return self._position
 
     def tell(self) -> int:
         """The position."""
-        return self._file.tell()
+        return self._position
 
     def distance(self, data: bytes, position: int) -> int:
         """Bytes from a position to the next place that has this content; 0 if there is none."""
-        content = os.pread(self._file.fileno(), _SEARCHED, position)
-        return max(0, content.find(data))
+        if not 0 <= position < self._end:
+            return 0
+        return max(0, os.pread(self._file.fileno(), _SEARCHED, position).find(data))
 
     def has_packet(self, format_name: str) -> None:
         """Notes that the last bytes read, in a format, were of use."""

@@ -137,10 +137,12 @@ def _load(source: str | Path | BinaryIO, options: LoadOptions) -> list[Samples]:
     with open_source(source, options.check) as (file, name):
         try:
             return _decode_soundfile(file, name, options)
-        except (soundfile.LibsndfileError, _BeyondLibsndfile) as error:
-            file.seek(0)
-            ends = error.is_endless_wav if isinstance(error, _BeyondLibsndfile) else False
-            return decode_container(file, name, options, is_endless_wav=ends)
+        except soundfile.LibsndfileError:
+            is_endless_wav = False
+        except _BeyondLibsndfile as error:
+            is_endless_wav = error.is_endless_wav
+        file.seek(0)
+        return decode_container(file, name, options, is_endless_wav=is_endless_wav)
 
 
 class _BeyondLibsndfile(Exception):

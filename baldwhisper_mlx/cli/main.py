@@ -189,9 +189,6 @@ def transcribe(
     force: bool,
     skip_existing: bool,
     pcm_rate: int | None,
-    track: int | None,
-    channels: str,
-    max_duration: float,
     audio_context: str | None,
     highlight_words: bool,
     max_line_width: int | None,
@@ -209,14 +206,13 @@ def transcribe(
     if files.count(STDIN) > 1:
         raise click.UsageError("standard input can be read only once: give `-` only once")
     files = tuple(expand(files))
-    check_input(files, pcm_rate, track, channels)
+    audio_options = {name: options.pop(name) for name in ("track", "channels", "max_duration")}
+    check_input(files, pcm_rate, audio_options["track"], audio_options["channels"])
     check_output(len(files), output_format, output_dir, force, skip_existing)
     layout = Layout(
-        highlight_words=highlight_words,
-        max_line_width=max_line_width,
-        max_line_count=max_line_count,
-        max_words_per_line=max_words_per_line,
-    )
+        highlight_words=highlight_words, max_line_width=max_line_width,
+        max_line_count=max_line_count, max_words_per_line=max_words_per_line,
+    )  # fmt: skip
     check_layout(layout, options["word_timestamps"])
     formats = list(WRITERS) if output_format == "all" else [output_format]
     plan: list[dict[str, Path]] | None = None
@@ -234,9 +230,8 @@ def transcribe(
     if options["temperature"] is None:
         del options["temperature"]  # transcribe's own default is the schedule
     failed = transcribe_files(
-        files, model, revision, writers=writers_with(layout), printed_format=formats[0],
-        plan=plan, force=force, pcm_rate=pcm_rate, audio_context=audio_context,
-        audio_options={"track": track, "channels": channels, "max_duration": max_duration},
+        files, model, revision, writers=writers_with(layout), printed_format=formats[0], plan=plan,
+        force=force, pcm_rate=pcm_rate, audio_context=audio_context, audio_options=audio_options,
         options=options,
     )  # fmt: skip
     if failed and len(files) > 1:

@@ -9,6 +9,7 @@ import warnings
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
     from baldwhisper_mlx.audio.buffer import Samples
 
 Audio = TypeVar("Audio")
-Pair = TypeVar("Pair")
 
 _THREAD_NAME = "baldwhisper-reader"
 _PATIENCE = 0.5
@@ -89,19 +89,32 @@ def decoded_ahead(
         thread.join(_PATIENCE)
 
 
-def with_warnings(pairs: Iterator[Pair]) -> Iterator[Pair]:
-    """The same pairs, while warnings are printed as one line each, without a line of code."""
+def audio_of_files(
+    names: Sequence[str], pcm_rate: int | None = None, **audio_options: Any
+) -> Iterator[tuple[str, Future[Samples | list[Samples]]]]:
+    """Each name with the future of its samples, or of those of its channels.
+
+    Warnings about them, and others that come meanwhile, are printed as one line each.
+
+    Args:
+        names: of the files, or `-` for standard input.
+        pcm_rate: Hz, if standard input is raw PCM.
+        audio_options: track, channels and max_duration, as for `load_audio`; "split" for each
+            channel by itself.
+    """
 
     def show(message: Warning | str, *_: Any, **__: Any) -> None:
         click.echo(f"warning: {printable(str(message))}", err=True)
 
+    stop = Stop()
+    read = partial(_read, pcm_rate=pcm_rate, stop=stop, **audio_options)
     with warnings.catch_warnings():
         warnings.simplefilter("always", UserWarning)
         warnings.showwarning = show
-        yield from pairs
+        yield from decoded_ahead(names, read, stop)
 
 
-def read_audio(
+def _read(
     name: str,
     *,
     pcm_rate: int | None,

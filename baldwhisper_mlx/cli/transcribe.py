@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from baldwhisper_mlx.cli.inputs import STDIN, without_existing
-from baldwhisper_mlx.cli.reading import Stop, decoded_ahead, read_audio, with_warnings
+from baldwhisper_mlx.cli.reading import audio_of_files
 from baldwhisper_mlx.cli.streams import ClosedOutput
 from baldwhisper_mlx.files import write_files
 from baldwhisper_mlx.output.writers import Writer
@@ -79,9 +79,8 @@ def transcribe_files(
     if not readable:
         return failed  # without loading a model, or downloading it, for nothing
     model = open_model(model_name, revision, options["language"], audio_context)
-    printed, stop = 0, Stop()
-    read = partial(read_audio, pcm_rate=pcm_rate, stop=stop, **audio_options)
-    for name, audio in with_warnings(decoded_ahead(readable, read, stop)):
+    printed = 0
+    for name, audio in audio_of_files(readable, pcm_rate=pcm_rate, **audio_options):
         try:
             transcript = _transcribe_one(name, audio, model, options)
             if plan is None:
@@ -122,9 +121,7 @@ def detect_languages(
     failed = [name for name in files if not _is_readable(name)]
     readable = [name for name in files if name not in failed]
     model = open_model(model_name, revision, None) if readable else None
-    stop = Stop()
-    read = partial(read_audio, pcm_rate=None, stop=stop)
-    for name, audio in with_warnings(decoded_ahead(readable, read, stop)):
+    for name, audio in audio_of_files(readable):
         try:
             samples = audio.result()
             assert not isinstance(samples, list)

@@ -311,3 +311,31 @@ def test_tags_in_another_encoding(tmp_path: Path) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert len(load_audio(path)) > 2.5 * RATE
+
+
+def test_the_file_that_ffmpeg_gets(tmp_path: Path) -> None:
+    """Positions before the start are errors, not exceptions; a large hole ends the file."""
+    path = tmp_path / "a"
+    path.write_bytes(bytes(range(100)))
+    os.truncate(path, 2**27)
+    with path.open("rb", buffering=0) as opened:
+        file = containers.GuardedFile(opened)
+        end = file.seek(0, os.SEEK_END)
+        assert 100 <= end < 2**20
+        assert (file.seek(-1), file.seek(2**63), file.seek(-2 * end, os.SEEK_CUR)) == (-1, -1, -1)
+        assert (file.seek(2**60), file.read(10)) == (2**60, b"")  # more than any file system takes
+        assert file.seek(0, os.SEEK_END) == end
+        assert file.read(10) == b""
+        assert (file.seek(50), file.read(3), file.tell()) == (50, b"\x32\x33\x34", 53)
+        assert file.distance(b"\x50\x51", 60) == 20
+        assert file.distance(b"none", 60) == 0
+
+
+def test_decoders_of_games_and_pictures_are_not_used(tmp_path: Path) -> None:
+    path = tmp_path / "a.avi"
+    tiny_media.write_tracks(path, [tone()], container="avi", codec="adpcm_ima_wav", rate=RATE)
+    assert len(load_audio(path)) > 0.9 * RATE
+    containers_without = containers._DECODERS.replace("adpcm_ima_wav,", "")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(containers, "_DECODERS", containers_without)
+        refused(path, "there is no decoder for its audio track 1")
