@@ -13,6 +13,8 @@ import os
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
+from baldwhisper_mlx.audio.folders import SUFFIXES
+from baldwhisper_mlx.audio.integrity import tag_length
 from baldwhisper_mlx.audio.source import no_check
 
 if TYPE_CHECKING:
@@ -68,9 +70,15 @@ class GuardedFile:
     Args:
         file: at its start; its own position is not used.
         check: called before every block; what it raises ends the decoding.
+        suffix: of the file's name. FFmpeg finds some formats by it, but only those of recordings
+            are handed on.
     """
 
-    def __init__(self, file: io.FileIO, check: Callable[[], None] = no_check) -> None:
+    def __init__(
+        self, file: io.FileIO, check: Callable[[], None] = no_check, suffix: str = ""
+    ) -> None:
+        self.name = f"audio{suffix}" if suffix.lower() in SUFFIXES else "audio"
+        """For FFmpeg."""
         self._file = file
         self._check = check
         self._position = 0
@@ -108,6 +116,13 @@ class GuardedFile:
         if not 0 <= position < self._end:
             return 0
         return max(0, os.pread(self._file.fileno(), _SEARCHED, position).find(data))
+
+    def end_of_tag(self, position: int) -> int:
+        """Where the ID3 or APE tag ends that begins at a position; 0 if none does."""
+        if not 0 <= position < self._end:
+            return 0
+        length = tag_length(os.pread(self._file.fileno(), 16, position))
+        return position + length if length else 0
 
     def has_packet(self, format_name: str) -> None:
         """Notes that the last bytes read, in a format, were of use."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+from pathlib import PurePath
 from typing import TYPE_CHECKING
 
 from baldwhisper_mlx.audio.buffer import Samples
@@ -49,7 +50,7 @@ def decode_container(
     n_missing = header.missing if header else container_missing_bytes(file)
     size = file.seek(0, os.SEEK_END)
     file.seek(0)
-    guarded = GuardedFile(file, options.check)
+    guarded = GuardedFile(file, options.check, PurePath(name).suffix)
     with opened(guarded, name, n_missing, is_endless_wav=is_endless_wav) as container:
         track, note = audio_track(container, name, options.track)
         if note is not None:

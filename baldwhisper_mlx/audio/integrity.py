@@ -37,7 +37,8 @@ _MOST_CHUNKS = 10_000
 """Chunks or boxes of a file that are looked at."""
 _CHUNKS = (b"LIST", b"fact", b"id3 ", b"ID3 ", b"bext", b"iXML", b"cue ", b"smpl", b"JUNK", b"PAD ")
 """Chunks that often follow the audio of a WAV file."""
-_TAGS = (b"TAG", b"ID3", b"APETAGEX")
+TAGS = (b"TAG", b"ID3", b"APETAGEX")
+"""Beginnings of ID3 and APE tags."""
 _REST = 2**16
 _SHORT_REST = 256
 """Bytes after the declared end of a WAV file's audio that are looked at, and that are not."""
@@ -196,10 +197,7 @@ def mp3_header(file: BinaryIO) -> Mp3Header | None:
     """
     size = file.seek(0, os.SEEK_END)
     file.seek(0)
-    head, start = file.read(10), 0
-    if head[:3] == b"ID3" and len(head) == 10:  # four times seven bits
-        sizes = zip(head[6:10], (21, 14, 7, 0), strict=True)
-        start = 10 + sum((byte & 0x7F) << shift for byte, shift in sizes)
+    start = tag_length(file.read(16))
     file.seek(start)
     data = file.read(8192)
     sync = data.find(b"\xff")
@@ -215,6 +213,16 @@ def mp3_header(file: BinaryIO) -> Mp3Header | None:
         n_frames * _mp3_frame_seconds(data[sync : sync + 4]),
         missing if missing > n_bytes // 100 else 0,
     )
+
+
+def tag_length(head: bytes) -> int:
+    """Bytes of the ID3 or APE tag that begins with these 16 bytes; 0 if none does."""
+    if head[:3] == b"ID3" and len(head) >= 10:  # four times seven bits
+        sizes = zip(head[6:10], (21, 14, 7, 0), strict=True)
+        return 10 + sum((byte & 0x7F) << shift for byte, shift in sizes)
+    if head[:8] == b"APETAGEX" and len(head) >= 16:
+        return 32 + int.from_bytes(head[12:16], "little")
+    return 128 if head[:3] == b"TAG" else 0
 
 
 def _mp3_frame_seconds(header: bytes) -> float:
@@ -282,7 +290,7 @@ def _are_chunks(file: BinaryIO, position: int, size: int) -> bool:
     """Whether nothing but chunks, tags or zeros follow, which audio hardly ever looks like."""
     file.seek(position)
     rest = file.read(_REST)
-    if len(rest) < _SHORT_REST or not any(rest) or rest.startswith(_TAGS):
+    if len(rest) < _SHORT_REST or not any(rest) or rest.startswith(TAGS):
         return True
     chunks = list(_riff_chunks(file, position + position % 2, size))
     if not chunks:

@@ -56,7 +56,7 @@ class TrackReader:
     @property
     def end(self) -> float:
         """Seconds up to which there are packets, decodable or not."""
-        return self._last - (self._origin or 0.0)
+        return self._last - (self._origin or 0.0) + self._lost.seconds
 
     def pieces(self) -> Iterator[Piece]:
         """All that can be decoded, in order.
@@ -67,6 +67,8 @@ class TrackReader:
         is_after_damage = False
         for packet in self._packets():
             self.n_packets += packet.size > 0
+            if self.is_untimed and self._lost.is_tag(packet):
+                continue
             frames = self._decoded(packet)
             is_after_damage |= frames is None
             for frame in frames or ():
@@ -148,9 +150,27 @@ class _LostBytes:
         self._good_seconds = 0.0
         self._pending = 0.0
         self._is_damaged = False
+        self._tag_end = 0
         self._next_position: int | None = None
         # FFmpeg's positions lack what its demuxer of AAC has skipped.
         self._unseen = 0
+
+    def is_tag(self, packet: Packet[Any]) -> bool:
+        """Whether a packet is a part of a tag, such as those between recordings that were joined.
+
+        FFmpeg takes it for audio, and finds frames of noise in its pictures.
+        """
+        if packet.pos is None or not packet.size:
+            return False
+        expected = packet.pos if self._next_position is None else self._next_position
+        for start in {expected, packet.pos}:
+            self._tag_end = max(self._tag_end, self._file.end_of_tag(start + self._unseen))
+        # The last one may have a frame behind the tag, which is silent after most tags.
+        if packet.pos + self._unseen >= self._tag_end:
+            return False
+        self._next_position = packet.pos + packet.size
+        self.seconds -= float((packet.duration or 0) * (packet.time_base or 0))
+        return True
 
     def add(self, packet: Packet[Any], *, is_damaged: bool) -> None:
         if not packet.size:
@@ -159,7 +179,7 @@ class _LostBytes:
         skipped = 0
         if packet.pos is not None:
             if self._next_position is not None:
-                skipped = max(0, packet.pos - self._next_position)
+                skipped = max(0, packet.pos - max(self._next_position, self._tag_end))
             self._next_position = packet.pos + packet.size
             if self._is_damaged and not is_damaged:
                 unseen = self._file.distance(bytes(packet)[:_SOUGHT], packet.pos + self._unseen)
