@@ -1,209 +1,207 @@
-"""Audio files to 16 kHz samples. Decoding and resampling are soundfile's, PyAV's and soxr's."""
+"""Audio files to 16 kHz samples. Decoding and resampling are soundfile's, PyAV's and soxr's.
+
+libsndfile decodes what is not compressed, and FLAC: it loads at once. FFmpeg's libraries decode
+the rest, and whatever of the former is damaged.
+"""
 
 from __future__ import annotations
 
-import shutil
-import tempfile
-from contextlib import closing
+import io
+import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
 import soundfile
-import soxr
 
-from baldwhisper_mlx.audio import containers
-from baldwhisper_mlx.audio.buffer import SampleBuffer, Samples, is_finite
-from baldwhisper_mlx.audio.integrity import (
-    container_missing_bytes,
-    is_chained_ogg,
-    missing_bytes,
-    mp3_surplus,
-)
-from baldwhisper_mlx.config import SAMPLE_RATE
+from baldwhisper_mlx.audio.buffer import Samples
+from baldwhisper_mlx.audio.ffmpeg import decode_container
+from baldwhisper_mlx.audio.integrity import missing_bytes, wav_data
+from baldwhisper_mlx.audio.recording import MAX_DURATION, LoadOptions, Recording
+from baldwhisper_mlx.audio.source import no_check, open_source
 
 _BLOCK = 2**20
-"""Frames decoded at a time."""
-_LOWEST_RATE = 1000
-"""Hz; telephones have 8000."""
+"""Samples decoded at a time."""
 _MAX_FRAMES = 2**48
 """More than any file has; libsndfile says so where a FLAC gives no length."""
+_MP3_START = re.compile(rb"\xff[\xe2-\xff]")
+_SAMPLE_BYTES = {
+    "PCM_S8": 1, "PCM_U8": 1, "PCM_16": 2, "PCM_24": 3, "PCM_32": 4, "FLOAT": 4, "DOUBLE": 8,
+    "ULAW": 1, "ALAW": 1,
+}  # fmt: skip
+"""Bytes of a sample, by the formats that libsndfile decodes here."""
 
 
-def load_audio(source: str | Path | BinaryIO) -> Samples:
+def load_audio(
+    source: str | Path | BinaryIO,
+    *,
+    track: int | None = None,
+    channels: str = "mix",
+    max_duration: float = MAX_DURATION,
+    strict: bool = False,
+    check: Callable[[], None] = no_check,
+) -> Samples:
     """Decodes an audio file to mono at 16 kHz.
 
-    wav, flac, ogg, opus, mp3 and the like go through soundfile; what it does not know (m4a, wma,
-    amr, video and many others) goes through FFmpeg's libraries, which PyAV brings along.
+    wav, flac, mp3, ogg, opus, m4a, wma, amr, video and many others. Audio that starts late and
+    gaps in it become silence, by the file's own times. So do damaged parts; a file that is cut
+    off, or damaged, is decoded as far as possible, with a `MissingAudioWarning`.
 
     Args:
-        source: a path, or a binary stream that is read to its end.
-
-    Returns:
-        Samples (n,), float32, full scale at 1.0; channels are averaged. Of several audio tracks
-        the default one, or the first.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: a folder, no audio in it, a cut-off file, NaN samples, an unknown format.
-    """
-    if not isinstance(source, (str, Path)):
-        # The content says the format and the file's size the length: both need a file.
-        with tempfile.NamedTemporaryFile() as copy:
-            shutil.copyfileobj(source, copy, _BLOCK)
-            copy.flush()
-            return _decode(Path(copy.name), str(getattr(source, "name", "<stream>")))
-    path = Path(source)
-    if path.is_dir():
-        raise ValueError(f"{source}: is a folder, not an audio file")
-    if not path.exists():
-        raise FileNotFoundError(f"{source}: no such file")
-    return _decode(path, str(source))
-
-
-def load_pcm(source: BinaryIO, rate: int) -> Samples:
-    """Raw PCM as samples at 16 kHz.
-
-    Args:
-        source: of signed 16-bit little-endian numbers, one channel; read to its end.
-        rate: of the samples, in Hz.
+        source: a path, also of a pipe; or a binary stream that is read to its end.
+        track: number of the audio track, from 1; None for the default one, or else the first.
+        channels: "mix" for the mean (or one of them, if they cancel out), "left" or "right".
+        max_duration: seconds; a longer recording is refused.
+        strict: refuse files in which audio is missing.
+        check: called before every block; what it raises ends the decoding.
 
     Returns:
         Samples (n,), float32, full scale at 1.0.
 
     Raises:
-        ValueError: nothing in it, half a number, or an impossible rate.
+        FileNotFoundError: there is no such file.
+        ValueError: a folder, a device, no audio in it, NaN samples, an unknown format, a longer
+            recording, no such track.
     """
-    _check_rate(rate, "raw PCM")
-    collected, size, half = _Resampled(rate), 0, b""
+    if channels == "split":
+        raise ValueError("channels: load_audio gives one channel; load_channels gives each")
+    options = LoadOptions(
+        track=track, channels=channels, max_duration=max_duration, strict=strict, check=check
+    )
+    return _load(source, options)[0]
+
+
+def load_channels(
+    source: str | Path | BinaryIO,
+    *,
+    track: int | None = None,
+    max_duration: float = MAX_DURATION,
+    strict: bool = False,
+    check: Callable[[], None] = no_check,
+) -> list[Samples]:
+    """Decodes each channel of an audio file by itself.
+
+    Args, Raises:
+        As for `load_audio`; also ValueError for more than 8 channels.
+
+    Returns:
+        Samples (n,) of each channel, 16 kHz, float32, full scale at 1.0.
+    """
+    options = LoadOptions(
+        track=track, channels="split", max_duration=max_duration, strict=strict, check=check
+    )
+    return _load(source, options)
+
+
+def load_pcm(
+    source: BinaryIO,
+    rate: int,
+    *,
+    max_duration: float = MAX_DURATION,
+    check: Callable[[], None] = no_check,
+) -> Samples:
+    """Raw PCM as samples at 16 kHz.
+
+    Args:
+        source: of signed 16-bit little-endian numbers, one channel; read to its end.
+        rate: of the samples, in Hz.
+        max_duration: seconds; a longer recording is refused.
+        check: called before every block; what it raises ends the reading.
+
+    Returns:
+        Samples (n,), float32, full scale at 1.0.
+
+    Raises:
+        ValueError: nothing in it, half a number, an impossible rate, a longer recording.
+    """
+    recording = Recording("raw PCM", LoadOptions(max_duration=max_duration, check=check))
+    recording.check_rate(rate)
+    size, half = 0, b""
     while data := source.read(2 * _BLOCK):
+        check()
         size += len(data)
         data = half + data
         whole = len(data) // 2 * 2
         half = data[whole:]  # a socket may give part of a number
         numbers = np.frombuffer(data[:whole], "<i2")
-        collected.add(numbers.astype(np.float32) / np.float32(32768))
+        recording.add((numbers.astype(np.float32) / np.float32(32768))[None], rate)
     if not size:
         raise ValueError("raw PCM: there is no audio")
     if size % 2:
         raise ValueError(f"raw PCM: {size} bytes are no whole number of 16-bit samples")
-    return collected.samples()
+    return recording.finish()[0]
 
 
-class _Resampled:
-    """Collects samples (n,) at some rate, and gives them at 16 kHz."""
-
-    def __init__(self, rate: int = SAMPLE_RATE) -> None:
-        self._collector = SampleBuffer()
-        self._rate = SAMPLE_RATE
-        self._stream: soxr.ResampleStream | None = None
-        self.change_rate(rate)
-
-    def change_rate(self, rate: int) -> None:
-        """For what is added from here on."""
-        if rate != self._rate:
-            self._finish()
-            self._rate = rate
-            if rate != SAMPLE_RATE:
-                self._stream = soxr.ResampleStream(rate, SAMPLE_RATE, 1, dtype="float32")
-
-    def add(self, samples: Samples) -> None:
-        if self._stream is not None:
-            samples = self._stream.resample_chunk(samples)
-        self._collector.add(samples)
-
-    def samples(self) -> Samples:
-        """All of them; nothing can be added after that."""
-        self._finish()
-        return self._collector.samples()
-
-    def _finish(self) -> None:
-        """Collects what the resampler holds back."""
-        if self._stream is not None:
-            self._collector.add(self._stream.resample_chunk(np.zeros(0, np.float32), last=True))
-            self._stream = None
+def _load(source: str | Path | BinaryIO, options: LoadOptions) -> list[Samples]:
+    with open_source(source, options.check) as (file, name):
+        try:
+            return _decode_soundfile(file, name, options)
+        except soundfile.LibsndfileError:
+            is_endless_wav = False
+        except _BeyondLibsndfile as error:
+            is_endless_wav = error.is_endless_wav
+        file.seek(0)
+        return decode_container(file, name, options, is_endless_wav=is_endless_wav)
 
 
 class _BeyondLibsndfile(Exception):
-    """libsndfile would decode a part of the file and call it the whole."""
+    """libsndfile cannot decode the file, or would decode a part of it and call that the whole."""
 
-
-def _check_rate(rate: int, name: str) -> None:
-    """Refuses rates at which a small file would become hours of samples."""
-    if rate < _LOWEST_RATE:
-        raise ValueError(f"{name}: a sample rate of {rate} Hz, which no speech has")
+    def __init__(self, reason: str, *, is_endless_wav: bool = False) -> None:
+        super().__init__(reason)
+        self.is_endless_wav = is_endless_wav
 
 
 class _Straight(soundfile.SoundFile):  # type: ignore[misc]
-    """Reads on without a seek after every block, which would spoil the next one of an MP3."""
+    """Reads on without a seek after every block, which would spoil the next one."""
 
     def seekable(self) -> bool:
         """No."""
         return False
 
 
-def _decode(path: Path, name: str) -> Samples:
-    """Samples of a file, and `name` for it in messages."""
-    size = path.stat().st_size
-    if size == 0:
-        raise ValueError(f"{name}: the file is empty")
-    try:
-        samples = _decode_soundfile(path, name)
-    except (soundfile.LibsndfileError, _BeyondLibsndfile):
-        samples = _decode_container(path, name)
-    if samples.size == 0:
-        raise ValueError(f"{name}: contains no audio (0 samples)")
-    if not is_finite(samples):
-        raise ValueError(f"{name}: contains NaN or infinite samples")
-    return samples
-
-
-def _decode_soundfile(path: Path, name: str) -> Samples:
-    with _Straight(path) as file:
-        expected, rate, container = file.frames, file.samplerate, file.format
-        _check_rate(rate, name)
-        if expected > _MAX_FRAMES:
+def _decode_soundfile(file: io.FileIO, name: str, options: LoadOptions) -> list[Samples]:
+    wav = wav_data(file)
+    if wav is not None and (wav.is_unknown or wav.is_too_short):
+        raise _BeyondLibsndfile("a WAV header with a wrong size", is_endless_wav=True)
+    file.seek(0)
+    head = file.read(4)
+    if head == b"OggS" or head[:3] == b"ID3" or _MP3_START.match(head):
+        raise _BeyondLibsndfile("compressed")  # without libmpg123's own messages
+    file.seek(0)
+    with _Straight(file.fileno(), closefd=False) as sound:
+        kind, n_channels, rate = sound.subtype, sound.channels, sound.samplerate
+        if kind not in _SAMPLE_BYTES and sound.format != "FLAC":
+            raise _BeyondLibsndfile("compressed")
+        if sound.frames > _MAX_FRAMES:
             raise _BeyondLibsndfile("written into a pipe, so that its length is unknown")
-        _check_length(path, name, container, file.extra_info)
-        collected, n_frames = _Resampled(rate), 0
-        while True:
-            try:
-                block = file.read(_BLOCK, dtype="float32", always_2d=True)
-            except soundfile.LibsndfileError as error:
-                raise ValueError(f"{name}: damaged {container} audio ({error})") from None
-            n_frames += len(block)
-            collected.add(block.mean(axis=1, dtype=np.float32))
-            if not len(block) or (len(block) < _BLOCK and n_frames >= expected):
-                break
-    # Compressed streams only estimate their length; the others state it.
-    if container not in ("MPEG", "OGG", "MP3") and n_frames < expected:
-        raise ValueError(f"{name}: truncated, {n_frames} of {expected} samples can be read")
-    return collected.samples()
+        if (options.track or 1) > 1:
+            raise ValueError(f"{name}: there is no audio track {options.track} in it, only one")
+        recording = Recording(name, options)
+        recording.check_rate(rate)
+        recording.check_length(sound.frames / rate)
+        n_frames = _add_all(sound, recording)
+        expected, log, container = sound.frames, sound.extra_info, sound.format
+    if n_frames == 0 and expected:
+        raise _BeyondLibsndfile("nothing of it can be read")
+    if container == "FLAC" and n_frames < expected:
+        raise _BeyondLibsndfile("damaged or cut off")
+    missing = missing_bytes(log, container) / (n_channels * _SAMPLE_BYTES.get(kind, 1)) / rate
+    missing = max(missing, (expected - n_frames) / rate)
+    if n_frames and missing > 0:
+        recording.missing(f"cut off: {missing:.1f} s of audio are missing at its end")
+    return recording.finish()
 
 
-def _check_length(path: Path, name: str, container: str, log: str) -> None:
-    missing = missing_bytes(log, container)
-    if container in ("MPEG", "MP3"):
-        surplus = mp3_surplus(path.read_bytes())
-        missing = max(0, -surplus)
-        if surplus > 0:
-            raise _BeyondLibsndfile("an MP3 longer than its header says, perhaps several in one")
-    elif container == "OGG" and is_chained_ogg(path.read_bytes()):
-        raise _BeyondLibsndfile("several Ogg streams in one file")
-    if missing:
-        raise ValueError(f"{name}: truncated, {missing} bytes of audio are missing")
-
-
-def _decode_container(path: Path, name: str) -> Samples:
-    """What libsndfile cannot decode, or only a part of."""
-    with path.open("rb") as file:
-        missing = container_missing_bytes(file)
-    if missing:
-        raise ValueError(f"{name}: truncated, {missing} bytes are missing")
-    collected = _Resampled()
-    with closing(containers.decode(path, name)) as blocks:
-        for block, rate in blocks:
-            _check_rate(rate, name)
-            collected.change_rate(rate)
-            collected.add(block)
-    return collected.samples()
+def _add_all(sound: soundfile.SoundFile, recording: Recording) -> int:
+    """Decodes all frames, block by block, and returns their number."""
+    n_frames = 0
+    size = max(1, _BLOCK // sound.channels)
+    while True:
+        recording.options.check()
+        block = sound.read(size, dtype="float32", always_2d=True)
+        n_frames += len(block)
+        recording.add(block.T, sound.samplerate)
+        if not len(block) or (len(block) < size and n_frames >= sound.frames):
+            return n_frames

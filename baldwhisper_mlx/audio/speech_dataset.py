@@ -102,12 +102,13 @@ def decode_audio(audio: str | bytes, name: str) -> Samples:
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: the audio cannot be decoded.
+        ValueError: the audio cannot be decoded, or some of it is missing, so that its text does not
+            fit.
     """
     if isinstance(audio, str):
-        return load_audio(audio)
+        return load_audio(audio, strict=True)
     try:
-        return load_audio(io.BytesIO(audio))
+        return load_audio(io.BytesIO(audio), strict=True)
     except ValueError as error:
         raise ValueError(f"{name}: {error}") from None
 

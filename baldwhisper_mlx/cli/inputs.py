@@ -63,7 +63,7 @@ def plan_outputs(
         Per input, extension to output path.
 
     Raises:
-        ValueError: an output would replace an input or a folder.
+        ValueError: an output would replace an input or a folder, or its name is too long.
         FileExistsError: outputs exist and `force` is not set; the message names them.
     """
     plan = [
@@ -71,6 +71,7 @@ def plan_outputs(
         for stem in _distinct_stems([_stem(name) for name in inputs])
     ]
     paths = [path for outputs in plan for path in outputs.values()]
+    _check_lengths(paths, folder)
     sources = {os.path.realpath(name) for name in inputs if name != STDIN}
     for path in paths:
         if os.path.realpath(path) in sources:
@@ -86,6 +87,21 @@ def plan_outputs(
             "another --output-dir"
         )
     return plan
+
+
+def _check_lengths(paths: Sequence[Path], folder: Path) -> None:
+    """Refuses names that the file system does not take, before any work is done."""
+    there = next((f for f in (folder, *folder.absolute().parents) if f.is_dir()), Path("/"))
+    try:
+        most = os.pathconf(there, "PC_NAME_MAX")
+    except (OSError, ValueError, AttributeError):
+        most = 255
+    for path in paths:
+        if len(os.fsencode(path.name)) > most:
+            raise ValueError(
+                f"{path}: the output's name is longer than the {most} bytes that the file system "
+                "allows; rename the input"
+            )
 
 
 def without_existing(

@@ -8,6 +8,7 @@ imported when a command runs. Exit codes: 0 success, 1 a file or the model faile
 from __future__ import annotations
 
 import math
+import signal
 import sys
 from pathlib import Path
 from typing import Any
@@ -17,14 +18,18 @@ import click
 from baldwhisper_mlx._version import __version__
 from baldwhisper_mlx.cli.bench import bench
 from baldwhisper_mlx.cli.evaluate import evaluate
-from baldwhisper_mlx.cli.inputs import STDIN, expand, plan_outputs, without_existing
+from baldwhisper_mlx.cli.inputs import STDIN, expand, plan_outputs
 from baldwhisper_mlx.cli.models import models
+from baldwhisper_mlx.cli.reading import exit_program
+from baldwhisper_mlx.cli.streams import ClosedOutput, open_closed_streams
 from baldwhisper_mlx.cli.usage import check_input, check_layout, check_output
 from baldwhisper_mlx.files import prepare_folder
 from baldwhisper_mlx.output.subtitles import Layout
 from baldwhisper_mlx.output.writers import WRITERS, writers_with
 from baldwhisper_mlx.terminal import message_of, printable
 
+CHANNELS = ["mix", "left", "right", "split"]
+"""As in audio/channels.py, which `--help` should not load."""
 INTERRUPTED = 130
 """The shell's code for a process that ended on Ctrl-C: 128 + SIGINT."""
 
@@ -57,11 +62,21 @@ def _printable(error: click.ClickException) -> click.ClickException:
 
 
 def main() -> None:
-    """Runs `baldwhisper`; the entry point of the console script."""
+    """Runs `baldwhisper`; the entry point of the console script.
+
+    SIGTERM ends it as Ctrl-C does, so that temporary files are removed.
+    """
+    open_closed_streams()
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     try:
         cli()
     except KeyboardInterrupt:  # before click was listening
-        sys.exit(INTERRUPTED)
+        exit_program(INTERRUPTED)
+    except ClosedOutput as error:
+        click.echo(f"Error: {error}", err=True)
+        exit_program(1)
+    except SystemExit as ending:
+        exit_program(ending.code if isinstance(ending.code, int) else int(ending.code is not None))
 
 
 @click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
@@ -84,30 +99,21 @@ def _finite(ctx: click.Context, param: click.Parameter, value: float | None) -> 
 
 @cli.command(short_help="Transcribe audio files.")
 @click.argument("files", nargs=-1, required=True, metavar="FILE...")
-@click.option(
-    "-m",
-    "--model",
-    help="Model folder, or Hugging Face Hub id such as owner/name. Default: the English model "
-    "that comes with the package.",
-)
+@click.option("-m", "--model",
+              help="Model folder, or Hugging Face Hub id such as owner/name. Default: the English "
+              "model that comes with the package.")  # fmt: skip
 @click.option("--revision", help="Branch, tag or commit of a Hub model.")
 @click.option(
     "-l",
     "--language",
     help="Spoken language, as a code or English name. Default: detected in each file.",
 )
-@click.option(
-    "--task",
-    type=click.Choice(["transcribe", "translate"]),
-    default="transcribe",
-    show_default=True,
-    help="Write the spoken words, or translate them into English.",
-)
-@click.option(
-    "--initial-prompt",
-    help="Text to condition the first window on, as if it preceded the audio: names, spelling, "
-    "style.",
-)
+@click.option("--task", type=click.Choice(["transcribe", "translate"]), default="transcribe",
+              show_default=True,
+              help="Write the spoken words, or translate them into English.")  # fmt: skip
+@click.option("--initial-prompt",
+              help="Text to condition the first window on, as if it preceded the audio: names, "
+              "spelling, style.")  # fmt: skip
 @click.option(
     "--temperature",
     type=click.FloatRange(min=0.0),
@@ -115,12 +121,9 @@ def _finite(ctx: click.Context, param: click.Parameter, value: float | None) -> 
     help="Decode at this temperature only. Default: 0, then up to 1 in steps of 0.2 while the "
     "result is repetitive or improbable.",
 )
-@click.option(
-    "--condition-on-previous-text/--no-condition-on-previous-text",
-    default=True,
-    show_default=True,
-    help="Whether each 30 s window is conditioned on the previous text.",
-)
+@click.option("--condition-on-previous-text/--no-condition-on-previous-text",
+              default=True, show_default=True,
+              help="Whether each 30 s window is conditioned on the previous text.")  # fmt: skip
 @click.option("--without-timestamps", is_flag=True,
               help="One segment per 30 s window, decoded without timestamps.")  # fmt: skip
 @click.option("--word-timestamps", is_flag=True,
@@ -146,6 +149,15 @@ def _finite(ctx: click.Context, param: click.Parameter, value: float | None) -> 
 @click.option("--batch-size", type=_COUNT, default=1, show_default=True,
               help="Number of parts of a file that are decoded together; it is cut where it is "
               "quiet, and no window is conditioned on the previous text.")  # fmt: skip
+@click.option("--track", type=_COUNT, metavar="N",
+              help="Number of the audio track, from 1. Default: the one marked as default, or "
+              "else the first.")  # fmt: skip
+@click.option("--channels", type=click.Choice(CHANNELS), default="mix", show_default=True,
+              help="Transcribe the mean of all channels, the left or the right one, or each by "
+              "itself (split): segments are then labelled and merged by time.")  # fmt: skip
+@click.option("--max-duration", type=click.FloatRange(min=0.0, min_open=True), callback=_finite,
+              default=24 * 3600.0, show_default="24 h", metavar="SECONDS",
+              help="Refuse recordings that are longer.")  # fmt: skip
 @click.option(
     "-f",
     "--output-format",
@@ -194,14 +206,13 @@ def transcribe(
     if files.count(STDIN) > 1:
         raise click.UsageError("standard input can be read only once: give `-` only once")
     files = tuple(expand(files))
-    check_input(files, pcm_rate)
+    audio_options = {name: options.pop(name) for name in ("track", "channels", "max_duration")}
+    check_input(files, pcm_rate, audio_options["track"], audio_options["channels"])
     check_output(len(files), output_format, output_dir, force, skip_existing)
     layout = Layout(
-        highlight_words=highlight_words,
-        max_line_width=max_line_width,
-        max_line_count=max_line_count,
-        max_words_per_line=max_words_per_line,
-    )
+        highlight_words=highlight_words, max_line_width=max_line_width,
+        max_line_count=max_line_count, max_words_per_line=max_words_per_line,
+    )  # fmt: skip
     check_layout(layout, options["word_timestamps"])
     formats = list(WRITERS) if output_format == "all" else [output_format]
     plan: list[dict[str, Path]] | None = None
@@ -212,18 +223,20 @@ def transcribe(
     except (OSError, ValueError) as error:
         raise click.ClickException(message_of(error)) from None
 
-    if skip_existing and plan is not None:
-        files, plan = _skip_existing(files, plan)
-    from baldwhisper_mlx.cli.transcribe import transcribe_files
+    from baldwhisper_mlx.cli.transcribe import skip_finished, transcribe_files
 
+    if skip_existing and plan is not None:
+        files, plan = skip_finished(files, plan)
     if options["temperature"] is None:
         del options["temperature"]  # transcribe's own default is the schedule
     failed = transcribe_files(
-        files, model, revision, writers=writers_with(layout), printed_format=formats[0],
-        plan=plan, force=force, pcm_rate=pcm_rate, audio_context=audio_context, options=options,
+        files, model, revision, writers=writers_with(layout), printed_format=formats[0], plan=plan,
+        force=force, pcm_rate=pcm_rate, audio_context=audio_context, audio_options=audio_options,
+        options=options,
     )  # fmt: skip
     if failed and len(files) > 1:
-        click.echo(f"{len(failed)} of {len(files)} files failed: {', '.join(failed)}", err=True)
+        names = printable(", ".join(failed))
+        click.echo(f"{len(failed)} of {len(files)} files failed: {names}", err=True)
     if failed:
         raise click.exceptions.Exit(1)
 
@@ -270,18 +283,8 @@ def info(model: str | None, revision: str | None) -> None:
         raise click.ClickException(message_of(error)) from None
     width = max(map(len, lines))
     for label, text in lines.items():
-        click.echo(f"{label:<{width}}  {text}")
+        click.echo(f"{label:<{width}}  {printable(text)}")
 
 
 cli.add_command(bench)
 cli.add_command(models)
-
-
-def _skip_existing(
-    files: tuple[str, ...], plan: list[dict[str, Path]]
-) -> tuple[tuple[str, ...], list[dict[str, Path]]]:
-    """`without_existing`, with a line about how many files are skipped."""
-    remaining, missing = without_existing(files, plan)
-    if n_skipped := len(files) - len(remaining):
-        click.echo(f"{n_skipped} of {len(files)} files skipped: outputs exist", err=True)
-    return remaining, missing

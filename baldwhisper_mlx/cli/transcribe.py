@@ -7,22 +7,23 @@ before the next file is transcribed. Only results go to standard output.
 from __future__ import annotations
 
 import contextlib
-import io
 import sys
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from baldwhisper_mlx.cli.inputs import STDIN
+from baldwhisper_mlx.cli.inputs import STDIN, without_existing
+from baldwhisper_mlx.cli.reading import audio_of_files
+from baldwhisper_mlx.cli.streams import ClosedOutput
 from baldwhisper_mlx.files import write_files
 from baldwhisper_mlx.output.writers import Writer
-from baldwhisper_mlx.terminal import message_of
+from baldwhisper_mlx.terminal import message_of, printable
 from baldwhisper_mlx.transcription.segments import Transcript
 
 if TYPE_CHECKING:
@@ -32,13 +33,7 @@ Progress = Callable[[float, float], None]
 
 # What bad audio, a full disk and non-finite logits raise. Anything else is a bug, and shows its
 # traceback.
-_FILE_ERRORS = (OSError, ValueError, ArithmeticError, RuntimeError)
-
-
-class _Stdin(io.BufferedReader):
-    """Standard input, with the name that messages and outputs use for it."""
-
-    name = "stdin"
+_FILE_ERRORS = (OSError, ValueError, ArithmeticError, RuntimeError, MemoryError)
 
 
 def transcribe_files(
@@ -52,6 +47,7 @@ def transcribe_files(
     force: bool,
     pcm_rate: int | None,
     audio_context: Any,
+    audio_options: Mapping[str, Any],
     options: dict[str, Any],
 ) -> list[str]:
     """Transcribes files in their order and reports on standard error.
@@ -68,6 +64,7 @@ def transcribe_files(
         force: whether existing outputs are replaced.
         pcm_rate: Hz, if standard input is raw PCM.
         audio_context: as for `load_model`.
+        audio_options: track, channels and max_duration, as for `load_audio`.
         options: keyword arguments of `transcribe`.
 
     Returns:
@@ -85,7 +82,7 @@ def transcribe_files(
         model_name, revision, options["language"], audio_context, task=options["task"]
     )
     printed = 0
-    for name, audio in decoded_ahead(readable, partial(_read, pcm_rate=pcm_rate)):
+    for name, audio in audio_of_files(readable, pcm_rate=pcm_rate, **audio_options):
         try:
             transcript = _transcribe_one(name, audio, model, options)
             if plan is None:
@@ -95,8 +92,8 @@ def transcribe_files(
             else:
                 texts = {path: writers[kind](transcript) for kind, path in outputs[name].items()}
                 write_files(texts, force=force)
-        except BrokenPipeError:
-            raise  # the program that reads the output has ended; click exits without a message
+        except (BrokenPipeError, ClosedOutput):
+            raise  # nothing can be printed: its reader has ended, which click exits for in silence
         except _FILE_ERRORS as error:
             _report(name, error)
             failed.append(name)
@@ -126,9 +123,11 @@ def detect_languages(
     failed = [name for name in files if not _is_readable(name)]
     readable = [name for name in files if name not in failed]
     model = open_model(model_name, revision, None) if readable else None
-    for name, audio in decoded_ahead(readable, partial(_read, pcm_rate=None)):
+    for name, audio in audio_of_files(readable):
         try:
-            probabilities = detect_language(audio.result(), model, windows=windows)
+            samples = audio.result()
+            assert not isinstance(samples, list)
+            probabilities = detect_language(samples, model, windows=windows)
         except _FILE_ERRORS as error:
             _report(name, error)
             failed.append(name)
@@ -139,33 +138,19 @@ def detect_languages(
     return failed
 
 
-def decoded_ahead(
-    names: Sequence[str], read: Callable[[str], Samples]
-) -> Iterator[tuple[str, Future[Samples]]]:
-    """Each name with the future of its samples; a thread reads one file ahead of the caller."""
-    pool = ThreadPoolExecutor(max_workers=1)
-    try:
-        upcoming = pool.submit(read, names[0]) if names else None
-        for i, name in enumerate(names):
-            current = upcoming
-            # No further ahead: each decoded file takes memory.
-            upcoming = pool.submit(read, names[i + 1]) if i + 1 < len(names) else None
-            assert current is not None
-            yield name, current
-    finally:
-        pool.shutdown(cancel_futures=True)
+def skip_finished(
+    files: tuple[str, ...], plan: list[dict[str, Path]]
+) -> tuple[tuple[str, ...], list[dict[str, Path]]]:
+    """`without_existing`, with a line about how many files are skipped.
 
-
-def _read(name: str, pcm_rate: int | None) -> Samples:
-    from baldwhisper_mlx.audio.load import load_audio, load_pcm
-
-    if name != STDIN:
-        return load_audio(name)
-    stdin = _Stdin(sys.stdin.buffer)  # type: ignore[arg-type]  # it has what a raw stream has
-    try:
-        return load_audio(stdin) if pcm_rate is None else load_pcm(stdin, pcm_rate)
-    finally:
-        stdin.detach()  # or sys.stdin would be closed with it
+    Args:
+        files: audio paths, or `-`.
+        plan: from `plan_outputs`.
+    """
+    remaining, missing = without_existing(files, plan)
+    if n_skipped := len(files) - len(remaining):
+        click.echo(f"{n_skipped} of {len(files)} files skipped: outputs exist", err=True)
+    return remaining, missing
 
 
 def _is_readable(name: str) -> bool:
@@ -208,7 +193,7 @@ def open_model(
         with warnings.catch_warnings(record=True) as caught:
             model = load_model(model_name, revision=revision, audio_context=audio_context)
         for warning in caught:  # without the line of code that Python would print
-            click.echo(f"warning: {warning.message}", err=True)
+            click.echo(f"warning: {printable(str(warning.message))}", err=True)
         if language is not None:  # here, or every file would fail
             model.tokenizer.to_language(language)
         model.tokenizer.check_task(task)
@@ -218,17 +203,13 @@ def open_model(
 
 
 def _transcribe_one(
-    name: str, audio: Future[Samples], model: Any, options: dict[str, Any]
+    name: str, audio: Future[Samples | list[Samples]], model: Any, options: dict[str, Any]
 ) -> Transcript:
     import mlx.core as mx
 
-    from baldwhisper_mlx.transcription.transcribe import transcribe
-
     mx.reset_peak_memory()
     started = time.perf_counter()
-    samples = audio.result()
-    with _progress_bar(name) as on_progress, _language_warnings(name):
-        transcript = transcribe(samples, model, on_progress=on_progress, **options)
+    transcript = _transcribed(name, audio.result(), model, options)
     seconds = time.perf_counter() - started
     click.echo(
         f"{_label(name)}: {transcript.duration:.1f} s of audio in {seconds:.1f} s "
@@ -238,6 +219,26 @@ def _transcribe_one(
         err=True,
     )
     return transcript
+
+
+def _transcribed(
+    name: str, samples: Samples | list[Samples], model: Any, options: dict[str, Any]
+) -> Transcript:
+    """The transcript of a recording, or of its channels, one by one."""
+    from baldwhisper_mlx.transcription.channels import merge_channels
+    from baldwhisper_mlx.transcription.transcribe import transcribe
+
+    channels = samples if isinstance(samples, list) else [samples]
+    transcripts = []
+    with _progress_bar(name) as on_progress, _language_warnings(name):
+        for i, channel in enumerate(channels):
+            progress = on_progress and partial(_advance, on_progress, i, len(channels))
+            transcripts.append(transcribe(channel, model, on_progress=progress, **options))
+    return merge_channels(transcripts) if len(channels) > 1 else transcripts[0]
+
+
+def _advance(report: Progress, channel: int, n_channels: int, done: float, total: float) -> None:
+    report(channel * total + done, n_channels * total)
 
 
 @contextlib.contextmanager
@@ -280,15 +281,19 @@ def _progress_bar(name: str) -> Iterator[Progress | None]:
 def _print(name: str, text: str, *, header: bool, first: bool) -> None:
     if header:
         text = ("" if first else "\n") + f"==> {_label(name)} <==\n{text}"
+    if sys.stdout.isatty():
+        text = printable(text, keep="\n\t")
     # Bytes, because output is UTF-8 whatever the locale.
     click.echo(text.encode("utf-8", errors="surrogateescape"), nl=False)
 
 
 def _report(name: str, error: Exception) -> None:
     message = str(error) or type(error).__name__
-    prefix = "" if message.startswith(_label(name)) else f"{_label(name)}: "
-    click.echo(f"error: {prefix}{message}", err=True)
+    plain = "stdin" if name == STDIN else name
+    prefix = "" if message.startswith(plain) else f"{plain}: "
+    click.echo(f"error: {printable(prefix + message)}", err=True)
 
 
 def _label(name: str) -> str:
-    return "stdin" if name == STDIN else name
+    """The name of a file for messages."""
+    return "stdin" if name == STDIN else printable(name)

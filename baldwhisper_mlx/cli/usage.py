@@ -9,19 +9,28 @@ from pathlib import Path
 import click
 
 from baldwhisper_mlx.cli.inputs import STDIN
+from baldwhisper_mlx.cli.streams import is_closed
 from baldwhisper_mlx.output.subtitles import PLAIN, Layout
 
 
-def check_input(files: Sequence[str], pcm_rate: int | None) -> None:
+def check_input(
+    files: Sequence[str], pcm_rate: int | None, track: int | None, channels: str
+) -> None:
     """Checks the inputs.
 
     Args:
         files: audio paths, or `-` for standard input.
         pcm_rate: Hz, if standard input is raw PCM.
+        track: number of the audio track.
+        channels: which are transcribed.
 
     Raises:
-        click.UsageError: standard input is a terminal, or raw PCM is not the only input.
+        click.UsageError: standard input is a terminal, or raw PCM is not the only input or has
+            tracks or channels to choose.
+        click.ClickException: standard input is closed.
     """
+    if STDIN in files and (sys.stdin is None or is_closed("stdin")):
+        raise click.ClickException("`-` reads audio from standard input, which is closed")
     if STDIN in files and sys.stdin.isatty():
         raise click.UsageError(
             "`-` reads audio from standard input, which is a terminal: pipe a file into it"
@@ -30,6 +39,8 @@ def check_input(files: Sequence[str], pcm_rate: int | None) -> None:
         raise click.UsageError(
             "--pcm-rate is for raw PCM on standard input: give `-` as the only FILE"
         )
+    if pcm_rate is not None and (track is not None or channels != "mix"):
+        raise click.UsageError("--track and --channels are not for raw PCM, which has one of each")
 
 
 def check_output(
@@ -47,11 +58,14 @@ def check_output(
     Raises:
         click.UsageError: results that cannot share standard output, or options that exclude each
             other.
+        click.ClickException: results would go to standard output, which is closed.
     """
     if skip_existing and (force or output_dir is None):
         raise click.UsageError("--skip-existing needs --output-dir and excludes --force")
     if output_dir is not None:
         return
+    if sys.stdout is None or is_closed("stdout"):
+        raise click.ClickException("standard output is closed: give --output-dir")
     if output_format == "all":
         raise click.UsageError("--output-format all writes several files: give --output-dir")
     if n_files > 1 and output_format != "txt":

@@ -10,6 +10,7 @@ and has null for a number that is not finite, because NaN is not JSON.
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 from collections.abc import Callable, Iterator, Mapping
@@ -47,32 +48,39 @@ def format_timestamp(seconds: float, *, always_include_hours: bool, decimal_mark
 
 
 def write_txt(transcript: Transcript) -> str:
-    """Plain text, one line per segment."""
-    lines = (one_line(segment.text) for segment in transcript.segments)
-    return "".join(f"{line}\n" for line in lines if line)
+    """Plain text, one line per segment; with the channel, if each was transcribed by itself."""
+    lines = ((segment.channel, one_line(segment.text)) for segment in transcript.segments)
+    return "".join(f"{_label(channel)}{line}\n" for channel, line in lines if line)
 
 
 def write_srt(transcript: Transcript, layout: Layout = PLAIN) -> str:
     """SubRip subtitles: number, `start --> end`, text, blank line."""
     written = _cues(transcript, layout, always_include_hours=True, decimal_marker=",")
     return "".join(
-        f"{number}\n{start} --> {end}\n{text}\n\n"
-        for number, (start, end, text) in enumerate(written, start=1)
+        f"{number}\n{start} --> {end}\n{_label(channel)}{text}\n\n"
+        for number, (start, end, text, channel) in enumerate(written, start=1)
     )
 
 
 def write_vtt(transcript: Transcript, layout: Layout = PLAIN) -> str:
-    """WebVTT subtitles; a < in the text would begin a tag, and & a character's name."""
+    """WebVTT subtitles; the channel, if there is one, is a voice tag.
+
+    A < in the text would begin a tag, and & a character's name.
+    """
     written = _cues(
         transcript, layout, always_include_hours=False, decimal_marker=".", escape=_escape_vtt
     )
-    return "WEBVTT\n\n" + "".join(f"{start} --> {end}\n{text}\n\n" for start, end, text in written)
+    return "WEBVTT\n\n" + "".join(
+        f"{start} --> {end}\n{'' if channel is None else f'<v Channel {channel}>'}{text}\n\n"
+        for start, end, text, channel in written
+    )
 
 
 def write_tsv(transcript: Transcript) -> str:
     """Tab-separated start, end (whole milliseconds) and text, under a header line."""
     rows = (
-        f"{round(1000 * segment.start)}\t{round(1000 * segment.end)}\t{text}"
+        f"{round(1000 * segment.start)}\t{round(1000 * segment.end)}\t"
+        f"{_label(segment.channel)}{text}"
         for segment in transcript.segments
         if (text := one_line(segment.text).replace("\t", " "))
     )
@@ -103,6 +111,10 @@ def writers_with(layout: Layout) -> dict[str, Writer]:
     return {**WRITERS, **subtitles}
 
 
+def _label(channel: int | None) -> str:
+    return "" if channel is None else f"channel {channel}: "
+
+
 def _escape_vtt(text: str) -> str:
     return text.replace("&", "&amp;").replace("<", "&lt;")
 
@@ -114,16 +126,24 @@ def _cues(
     always_include_hours: bool,
     decimal_marker: str,
     escape: Callable[[str], str] = str,
-) -> Iterator[tuple[str, str, str]]:
-    """Start, end and text of each subtitle, with formatted times."""
-    for start, end, text in cues(transcript, layout, escape):
+) -> Iterator[tuple[str, str, str, int | None]]:
+    """Start, end and text of each subtitle, with formatted times; and its channel."""
+    channels = sorted({segment.channel for segment in transcript.segments}, key=lambda c: c or 0)
+    listed = []
+    for channel in channels:  # a subtitle has the words of one channel
+        segments = tuple(s for s in transcript.segments if s.channel == channel)
+        part = dataclasses.replace(transcript, segments=segments)
+        listed += [(*cue, channel) for cue in cues(part, layout, escape)]
+    if len(channels) > 1:
+        listed.sort(key=lambda cue: cue[:2])
+    for start, end, text, channel in listed:
         marks = [
             format_timestamp(
                 time, always_include_hours=always_include_hours, decimal_marker=decimal_marker
             )
             for time in (start, end)
         ]
-        yield marks[0], marks[1], text
+        yield marks[0], marks[1], text, channel
 
 
 def _finite(value: Any) -> Any:

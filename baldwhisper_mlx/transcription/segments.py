@@ -48,6 +48,8 @@ class Segment:
     compression_ratio: float
     no_speech_prob: float
     words: tuple[Word, ...] | None = None
+    channel: int | None = None
+    """From 1, if each channel of the recording was transcribed by itself."""
 
 
 @dataclass(frozen=True)
@@ -80,8 +82,10 @@ class Transcript:
 def _segment_dict(segment: Segment) -> dict[str, Any]:
     raw = dataclasses.asdict(segment)
     raw["tokens"] = list(segment.tokens)
-    words = raw.pop("words")
-    return raw if words is None else raw | {"words": list(words)}
+    words, channel = raw.pop("words"), raw.pop("channel")
+    if words is not None:
+        raw["words"] = list(words)
+    return raw if channel is None else raw | {"channel": channel}
 
 
 @dataclass(frozen=True)

@@ -65,7 +65,8 @@ def transcribe(
     Any thread may call this; those with the same model wait for each other.
 
     Args:
-        audio: a file, a binary stream, or mono samples (n,) at 16 kHz, full scale at 1.0.
+        audio: a file, a binary stream, or samples at 16 kHz: floats with full scale at 1.0, or
+            int16, (n,), (n, channels) or (channels, n), as an array, a tensor or a list.
         model: from `load_model`, or what that takes; the last one so named stays in memory. By
             default the English model that comes with the package.
         language: code or English name; None to detect it where somebody first speaks.
@@ -92,6 +93,7 @@ def transcribe(
         FileNotFoundError, ValueError: see `load_audio`, `load_model` and `TranscribeOptions`;
             also for a language the model does not know.
         RuntimeError: the process was forked after the model had been loaded.
+        TypeError: `audio` is something else.
         FloatingPointError: the model produced NaN or infinite logits.
     """
     options = TranscribeOptions(
@@ -166,7 +168,11 @@ def _spoken(spans: Sequence[Span], samples: Samples, most: int | None = None) ->
 
 def _samples_of(audio: str | Path | BinaryIO | npt.NDArray[np.float32]) -> Samples:
     """Checked samples; those of a file are checked as they are decoded."""
-    return check_samples(audio) if isinstance(audio, np.ndarray) else load_audio(audio)
+    if isinstance(audio, np.ndarray) or not (
+        isinstance(audio, (str, Path)) or hasattr(audio, "read")
+    ):
+        return check_samples(audio)
+    return load_audio(audio)
 
 
 def _loaded(model: LoadedModel | str | Path | None) -> LoadedModel:

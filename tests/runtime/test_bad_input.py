@@ -17,6 +17,7 @@ import soundfile
 from click.testing import CliRunner
 
 from baldwhisper_mlx.audio.load import load_audio
+from baldwhisper_mlx.audio.recording import MissingAudioWarning
 from baldwhisper_mlx.checkpoint.load import LoadedModel, load_model
 from baldwhisper_mlx.cli.main import cli
 from baldwhisper_mlx.transcription.transcribe import transcribe
@@ -79,7 +80,11 @@ def test_truncated_file(tmp_path: Path, kind: str, kept: float) -> None:
     path = written(tmp_path / f"a.{kind}", noise(3.0), format=kind.upper())
     data = path.read_bytes()
     path.write_bytes(data[: int(len(data) * kept)])
-    refused(path, "damaged" if kind == "flac" else "truncated")
+    with pytest.warns(MissingAudioWarning, match="cut off: .* missing at its end"):
+        samples = load_audio(path)
+    assert kept - 0.12 < len(samples) / (3 * RATE) < kept + 0.02
+    with pytest.raises(ValueError, match=f"{path.name}: .*cut off"):
+        load_audio(path, strict=True)
 
 
 @pytest.mark.parametrize("kind", ["ogg", "mp3"])
@@ -93,8 +98,8 @@ def test_joined_recordings_are_not_halved(tmp_path: Path, kind: str) -> None:
 @pytest.mark.parametrize("kind", ["wav", "flac"])
 def test_truncated_stream(tmp_path: Path, kind: str) -> None:
     data = written(tmp_path / f"a.{kind}", tone(3.0)).read_bytes()
-    with pytest.raises(ValueError, match=r"truncated|damaged|decode"):
-        load_audio(io.BytesIO(data[: len(data) // 2]))
+    with pytest.warns(MissingAudioWarning, match="<stream>: .*cut off: 1.[5-9] s"):
+        assert len(load_audio(io.BytesIO(data[: len(data) // 2]))) < 1.6 * RATE
 
 
 @pytest.mark.parametrize("kind", ["wav", "aiff", "ogg"])
@@ -306,9 +311,12 @@ def test_a_language_by_code_or_name(model: LoadedModel, language: str) -> None:
 
 
 def test_the_library_refuses_what_is_not_audio(model: LoadedModel) -> None:
-    for samples in (np.zeros((2, 100), np.float32), np.zeros(100, np.int16), np.zeros(0)):
+    for samples in (np.zeros((2, 2, 100), np.float32), np.zeros(0), np.array([np.nan])):
         with pytest.raises(ValueError, match="audio: "):
             transcribe(samples, model)
+    for other in (b"RIFF", np.zeros(100, np.int32), None, 3, ["a"], [[0.1], [0.1, 0.2]], [1, 2]):
+        with pytest.raises(TypeError, match=r"audio: .*give "):
+            transcribe(other, model)  # type: ignore[arg-type]
     for task in ("summarize", ""):
         with pytest.raises(ValueError, match="unknown task"):
             transcribe(tone(), model, task=task)

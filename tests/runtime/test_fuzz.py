@@ -20,6 +20,7 @@ from baldwhisper_mlx.audio.load import load_audio, load_pcm
 from baldwhisper_mlx.checkpoint.load import load_model
 from baldwhisper_mlx.config import ModelConfig
 from tests.runtime.conftest import RATE, tiny_config, tone
+from tests.support import tiny_media
 
 FUZZ = settings(
     max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
@@ -122,6 +123,7 @@ def audio(kind: str) -> bytes:
 SOUNDS = {kind: audio(kind) for kind in ("WAV", "FLAC", "OGG", "MP3", "AIFF", "CAF")}
 
 
+@pytest.mark.filterwarnings("ignore::UserWarning")
 @FUZZ
 @given(kind=st.sampled_from(sorted(SOUNDS)), changes=flips, kept=st.floats(0.02, 1))
 def test_audio_with_flipped_bits(tmp_path: Path, kind: str, changes: Any, kept: float) -> None:
@@ -137,6 +139,35 @@ def test_audio_with_flipped_bits(tmp_path: Path, kind: str, changes: Any, kept: 
     assert samples.ndim == 1
     assert np.isfinite(samples).all()
     assert 0 < len(samples) < 10**8
+
+
+CONTAINERS = ("faststart.m4a", "fragmented.mp4", "browser.webm", "windows.wma", "video.avi",
+              "old.flv", "television.ts", "phone.amr", "packed.wv", "radio.aac")  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def recordings(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    folder = tmp_path_factory.mktemp("containers")
+    written = {
+        name: tiny_media.write_kind(folder, name, lambda rate: tone(0.5, rate)).read_bytes()
+        for name in CONTAINERS
+    }
+    file = io.BytesIO()
+    soundfile.write(file, tone(0.5), RATE, format="OGG", subtype="OPUS")
+    return written | {"a.opus": file.getvalue()}
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@FUZZ
+@given(name=st.sampled_from([*CONTAINERS, "a.opus"]), changes=flips, kept=st.floats(0.1, 1))
+def test_containers_with_flipped_bits(
+    recordings: dict[str, bytes], tmp_path: Path, name: str, changes: Any, kept: float
+) -> None:
+    data = recordings[name]
+    path = tmp_path / name
+    path.write_bytes(flipped(data, changes, 1500)[: max(1, int(len(data) * kept))])
+    samples, refused = outcome(lambda: load_audio(path, max_duration=3600))
+    assert refused.startswith(f"{path}: ") if refused else np.isfinite(samples).all()
 
 
 @pytest.mark.parametrize("rate", [1, 999])

@@ -17,6 +17,7 @@ import soundfile
 
 from baldwhisper_mlx.audio import containers
 from baldwhisper_mlx.audio.load import load_audio
+from baldwhisper_mlx.audio.recording import AudioWarning, MissingAudioWarning
 from tests.runtime.conftest import RATE, tone
 from tests.support import tiny_media
 
@@ -32,7 +33,15 @@ UNTOLD_DELAY = {
     "old.flv",
     "television.ts",
 }
-DAMAGED_IN_ONE = {"packed.wv"}  # 3 s are a single block of it
+# The index at their end, or one block of 3 s.
+NEEDS_ITS_END = {
+    "memo.m4a",
+    "lossless.m4a",
+    "video.mp4",
+    "video.mov",
+    "phone.3gp",
+    "packed.wv",
+}
 
 
 def chirp(rate: int) -> Any:
@@ -71,12 +80,29 @@ def test_length_and_place_of_the_sound(
     assert capfd.readouterr().err == ""
 
 
-@pytest.mark.parametrize("kept", [0.97, 0.5, 0.1])
-@pytest.mark.parametrize("name", sorted(tiny_media.KINDS.keys() - STATES_NO_LENGTH))
+@pytest.mark.parametrize("kept", [0.9, 0.5])
+@pytest.mark.parametrize("name", sorted(tiny_media.KINDS.keys() - STATES_NO_LENGTH - NEEDS_ITS_END))
 def test_cut_off(tmp_path: Path, name: str, kept: float) -> None:
+    """What is there is read, and it is said that some is missing."""
+    path = tiny_media.write_kind(tmp_path, name, chirp)
+    whole, data = load_audio(path), path.read_bytes()
+    path.write_bytes(data[: int(len(data) * kept)])
+    with pytest.warns(MissingAudioWarning, match=f"{name}: damaged or cut off: .* at its end"):
+        samples = load_audio(path)
+    n = len(samples)
+    assert kept - 0.25 < n / len(whole) < kept + 0.12
+    np.testing.assert_allclose(samples[: n - 2000], whole[: n - 2000], atol=0.02)
+    with pytest.raises(ValueError, match=f"{name}: damaged or cut off"):
+        load_audio(path, strict=True)
+
+
+@pytest.mark.parametrize("name", sorted(NEEDS_ITS_END))
+def test_cut_off_where_nothing_can_be_read_without_the_end(tmp_path: Path, name: str) -> None:
     data = tiny_media.write_kind(tmp_path, name, chirp).read_bytes()
-    (tmp_path / name).write_bytes(data[: int(len(data) * kept)])
-    refused(tmp_path / name, "0 samples" if name in DAMAGED_IN_ONE else "truncated")
+    (tmp_path / name).write_bytes(data[: len(data) // 2])
+    refused(
+        tmp_path / name, "0 samples" if name == "packed.wv" else r"cut off, \d+ bytes are missing"
+    )
 
 
 @pytest.mark.parametrize("name", sorted(STATES_NO_LENGTH))
@@ -94,13 +120,12 @@ def test_damage_is_silence_and_said(tmp_path: Path) -> None:
     middle = len(data) // 2
     data[middle : middle + 300] = b"\xff" * 300
     path.write_bytes(data)
-    with pytest.warns(UserWarning, match=rf"{path.name}: \d of \d+ packets are damaged"):
+    with pytest.warns(
+        MissingAudioWarning, match=rf"{path.name}: 0\.\d s of audio are missing in 1"
+    ):
         samples = load_audio(path)
     assert len(samples) == len(whole)
     assert lag(samples[-RATE:], whole[-RATE:]) == 0
-    data[middle : middle + 10_000] = b"\xff" * 10_000
-    path.write_bytes(data)
-    refused(path, "damaged|truncated")
 
 
 def test_no_audio_track(tmp_path: Path) -> None:
@@ -117,7 +142,12 @@ def test_the_default_one_of_several_tracks(tmp_path: Path, default: int) -> None
     tiny_media.write_tracks(
         path, tracks, container="matroska", codec="flac", rate=RATE, default=default
     )
-    np.testing.assert_allclose(load_audio(path), tracks[default], atol=1e-4)
+    with pytest.warns(AudioWarning, match=f"2 audio tracks: 1, 2; number {default + 1} is used"):
+        np.testing.assert_allclose(load_audio(path), tracks[default], atol=1e-4)
+    for number in (1, 2):
+        np.testing.assert_allclose(load_audio(path, track=number), tracks[number - 1], atol=1e-4)
+    with pytest.raises(ValueError, match="no audio track 3 in it; there is: 1, 2"):
+        load_audio(path, track=3)
 
 
 @pytest.mark.parametrize(
@@ -158,9 +188,11 @@ def test_the_same_as_libsndfile_where_both_read(tmp_path: Path, kind: str) -> No
 
 
 def load_audio_by_pyav(path: Path) -> Any:
-    from baldwhisper_mlx.audio import load
+    from baldwhisper_mlx.audio.ffmpeg import decode_container
+    from baldwhisper_mlx.audio.recording import LoadOptions
 
-    return load._decode_container(path, "a")
+    with path.open("rb", buffering=0) as file:
+        return decode_container(file, "a", LoadOptions())[0]
 
 
 @pytest.mark.parametrize("kind", ["adts", "mp3"])
@@ -175,7 +207,9 @@ def test_the_rate_and_the_channels_change(tmp_path: Path, kind: str) -> None:
         parts.append(part.read_bytes())
     path = tmp_path / f"a.{kind}"
     path.write_bytes(b"".join(parts))
-    samples = load_audio_by_pyav(path)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        samples = load_audio_by_pyav(path)
     assert len(samples) / RATE == pytest.approx(3.0, abs=0.3)
     for second in range(3):
         middle = samples[int((second + 0.4) * RATE) : int((second + 0.8) * RATE)]
@@ -233,7 +267,7 @@ def test_playlists_are_not_among_the_formats(
     monkeypatch.setattr(containers, "_refuse", lambda url, *_: asked.append(url))
     path = tmp_path / kind
     path.write_text(PLAYLISTS[kind].format(secret.as_uri()), "utf-8")
-    refused(path, "it is a playlist or something else that is no recording")
+    refused(path, "playlist or something else that is no recording|Invalid data")
     assert asked == []
 
 
@@ -279,3 +313,44 @@ def test_tags_in_another_encoding(tmp_path: Path) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert len(load_audio(path)) > 2.5 * RATE
+
+
+@pytest.mark.parametrize("size", [100, 200_000])
+def test_joined_mp3s_with_tags_between_them(tmp_path: Path, size: int) -> None:
+    """Cover art, which lasts no time."""
+    path = tmp_path / "a.mp3"
+    soundfile.write(path, chirp(RATE), RATE)
+    sizes = bytes(size >> shift & 0x7F for shift in (21, 14, 7, 0))
+    art = np.random.default_rng(0).bytes(size)
+    path.write_bytes(path.read_bytes() + b"ID3\3\0\0" + sizes + art + path.read_bytes())
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        assert len(load_audio(path)) / RATE == pytest.approx(2 * SECONDS, abs=0.25)
+
+
+def test_the_file_that_ffmpeg_gets(tmp_path: Path) -> None:
+    """Positions before the start are errors, not exceptions; a large hole ends the file."""
+    path = tmp_path / "a"
+    path.write_bytes(bytes(range(100)))
+    os.truncate(path, 2**27)
+    with path.open("rb", buffering=0) as opened:
+        file = containers.GuardedFile(opened)
+        end = file.seek(0, os.SEEK_END)
+        assert 100 <= end < 2**20
+        assert (file.seek(-1), file.seek(2**63), file.seek(-2 * end, os.SEEK_CUR)) == (-1, -1, -1)
+        assert (file.seek(2**60), file.read(10)) == (2**60, b"")  # more than any file system takes
+        assert file.seek(0, os.SEEK_END) == end
+        assert file.read(10) == b""
+        assert (file.seek(50), file.read(3), file.tell()) == (50, b"\x32\x33\x34", 53)
+        assert file.distance(b"\x50\x51", 60) == 20
+        assert file.distance(b"none", 60) == 0
+
+
+def test_decoders_of_games_and_pictures_are_not_used(tmp_path: Path) -> None:
+    path = tmp_path / "a.avi"
+    tiny_media.write_tracks(path, [tone()], container="avi", codec="adpcm_ima_wav", rate=RATE)
+    assert len(load_audio(path)) > 0.9 * RATE
+    containers_without = containers._DECODERS.replace("adpcm_ima_wav,", "")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(containers, "_DECODERS", containers_without)
+        refused(path, "there is no decoder for its audio track 1")

@@ -15,10 +15,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from baldwhisper_mlx.audio.integrity import (
+    Mp3Header,
+    WavData,
     container_missing_bytes,
-    is_chained_ogg,
     missing_bytes,
-    mp3_surplus,
+    mp3_header,
+    wav_data,
 )
 
 
@@ -100,17 +102,44 @@ def test_asf() -> None:
     assert short_by(bytes(live)) == 0
 
 
-def page(flags: int) -> bytes:
-    return b"OggS\0" + bytes([flags]) + bytes(21) + b"audio"
+def page(content: int, segments: int = 2) -> bytes:
+    sizes = bytes([content // segments] * segments)
+    return (
+        b"OggS\0\0" + bytes(20) + bytes([segments]) + sizes + bytes(content // segments * segments)
+    )
 
 
-def test_ogg_streams_side_by_side_are_not_a_chain() -> None:
-    begin, middle, end = page(2), page(0), page(4)
-    assert not is_chained_ogg(begin + middle + end)
-    assert not is_chained_ogg(begin + begin + middle + middle + end + end)
-    assert is_chained_ogg((begin + middle + end) * 2)
-    assert is_chained_ogg(begin + begin + middle + end + end + begin + end)
-    assert not is_chained_ogg(b"")
+def test_ogg() -> None:
+    whole = page(100) + page(60)
+    assert short_by(whole) == 0
+    assert short_by(whole[:-20]) == 20
+    assert short_by(page(100)) == 0
+    assert short_by(whole[:140]) == 0  # within the page's own header: nobody can say
+
+
+def wav(size: int, there: int, after: bytes = b"") -> WavData | None:
+    head = b"RIFF" + struct.pack("<I", 36) + b"WAVEfmt " + struct.pack("<I", 16) + bytes(16)
+    return wav_data(io.BytesIO(head + b"data" + struct.pack("<I", size) + b"\x80" * there + after))
+
+
+def test_wav() -> None:
+    def facts(found: WavData | None) -> tuple[int, int, bool, bool]:
+        assert found is not None
+        return found.declared, found.available, found.is_unknown, found.is_too_short
+
+    chunk = b"LIST" + struct.pack("<I", 400) + bytes(400)
+    assert facts(wav(1000, 1000)) == (1000, 1000, False, False)
+    assert facts(wav(1000, 1000, chunk)) == (1000, 1408, False, False)
+    assert facts(wav(1000, 1000, b"TAG" + bytes(300))) == (1000, 1303, False, False)
+    assert facts(wav(1000, 1000, bytes(5000))) == (1000, 6000, False, False)  # reserved, not used
+    assert facts(wav(2000, 1000)) == (2000, 1000, False, False)
+    assert facts(wav(0, 1000)) == (0, 1000, True, False)
+    assert facts(wav(0, 0)) == (0, 0, False, False)
+    assert facts(wav(0, 0, chunk)) == (0, 408, False, False)
+    assert facts(wav(2**32 - 1, 1000)) == (2**32 - 1, 1000, True, False)
+    assert facts(wav(1000, 3000)) == (1000, 3000, False, True)
+    assert wav_data(io.BytesIO(b"RIFF")) is None
+    assert wav_data(io.BytesIO(b"RIFF1234AVI LIST")) is None
 
 
 def mp3(seconds: float) -> bytes:
@@ -125,18 +154,25 @@ def id3(size: int) -> bytes:
     return b"ID3\3\0\0" + bytes(parts) + bytes(size)
 
 
-def test_mp3_surplus() -> None:
+def test_mp3_header() -> None:
     data = mp3(20)
-    assert mp3_surplus(data) == 0
-    assert mp3_surplus(id3(300_000) + data + b"TAG" + bytes(125)) == 0
-    assert mp3_surplus(data + data) == len(data)
-    assert mp3_surplus(data[: len(data) // 2]) == len(data) // 2 - len(data)
-    assert mp3_surplus(id3(300_000) + data[:5000]) == 5000 - len(data)
+
+    def header(data: bytes) -> Mp3Header:
+        found = mp3_header(io.BytesIO(data))
+        assert found is not None
+        return found
+
+    assert header(data).seconds == pytest.approx(20, abs=0.15)
+    for whole in (data, id3(300_000) + data + b"TAG" + bytes(125), data + data):
+        assert header(whole).missing == 0
+    assert header(data[: len(data) // 2]).missing == len(data) - len(data) // 2
+    assert header(id3(300_000) + data[:5000]).missing == len(data) - 5000
     silent = data.replace(b"Xing", b"\0\0\0\0").replace(b"Info", b"\0\0\0\0")
-    assert mp3_surplus(silent + silent) == 0
+    assert mp3_header(io.BytesIO(silent)) is None
 
 
 MAGIC = [
+    *(b"OggS\0", b"RIFF\0\0\0\0WAVEdata"),
     *(b"", b"caff\0\1\0\0", b"ID3\3\0\0", b"\xff\xfb", b"\0\0\0\x08ftyp", b"RIFF"),
     b"\x1a\x45\xdf\xa3",
     bytes.fromhex("3026b2758e66cf11a6d900aa0062ce6ca1dcab8c47a9cf118ee400c00c205365"),
@@ -146,5 +182,6 @@ MAGIC = [
 @given(st.binary(max_size=200), st.sampled_from(MAGIC))
 def test_any_bytes_are_answered(data: bytes, magic: bytes) -> None:
     assert short_by(magic + data) >= 0
-    assert isinstance(mp3_surplus(magic + data), int)
-    assert is_chained_ogg(magic + data) in (False, True)
+    header, wav = mp3_header(io.BytesIO(magic + data)), wav_data(io.BytesIO(magic + data))
+    assert header is None or (header.missing >= 0 and header.seconds >= 0)
+    assert wav is None or wav.available <= len(magic + data)

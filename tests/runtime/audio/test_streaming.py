@@ -10,7 +10,7 @@ import pytest
 import soundfile
 import soxr
 
-from baldwhisper_mlx.audio import buffer, load
+from baldwhisper_mlx.audio import buffer, load, recording, source
 from baldwhisper_mlx.audio.load import load_audio, load_pcm
 from tests.support import tiny_media
 
@@ -20,6 +20,8 @@ BLOCK = 1000
 @pytest.fixture(autouse=True)
 def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(load, "_BLOCK", BLOCK)
+    monkeypatch.setattr(source, "_BLOCK", BLOCK)
+    monkeypatch.setattr(recording, "_JOINED", BLOCK)
     monkeypatch.setattr(buffer, "_BLOCK", BLOCK)
 
 
@@ -39,8 +41,8 @@ def test_blocks_are_the_whole(
     expected = frames.mean(axis=1, dtype=np.float32)
     if rate != 16_000:
         expected = soxr.resample(expected, rate, 16_000)
-    for source in (tmp_path / "a.wav", io.BytesIO((tmp_path / "a.wav").read_bytes())):
-        found = load_audio(source)
+    for audio in (tmp_path / "a.wav", io.BytesIO((tmp_path / "a.wav").read_bytes())):
+        found = load_audio(audio)
         assert found.dtype == np.float32
         np.testing.assert_allclose(found, expected, atol=1e-6)
         assert isinstance(found, np.memmap) == (len(found) > in_memory)
@@ -88,7 +90,11 @@ def test_compressed_audio(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, suffi
     path = tmp_path / f"a{suffix}"
     soundfile.write(path, sound(20_000, 1), 16_000)
     whole, _ = soundfile.read(path, dtype="float32")
-    np.testing.assert_allclose(load_audio(path), whole, atol=1e-6)
+    found = load_audio(path)
+    assert abs(len(found) - len(whole)) < 1200  # of a frame that an MP3 has at its end
+    n = min(len(found), len(whole))
+    # FFmpeg's decoders are not libsndfile's, and an MP3's last frame lacks the next one's half.
+    np.testing.assert_allclose(found[: n - 1200], whole[: n - 1200], atol=1e-3)
 
 
 def test_what_pyav_decodes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

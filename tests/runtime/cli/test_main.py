@@ -23,8 +23,8 @@ from click.testing import CliRunner, Result
 
 from baldwhisper_mlx import __version__
 from baldwhisper_mlx.checkpoint import load
-from baldwhisper_mlx.cli import transcribe as batch
 from baldwhisper_mlx.cli.main import cli
+from baldwhisper_mlx.cli.reading import decoded_ahead
 from baldwhisper_mlx.transcription import transcribe as longform
 from baldwhisper_mlx.transcription.language import LanguageWarning
 from baldwhisper_mlx.transcription.segments import Segment, Transcript
@@ -214,7 +214,7 @@ def test_the_next_file_is_read_ahead_and_no_further() -> None:
         return name
 
     names = ["a", "b", "c", "d"]
-    for i, (name, audio) in enumerate(batch.decoded_ahead(names, load)):
+    for i, (name, audio) in enumerate(decoded_ahead(names, load)):
         if name == "b":
             with pytest.raises(ValueError, match="bad"):
                 audio.result()
@@ -222,11 +222,11 @@ def test_the_next_file_is_read_ahead_and_no_further() -> None:
             assert audio.result() == name
         assert len(read) <= i + 2
     assert read == names
-    stopped = batch.decoded_ahead(names, load)
+    stopped = decoded_ahead(names, load)
     next(stopped)
     stopped.close()
     assert len(read) <= 6
-    assert list(batch.decoded_ahead([], load)) == []
+    assert list(decoded_ahead([], load)) == []
 
 
 @pytest.mark.parametrize(
