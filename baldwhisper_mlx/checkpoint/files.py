@@ -135,3 +135,35 @@ def _read_header(path: Path) -> tuple[dict[str, dict[str, Any]], dict[str, str]]
             f"{path}: truncated or damaged, {size} bytes instead of {8 + length + end}"
         )
     return header, metadata
+
+
+def check_tensors(
+    source: str, expected: dict[str, tuple[int, ...]], shapes: dict[str, tuple[int, ...]]
+) -> None:
+    """Compares the shapes of all tensors with the expected ones.
+
+    Args:
+        source: file or folder they come from, for errors.
+        expected: name to shape.
+        shapes: those that are there.
+
+    Raises:
+        ValueError: tensors are missing, unexpected or of another shape; it names the first five of
+            each.
+    """
+    problems = {
+        "missing": sorted(expected.keys() - shapes.keys()),
+        "unexpected": sorted(shapes.keys() - expected.keys()),
+        "of another shape": [
+            f"{name} {list(shapes[name])} instead of {list(expected[name])}"
+            for name in sorted(expected.keys() & shapes.keys())
+            if shapes[name] != expected[name]
+        ],
+    }
+    parts = [
+        f"{what}: {', '.join(names[:5])}" + (f" and {len(names) - 5} more" if names[5:] else "")
+        for what, names in problems.items()
+        if names
+    ]
+    if parts:
+        raise ValueError(f"{source}: tensors {'; '.join(parts)}")

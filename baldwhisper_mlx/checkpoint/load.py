@@ -9,20 +9,20 @@ from __future__ import annotations
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, cast, get_args
+from typing import Literal, cast, get_args
 
 import mlx.core as mx
 from mlx.utils import tree_flatten
 
 from baldwhisper_mlx.checkpoint.files import (
-    PADDING_FORMAT,
     check_files,
+    check_tensors,
     find_model,
     read_tensor_header,
 )
 from baldwhisper_mlx.checkpoint.mlx_whisper import is_community, read_community
+from baldwhisper_mlx.checkpoint.padding_file import compute_padding, read_padding
 from baldwhisper_mlx.config import (
-    AUDIO_BUCKET,
     CONFIG_FILE,
     PADDING_FILE,
     VOCABULARY_FILE,
@@ -76,7 +76,9 @@ def load_model(
             CPU, where MLX multiplies 16-bit numbers many times slower.
         audio_context: "padded" encodes the clip alone, with constants for the rest of 30 s;
             "full" encodes 30 s, as OpenAI's code does. Default: "padded" if the folder has the
-            constants (`padding.safetensors`), else what the checkpoint was trained for.
+            constants (`padding.safetensors`), else what the checkpoint was trained for. Without
+            the file, "padded" computes the constants now, which takes as long as encoding a
+            minute.
 
     Raises:
         ValueError: files are missing, damaged or of another format; the message names them.
@@ -129,47 +131,7 @@ def _padding_for(folder: Path, model: Whisper, context: RunContext | None) -> Pa
         )
     if context == "full" or (context is None and not path.is_file()):
         return None
-    if not path.is_file():
-        raise ValueError(
-            f"{folder}: a padded audio context needs {PADDING_FILE}; make it with "
-            "`baldwhisper-convert export ... --calibration FOLDER`"
-        )
-    return read_padding(path, model)
-
-
-def read_padding(path: Path, model: Whisper) -> Padding:
-    """Reads `padding.safetensors` for a model.
-
-    Raises:
-        ValueError: damaged, of another format, or made for another model.
-    """
-    config = model.config
-    if config.audio_context != "full":
-        raise ValueError(
-            f"{path}: the model was trained for a {config.audio_context} audio context, which "
-            "needs no padding; delete the file"
-        )
-    read_tensor_header(path)
-    try:
-        tensors, metadata = cast(tuple[dict[str, mx.array], dict[str, Any]],
-                                 mx.load(str(path), return_metadata=True))  # fmt: skip
-        format_, stride, tail = (metadata.get(key) for key in ("format", "stride", "tail"))
-        stride, tail = int(stride or 0), int(tail or 0)
-    except (RuntimeError, ValueError) as error:
-        raise ValueError(f"{path}: damaged ({error})") from None
-    if format_ != PADDING_FORMAT:
-        raise ValueError(f"{path}: format {format_!r} instead of {PADDING_FORMAT!r}")
-    if not 1 <= stride <= AUDIO_BUCKET or tail < 1:
-        raise ValueError(f"{path}: bad metadata: stride {stride}, tail {tail}")
-    heads, width = config.n_audio_head, config.n_audio_state
-    n_keys = -(-config.n_audio_ctx // stride)
-    keys = (config.n_audio_layer, heads, n_keys, width // heads)
-    expected = {"keys": keys, "values": keys, "states": (config.n_audio_ctx, width)}
-    _check_tensors(str(path), expected, {name: x.shape for name, x in tensors.items()})
-    dtype = model.encoder.ln_post.weight.dtype
-    cast_tensors = {name: x.astype(dtype) for name, x in tensors.items()}
-    mx.eval(cast_tensors)
-    return Padding(**cast_tensors, stride=stride, tail=tail)
+    return read_padding(path, model) if path.is_file() else compute_padding(model)
 
 
 def read_weights(path: Path) -> dict[str, mx.array]:
@@ -212,7 +174,7 @@ def build_model(
         quantize_model(model, config.quantization)
     parameters = cast(list[tuple[str, mx.array]], tree_flatten(model.parameters()))
     expected = {name: value.shape for name, value in parameters}
-    _check_tensors(source, expected, {name: value.shape for name, value in weights.items()})
+    check_tensors(source, expected, {name: value.shape for name, value in weights.items()})
     on_cpu = mx.default_device().type == mx.DeviceType.cpu
     keep = not on_cpu if keep_quantized is None else keep_quantized
     if config.quantization is not None and not keep:
@@ -234,25 +196,3 @@ def build_model(
         mx.eval(value)
     model.eval()
     return model
-
-
-def _check_tensors(
-    source: str, expected: dict[str, tuple[int, ...]], shapes: dict[str, tuple[int, ...]]
-) -> None:
-    """Compares the shapes of all tensors with the expected ones; names the first five of each."""
-    problems = {
-        "missing": sorted(expected.keys() - shapes.keys()),
-        "unexpected": sorted(shapes.keys() - expected.keys()),
-        "of another shape": [
-            f"{name} {list(shapes[name])} instead of {list(expected[name])}"
-            for name in sorted(expected.keys() & shapes.keys())
-            if shapes[name] != expected[name]
-        ],
-    }
-    parts = [
-        f"{what}: {', '.join(names[:5])}" + (f" and {len(names) - 5} more" if names[5:] else "")
-        for what, names in problems.items()
-        if names
-    ]
-    if parts:
-        raise ValueError(f"{source}: tensors {'; '.join(parts)}")

@@ -20,6 +20,7 @@ from baldwhisper_mlx.checkpoint.load import LoadedModel
 from baldwhisper_mlx.config import SAMPLE_RATE
 from baldwhisper_mlx.decoding.decoder import DecodingResult
 from baldwhisper_mlx.decoding.repetition import is_loop
+from baldwhisper_mlx.model.padding import REST
 from baldwhisper_mlx.transcription.fallback import compression_ratio
 from baldwhisper_mlx.transcription.options import TranscribeOptions
 from baldwhisper_mlx.transcription.segments import Segment, Transcript, make_segments, split_window
@@ -124,10 +125,21 @@ class Transcription:
             self._segments += segments
             self._history += [token for segment in segments for token in segment.tokens]
             self.seek += advance
+            if self._is_padded_rest(n_frames, advance):
+                self.seek = self.mel.n_frames
             # As in OpenAI's code, text sampled at a high temperature is not used as context.
             if not self.options.condition_on_previous_text or result.temperature > 0.5:
                 self._prompt_from = len(self._history)
         self._skip_zeros()
+
+    def _is_padded_rest(self, n_frames: int, advance: int) -> bool:
+        """Whether the recording ends shortly behind the last timestamp of a padded window.
+
+        Padded, an output often ends in two timestamps instead of one, and the rest behind them is
+        not recognized as silence (docs/short-context.md). It has been decoded once already.
+        """
+        is_last = self.seek - advance + n_frames >= self.mel.n_frames
+        return self.loaded.model.is_padded(n_frames) and is_last and self.window_frames < REST
 
     def _skip_zeros(self) -> None:
         """Skips windows of digital silence, for which Whisper would make up a word or two."""

@@ -184,7 +184,7 @@ def _write_padding(
     if recordings is None:
         return None
     # Imported here, because all other modules of this package work without MLX.
-    from baldwhisper_mlx.checkpoint.padding_file import write_padding
+    from baldwhisper_mlx.checkpoint.calibrate import write_padding
 
     write_padding(folder, recordings, stride=stride, tail=tail)
     plural = "" if len(recordings) == 1 else "s"

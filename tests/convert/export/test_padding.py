@@ -21,8 +21,8 @@ from baldwhisper_convert.export.mlx import export_mlx
 from baldwhisper_convert.export.quantize import QuantizeOptions
 from baldwhisper_convert.readers.read import read_checkpoint
 from baldwhisper_mlx import load_model
+from baldwhisper_mlx.checkpoint.calibrate import write_padding
 from baldwhisper_mlx.checkpoint.describe import describe_model
-from baldwhisper_mlx.checkpoint.padding_file import write_padding
 from baldwhisper_mlx.model.whisper import Whisper
 from tests.support.tiny_speech import sound, tiny_speech, tiny_teacher
 
@@ -133,7 +133,7 @@ def test_constants_that_are_not_finite(
         mx.save_safetensors(str(path), tensors, metadata)
         return path
 
-    monkeypatch.setattr("baldwhisper_mlx.checkpoint.padding_file.write_padding", overflown)
+    monkeypatch.setattr("baldwhisper_mlx.checkpoint.calibrate.write_padding", overflown)
     with pytest.raises(ValueError, match=r"not finite .*padding\.safetensors"):
         export_mlx(teacher, tmp_path / "m", calibration=CLIPS)
     assert names(tmp_path) == []
