@@ -35,14 +35,15 @@ CUT_OFF = Variant("cut off")
 
 
 def all_variants(
-    strides: Sequence[int], tails: Sequence[int], recordings: Sequence[int]
+    strides: Sequence[int], tails: Sequence[int], recordings: Sequence[int], cut_off: bool = True
 ) -> list[Variant]:
-    """Full context, the clip cut off, and every combination of the padded context.
+    """Full context, the clip cut off if wanted, and every combination of the padded context.
 
     Args:
         strides: positions that one constant key stands for.
         tails: constant final states behind the clip.
         recordings: how many recordings to calibrate on; in the name if there are several numbers.
+        cut_off: whether the clip without constants is among them.
     """
     padded = []
     for stride, tail, count in itertools.product(strides, tails, recordings):
@@ -50,7 +51,7 @@ def all_variants(
         if len(recordings) > 1:
             name += f", {count} recordings"
         padded.append(Variant(name, stride, tail, count))
-    return [FULL, CUT_OFF, *padded]
+    return [FULL, *([CUT_OFF] if cut_off else []), *padded]
 
 
 class Contexts:

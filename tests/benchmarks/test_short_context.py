@@ -217,8 +217,8 @@ def test_no_figures_without_a_measurement(tmp_path: Path) -> None:
     [
         (("--stride", "8,x"), "give whole numbers above zero, such as 1,4,8"),
         (("--tail", "0"), "give whole numbers above zero, such as 1,4,8"),
-        (("--noise", "brown=3"), "give white=DB or pink=DB, such as pink=10"),
-        (("--noise", "pink=loud"), "give white=DB or pink=DB, such as pink=10"),
+        (("--noise", "brown=3"), "give white, pink, tones or a folder of recordings"),
+        (("--noise", "pink=loud"), "dB, such as pink=10"),
         (("--calibration-recordings", "4"), "recordings to calibrate on: 1"),
     ],
 )

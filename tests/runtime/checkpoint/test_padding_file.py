@@ -20,6 +20,7 @@ from baldwhisper_mlx.checkpoint.load import load_model
 from baldwhisper_mlx.checkpoint.padding_file import PIECES, SPEECH
 from baldwhisper_mlx.cli.main import cli
 from baldwhisper_mlx.config import PADDING_FILE, SAMPLE_RATE
+from baldwhisper_mlx.model.whisper import AudioEncoder
 from tests.runtime.audio.test_vad import SAMPLE
 from tests.runtime.conftest import tone
 
@@ -132,6 +133,34 @@ def test_recordings_are_transcribed(folder: Path, dtype: Any, options: dict[str,
         assert transcript.duration == pytest.approx(seconds, abs=0.01)
         times = [t for s in transcript.segments for w in s.words or () for t in (w.start, w.end)]
         assert all(0 <= time <= seconds + 0.01 for time in times)
+
+
+@pytest.mark.parametrize("options", [{}, {"batch_size": 2}])
+def test_stretches_of_speech_and_a_language_to_detect(
+    folder: Path, options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Stretches are short, so they are padded; the times are those of the whole recording."""
+    stretches = [(16_000, 56_000), (120_000, 150_000)]
+    monkeypatch.setattr(
+        "baldwhisper_mlx.transcription.transcribe.speech_spans", lambda _: stretches
+    )
+    lengths: list[int] = []
+    encode = AudioEncoder.__call__
+
+    def recorded(encoder: AudioEncoder, mel: mx.array, *more: Any, **named: Any) -> mx.array:
+        lengths.append(mel.shape[1] // 2)
+        return encode(encoder, mel, *more, **named)
+
+    monkeypatch.setattr(AudioEncoder, "__call__", recorded)
+    loaded = load_model(folder)
+    found = baldwhisper_mlx.transcribe(
+        tone(12), loaded, temperature=0.0, vad=True, word_timestamps=True, **options
+    )
+    assert found.language in loaded.tokenizer.languages
+    assert lengths
+    assert max(lengths) < 1500
+    times = [t for s in found.segments for w in s.words or () for t in (w.start, w.end)]
+    assert all(1 <= time <= 150_000 / 16_000 for time in times)
 
 
 def test_full_context_is_what_it_was(folder: Path, model_folder: Path) -> None:
