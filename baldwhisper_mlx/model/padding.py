@@ -19,9 +19,9 @@ import numpy as np
 SHORTEST = 100
 """Mel frames (1 s) of the shortest window that is encoded before constants; shorter ones, the rest
 behind a last timestamp, are not recognized as silence then (docs/log.md)."""
-REST = 100
-"""Mel frames (1 s): what is left of a recording behind the last timestamp of a padded window is not
-decoded again if it is shorter, for the same reason."""
+REST = 50
+"""Mel frames (0.5 s): what is left of a recording behind the last timestamp of a padded window is
+not decoded again if it is shorter."""
 ENDING = 10
 """Last positions of 30 s whose states the decoder always attends to: by them it tells silence up to
 the end of the window from speech that the end cuts off (docs/log.md)."""

@@ -123,12 +123,12 @@ def padded(model_folder: Path) -> LoadedModel:
 @pytest.mark.parametrize(
     ("context", "seconds", "timestamps", "seeks"),
     [
-        # Behind <|2.50|><|2.50|> of 3 s there is a rest of half a second, which is not decoded
-        # again; in full context it is, as by OpenAI's program.
-        ("padded", 3.0, [(125, 125)], [0]),
-        ("full", 3.0, [(125, 125), (20,)], [0, 250]),
-        # A whole second may hold words.
-        ("padded", 3.0, [(100, 100), (40,)], [0, 200]),
+        # Behind <|2.60|><|2.60|> of 3 s there is a rest of 0.4 s, which is not decoded again; in
+        # full context it is, as by OpenAI's program.
+        ("padded", 3.0, [(130, 130)], [0]),
+        ("full", 3.0, [(130, 130), (15,)], [0, 260]),
+        # Half a second may hold words.
+        ("padded", 3.0, [(125, 125), (20,)], [0, 250]),
         # The last window of a long recording is padded, the first one is not.
         ("padded", 33.0, [(1480, 1480), (160, 160)], [0, 2960]),
         # A rest that no window held yet is decoded, however short it is.
