@@ -29,6 +29,7 @@ SOURCES = {
 REQUIRED = (
     *(f"baldwhisper_mlx/assets/base-en/{name}" for name in ("config.json", "model.safetensors")),
     *("baldwhisper_mlx/assets/base-en/vocabulary.tiktoken", "baldwhisper_mlx/py.typed"),
+    "baldwhisper_mlx/assets/speech.flac",
     *("baldwhisper_convert/py.typed", "baldwhisper_mlx/cli/main.py"),
 )
 METADATA = (

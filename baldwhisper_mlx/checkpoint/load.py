@@ -20,6 +20,7 @@ import mlx.core as mx
 from baldwhisper_mlx.checkpoint.files import check_files, find_model
 from baldwhisper_mlx.checkpoint.kind import is_community
 from baldwhisper_mlx.checkpoint.mlx_whisper import read_community
+from baldwhisper_mlx.checkpoint.padding_file import compute_padding
 from baldwhisper_mlx.checkpoint.padding_reader import read_padding
 from baldwhisper_mlx.checkpoint.tensor_header import read_tensor_header
 from baldwhisper_mlx.checkpoint.tensors import check_tensors, expected_tensors
@@ -92,7 +93,9 @@ def load_model(
             CPU, where MLX multiplies 16-bit numbers many times slower.
         audio_context: "padded" encodes the clip alone, with constants for the rest of 30 s;
             "full" encodes 30 s, as OpenAI's code does. Default: "padded" if the folder has the
-            constants (`padding.safetensors`), else what the checkpoint was trained for.
+            constants (`padding.safetensors`), else what the checkpoint was trained for. Without
+            the file, "padded" computes the constants now, which takes as long as encoding a
+            minute.
 
     Raises:
         ValueError: files are missing, damaged or of another format; the message names them.
@@ -163,9 +166,4 @@ def _padding_for(folder: Path, model: Whisper, context: RunContext | None) -> Pa
         )
     if context == "full" or (context is None and not path.exists()):
         return None
-    if not path.exists():
-        raise ValueError(
-            f"{folder}: a padded audio context needs {PADDING_FILE}; make it with "
-            "`baldwhisper-convert export ... --calibration FOLDER`"
-        )
-    return read_padding(path, model)
+    return read_padding(path, model) if path.exists() else compute_padding(model)

@@ -19,6 +19,14 @@ import numpy as np
 SHORTEST = 100
 """Mel frames (1 s) of the shortest window that is encoded before constants; shorter ones, the rest
 behind a last timestamp, are not recognized as silence then (docs/log.md)."""
+REST = 50
+"""Mel frames (0.5 s): what is left of a recording behind the last timestamp of a padded window is
+not decoded again if it is shorter."""
+ENDING = 10
+"""Last positions of 30 s whose states the decoder always attends to: by them it tells silence up to
+the end of the window from speech that the end cuts off (docs/log.md)."""
+ENDING_REPEATS = 4
+"""How often they stand there: alone they are too few among the clip's states."""
 KeysAndValues = tuple[mx.array, mx.array]
 """Of one layer, both (B, H, n, head_dim); constants have a B of 1."""
 
@@ -35,6 +43,7 @@ class Padding:
     """(N, d): the encoder's output at every position, if the clip has ended before it."""
     stride: int
     tail: int
+    """States behind the clip that the decoder attends to, besides the ending."""
 
     def behind(self, length: int) -> tuple[list[KeysAndValues], mx.array]:
         """What the queries of a clip also attend to.
@@ -57,14 +66,23 @@ class Padding:
 
     def counts(self, length: int) -> tuple[int, int]:
         """How many constant keys and final states stand behind a clip of T positions."""
-        tail = min(self.tail, len(self.states) - length)
-        return self.keys.shape[2] - -(-length // self.stride), tail
+        return self.keys.shape[2] - -(-length // self.stride), len(self._tail_of(length))
 
     def with_tail(self, states: mx.array) -> mx.array:
-        """Encoder states (B, T, d), with those of the `tail` positions of padding behind them."""
+        """Encoder states (B, T, d), with constant ones behind them: the tail and the ending."""
         batch, length, _ = states.shape
-        tail = self.states[length : length + self.tail]
+        tail = self._tail_of(length)
         return mx.concatenate([states, mx.broadcast_to(tail, (batch, *tail.shape))], axis=1)
+
+    def _tail_of(self, length: int) -> mx.array:
+        """States (n, d) of the positions from T on, and of the last ones of 30 s."""
+        end = len(self.states)
+        tail = self.states[length : length + self.tail]
+        room = end - length - len(tail)
+        if not room:
+            return tail
+        ending = self.states[-min(room, ENDING) :]
+        return mx.concatenate([tail, *[ending] * min(ENDING_REPEATS, room // len(ending))])
 
 
 def extended(pair: KeysAndValues, constants: KeysAndValues) -> KeysAndValues:

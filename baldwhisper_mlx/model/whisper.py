@@ -19,6 +19,7 @@ from mlx import nn
 from baldwhisper_mlx.config import ModelConfig, bucketed_positions
 from baldwhisper_mlx.model.cache import KVCache, LayerCache
 from baldwhisper_mlx.model.embedding import FactorizedEmbedding
+from baldwhisper_mlx.model.heads import merge_heads, split_heads
 from baldwhisper_mlx.model.padding import SHORTEST, KeysAndValues, Padding, extended
 from baldwhisper_mlx.ops import cpu_tiles
 from baldwhisper_mlx.ops.functions import BIG, attention, gelu, uses_cpu_fallback
@@ -242,7 +243,7 @@ class Whisper(nn.Module):
         for layer in cache:  # not in memory together with what the encoder needs
             layer.cross_attn.release()
         longest = self.audio_positions(max(n_frames))
-        if self.padding is not None and longest < self.config.n_audio_ctx:
+        if self.padding is not None and self.is_padded(max(n_frames)):
             # All clips get the positions of the longest: what is behind a shorter one is computed.
             audio = self.encoder(mel[:, : 2 * longest], padding=self.padding)
             return self.attend_to(self.padding.with_tail(audio), cache)
@@ -255,6 +256,10 @@ class Whisper(nn.Module):
         else:  # the encoder was trained on 30 s; only the decoder sees the clip's own positions
             audio = self.encoder(mel)[:, :longest]
         self.attend_to(audio, cache, mask)
+
+    def is_padded(self, n_frames: int) -> bool:
+        """Whether constants stand behind a clip of so many mel frames (10 ms)."""
+        return self.padding is not None and self.audio_positions(n_frames) < self.config.n_audio_ctx
 
     def audio_positions(self, n_frames: int) -> int:
         """Encoder positions that a clip of `n_frames` mel frames (10 ms) takes in its context."""
@@ -281,20 +286,3 @@ class Whisper(nn.Module):
     def logits(self, hidden: mx.array) -> mx.array:
         """Vocabulary logits (..., V), float32, of decoder states (..., d)."""
         return self.decoder.token_embedding.as_linear(hidden).astype(mx.float32)
-
-
-def split_heads(x: mx.array, batch: int, n_head: int) -> mx.array:
-    """Separates the heads: (B * L, n_head * width), or (B, L, ...), to (B, n_head, L, width)."""
-    width = x.shape[-1] // n_head
-    length = x.size // (batch * n_head * width)
-    if length == 1:  # nothing to transpose, and the result stays contiguous
-        return x.reshape(batch, n_head, 1, width)
-    return x.reshape(batch, length, n_head, width).transpose(0, 2, 1, 3)
-
-
-def merge_heads(x: mx.array) -> mx.array:
-    """Puts the heads side by side: (B, H, L, width) to (B * L, H * width)."""
-    batch, n_head, length, width = x.shape
-    if length > 1:
-        x = x.transpose(0, 2, 1, 3)
-    return x.reshape(batch * length, n_head * width)

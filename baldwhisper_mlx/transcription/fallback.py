@@ -15,6 +15,8 @@ from typing import cast
 
 from baldwhisper_mlx.decoding.decoder import DecodingResult
 from baldwhisper_mlx.decoding.logit_rules import DecodingOptions
+from baldwhisper_mlx.decoding.repetition import is_loop
+from baldwhisper_mlx.text.tokenizer import Tokenizer
 
 TEMPERATURES = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
 """OpenAI's schedule: greedy first, then sampling, each attempt at a higher temperature."""
@@ -93,3 +95,21 @@ def compression_ratio(text: str) -> float:
     """
     data = text.encode()
     return len(data) / len(zlib.compress(data))
+
+
+def repetition(
+    tokens: Sequence[int], tokenizer: Tokenizer, before: Sequence[int] = ()
+) -> tuple[float, bool]:
+    """How much an output repeats itself.
+
+    Args:
+        tokens: of the output.
+        tokenizer: of the model.
+        before: tokens of the text that the output was conditioned on.
+
+    Returns:
+        Its compression ratio, and whether it is caught in a phrase.
+    """
+    # A stray special token is no text, but as part of a loop it has to count.
+    ratio = compression_ratio(tokenizer.decode(tokens, special=True).strip())
+    return ratio, is_loop(tokens, tokenizer.timestamp_begin, before=before)

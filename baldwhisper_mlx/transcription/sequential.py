@@ -21,9 +21,9 @@ from baldwhisper_mlx.checkpoint.load import LoadedModel
 from baldwhisper_mlx.config import HOP_LENGTH, SAMPLE_RATE
 from baldwhisper_mlx.decoding.decoder import DecodingResult
 from baldwhisper_mlx.decoding.logit_rules import DecodingOptions
-from baldwhisper_mlx.decoding.repetition import is_loop
 from baldwhisper_mlx.model.cache import EncodedAudio
-from baldwhisper_mlx.transcription.fallback import compression_ratio
+from baldwhisper_mlx.model.padding import REST
+from baldwhisper_mlx.transcription.fallback import repetition
 from baldwhisper_mlx.transcription.language import NEAR, likeliest_languages, only_language
 from baldwhisper_mlx.transcription.options import TranscribeOptions
 from baldwhisper_mlx.transcription.retiming import within_audio
@@ -160,6 +160,8 @@ class Transcription:
             self._segments += numbered(segments, len(self._segments))
             self._history += [token for segment in segments for token in segment.tokens]
             self.seek += advance
+            if self._is_padded_rest(n_frames, advance):
+                self.seek = self.mel.n_frames
             # As in OpenAI's code, text sampled at a high temperature is not used as context.
             if not self.options.condition_on_previous_text or result.temperature > 0.5:
                 self._prompt_from = len(self._history)
@@ -190,6 +192,15 @@ class Transcription:
         named, tokenizer = self.options.language, self.loaded.tokenizer
         return only_language(tokenizer) if named is None else tokenizer.to_language(named)
 
+    def _is_padded_rest(self, n_frames: int, advance: int) -> bool:
+        """Whether the recording ends shortly behind the last timestamp of a padded window.
+
+        Padded, an output often ends in two timestamps instead of one, and the rest behind them is
+        not recognized as silence (docs/short-context.md). It has been decoded once already.
+        """
+        is_last = self.seek - advance + n_frames >= self.mel.n_frames
+        return self.loaded.model.is_padded(n_frames) and is_last and self.window_frames < REST
+
     def _skip_zeros(self) -> None:
         """Skips windows of digital silence, for which Whisper would make up a word or two."""
         while self.window_frames and self.mel.is_zero(self.seek):
@@ -203,11 +214,7 @@ class Transcription:
         return Transcript(text, segments, self.language if spoken else None, self.duration)
 
     def prompt(self, *, conditioned: bool = True) -> list[int]:
-        """Tokens before the next window's text: the end of the previous text, language, task.
-
-        Args:
-            conditioned: whether the previous text is among them.
-        """
+        """Tokens before the text: the end of the previous text if `conditioned`, language, task."""
         tokenizer, most = self.loaded.tokenizer, self.loaded.config.n_text_ctx // 2 - 1
         history = self._previous if conditioned else []
         previous = [tokenizer.sot_prev, *history[-most:]] if history else []
@@ -234,7 +241,7 @@ class Transcription:
         Returns:
             None if the window is silence.
         """
-        decoder = self.loaded.decoder
+        decoder, tokenizer = self.loaded.decoder, self.loaded.tokenizer
         frames = [self.window_frames] if self.options.word_timestamps else None
         attempts, thresholds = self.options.attempts, self.options.thresholds
         first = None
@@ -244,7 +251,7 @@ class Transcription:
                 decoder.restore(shared.audio)  # it still holds the whole batch
             else:
                 result = decoder.decode(self.prompt(), attempt, align_frames=frames)[0]
-            ratio, loop = self._repetition(result, self._previous)
+            ratio, loop = repetition(result.tokens, tokenizer, before=self._previous)
             if first is None:
                 first = result
                 if self._is_made_up(result, ratio, loop, speech):
@@ -258,13 +265,6 @@ class Transcription:
         self.first_attempts.append(first)
         return result, ratio
 
-    def _repetition(self, result: DecodingResult, previous: Sequence[int]) -> tuple[float, bool]:
-        """Compression ratio of an output, and whether it is caught in a phrase."""
-        tokenizer = self.loaded.tokenizer
-        # A stray special token is no text, but as part of a loop it has to count.
-        ratio = compression_ratio(tokenizer.decode(result.tokens, special=True).strip())
-        return ratio, is_loop(result.tokens, tokenizer.timestamp_begin, before=previous)
-
     def _is_made_up(
         self, result: DecodingResult, ratio: float, loop: bool, speech: WindowSpeech
     ) -> bool:
@@ -275,7 +275,7 @@ class Transcription:
         if self._previous:
             attempt = DecodingOptions(timestamps=not self.options.without_timestamps)
             result = self.loaded.decoder.decode(self.prompt(conditioned=False), attempt)[0]
-            ratio, loop = self._repetition(result, [])
+            ratio, loop = repetition(result.tokens, self.loaded.tokenizer)
         return thresholds.is_poor(result, ratio, loop=loop)
 
 

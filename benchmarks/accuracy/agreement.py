@@ -66,7 +66,7 @@ def reference(checkpoint: str, language: str) -> Transcriber:
 
 def ours(model: str, language: str) -> Transcriber:
     """The runtime on the exported model."""
-    loaded = baldwhisper_mlx.load_model(model, dtype="float32")
+    loaded = baldwhisper_mlx.load_model(model, dtype="float32", audio_context="full")
 
     def transcribe(samples: Any, mode: str) -> dict[str, Any]:
         result = baldwhisper_mlx.transcribe(

@@ -117,6 +117,7 @@ def compare(
     data: Sequence[Path],
     calibration: Path | None,
     settings: dict[str, Any],
+    noise_at: str | None,
     work: WorkFile,
 ) -> dict[str, Any]:
     """Results of all models, by name.
@@ -126,14 +127,16 @@ def compare(
         data: folders of speech.
         calibration: folder of speech; None for the demo's recording.
         settings: of the run.
+        noise_at: as `with_noise` takes it; the settings name no path of the machine.
         work: measurements so far.
     """
     speech = calibration_speech(calibration, max(settings["recordings"]))
-    variants = all_variants(settings["strides"], settings["tails"], settings["recordings"])
+    how = [settings[key] for key in ("strides", "tails", "recordings", "cut_off")]
+    variants = all_variants(*how)
     normalize = load_normalizer("whisper-english" if settings["language"] == "en" else "basic")
     results = {}
     for name, folder in models.items():
-        items = itertools.chain(clips(data, settings["limit"], settings["noise"]), sounds())
+        items = itertools.chain(clips(data, settings["limit"], noise_at), sounds())
         measure_missing(Contexts(load_full(folder), speech), name, variants, items, settings, work)
         rows = [row for row in work.rows if row["model"] == name]
         results[name] = summarize(rows, FULL.name, settings["lengths"], normalize)
@@ -149,12 +152,15 @@ def compare(
               default="1,2,5,10,15,20,25",
               help="Upper ends of the bins of clip length in the results.")  # fmt: skip
 @context_options
+@click.option("--cut-off/--without-cut-off", default=True, show_default=True,
+              help="Also measure the clip without constants.")  # fmt: skip
 @click.option("--without-timestamps", is_flag=True, help="Decode text only.")
 @click.option("--fallback", is_flag=True,
               help="Retry at rising temperatures where the result is repetitive or improbable, as "
               "`transcribe` does.")  # fmt: skip
 @click.option("--noise", metavar="KIND=DB",
-              help="Add white or pink noise at so many dB below the speech: pink=10.")  # fmt: skip
+              help="Add noise at so many dB below the speech: pink=10. KIND is white, pink, tones "
+              "(a synthetic melody) or a folder of recordings.")  # fmt: skip
 @click.option("--work", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE",
               help="Transcripts so far. Default: the result file's name with .jsonl.")  # fmt: skip
 @language_option
@@ -170,8 +176,9 @@ def main(
     **settings: Any,
 ) -> None:
     """Compare audio contexts on folders of speech and on sounds without speech."""
-    if settings["noise"] is not None:
-        parse_noise(settings["noise"])
+    noise_at = settings["noise"]
+    if noise_at is not None and (folder := Path(parse_noise(noise_at)[0])).is_dir():
+        settings["noise"] = f"{data_name(folder)}={noise_at.rpartition('=')[2]}"
     named = dict(map(named_model, models))
     settings |= {
         "models": {name: fingerprint(folder) for name, folder in named.items()},
@@ -182,7 +189,7 @@ def main(
     }
     settings = json.loads(json.dumps(settings))  # with lists, as they are read from a file
     work_file = WorkFile(work or output.with_suffix(".jsonl"), run_key(settings))
-    results = compare(named, data, calibration, settings, work_file)
+    results = compare(named, data, calibration, settings, noise_at, work_file)
     run = {
         "command": shlex.join(["python", "-m", "benchmarks.accuracy.short_context", *sys.argv[1:]]),
         "date": datetime.now(timezone.utc).date().isoformat(),

@@ -13,13 +13,15 @@ from baldwhisper_mlx.audio.buffer import Samples
 from baldwhisper_mlx.audio.load import load_audio
 from baldwhisper_mlx.config import SAMPLE_RATE
 from baldwhisper_mlx.evaluation.dataset import Source, Speech
-from benchmarks.accuracy.adversarial import SOUNDS, noise
+from benchmarks.accuracy.adversarial import SOUNDS, noise, tones
 from benchmarks.machines import SAMPLE
 from benchmarks.result_files import data_name
 
 SOUND_SECONDS = (2, 5, 10, 20)
 """Lengths of the sounds without speech."""
 NOISE_EXPONENTS = {"white": 0.0, "pink": 1.0}
+TONES = "tones"
+AUDIO_SUFFIXES = (".flac", ".mp3", ".ogg", ".opus", ".wav")
 
 
 @dataclass(frozen=True)
@@ -68,27 +70,47 @@ def parse_noise(text: str) -> tuple[str, float]:
     Raises:
         click.UsageError: it is not.
     """
-    kind, _, level = text.partition("=")
+    kind, _, level = text.rpartition("=")
     try:
         ratio = float(level)
     except ValueError:
         ratio = float("nan")
-    if kind not in NOISE_EXPONENTS or not np.isfinite(ratio):
-        raise click.UsageError(f"--noise {text}: give white=DB or pink=DB, such as pink=10")
+    is_known = kind in (*NOISE_EXPONENTS, TONES) or Path(kind).is_dir()
+    if not is_known or not np.isfinite(ratio):
+        raise click.UsageError(
+            f"--noise {text}: give white, pink, tones or a folder of recordings, and a level in "
+            "dB, such as pink=10"
+        )
     return kind, ratio
 
 
 def with_noise(samples: Samples, noise_at: str, seed: int) -> Samples:
-    """A clip with steady noise, by the mean power of the whole clip.
+    """A clip with noise, by the mean power of the whole clip.
 
     Args:
         samples: (n,) mono.
         noise_at: KIND=DB, as `parse_noise` reads it.
-        seed: of the noise.
+        seed: of steady noise; number of the recording in a folder.
+
+    Raises:
+        ValueError: the folder has no recordings.
     """
     kind, ratio = parse_noise(noise_at)
-    level = np.sqrt(np.mean(np.square(samples))) * 10 ** (-ratio / 20)
-    return samples + noise(float(level), NOISE_EXPONENTS[kind], seed, len(samples))
+    level = float(np.sqrt(np.mean(np.square(samples))) * 10 ** (-ratio / 20))
+    if kind in NOISE_EXPONENTS:
+        return samples + noise(level, NOISE_EXPONENTS[kind], seed, len(samples))
+    sound = np.resize(tones() if kind == TONES else _recording(Path(kind), seed), len(samples))
+    power = float(np.mean(np.square(sound)))
+    gain = np.float32(level / max(power, 1e-10) ** 0.5)
+    return np.add(samples, gain * sound, dtype=np.float32)
+
+
+def _recording(folder: Path, number: int) -> Samples:
+    """One of the recordings in a folder, by their names; numbers beyond the last start over."""
+    paths = [path for path in sorted(folder.iterdir()) if path.suffix in AUDIO_SUFFIXES]
+    if not paths:
+        raise ValueError(f"{folder}: no recordings ({', '.join(AUDIO_SUFFIXES)})")
+    return load_audio(paths[number % len(paths)])
 
 
 def calibration_speech(folder: Path | None, count: int) -> list[Samples]:

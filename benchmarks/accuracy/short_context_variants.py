@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from baldwhisper_mlx.audio.buffer import Samples
-from baldwhisper_mlx.audio.features import LogMelSpectrogram
 from baldwhisper_mlx.checkpoint.load import LoadedModel
-from baldwhisper_mlx.checkpoint.padding_file import PIECES
-from baldwhisper_mlx.config import SAMPLE_RATE
-from baldwhisper_mlx.model.calibration import calibrate
+from baldwhisper_mlx.checkpoint.padding_file import compute_padding, save_padding
+from baldwhisper_mlx.checkpoint.padding_reader import read_padding
+from baldwhisper_mlx.config import PADDING_FILE
 from baldwhisper_mlx.model.padding import Padding
 
 
@@ -35,14 +36,15 @@ CUT_OFF = Variant("cut off")
 
 
 def all_variants(
-    strides: Sequence[int], tails: Sequence[int], recordings: Sequence[int]
+    strides: Sequence[int], tails: Sequence[int], recordings: Sequence[int], cut_off: bool = True
 ) -> list[Variant]:
-    """Full context, the clip cut off, and every combination of the padded context.
+    """Full context, the clip cut off if wanted, and every combination of the padded context.
 
     Args:
         strides: positions that one constant key stands for.
         tails: constant final states behind the clip.
         recordings: how many recordings to calibrate on; in the name if there are several numbers.
+        cut_off: whether the clip without constants is among them.
     """
     padded = []
     for stride, tail, count in itertools.product(strides, tails, recordings):
@@ -50,7 +52,7 @@ def all_variants(
         if len(recordings) > 1:
             name += f", {count} recordings"
         padded.append(Variant(name, stride, tail, count))
-    return [FULL, CUT_OFF, *padded]
+    return [FULL, *([CUT_OFF] if cut_off else []), *padded]
 
 
 class Contexts:
@@ -86,20 +88,10 @@ class Contexts:
         """The constants of a variant; computed once."""
         if variant not in self._paddings:
             assert variant.stride is not None
-            mels = [
-                LogMelSpectrogram(samples[: round(seconds * SAMPLE_RATE)], self._n_mels)
-                for samples in self._recordings[: variant.recordings]
-                for seconds in PIECES
-            ]
-            self._paddings[variant] = calibrate(
-                self.loaded.model.encoder,
-                [mel.window(0) for mel in mels],
-                [mel.n_frames for mel in mels],
-                stride=variant.stride,
-                tail=variant.tail,
-            )
+            model, recordings = self.loaded.model, self._recordings[: variant.recordings]
+            exact = compute_padding(model, recordings, stride=variant.stride, tail=variant.tail)
+            with tempfile.TemporaryDirectory() as folder:  # as they are stored, in float16
+                path = Path(folder, PADDING_FILE)
+                save_padding(path, exact, variant.recordings)
+                self._paddings[variant] = read_padding(path, model)
         return self._paddings[variant]
-
-    @property
-    def _n_mels(self) -> int:
-        return self.loaded.config.n_mels

@@ -42,6 +42,9 @@ from benchmarks.result_files import data_name, resume, write_json
 
 SCHEMA = "baldwhisper-peers/1"
 TEACHER = "baldwhisper-mlx"
+PADDED = f"{TEACHER}, padded context"
+CONTEXTS = {TEACHER: "full", PADDED: "padded"}
+"""Of the checkpoint's rows; our other models run in their folders' own."""
 
 
 def run_program(program: str, model: Path, clips: Clips, threads: int, language: str) -> Any:
@@ -49,7 +52,8 @@ def run_program(program: str, model: Path, clips: Clips, threads: int, language:
 
     Returns:
         `settings`, `startup_seconds` (process start to model loaded), `first_seconds` (the first
-        clip, cold), `times` and `texts` of the clips, `peak_process_bytes`.
+        clip, cold), `times` and `texts` of the clips, `peak_process_bytes`, `pieces` (length to
+        times).
 
     Raises:
         RuntimeError: the program failed; the message is its own.
@@ -60,6 +64,8 @@ def run_program(program: str, model: Path, clips: Clips, threads: int, language:
         "threads": threads,
         "language": language,
         "clips": clips.paths,
+        "pieces": clips.pieces,
+        "audio_context": CONTEXTS.get(program),
     }
     command = [*python_command("benchmarks.peers.programs"), json.dumps(job)]
     with tempfile.TemporaryFile(mode="w+") as log:
@@ -77,18 +83,25 @@ def run_program(program: str, model: Path, clips: Clips, threads: int, language:
             if sys.exc_info()[0]:  # interrupted
                 process.kill()
             process.wait()
-        if process.returncode != 0 or len(lines) != len(clips.paths) + 3:
+        expected = 3 + len(clips.paths) + sum(map(len, clips.pieces.values()))
+        if process.returncode != 0 or len(lines) != expected:
             log.seek(0)
             said = log.read().strip().splitlines() or [f"exit code {process.returncode}"]
             raise RuntimeError(said[-1])
-    settings, first, *clips_done, last = lines
+    settings, first = lines[:2]
+    after_clips = 2 + len(clips.paths)
+    clips_done, peak, pieces = lines[2:after_clips], lines[after_clips], lines[after_clips + 1 :]
     return {
         "settings": settings["settings"],
         "startup_seconds": startup,
         "first_seconds": first["seconds"],
         "times": [line["seconds"] for line in clips_done],
         "texts": [line["text"] for line in clips_done],
-        "peak_process_bytes": last["peak_process_bytes"],
+        "peak_process_bytes": peak["peak_process_bytes"],
+        "pieces": {
+            str(length): [line["seconds"] for line in pieces if line["length"] == str(length)]
+            for length in clips.pieces
+        },
     }
 
 
@@ -132,7 +145,7 @@ def plan(ours: Sequence[str], only: Sequence[str]) -> dict[str, Path | None]:
     Raises:
         click.UsageError: a model of ours that is not NAME=DIR, or no such name.
     """
-    wanted: dict[str, Path | None] = {TEACHER: None}
+    wanted: dict[str, Path | None] = dict.fromkeys(CONTEXTS)
     for item in ours:
         name, folder = named_model(item)
         wanted[f"{TEACHER}, {name}"] = folder

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from baldwhisper_mlx.audio.load import load_audio
 from baldwhisper_mlx.bench.statistics import quartiles
@@ -14,9 +15,17 @@ from baldwhisper_mlx.text.tokenizer import Tokenizer, read_ranks
 from benchmarks.accuracy.word_errors import rate_of
 from benchmarks.result_files import read_clips
 
+LENGTHS = (3, 10, 30)
+"""Seconds of the pieces that are timed by themselves: an encoder of 30 s takes the same for all."""
+PIECES = 5
+"""Of each length."""
+
 
 class Clips:
     """The clips of a folder, decoded once into files that every program reads alike.
+
+    `pieces` are files of exactly `LENGTHS` seconds: each from the beginning of a clip, and from
+    the clips behind it as far as they are needed.
 
     Args:
         data: folder with a metadata.jsonl.
@@ -27,12 +36,27 @@ class Clips:
     def __init__(self, data: Path, limit: int | None, work: Path) -> None:
         self.rows = read_clips(data, limit)
         self.paths, self.seconds = [], []
+        self.pieces: dict[int, list[str]] = {length: [] for length in LENGTHS}
         for number, row in enumerate(self.rows):
             samples = load_audio(data / row["file_name"])
             path = work / f"{number}.npy"
             np.save(path, samples)
             self.paths.append(str(path))
             self.seconds.append(len(samples) / SAMPLE_RATE)
+        for number in range(min(PIECES, len(self.paths))):
+            for length in LENGTHS:
+                path = work / f"{number}-{length}.npy"
+                np.save(path, self._joined(number, length * SAMPLE_RATE))
+                self.pieces[length].append(str(path))
+
+    def _joined(self, first: int, n: int) -> npt.NDArray[np.float32]:
+        """The first `n` samples from the clip `first` on, starting over behind the last one."""
+        parts: list[npt.NDArray[np.float32]] = []
+        for path in self.paths[first:] + self.paths[:first]:
+            parts.append(np.load(path))
+            if sum(map(len, parts)) >= n:
+                break
+        return np.resize(np.concatenate(parts), n)
 
 
 def read_tokenizer(folder: Path) -> Tokenizer:
@@ -56,6 +80,9 @@ def summary(found: dict[str, Any], clips: Clips, tokenizer: Tokenizer) -> dict[s
         "first_seconds": round(found["first_seconds"], 4),
         "seconds": round(seconds, 3),
         "seconds_per_clip": {k: round(v, 4) for k, v in quartiles(found["times"]).items()},
+        "seconds_by_length": {
+            length: round(float(np.median(times)), 4) for length, times in found["pieces"].items()
+        },
         "rtf": round(seconds / audio, 5),
         "tokens": tokens,
         "tokens_per_second": round(tokens / seconds, 2),

@@ -63,7 +63,7 @@ class Forms:
 def _mlx(forms: Forms, path: Path) -> None:
     from baldwhisper_convert.export.mlx import export_mlx
 
-    export_mlx(forms.checkpoint, path, dtype="float16")
+    export_mlx(forms.checkpoint, path, dtype="float16", calibration="bundled")
 
 
 def _mlx_whisper(forms: Forms, path: Path) -> None:

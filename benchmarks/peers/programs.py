@@ -13,9 +13,12 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import version
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from baldwhisper_mlx.checkpoint.load import RunContext
 
 Samples = np.ndarray[Any, np.dtype[np.float32]]
 Transcribe = Callable[[Samples, str], str]
@@ -35,18 +38,19 @@ class Program:
     open: Callable[[str, int], Opened]
 
 
-def ours(model: str, _threads: int) -> Opened:
+def ours(model: str, _threads: int, audio_context: RunContext | None = None) -> Opened:
     """baldwhisper-mlx; MLX and its BLAS choose their threads."""
     import baldwhisper_mlx
     from baldwhisper_mlx.ops import blas
 
-    loaded = baldwhisper_mlx.load_model(model)
+    loaded = baldwhisper_mlx.load_model(model, audio_context=audio_context)
 
     def transcribe(samples: Samples, language: str) -> str:
         return baldwhisper_mlx.transcribe(samples, loaded, language=language, temperature=0.0).text
 
     dtype = str(loaded.model.decoder.ln.weight.dtype).removeprefix("mlx.core.")
-    return transcribe, _mlx_settings(dtype) | {"blas": blas.preload()}
+    context = "padded" if loaded.model.padding is not None else loaded.config.audio_context
+    return transcribe, _mlx_settings(dtype) | {"blas": blas.preload(), "audio context": context}
 
 
 def mlx_whisper(model: str, _threads: int) -> Opened:
@@ -191,22 +195,35 @@ def work(job: dict[str, Any], say: Callable[[dict[str, Any]], None]) -> None:
 
     Args:
         job: `program` (a name in `PROGRAMS`, or none of them for ours), `model`, `threads`,
-            `language`, and `clips`: paths of float32 .npy files at 16 kHz.
+            `language`, paths of float32 .npy files at 16 kHz: `clips`, and `pieces` by length;
+            for ours also `audio_context`, as `load_model` takes it.
         say: called with `settings` once the model is ready, with `seconds` and `text` of the
-            first clip while all is cold, of every clip, and at last with `peak_process_bytes`.
+            first clip while all is cold, of every clip, then with `peak_process_bytes`, and at
+            last with `length` and `seconds` of every piece.
     """
-    program = PROGRAMS.get(job["program"], OURS)
-    transcribe, settings = program.open(job["model"], job["threads"])
+    model, threads = job["model"], job["threads"]
+    if job["program"] in PROGRAMS:
+        transcribe, settings = PROGRAMS[job["program"]].open(model, threads)
+    else:
+        transcribe, settings = ours(model, threads, job.get("audio_context"))
     say({"settings": settings})
-    for clip in [job["clips"][0], *job["clips"]]:
-        samples = np.load(clip)
+
+    def timed(path: str) -> dict[str, Any]:
+        samples = np.load(path)
         began = time.perf_counter()
         text = transcribe(samples, job["language"])
-        say({"seconds": time.perf_counter() - began, "text": text.strip()})
+        return {"seconds": time.perf_counter() - began, "text": text.strip()}
+
+    for clip in [job["clips"][0], *job["clips"]]:
+        say(timed(clip))
     # Not before: importing any of ours would hand a program that is not ours another BLAS.
     from baldwhisper_mlx.bench.memory import peak_process_bytes
 
     say({"peak_process_bytes": peak_process_bytes()})
+    for length, paths in job["pieces"].items():
+        timed(paths[0])  # does not count: shapes that are new
+        for path in paths:
+            say({"length": length, "seconds": timed(path)["seconds"]})
 
 
 def main() -> None:

@@ -99,8 +99,7 @@ def conditions(run: dict[str, Any], variants: Variants) -> str:
     speech = " and ".join(f"{one['clips']} clips of {name}" for name, one in full["data"].items())
     noise = ""
     if settings["noise"] is not None:
-        kind, _, level = settings["noise"].partition("=")
-        noise = f"; with {kind} noise {level} dB below the speech"
+        noise = f"; with {noise_name(settings['noise'])} below the speech"
     return (
         f"{speech}, {full['words']:,} words{noise}. {decoding(settings)}, float32, "
         f"language {settings['language']}; constants from "
@@ -131,8 +130,21 @@ def title(name: str, settings: dict[str, Any]) -> str:
     if not settings["timestamps"]:
         parts.append("without timestamps")
     if settings["noise"] is not None:
-        parts.append(f"{settings['noise']} dB".replace("=", " noise "))
+        parts.append(noise_name(settings["noise"]))
     return ", ".join(parts)
+
+
+def noise_name(noise_at: str) -> str:
+    """What was added to the speech, and how loud.
+
+    Example:
+        >>> noise_name("pink=10"), noise_name("data/noise=5")
+        ('pink noise 10 dB', 'recordings of data/noise 5 dB')
+    """
+    kind, _, level = noise_at.rpartition("=")
+    if "/" in kind:
+        return f"recordings of {kind} {level} dB"
+    return f"{kind if kind == 'tones' else f'{kind} noise'} {level} dB"
 
 
 def run_parts(run: dict[str, Any]) -> list[str]:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from baldwhisper_mlx.bench.report_text import Rows, significant
+from benchmarks.peers.figures import LENGTHS
 from benchmarks.speed import decode_speed
 from benchmarks.speed.scaling import SAMPLE_BYTES
 
@@ -33,17 +34,24 @@ def machine_line(machine: dict[str, Any]) -> str:
     )
 
 
+def _seconds(value: float | None) -> str:
+    return "-" if value is None else f"{value:.2f} s"
+
+
 def peer_rows(result: dict[str, Any]) -> Rows:
     """A row for each program, the missing ones too."""
-    rows = [["", "RTF", "tokens/s", "WER", "peak MB", "start", "size MB", "dtype"]]
+    timed = [f"{length} s" for length in LENGTHS]
+    rows = [["", "RTF", *timed, "tokens/s", "WER", "peak MB", "start", "size MB", "dtype"]]
     for name, found in result["peers"].items():
         if found["status"] != "measured":
-            rows.append([name, found["status"], *["-"] * 6])
+            rows.append([name, found["status"], *["-"] * (len(rows[0]) - 2)])
             continue
+        by_length = found.get("seconds_by_length", {})  # older results have none
         rows.append(
             [
                 name,
                 f"{found['rtf']:.4f}",
+                *(_seconds(by_length.get(str(length))) for length in LENGTHS),
                 f"{found['tokens_per_second']:.1f}",
                 "-" if found["wer"] is None else f"{100 * found['wer']:.2f} %",
                 f"{found['peak_process_bytes'] / 1e6:.0f}",

@@ -14,7 +14,7 @@ import mlx.core as mx
 
 from baldwhisper_mlx.bench.runtimes import random_states
 from baldwhisper_mlx.decoding.logit_rules import DecodingOptions, LogitRules
-from baldwhisper_mlx.model import whisper as layers
+from baldwhisper_mlx.model.heads import merge_heads, split_heads
 from baldwhisper_mlx.ops import functions
 
 
@@ -40,7 +40,7 @@ def encoder_parts(model: Any, mel: Any) -> Iterator[Part]:
     x = second[0]
     hidden, fused = blocks[0].mlp1(x), blocks[0].attn.qkv(x)
     heads, scale = blocks[0].attn.n_head, blocks[0].attn.scale
-    q, k, v = mx.split(layers.split_heads(fused, 1, 3 * heads), 3, axis=1)
+    q, k, v = mx.split(split_heads(fused, 1, 3 * heads), 3, axis=1)
     scores = (q * scale) @ k.swapaxes(-1, -2)
     y = encoder.ln_post(x)
     mx.eval(mel, first, second, x, y, hidden, fused, q, k, v, scores)
@@ -73,7 +73,7 @@ def step_parts(loaded: Any, batch: int, position: int) -> Iterator[Part]:
     tokens = mx.zeros((batch, 1), mx.int32)
     hidden, fused = blocks[0].mlp1(x), blocks[0].attn.qkv(x)
     heads, scale = blocks[0].attn.n_head, blocks[0].attn.scale
-    q, k, v = mx.split(layers.split_heads(fused, batch, 3 * heads), 3, axis=1)
+    q, k, v = mx.split(split_heads(fused, batch, 3 * heads), 3, axis=1)
     logits = model.logits(x[:, None])[:, 0]
     rules, key = LogitRules(loaded.decoder.vocabulary, DecodingOptions()), mx.random.key(0)
     state = rules.first(logits, key)
@@ -123,8 +123,8 @@ def filled_cache(loaded: Any, batch: int, position: int) -> Any:
 
 def _attend(fused: Any, n_head: int, scale: float) -> Any:
     """Attention from the product of one layer to the input of its output matrix."""
-    q, k, v = mx.split(layers.split_heads(fused, 1, 3 * n_head), 3, axis=1)
-    return layers.merge_heads(functions.attention(q, k, v, scale=scale))
+    q, k, v = mx.split(split_heads(fused, 1, 3 * n_head), 3, axis=1)
+    return merge_heads(functions.attention(q, k, v, scale=scale))
 
 
 def _norms(blocks: Any, x: Any) -> list[Any]:

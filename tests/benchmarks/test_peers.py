@@ -154,6 +154,8 @@ def test_measured_missing_and_failed(
     assert ours["status"] == "measured"
     assert 0 <= ours["startup_seconds"] < 1000
     assert ours["wer"] is not None
+    assert list(ours["seconds_by_length"]) == ["3", "10", "30"]
+    assert ours["settings"]["audio context"] == "full"
     missing, failed = found["peers"]["whisper.cpp"], found["peers"]["transformers"]
     assert missing == {"status": "missing", "reason": "pywhispercpp is not installed"}
     assert (failed["status"], failed["reason"]) == ("failed", "out of patience")
@@ -180,6 +182,18 @@ def test_a_program_that_dies_is_a_failure(data: Path, tmp_path: Path) -> None:
         compare.run_program("ours", tmp_path / "gone", clips, 1, "en")
 
 
+def test_pieces_have_their_lengths_and_begin_with_their_clips(data: Path, tmp_path: Path) -> None:
+    clips = compare.Clips(data, 2, tmp_path)
+    first, second = (np.load(path) for path in clips.paths)
+    assert list(clips.pieces) == [3, 10, 30]
+    for length, paths in clips.pieces.items():
+        pieces = [np.load(path) for path in paths]
+        assert [len(piece) for piece in pieces] == [length * SAMPLE_RATE] * 2
+        both = np.concatenate([first, second])
+        np.testing.assert_array_equal(pieces[0], np.resize(both, len(pieces[0])))
+        np.testing.assert_array_equal(pieces[1][: len(second)], second[: len(pieces[1])])
+
+
 def test_the_process_that_waits_stays_small() -> None:
     code = (
         f"import sys; sys.path[:] = {sys.path!r}\n"
@@ -194,10 +208,14 @@ def test_what_a_program_says(model: Path, tmp_path: Path) -> None:
     path = tmp_path / "clip.npy"
     np.save(path, sound(1.0))
     job = {"program": "ours", "model": str(model), "threads": 1, "language": "en"}
+    job |= {"pieces": {"3": [str(path)] * 2}, "audio_context": "padded"}
     said: list[dict[str, Any]] = []
     programs.work(job | {"clips": [str(path), str(path)]}, said.append)
-    settings, *transcribed, last = said
+    settings, *transcribed, last, first_piece, second_piece = said
     assert settings["settings"]["dtype"] == "float32"
+    assert settings["settings"]["audio context"] == "padded"
+    assert first_piece["length"] == second_piece["length"] == "3"
+    assert first_piece["seconds"] > 0
     assert len(transcribed) == 3  # the first clip once more, while all is cold
     assert len({line["text"] for line in transcribed}) == 1
     assert last["peak_process_bytes"] > 10_000_000
@@ -205,11 +223,12 @@ def test_what_a_program_says(model: Path, tmp_path: Path) -> None:
 
 def test_models_of_ours_are_named() -> None:
     plan = compare.plan(["student=."], [])
-    assert list(plan)[:3] == ["baldwhisper-mlx", "baldwhisper-mlx, student", "mlx-whisper"]
+    ours = ["baldwhisper-mlx", "baldwhisper-mlx, padded context", "baldwhisper-mlx, student"]
+    assert list(plan)[:4] == [*ours, "mlx-whisper"]
     assert set(compare.plan([], ["whisper.cpp"])) == {"whisper.cpp"}
-    for ours, only in ((["student"], []), (["a=/no/such/folder"], []), ([], ["nobody"])):
+    for named, only in ((["student"], []), (["a=/no/such/folder"], []), ([], ["nobody"])):
         with pytest.raises(click.UsageError):
-            compare.plan(ours, only)
+            compare.plan(named, only)
 
 
 def test_scaling_measures_what_is_missing(model: Path, tmp_path: Path) -> None:

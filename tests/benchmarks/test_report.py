@@ -51,7 +51,8 @@ def test_a_page_of_all_results(results: build.Results) -> None:
         "## Tiny CPU",
         "What compression gains",
         "| paper, batch 10 | 100 [95.5, 106] tokens/s | 50 [",
-        "| baldwhisper-mlx, student | 0.1000 | 30.0 | 6.00 % | 400 | 1.50 s | 150 | float32 |",
+        "| baldwhisper-mlx, student | 0.1000 | 0.30 s | 1.00 s | 3.00 s | 30.0 | 6.00 % | 400 "
+        "| 1.50 s | 150 | float32 |",
         "| whisper.cpp | missing |",
         "- transformers: failed (no | memory)",
         "grows with the length to the power 1.000",
@@ -95,6 +96,14 @@ def test_an_apple_machine_is_shown_first(results: build.Results) -> None:
     results["apple-m1"] = results["tiny-cpu"]
     assert overview_plot.machine_to_show(results) == "apple-m1"
     assert overview_plot.machine_to_show({}) is None
+
+
+def test_programs_measured_before_their_lengths_were() -> None:
+    found = tiny_results.peers_result()
+    del found["peers"]["openai-whisper"]["seconds_by_length"]
+    rows = {row[0]: row for row in tables.peer_rows(found)}
+    assert rows["openai-whisper"][1:5] == ["0.4000", "-", "-", "-"]
+    assert {len(row) for row in rows.values()} == {11}
 
 
 def test_word_errors_best_first(tmp_path: Path) -> None:

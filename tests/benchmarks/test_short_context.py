@@ -13,8 +13,10 @@ from click.testing import CliRunner, Result
 
 from baldwhisper_convert.export.mlx import export_mlx
 from baldwhisper_mlx.audio.features import LogMelSpectrogram
+from baldwhisper_mlx.audio.load import load_audio
 from baldwhisper_mlx.checkpoint.load import load_model
 from baldwhisper_mlx.evaluation.normalizers import load_normalizer
+from baldwhisper_mlx.model.padding import ENDING, ENDING_REPEATS
 from benchmarks.accuracy import short_context, short_context_clips
 from benchmarks.accuracy.adversarial import hum, silence
 from benchmarks.accuracy.short_context_measure import load_full
@@ -55,7 +57,7 @@ def test_the_context_changes_from_clip_to_clip(contexts: Contexts) -> None:
     assert cut_off.shape[2] == 100  # 1 s and the margin, rounded up to 2 s
     contexts.use(PADDED)
     padded = cross_keys(contexts)
-    assert padded.shape[2] == 110
+    assert padded.shape[2] == 100 + 10 + ENDING_REPEATS * ENDING
 
     def error(keys: mx.array) -> float:
         return float(mx.mean(mx.square(keys[:, :, :50] - full[:, :, :50])).item())
@@ -74,6 +76,10 @@ def test_a_checkpoint_of_another_context_is_refused(tmp_path: Path) -> None:
 
 
 def test_names_of_variants() -> None:
+    assert [variant.name for variant in all_variants([8], [9], [1], False)] == [
+        "full",
+        "stride 8, tail 9",
+    ]
     names = [variant.name for variant in all_variants([1, 8], [100], [6])]
     assert names == ["full", "cut off", "stride 1, tail 100", "stride 8, tail 100"]
     assert all_variants([8], [25], [1, 6])[-1].name == "stride 8, tail 25, 6 recordings"
@@ -133,12 +139,31 @@ def test_variants_are_compared_on_the_same_clips_only() -> None:
         summarize(ROWS[:-1], "full", [2], load_normalizer("basic"))
 
 
-@pytest.mark.parametrize("kind", ["white", "pink"])
-def test_noise_has_the_wanted_power(kind: str) -> None:
+@pytest.mark.parametrize("kind", ["white", "pink", "tones", "speech/dev"])
+def test_noise_has_the_wanted_power(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tiny_speech(tmp_path / "speech" / "dev", 2)
+    monkeypatch.chdir(tmp_path)
     clean = sound(2.0)
     noise = short_context_clips.with_noise(clean, f"{kind}=10", seed=1) - clean
     ratio = 10 * np.log10(np.mean(np.square(clean)) / np.mean(np.square(noise)))
     assert ratio == pytest.approx(10, abs=0.01)
+
+
+def test_noise_of_recordings(tmp_path: Path) -> None:
+    """They change from clip to clip, and start over where one is shorter than the clip."""
+    folder, clean = tiny_speech(tmp_path / "dev", 2), np.full(4 * 16_000, 0.1, np.float32)
+    first, second, third = (
+        short_context_clips.with_noise(clean, f"{folder}=0", seed=seed) - clean for seed in range(3)
+    )
+    np.testing.assert_allclose(first, third, atol=1e-6)
+    assert np.abs(first - second).max() > 0.01
+    n = len(load_audio(folder / "000.wav"))
+    np.testing.assert_allclose(first[:100], first[n : n + 100], atol=1e-6)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ValueError, match=r"empty: no recordings"):
+        short_context_clips.with_noise(clean, f"{tmp_path / 'empty'}=0", seed=0)
 
 
 def test_clips_are_taken_at_equal_steps(tmp_path: Path) -> None:
@@ -217,8 +242,8 @@ def test_no_figures_without_a_measurement(tmp_path: Path) -> None:
     [
         (("--stride", "8,x"), "give whole numbers above zero, such as 1,4,8"),
         (("--tail", "0"), "give whole numbers above zero, such as 1,4,8"),
-        (("--noise", "brown=3"), "give white=DB or pink=DB, such as pink=10"),
-        (("--noise", "pink=loud"), "give white=DB or pink=DB, such as pink=10"),
+        (("--noise", "brown=3"), "give white, pink, tones or a folder of recordings"),
+        (("--noise", "pink=loud"), "dB, such as pink=10"),
         (("--calibration-recordings", "4"), "recordings to calibrate on: 1"),
     ],
 )

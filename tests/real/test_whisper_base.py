@@ -42,7 +42,7 @@ def named(variable: str) -> str:
 
 @pytest.fixture(scope="module")
 def loaded() -> LoadedModel:
-    return load_model(named("BALDWHISPER_MODEL"), dtype="float32")
+    return load_model(named("BALDWHISPER_MODEL"), dtype="float32", audio_context="full")
 
 
 def test_the_weights_are_the_pinned_ones() -> None:

@@ -7,6 +7,7 @@ from typing import Any
 from baldwhisper_mlx.bench.runner import COMPARISONS, PEER, SCHEMA, STUDENT, TEACHER
 from baldwhisper_mlx.bench.statistics import quartiles, speed_ups
 from benchmarks.peers import compare
+from benchmarks.peers.figures import LENGTHS
 from benchmarks.speed import profile_model, scaling
 
 SECONDS = {STUDENT: [1.0, 1.1, 0.9], TEACHER: [2.0, 2.4, 1.8], PEER: [6.0, 6.6, 5.4]}
@@ -98,6 +99,7 @@ def peer(rtf: float, wer: float | None) -> dict[str, Any]:
         "first_seconds": 1.0,
         "seconds": 100 * rtf,
         "seconds_per_clip": quartiles([rtf]),
+        "seconds_by_length": {str(seconds): seconds * rtf for seconds in LENGTHS},
         "rtf": rtf,
         "tokens": 300,
         "tokens_per_second": 3 / rtf,

@@ -7,7 +7,7 @@ wrong options are answered at once.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, get_args
+from typing import TYPE_CHECKING, Literal, get_args
 
 import click
 from click.core import ParameterSource
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from baldwhisper_convert.export.quantize import QuantizeOptions
 
 _BITS = [str(bits) for bits in reversed(BITS)]
+_PADDING = ("padding_stride", "padding_tail")
 
 
 def _bits(text: str) -> int | None:
@@ -123,24 +124,32 @@ def main() -> None:
 @click.option(
     "--calibration",
     metavar="FOLDER",
-    help="Folder of audio files with speech (metadata is not needed), or a list of files. "
-    "Constants are computed from at most 6 recordings, spread evenly over it, and stored with the "
-    "model: they replace the silence behind a short clip, so that the clip alone is encoded "
-    "instead of 30 s. Needs the audio context full.",
+    help="Folder of audio files with speech (metadata is not needed), or a list of files: compute "
+    "the constants of --padding from at most 6 recordings, spread evenly over it. Needs the audio "
+    "context full. Default: two seconds of synthetic speech that come with the package.",
+)
+@click.option(
+    "--padding/--no-padding",
+    default=True,
+    show_default=True,
+    help="Store constants that replace the silence behind a short clip, so that the clip alone is "
+    "encoded instead of 30 s. A model that was trained for another audio context than full gets "
+    "none.",
 )
 @click.option(
     "--padding-stride",
     type=click.IntRange(1, AUDIO_BUCKET),
     default=8,
     show_default=True,
-    help="With --calibration: encoder positions (20 ms each) that one constant key stands for.",
+    help="With --padding: encoder positions (20 ms each) that one constant key stands for.",
 )
 @click.option(
     "--padding-tail",
     type=click.IntRange(min=1),
     default=100,
     show_default=True,
-    help="With --calibration: encoder positions of silence that the decoder attends to.",
+    help="With --padding: encoder positions of silence that the decoder attends to behind the "
+    "clip.",
 )
 def export(
     source: str,
@@ -157,6 +166,7 @@ def export(
     quantize_embedding: str | None,
     overrides: tuple[tuple[str, int | None], ...],
     calibration: str | None,
+    padding: bool,
     padding_stride: int,
     padding_tail: int,
 ) -> None:
@@ -176,6 +186,7 @@ def export(
 
         check_destination(destination, source, force=force)
         recordings = read_recordings(calibration) if calibration is not None else None
+        bundled: Literal["bundled"] | None = "bundled" if padding else None
         checkpoint = read_checkpoint(source, revision=revision, tokenizer=tokenizer)
         if kind == "hf":
             path = export_hf(checkpoint, destination, dtype=dtype, force=force)
@@ -187,7 +198,7 @@ def export(
                 audio_context=audio_context,
                 languages=languages,
                 quantize=_quantize_options(quantize, group_size, quantize_embedding, overrides),
-                calibration=recordings,
+                calibration=recordings or bundled,
                 padding_stride=padding_stride,
                 padding_tail=padding_tail,
                 force=force,
@@ -205,20 +216,22 @@ def _check_combinations() -> None:
         for name in context.params
         if context.get_parameter_source(name) is not ParameterSource.DEFAULT
     }
-    if context.params["kind"] == "hf" and given & {
-        "audio_context", "languages", "quantize", "calibration"
-    }:  # fmt: skip
+    ours = {"audio_context", "languages", "quantize", "calibration", "padding", *_PADDING}
+    if context.params["kind"] == "hf" and given & ours:
         raise click.UsageError(
-            "--audio-context, --language, --quantize and --calibration need --format mlx, because "
-            "other programs do not support them"
+            "--audio-context, --language, --quantize, --calibration and --padding need "
+            "--format mlx, because other programs do not support them"
         )
     if "quantize" not in given and given & {"group_size", "quantize_embedding", "overrides"}:
         raise click.UsageError(
             "--group-size, --quantize-embedding and --quantize-override need --quantize, the bits "
             "of the matrices"
         )
-    if "calibration" not in given and given & {"padding_stride", "padding_tail"}:
-        raise click.UsageError("--padding-stride and --padding-tail need --calibration")
+    if not context.params["padding"] and given & {"calibration", *_PADDING}:
+        raise click.UsageError(
+            "--calibration, --padding-stride and --padding-tail need the constants that "
+            "--no-padding leaves out"
+        )
 
 
 def _quantize_options(

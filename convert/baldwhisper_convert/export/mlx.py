@@ -10,7 +10,7 @@ import json
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import get_args
+from typing import Literal, TypeAlias, get_args
 
 import torch
 
@@ -39,6 +39,8 @@ from baldwhisper_mlx.config import (
 )
 from baldwhisper_mlx.files import atomic_folder
 
+Calibration: TypeAlias = Sequence[Samples] | Literal["bundled"]
+"""What the constants of the padded audio context are computed from."""
 START_OF_TRANSCRIPT = CONTROL_TOKENS[1]
 SHORT_CLIP = 100
 """Mel frames (1 s) of the clip that verifies a padded audio context."""
@@ -52,7 +54,7 @@ def export_mlx(
     audio_context: AudioContext | None = None,
     languages: Sequence[str] = (),
     quantize: QuantizeOptions | None = None,
-    calibration: Sequence[Samples] | None = None,
+    calibration: Calibration | None = None,
     padding_stride: int = 8,
     padding_tail: int = 100,
     force: bool = False,
@@ -69,7 +71,8 @@ def export_mlx(
             runtime refuses others. By default the checkpoint's, else all with a token.
         quantize: how to quantize the matrices; None stores them in `dtype`.
         calibration: a few recordings of speech (n,), mono at 16 kHz, from which the constants of
-            the padded audio context are computed; None for a model without them.
+            the padded audio context are computed; "bundled" for the recording that comes with the
+            package, if the model was trained on 30 s; None for a model without constants.
         padding_stride: encoder positions (20 ms each) that one constant key stands for.
         padding_tail: positions of padding that the decoder attends to.
         force: replace an existing exported model (or empty folder).
@@ -91,6 +94,8 @@ def export_mlx(
     check_destination(path, checkpoint.source, force=force)
     codes = tuple(dict.fromkeys(map(checkpoint.tokenizer().to_language, languages)))
     config = checkpoint.model_config(dtype=dtype, audio_context=audio_context, languages=codes)
+    if isinstance(calibration, str) and config.audio_context != "full":
+        calibration = None
     _check_calibration(config, calibration, checkpoint.source)
     config, tensors = _stored(checkpoint, config, quantize)
     with atomic_folder(path) as folder:
@@ -149,9 +154,7 @@ def _stored(
     )
 
 
-def _check_calibration(
-    config: ModelConfig, calibration: Sequence[Samples] | None, source: str
-) -> None:
+def _check_calibration(config: ModelConfig, calibration: Calibration | None, source: str) -> None:
     """Refuses recordings for a model that cannot use them; warns of constants that are lost.
 
     Raises:
@@ -161,7 +164,7 @@ def _check_calibration(
         if config.audio_context == "full" and (Path(source).expanduser() / PADDING_FILE).is_file():
             warnings.warn(
                 f"{source}: {PADDING_FILE} is not copied, because its constants belong to those "
-                "weights; --calibration computes them for the exported ones",
+                "weights; --padding computes them for the exported ones",
                 ExportWarning,
                 stacklevel=3,
             )
@@ -182,17 +185,19 @@ def _write(folder: Path, config: ModelConfig, tensors: State, checkpoint: Checkp
 
 
 def _write_padding(
-    folder: Path, recordings: Sequence[Samples] | None, stride: int, tail: int
+    folder: Path, calibration: Calibration | None, stride: int, tail: int
 ) -> str | None:
-    """Computes the constants, if there are recordings, and says what they are, for the card."""
-    if recordings is None:
+    """Computes the constants, if they are wanted, and says what they are, for the card."""
+    if calibration is None:
         return None
+    recordings = None if isinstance(calibration, str) else calibration
     # Imported here, because all other modules of this package work without MLX.
-    from baldwhisper_mlx.checkpoint.padding_file import write_padding
+    from baldwhisper_mlx.checkpoint.calibrate import write_padding
 
     write_padding(folder, recordings, stride=stride, tail=tail)
-    plural = "" if len(recordings) == 1 else "s"
-    return f"constants of {len(recordings)} clip{plural}, stride {stride}, tail {tail}"
+    number = 1 if recordings is None else len(recordings)
+    plural = "" if number == 1 else "s"
+    return f"constants of {number} clip{plural}, stride {stride}, tail {tail}"
 
 
 def _verify_export(folder: Path) -> None:
@@ -214,7 +219,7 @@ def _verify_export(folder: Path) -> None:
     frames = 2 * config.n_audio_ctx
     cases = {frames: f"in {config.dtype}; export with --dtype float32 or bfloat16"}
     if model.padding is not None:
-        cases[SHORT_CLIP] = f"with the constants of {PADDING_FILE}; export without --calibration"
+        cases[SHORT_CLIP] = f"with the constants of {PADDING_FILE}; export with --no-padding"
     tokens = mx.array([[config.special_tokens[START_OF_TRANSCRIPT]]])
     for n_frames, advice in cases.items():
         model.encode(mx.zeros((1, frames, config.n_mels)), [n_frames], cache)

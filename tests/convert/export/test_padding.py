@@ -21,8 +21,8 @@ from baldwhisper_convert.export.mlx import export_mlx
 from baldwhisper_convert.export.quantize import QuantizeOptions
 from baldwhisper_convert.readers.read import read_checkpoint
 from baldwhisper_mlx import load_model
+from baldwhisper_mlx.checkpoint.calibrate import write_padding
 from baldwhisper_mlx.checkpoint.describe import describe_model
-from baldwhisper_mlx.checkpoint.padding_file import write_padding
 from baldwhisper_mlx.model.whisper import Whisper
 from tests.support.tiny_speech import sound, tiny_speech, tiny_teacher
 
@@ -133,7 +133,7 @@ def test_constants_that_are_not_finite(
         mx.save_safetensors(str(path), tensors, metadata)
         return path
 
-    monkeypatch.setattr("baldwhisper_mlx.checkpoint.padding_file.write_padding", overflown)
+    monkeypatch.setattr("baldwhisper_mlx.checkpoint.calibrate.write_padding", overflown)
     with pytest.raises(ValueError, match=r"not finite .*padding\.safetensors"):
         export_mlx(teacher, tmp_path / "m", calibration=CLIPS)
     assert names(tmp_path) == []
@@ -212,13 +212,24 @@ class TestCommand:
         text = "padded (constants of 6 clips, stride 4, tail 20)"
         assert describe_model(tmp_path / "m")["context"] == text
 
-    def test_without_it_one_line_says_that_constants_are_lost(
+    def test_without_it_they_come_from_the_packages_speech(
         self, padded: Path, tmp_path: Path
     ) -> None:
-        result = run(padded, tmp_path / "m")
+        result = run(padded, tmp_path / "m", "--padding-tail", "40")
+        assert result.exit_code == 0, result.output
+        assert result.stderr == ""
+        assert names(tmp_path / "m") == PADDED
+        text = "padded (constants of 1 clip, stride 8, tail 40)"
+        assert describe_model(tmp_path / "m")["context"] == text
+        other = run(padded, tmp_path / "dynamic", "--audio-context", "dynamic")
+        assert other.exit_code == 0, other.output
+        assert names(tmp_path / "dynamic") == FILES
+
+    def test_one_line_says_that_constants_are_lost(self, padded: Path, tmp_path: Path) -> None:
+        result = run(padded, tmp_path / "m", "--no-padding")
         assert result.exit_code == 0, result.output
         assert result.stderr.startswith(f"Warning: {padded}: padding.safetensors is not copied")
-        assert "--calibration" in result.stderr
+        assert "--padding" in result.stderr
         assert result.stderr.count("\n") == 1
         assert names(tmp_path / "m") == FILES
 
@@ -226,8 +237,10 @@ class TestCommand:
         "arguments",
         [
             ("--format", "hf", "--calibration", "speech"),
-            ("--padding-stride", "8"),
-            ("--padding-tail", "100"),
+            ("--format", "hf", "--no-padding"),
+            ("--no-padding", "--padding-stride", "8"),
+            ("--no-padding", "--padding-tail", "100"),
+            ("--no-padding", "--calibration", "speech"),
             ("--calibration", "speech", "--padding-stride", "0"),
             ("--calibration", "speech", "--padding-stride", "51"),
         ],

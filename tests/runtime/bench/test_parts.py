@@ -29,9 +29,9 @@ from baldwhisper_mlx.bench.audio_clips import read_recordings, take, write_clips
 from baldwhisper_mlx.bench.cases import BATCHES, PROTOCOLS, Settings, make_cases
 from baldwhisper_mlx.bench.plot import labelled
 from baldwhisper_mlx.bench.runtimes import Ours, count_segments
+from baldwhisper_mlx.checkpoint.calibrate import write_padding
 from baldwhisper_mlx.checkpoint.describe import stored_facts
 from baldwhisper_mlx.checkpoint.load import load_model
-from baldwhisper_mlx.checkpoint.padding_file import write_padding
 from baldwhisper_mlx.model.whisper import Whisper
 from benchmarks.result_files import problems
 from tests.runtime.conftest import RATE, tiny_config, tone, write_model

@@ -13,6 +13,7 @@ import pytest
 from click.testing import CliRunner
 
 from baldwhisper_mlx.checkpoint import files
+from baldwhisper_mlx.checkpoint.calibrate import write_padding
 from baldwhisper_mlx.checkpoint.describe import describe_model, stored_facts
 from baldwhisper_mlx.checkpoint.files import (
     MODEL_FILES,
@@ -20,7 +21,6 @@ from baldwhisper_mlx.checkpoint.files import (
     find_model,
 )
 from baldwhisper_mlx.checkpoint.load import load_model
-from baldwhisper_mlx.checkpoint.padding_file import write_padding
 from baldwhisper_mlx.checkpoint.tensor_header import read_tensor_header, read_tensor_metadata
 from baldwhisper_mlx.cli.main import cli
 from baldwhisper_mlx.config import PADDING_FILE

@@ -8,15 +8,20 @@ from pathlib import Path
 from typing import Any
 
 import mlx.core as mx
+import numpy as np
 import pytest
 from click.testing import CliRunner
 
 import baldwhisper_mlx
+from baldwhisper_mlx.audio.load import load_audio
+from baldwhisper_mlx.checkpoint.calibrate import write_padding
 from baldwhisper_mlx.checkpoint.files import PADDING_FORMAT
 from baldwhisper_mlx.checkpoint.load import load_model
-from baldwhisper_mlx.checkpoint.padding_file import write_padding
+from baldwhisper_mlx.checkpoint.padding_file import PIECES, SPEECH
 from baldwhisper_mlx.cli.main import cli
-from baldwhisper_mlx.config import PADDING_FILE
+from baldwhisper_mlx.config import PADDING_FILE, SAMPLE_RATE
+from baldwhisper_mlx.model.whisper import AudioEncoder
+from tests.runtime.audio.test_vad import SAMPLE
 from tests.runtime.conftest import tone
 
 
@@ -49,10 +54,29 @@ def test_the_file_is_small_and_says_what_it_holds(folder: Path) -> None:
     assert [path.name for path in folder.iterdir() if path.name.startswith(".")] == []
 
 
-def test_without_the_file(model_folder: Path) -> None:
+def test_without_the_file(model_folder: Path, tmp_path: Path) -> None:
+    """Only if it is asked for, and then from the speech that comes with the package."""
     assert load_model(model_folder).model.padding is None
-    with pytest.raises(ValueError, match=r"--calibration FOLDER"):
-        load_model(model_folder, audio_context="padded")
+    computed = load_model(model_folder, audio_context="padded").model.padding
+    assert computed is not None
+    assert [path.name for path in model_folder.iterdir() if path.name == PADDING_FILE] == []
+    copy = Path(shutil.copytree(model_folder, tmp_path / "copy"))
+    write_padding(copy)
+    stored = load_model(copy).model.padding
+    assert (computed.stride, computed.tail) == (stored.stride, stored.tail)
+    for name in ("keys", "values", "states"):
+        first, second = (np.array(getattr(p, name)) for p in (computed, stored))
+        np.testing.assert_allclose(first, second, rtol=2e-3, atol=1e-3)
+
+
+def test_the_speech_that_comes_with_the_package() -> None:
+    """It is the beginning of the repository's example."""
+    samples = load_audio(SPEECH)
+    assert len(samples) == max(PIECES) * SAMPLE_RATE
+    np.testing.assert_array_equal(samples, load_audio(SAMPLE)[: len(samples)])
+
+
+def test_an_unknown_context(model_folder: Path) -> None:
     with pytest.raises(ValueError, match="full or padded, not 'short'"):
         load_model(model_folder, audio_context="short")  # type: ignore[arg-type]
 
@@ -111,6 +135,34 @@ def test_recordings_are_transcribed(folder: Path, dtype: Any, options: dict[str,
         assert all(0 <= time <= seconds + 0.01 for time in times)
 
 
+@pytest.mark.parametrize("options", [{}, {"batch_size": 2}])
+def test_stretches_of_speech_and_a_language_to_detect(
+    folder: Path, options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Stretches are short, so they are padded; the times are those of the whole recording."""
+    stretches = [(16_000, 56_000), (120_000, 150_000)]
+    monkeypatch.setattr(
+        "baldwhisper_mlx.transcription.transcribe.speech_spans", lambda _: stretches
+    )
+    lengths: list[int] = []
+    encode = AudioEncoder.__call__
+
+    def recorded(encoder: AudioEncoder, mel: mx.array, *more: Any, **named: Any) -> mx.array:
+        lengths.append(mel.shape[1] // 2)
+        return encode(encoder, mel, *more, **named)
+
+    monkeypatch.setattr(AudioEncoder, "__call__", recorded)
+    loaded = load_model(folder)
+    found = baldwhisper_mlx.transcribe(
+        tone(12), loaded, temperature=0.0, vad=True, word_timestamps=True, **options
+    )
+    assert found.language in loaded.tokenizer.languages
+    assert lengths
+    assert max(lengths) < 1500
+    times = [t for s in found.segments for w in s.words or () for t in (w.start, w.end)]
+    assert all(1 <= time <= 150_000 / 16_000 for time in times)
+
+
 def test_full_context_is_what_it_was(folder: Path, model_folder: Path) -> None:
     wanted = baldwhisper_mlx.transcribe(tone(3), load_model(model_folder), temperature=0.0)
     full = load_model(folder, audio_context="full")
@@ -123,6 +175,5 @@ def test_the_command_line_chooses(folder: Path, wav: Path) -> None:
         result = CliRunner().invoke(cli, [*arguments, "-l", "en", "--temperature", "0"])
         assert result.exit_code == 0, result.stderr
     (folder / PADDING_FILE).unlink()
-    result = CliRunner().invoke(cli, arguments)
-    assert result.exit_code == 1
-    assert "--calibration FOLDER" in result.stderr
+    result = CliRunner().invoke(cli, [*arguments, "-l", "en", "--temperature", "0"])
+    assert result.exit_code == 0, result.stderr

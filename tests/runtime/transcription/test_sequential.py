@@ -10,6 +10,7 @@ import pytest
 
 from baldwhisper_mlx.audio.features import N_FRAMES, LogMelSpectrogram
 from baldwhisper_mlx.checkpoint.load import LoadedModel, load_model
+from baldwhisper_mlx.checkpoint.padding_file import compute_padding
 from baldwhisper_mlx.decoding.decoder import Decoder, DecodingResult
 from baldwhisper_mlx.transcription.transcribe import transcribe
 from tests.runtime.conftest import RATE, tone
@@ -112,3 +113,48 @@ def test_windows_without_a_sound_are_not_decoded(
         assert any(seek < 100 * (start + 2) and 100 * start < seek + N_FRAMES for start in sounds)
     for start in sounds:
         assert any(seek <= 100 * start < seek + N_FRAMES for seek in seeks)
+
+
+@pytest.fixture(scope="module")
+def padded(model_folder: Path) -> LoadedModel:
+    """The same model in the padded audio context."""
+    model = load_model(model_folder, dtype="float32")
+    model.model.padding = compute_padding(model.model, [tone(2)])
+    return model
+
+
+@pytest.mark.parametrize(
+    ("context", "seconds", "timestamps", "seeks"),
+    [
+        # Behind <|2.60|><|2.60|> of 3 s there is a rest of 0.4 s, which is not decoded again; in
+        # full context it is, as by OpenAI's program.
+        ("padded", 3.0, [(130, 130)], [0]),
+        ("full", 3.0, [(130, 130), (15,)], [0, 260]),
+        # Half a second may hold words.
+        ("padded", 3.0, [(125, 125), (20,)], [0, 250]),
+        # The last window of a long recording is padded, the first one is not.
+        ("padded", 33.0, [(1480, 1480), (160, 160)], [0, 2960]),
+        # A rest that no window held yet is decoded, however short it is.
+        ("padded", 30.4, [(1500, 1500), (20,)], [0, 3000]),
+    ],
+)
+def test_a_short_rest_behind_padded_speech_is_not_decoded_again(
+    loaded: LoadedModel,
+    padded: LoadedModel,
+    monkeypatch: pytest.MonkeyPatch,
+    context: str,
+    seconds: float,
+    timestamps: list[tuple[int, ...]],
+    seeks: list[int],
+) -> None:
+    model = padded if context == "padded" else loaded
+    begin = model.tokenizer.timestamp_begin
+    outputs = iter([begin, 65, 66, *(begin + time for time in ends)] for ends in timestamps)
+
+    def decode(_: Decoder, __: list[int], options: Any, **___: Any) -> list[DecodingResult]:
+        return [DecodingResult(next(outputs), -0.1, 0.0, options.temperature)]
+
+    monkeypatch.setattr(Decoder, "decode", decode)
+    found = transcribe(tone(seconds), model, language="en")
+    assert [segment.seek for segment in found.segments] == seeks
+    assert next(outputs, None) is None
