@@ -107,8 +107,7 @@ class AblationRunner:
         steps: int,
         batch_size: int = 4,
     ) -> None:
-        layers = tuple((layer,) for layer in range(teacher.dims.n_text_layer))
-        self.source = Model(checkpoint=teacher, groups=layers)
+        self.source = Model.of(teacher)
         self.real, self.synthetic, self.dev = real, synthetic, dev
         self.folder, self.steps, self.batch_size = folder, steps, batch_size
         self.factorized = cache(self._factorized)

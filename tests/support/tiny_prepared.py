@@ -37,7 +37,13 @@ GROUPS = ((0, 1), (2,))
 
 
 def tiny_prepared(
-    folder: Path, n: int = 12, *, mel: bool = False, seed: int = 0, silence: int = 5
+    folder: Path,
+    n: int = 12,
+    *,
+    mel: bool = False,
+    seed: int = 0,
+    silence: int = 5,
+    text: bool = True,
 ) -> Prepared:
     """Writes `n` windows of random features and text.
 
@@ -47,6 +53,7 @@ def tiny_prepared(
         mel: log-mel features instead of encoder states.
         seed: of everything random.
         silence: every so many windows one is silent; 0 for none.
+        text: whether the windows have text, or were prepared with labels = "none".
     """
     rng, generator = random.Random(seed), torch.Generator().manual_seed(seed)
     width = N_MELS if mel else teacher_dims().n_audio_state
@@ -56,9 +63,12 @@ def tiny_prepared(
         for number in range(n):
             kind = SILENCE if silence and number % silence == silence - 1 else SPEECH
             window = tiny_window(number, kind, rng)
+            if not text:
+                window = replace(window, tokens=(), prompt=(), text="")
             shape = (width, 2 * window.positions) if mel else (window.positions, width)
             writer.add(window, torch.randn(shape, generator=generator))
-        writer.finish(settings={"language": "en", "windows": {"margin": 0.5}})
+        labels = "text" if text else "none"
+        writer.finish(settings={"language": "en", "labels": labels, "windows": {"margin": 0.5}})
     return Prepared(folder)
 
 

@@ -17,7 +17,7 @@ from baldwhisper_convert.data.prepared import Choice, Prepared
 from baldwhisper_convert.data.speech import Speech, parse_shares
 from baldwhisper_convert.data.texts import text_fingerprint
 from baldwhisper_convert.data.utterances import BadRows, read_utterances
-from baldwhisper_convert.pipeline.manifest import read_manifest, teacher_layers
+from baldwhisper_convert.pipeline.manifest import read_manifest
 from baldwhisper_convert.pipeline.recipe import Recipe, StageRecipe
 from baldwhisper_convert.pipeline.stages import Model, describe, perform, plan_manifest
 from baldwhisper_convert.readers.read import read_checkpoint
@@ -69,10 +69,7 @@ class Pipeline:
         source = read_checkpoint(
             recipe.teacher, revision=recipe.revision, tokenizer=recipe.tokenizer
         )
-        model = Model(
-            checkpoint=source,
-            groups=tuple((layer,) for layer in range(source.dims.n_text_layer)),
-        )
+        model = Model.of(source)
         teacher, folder = source, self.output
         for number, stage in enumerate(recipe.stages, start=1):
             folder = self.output / f"{number:02d}-{stage.stage}"
@@ -88,9 +85,7 @@ class Pipeline:
         manifest = read_manifest(folder) if folder.is_dir() else None
         if manifest and manifest.same_work(plan_manifest(stage, model, teacher, speech, dev)):
             self.say(f"{folder}: done already")
-            checkpoint = read_checkpoint(folder)
-            groups = teacher_layers(folder, checkpoint.dims.n_text_layer)
-            return Model(checkpoint=checkpoint, groups=groups)
+            return Model.of(read_checkpoint(folder), folder)
         if manifest and not self.force:
             raise FileExistsError(
                 f"{folder}: made with other settings or from another model; --force replaces it"
@@ -127,7 +122,7 @@ class Pipeline:
             read_utterances(
                 self.sources.get(name, data.source),
                 split=data.split,
-                text_column=data.text_column,
+                text_column=data.settings.text_from(data.text_column),
                 audio_column=data.audio_column,
                 streaming=data.streaming,
                 bad=bad,

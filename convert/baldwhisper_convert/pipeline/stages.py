@@ -26,21 +26,19 @@ from baldwhisper_convert.data.texts import count_text, count_tokens
 from baldwhisper_convert.export.mlx import export_mlx
 from baldwhisper_convert.model.prompts import Prompts
 from baldwhisper_convert.model.whisper import Whisper
-from baldwhisper_convert.pipeline.manifest import Manifest, write_manifest
+from baldwhisper_convert.pipeline.manifest import Manifest, teacher_layers, write_manifest
 from baldwhisper_convert.pipeline.recipe import StageRecipe, finetuning
 from baldwhisper_convert.training.evaluation import Evaluator
 from baldwhisper_convert.training.log import CURVES_FILE, LOG_FILE
 from baldwhisper_convert.training.loop import new_accelerator, train
-from baldwhisper_convert.training.objectives import (
-    Distillation,
-    Groups,
-    LossSettings,
-    Transcription,
-)
+from baldwhisper_convert.training.objectives import Distillation, LossSettings, Transcription
 from baldwhisper_convert.training.settings import TrainingSettings
+from baldwhisper_convert.training.sharing import Groups
 
 MERGE_WINDOWS, CALIBRATION_WINDOWS, HELD_OUT_WINDOWS = 24, 120, 24
 """Numbers of windows that merge measures with, and that factorize calibrates and measures with."""
+REFIT_WINDOWS = 48
+"""Further windows that merge fits the encoder's layers to."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,12 +48,32 @@ class Model:
     checkpoint: Checkpoint
     groups: Groups
     """For each decoder layer, the layers of the uncompressed model it replaces."""
+    encoder_groups: Groups
+    """The same for each encoder layer."""
+
+    @classmethod
+    def of(cls, checkpoint: Checkpoint, folder: Path | None = None) -> Model:
+        """A model with the layers that the manifest in its folder says, or else its own.
+
+        Raises:
+            ValueError: the manifest is for another number of layers.
+        """
+        groups = {
+            part: teacher_layers(folder, n_layers, part)
+            for part, n_layers in (
+                ("decoder", checkpoint.dims.n_text_layer),
+                ("encoder", checkpoint.dims.n_audio_layer),
+            )
+        }
+        return cls(
+            checkpoint=checkpoint, groups=groups["decoder"], encoder_groups=groups["encoder"]
+        )
 
 
 def run_merge(
     model: Model, settings: MergeSettings, speech: Speech | None, report: Path, count: int = 0
 ) -> tuple[Model, dict[str, Any]]:
-    """Makes a decoder with fewer layers; with speech, also measures other choices of layers.
+    """Makes fewer decoder or encoder layers; with speech, also measures other choices of layers.
 
     Args:
         model: the teacher.
@@ -67,14 +85,25 @@ def run_merge(
     Returns:
         The student and the metrics of `merge`.
     """
-    batches = None
+    batches, calibration = None, None
     if speech:
         prompts = Prompts.of(model.checkpoint, speech.windows.language)
-        batches = sample(speech.windows, prompts, count or MERGE_WINDOWS)
-    student, groups, metrics = merge(model.checkpoint, settings, batches, report)
+        measured = count or MERGE_WINDOWS
+        fitted = REFIT_WINDOWS if settings.refit else 0
+        sampled = sample(speech.windows, prompts, measured + fitted)
+        # Measured on other windows than those that the layers are fitted to.
+        cut = max(1, len(sampled) - fitted // SAMPLE_BATCH)
+        batches, calibration = sampled[:cut], sampled[cut:]
+    has_text = speech is None or speech.windows.labelled
+    student, groups, metrics = merge(
+        model.checkpoint, settings, batches, report, has_text=has_text, calibration=calibration
+    )
     # After a second merge, the groups name layers of the first teacher still.
-    original = tuple(tuple(i for layer in group for i in model.groups[layer]) for group in groups)
-    return Model(checkpoint=student, groups=original), metrics
+    of_encoder = settings.part == "encoder"
+    before = model.encoder_groups if of_encoder else model.groups
+    original = tuple(tuple(i for layer in group for i in before[layer]) for group in groups)
+    changed = {"encoder_groups" if of_encoder else "groups": original}
+    return dataclasses.replace(model, checkpoint=student, **changed), metrics
 
 
 def run_factorize(
@@ -101,6 +130,8 @@ def run_factorize(
     checkpoint = model.checkpoint
     if teacher and checkpoint.embedding.rank is not None:
         checkpoint = with_embedding_of(checkpoint, teacher)
+    if not speech.windows.labelled or (dev and not dev.windows.labelled):
+        raise ValueError("the stage factorize counts tokens of text; give data with labels")
     prompts = Prompts.of(model.checkpoint, speech.windows.language)
     count = min(count or CALIBRATION_WINDOWS, len(speech.windows.windows))
     if dev:
@@ -116,7 +147,7 @@ def run_factorize(
     for text in speech.texts:
         counts += count_text(text, prompts.tokenizer, n_vocab)
     student, metrics = factorize(checkpoint, settings, calibration, held_out, counts)
-    return Model(checkpoint=student, groups=model.groups), metrics
+    return dataclasses.replace(model, checkpoint=student), metrics
 
 
 def run_finetune(
@@ -136,7 +167,9 @@ def run_distill(
     folder: Path,
 ) -> tuple[Model, dict[str, Any]]:
     """Trains a student against its teacher; `folder` is the training run's."""
-    objective = Distillation(Whisper.from_checkpoint(teacher), model.groups, loss)
+    objective = Distillation(
+        Whisper.from_checkpoint(teacher), model.groups, loss, model.encoder_groups
+    )
     return _train(model, objective, training, speech, dev, folder)
 
 
@@ -233,7 +266,10 @@ def save_stage(
     for report in reports:
         if report.is_file():
             shutil.copy2(report, path / report.name)
-    write_manifest(path, dataclasses.replace(manifest, teacher_layers=model.groups))
+    complete = dataclasses.replace(
+        manifest, teacher_layers=model.groups, teacher_encoder_layers=model.encoder_groups
+    )
+    write_manifest(path, complete)
     return path
 
 
@@ -248,6 +284,7 @@ def describe(metrics: dict[str, Any]) -> str:
 def _short_hash(manifest: Manifest) -> str:
     """8 hexadecimal digits that identify the work of a stage."""
     plain = dataclasses.asdict(manifest)
+    del plain["teacher_encoder_layers"]  # a result, as the metrics; earlier versions had none
     return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()[:8]
 
 
@@ -273,7 +310,7 @@ def _train(
     )  # fmt: skip
     checkpoint = dataclasses.replace(model.checkpoint, state=module.canonical_state())
     checkpoint = _with_context(checkpoint, *speech.windows.audio_context)
-    return Model(checkpoint=checkpoint, groups=model.groups), metrics
+    return dataclasses.replace(model, checkpoint=checkpoint), metrics
 
 
 def _with_context(checkpoint: Checkpoint, context: str, margin: int) -> Checkpoint:

@@ -141,6 +141,11 @@ class _Run:
         model.set_dropout(settings.dropout)
         learner = Learner(model, objective)
         groups = parameter_groups(model, objective, settings)
+        if objective.needs_text and not data.labelled:
+            raise ValueError(
+                'the prepared data has no text (labels = "none"), which every term of the loss '
+                "but loss.encoder needs; set the others to 0, or prepare data with text"
+            )
         if not data.is_mel and any(p.requires_grad for p in model.encoder.parameters()):
             raise ValueError(
                 "the prepared data is encoder states, but the encoder is not frozen and needs "
@@ -207,9 +212,10 @@ class _Run:
         self.learner.train()
         batches = self._collate(windows[rank::processes], epoch)
         # The loss is a mean over the positions of all batches and processes, which have
-        # different numbers of them; so the total must be known before the first backward.
-        positions = torch.tensor(float(sum(int(b.mask.sum()) for b in batches)))
-        total = accelerator.reduce(positions.to(accelerator.device), "sum").item()
+        # different numbers of them; so the totals must be known before the first backward.
+        counts = [[int(b.mask.sum()), b.audio_positions] for b in batches]
+        positions = torch.tensor(counts, dtype=torch.float32).sum(0).to(accelerator.device)
+        total, audio_total = accelerator.reduce(positions, "sum").tolist()
         for group, late in zip(self.optimizer.param_groups, self.late, strict=True):
             group["lr"] = settings.learning_rate * rate(step, self.steps, settings, late=late)
         sums: dict[str, Tensor] = {}
@@ -218,17 +224,21 @@ class _Run:
             # Gradients are exchanged between processes in the last batch only.
             with accelerator.no_sync(self.learner) if not last else accelerator.autocast():
                 terms = self.learner(batch)
-            loss = torch.stack(list(terms.losses.values())).sum()
+            scaled = [term / total for term in terms.losses.values()]
+            scaled += [term / audio_total for term in terms.audio.values()]
             # Data-parallel wrappers average gradients over processes; we want their sum.
-            accelerator.backward(loss * processes / total)
-            for name, value in (terms.losses | terms.metrics).items():
+            accelerator.backward(torch.stack(scaled).sum() * processes)
+            for name, value in (terms.losses | terms.metrics | terms.audio).items():
                 value = torch.as_tensor(value, dtype=torch.float32).detach()
                 sums[name] = sums.get(name, torch.zeros(())) + value.cpu()
         norm = float(accelerator.clip_grad_norm_(self.learner.parameters(), settings.clip))
         # The logged terms are sums over all processes, too.
         stacked = accelerator.reduce(torch.stack(list(sums.values())).to(accelerator.device), "sum")
-        row = {name: value / total for name, value in zip(sums, stacked.tolist(), strict=True)}
-        row["loss"] = sum(row[name] for name in terms.losses)
+        row = {
+            name: value / (audio_total if name in terms.audio else total)
+            for name, value in zip(sums, stacked.tolist(), strict=True)
+        }
+        row["loss"] = sum(row[name] for name in terms.losses | terms.audio)
         # In fp16 an infinite gradient is normal: the step is skipped and the scale lowered.
         if not math.isfinite(row["loss"]) or (
             not math.isfinite(norm) and settings.mixed_precision != "fp16"
