@@ -1,7 +1,7 @@
 """The tables of docs/compression.md: cost and gain of every choice of the compressor.
 
-From compression_start.json, ablation.json and quantization-MODEL.json in benchmarks/results; a
-part whose file is missing says so.
+From compression_start.json, ablation.json, encoder_depth.json and quantization-MODEL.json in
+benchmarks/results; a part whose file is missing says so.
 """
 
 from __future__ import annotations
@@ -93,6 +93,38 @@ def ablation_rows(result: dict[str, Any]) -> Rows:
     return table
 
 
+def encoder_rows(result: dict[str, Any]) -> Rows:
+    """A row for each lighter encoder, its stages in their order."""
+    stages = {"start": "as chosen", "fitted": "least squares", "states": "states taught",
+              "decoder": "and KL"}  # fmt: skip
+    first = next(iter(result["variants"].values()))
+    data = list(first["wer"])
+    titles = [f"{title}: error, KL" for title in stages.values()]
+    table = [["encoder", "M", *titles, "CPU min.", "10 s, 30 s", *(f"WER, {d}" for d in data)]]
+    for name, row in result["variants"].items():
+        figures = [row.get(stage) for stage in stages]
+        seconds = row.get("fit_seconds", 0.0)
+        seconds += sum(row.get(stage, {}).get("cpu_seconds", 0.0) for stage in stages)
+        times = row["encode_cpu_seconds"]
+        groups = "" if row["layers"] == 6 else f": {groups_text(row['groups'])}"
+        table.append(
+            [
+                f"{name}{groups}",
+                f"{row['parameters'] / 1e6:.1f}",
+                *(f"{f['error']:.3f}, {f['kl']:.2f}" if f else "-" for f in figures),
+                f"{seconds / 60:.1f}" if seconds else "-",
+                ", ".join(f"{times[length]:.2f}" for length in ("10", "30")),
+                *(with_interval(row["wer"][d]["wer"], row["wer"][d]["wer_interval"]) for d in data),
+            ]
+        )
+    return table
+
+
+def groups_text(groups: Sequence[Sequence[int]]) -> str:
+    """Groups of teacher layers, such as `0 1 2+3`."""
+    return " ".join("+".join(map(str, group)) for group in groups)
+
+
 def quantization_rows(result: dict[str, Any]) -> Rows:
     """A row for each quantization, the largest model first."""
     table = [["weights", "MB", "KL, nats per token", "same top-1 token", "WER, %"]]
@@ -126,6 +158,22 @@ def ablation_part(found: dict[str, Any] | None) -> str:
     return f"{what}\n\n{markdown(ablation_rows(found))}"
 
 
+def encoder_part(found: dict[str, Any] | None) -> str:
+    """The table of encoder_depth.json."""
+    if found is None:
+        return NOT_MEASURED
+    steps, through = found["steps"]
+    clips = " and ".join(
+        f"{row['clips']} clips of {name}"
+        for name, row in next(iter(found["variants"].values()))["wer"].items()
+    )
+    what = (
+        f"{clips}; {steps} steps on the states and {through} through the decoder, of "
+        f"{found['batch_size']} windows each; times in CPU seconds on {found['chip']}:"
+    )
+    return f"{what}\n\n{markdown(encoder_rows(found))}"
+
+
 def quantization_part(folder: Path) -> str:
     """The tables of all quantized models."""
     parts = []
@@ -148,6 +196,7 @@ def compression_parts(folder: Path) -> dict[str, str]:
         "embedding": start_part(start, "embedding", embedding_rows),
         "layers": start_part(start, "layers", layer_rows),
         "ablation": ablation_part(_read(folder / "ablation.json")),
+        "encoder layers": encoder_part(_read(folder / "encoder_depth.json")),
         "quantization": quantization_part(folder),
     }
 

@@ -44,6 +44,7 @@ def tiny_prepared(
     seed: int = 0,
     silence: int = 5,
     text: bool = True,
+    width: int = 0,
 ) -> Prepared:
     """Writes `n` windows of random features and text.
 
@@ -54,9 +55,10 @@ def tiny_prepared(
         seed: of everything random.
         silence: every so many windows one is silent; 0 for none.
         text: whether the windows have text, or were prepared with labels = "none".
+        width: of the features, if it is not that of `teacher_dims`.
     """
     rng, generator = random.Random(seed), torch.Generator().manual_seed(seed)
-    width = N_MELS if mel else teacher_dims().n_audio_state
+    width = width or (N_MELS if mel else teacher_dims().n_audio_state)
     with PreparedWriter(
         folder, key=f"tiny-{seed}", features=MEL if mel else STATES, width=width
     ) as writer:

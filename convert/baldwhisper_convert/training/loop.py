@@ -141,7 +141,7 @@ class _Run:
         model.set_dropout(settings.dropout)
         learner = Learner(model, objective)
         groups = parameter_groups(model, objective, settings)
-        if objective.needs_text and not data.labelled:
+        if getattr(objective, "needs_text", True) and not data.labelled:
             raise ValueError(
                 'the prepared data has no text (labels = "none"), which every term of the loss '
                 "but loss.encoder needs; set the others to 0, or prepare data with text"

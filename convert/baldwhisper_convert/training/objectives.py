@@ -42,10 +42,10 @@ class Terms:
 
 
 class Objective(Protocol):
-    """Computes the loss terms of a model on a batch; a module that may have parameters."""
+    """Computes the loss terms of a model on a batch; a module that may have parameters.
 
-    needs_text: bool
-    """Whether it uses the labels; otherwise audio alone is enough."""
+    An attribute `needs_text` of False says that audio without labels is enough.
+    """
 
     def __call__(self, model: Whisper, batch: Batch) -> Terms: ...
 

@@ -120,6 +120,44 @@ def test_the_student_learns_from_the_audio_and_transcribes(work: Path, student: 
     assert transcript.duration == pytest.approx(2.0)
 
 
+RECIPE = """
+teacher = "{teacher}"
+
+[data.audio]
+source = "{clips}"
+labels = "none"
+features = "mel"
+windows = {{full = 0.0, silence = 0.0}}
+
+[[stages]]
+stage = "merge"
+data = ["audio"]
+speech = 2
+merge = {{part = "encoder", method = "search", layers = 3}}
+
+[[stages]]
+stage = "distill"
+data = ["audio"]
+training = {{epochs = 1, batch_size = 2, freeze = ["decoder.*"]}}
+loss = {{ce = 0, kl = 0, encoder = 1}}
+"""
+
+
+def test_a_recipe_makes_a_lighter_encoder(work: Path, tmp_path: Path) -> None:
+    recipe = tmp_path / "recipe.toml"
+    places = {"teacher": work / "teacher", "clips": work / "clips"}
+    recipe.write_text(RECIPE.format(**{name: path.as_posix() for name, path in places.items()}))
+    done("run", recipe, "--output", tmp_path / "out")
+    found = read_checkpoint(tmp_path / "out/02-distill")
+    assert found.dims.n_audio_layer == 3
+    manifest = read_manifest(tmp_path / "out/02-distill")
+    assert manifest is not None
+    assert manifest.teacher_encoder_layers is not None
+    assert len(manifest.teacher_encoder_layers) == 3
+    again = done("run", recipe, "--output", tmp_path / "out")
+    assert again.count("done already") == 2
+
+
 def test_stages_that_need_text_say_so(work: Path, student: Path, tmp_path: Path) -> None:
     audio = ["--data", work / "audio"]
     for command, message in (
