@@ -4,7 +4,7 @@ Of every variant: the error of the encoder's final states and the KL of the next
 teacher's decoder, as the layers are chosen, after the fit by least squares, after a training on the
 teacher's states, and after a short one through the decoder; then the time of encoding and the word
 errors of the exported model in the runtime. Trainings and transcripts resume when you rerun the
-command; the result file is written after every variant.
+command; the result file is written after every measurement.
 
     python -m benchmarks.compression.encoder_depth TEACHER --audio DIR --text DIR --dev DIR \\
         --data FOLDER --output runs/encoder --results benchmarks/results/encoder_depth.json
@@ -44,6 +44,7 @@ from benchmarks.compression.encoder_variants import (
 )
 from benchmarks.options import (
     Benchmark,
+    Decorator,
     checkpoints_option,
     data_option,
     limit_option,
@@ -102,7 +103,7 @@ def speech_of(folder: Path, seconds: int) -> Samples:
     return np.concatenate(parts)[: seconds * SAMPLE_RATE]
 
 
-def prepared_option(name: str, what: str) -> Any:
+def prepared_option(name: str, what: str) -> Decorator:
     """`--NAME DIR`, a folder that `baldwhisper-convert prepare` wrote."""
     folder = click.Path(exists=True, file_okay=False, path_type=Path)
     text = f"Prepared {what}."
@@ -137,19 +138,24 @@ def main(
         read_checkpoint(teacher), Prepared(audio), Prepared(text), Prepared(dev), checkpoints, steps
     )
     recordings = read_recordings(data[0])
-    folders = {}
-    for name in names:
-        folders[name] = checkpoints / "".join(c if c.isalnum() else "-" for c in name)
-        if name in result["variants"] and folders[name].is_dir():
+    folders = {
+        name: checkpoints / "".join(c if c.isalnum() else "-" for c in name) for name in names
+    }
+    for name, folder in folders.items():
+        if name in result["variants"] and folder.is_dir():
             continue
         checkpoint, row = runner.run(name)
-        export_mlx(checkpoint, folders[name], dtype="float32", calibration=recordings, force=True)
-        row["wer"] = word_errors(folders[name], name, data, limit, checkpoints)
+        export_mlx(checkpoint, folder, dtype="float32", calibration=recordings, force=True)
         result["variants"][name] = row
         write_json(output, result)
     for name, times in encode_times(folders, speech_of(data[0], max(SECONDS))).items():
         result["variants"][name]["encode_cpu_seconds"] = times
-    write_json(output, result)
+        write_json(output, result)
+    for name, folder in folders.items():
+        row = result["variants"][name]
+        if "wer" not in row:
+            row["wer"] = word_errors(folder, name, data, limit, checkpoints)
+            write_json(output, result)
 
 
 if __name__ == "__main__":

@@ -97,15 +97,14 @@ def encoder_rows(result: dict[str, Any]) -> Rows:
     """A row for each lighter encoder, its stages in their order."""
     stages = {"start": "as chosen", "fitted": "least squares", "states": "states taught",
               "decoder": "and KL"}  # fmt: skip
-    first = next(iter(result["variants"].values()))
-    data = list(first["wer"])
+    data = encoder_data(result)
     titles = [f"{title}: error, KL" for title in stages.values()]
     table = [["encoder", "M", *titles, "CPU min.", "10 s, 30 s", *(f"WER, {d}" for d in data)]]
     for name, row in result["variants"].items():
         figures = [row.get(stage) for stage in stages]
         seconds = row.get("fit_seconds", 0.0)
         seconds += sum(row.get(stage, {}).get("cpu_seconds", 0.0) for stage in stages)
-        times = row["encode_cpu_seconds"]
+        times, wer = row.get("encode_cpu_seconds"), row.get("wer", {})
         groups = "" if row["layers"] == 6 else f": {groups_text(row['groups'])}"
         table.append(
             [
@@ -113,11 +112,20 @@ def encoder_rows(result: dict[str, Any]) -> Rows:
                 f"{row['parameters'] / 1e6:.1f}",
                 *(f"{f['error']:.3f}, {f['kl']:.2f}" if f else "-" for f in figures),
                 f"{seconds / 60:.1f}" if seconds else "-",
-                ", ".join(f"{times[length]:.2f}" for length in ("10", "30")),
-                *(with_interval(row["wer"][d]["wer"], row["wer"][d]["wer_interval"]) for d in data),
+                ", ".join(f"{times[length]:.2f}" for length in ("10", "30")) if times else "-",
+                *(
+                    with_interval(wer[d]["wer"], wer[d]["wer_interval"]) if wer else "-"
+                    for d in data
+                ),
             ]
         )
     return table
+
+
+def encoder_data(result: dict[str, Any]) -> dict[str, int]:
+    """Name and number of clips of the speech that words were measured on."""
+    measured = (row["wer"] for row in result["variants"].values() if "wer" in row)
+    return {name: found["clips"] for name, found in next(measured, {}).items()}
 
 
 def groups_text(groups: Sequence[Sequence[int]]) -> str:
@@ -163,12 +171,10 @@ def encoder_part(found: dict[str, Any] | None) -> str:
     if found is None:
         return NOT_MEASURED
     steps, through = found["steps"]
-    clips = " and ".join(
-        f"{row['clips']} clips of {name}"
-        for name, row in next(iter(found["variants"].values()))["wer"].items()
-    )
+    clips = [f"{count} clips of {name}" for name, count in encoder_data(found).items()]
+    words = " and ".join(clips) or "No word errors yet"
     what = (
-        f"{clips}; {steps} steps on the states and {through} through the decoder, of "
+        f"{words}; {steps} steps on the states and {through} through the decoder, of "
         f"{found['batch_size']} windows each; times in CPU seconds on {found['chip']}:"
     )
     return f"{what}\n\n{markdown(encoder_rows(found))}"

@@ -70,6 +70,7 @@ def measure_plans(
         reference = Reference(teacher, batches)
         compare = reference.compare
         positions, similarity = reference.positions, layer_similarity(teacher, reference)
+    ranking: Sequence[tuple[LayerPlan, Agreement | EncoderAgreement]]
     ranking = rank(checkpoint, plans, compare, part)
     choices = [{"plan": str(plan)} | figures_of(found) for plan, found in ranking]
     metrics = {"positions": positions, "choices": choices, "similarity": similarity.tolist()}

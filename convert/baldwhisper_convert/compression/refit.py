@@ -98,5 +98,5 @@ def _refit(block: Block, streams: Sequence[_Stream], ridge: float) -> None:
         product += (with_one.T @ missing).double()
     strength = ridge * moment.diagonal().mean()
     change = torch.linalg.solve(moment + strength * torch.eye(hidden + 1).double(), product)
-    last.weight += change[:-1].T.float()
-    last.bias += change[-1].float()
+    last.weight.add_(change[:-1].T.float())
+    last.bias.add_(change[-1].float())

@@ -268,6 +268,12 @@ class Distillation(nn.Module):
         Raises:
             ValueError: as said.
         """
+        n_layers = student.dims.n_audio_layer
+        if self.settings.encoder and len(self.encoder_groups) != n_layers:
+            raise ValueError(
+                f"the student has {n_layers} encoder layers, but its groups of the teacher's are "
+                f"{self.encoder_groups}"
+            )
         trains = any(p.requires_grad for p in student.parameters())
         if not trains:
             return  # an evaluation

@@ -265,3 +265,9 @@ def test_states_of_the_teacher_cannot_teach_another_encoder(tmp_path: Path) -> N
 def test_groups_must_fit_the_teacher(teacher: Whisper) -> None:
     with pytest.raises(ValueError, match=r"encoder layers replace .* teacher has 4"):
         Distillation(teacher, DECODER_GROUPS, STATES_ONLY, (*GROUPS, (4,)))
+
+
+def test_groups_must_fit_the_student(teacher: Whisper, student: Whisper, mel: Prepared) -> None:
+    taught = Distillation(teacher, DECODER_GROUPS, STATES_ONLY)
+    with pytest.raises(ValueError, match="the student has 3 encoder layers, but its groups"):
+        taught(student, batch_of(mel))
