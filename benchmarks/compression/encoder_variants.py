@@ -37,8 +37,8 @@ def _lower(*sizes: int) -> MergeSettings:
 
 VARIANTS: dict[str, MergeSettings] = {
     "6 layers": MergeSettings(part="encoder", method="keep", keep=(0, 1, 2, 3, 4, 5)),
-    "5 layers, kept": _lower(1, 1, 1, 1, 2),
-    "5 layers, merged": MergeSettings(part="encoder", groups=(1, 1, 1, 1, 2), alpha=1.0),
+    "5 layers, kept": _lower(2, 1, 1, 1, 1),
+    "5 layers, merged": MergeSettings(part="encoder", groups=(2, 1, 1, 1, 1), alpha=1.0),
     "4 layers, kept": _lower(2, 1, 1, 2),
     "4 layers, merged": MergeSettings(part="encoder", groups=(2, 1, 1, 2), alpha=1.0),
     "3 layers, kept": _lower(2, 2, 2),
