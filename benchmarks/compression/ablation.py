@@ -42,7 +42,8 @@ from baldwhisper_convert.data.speech import Speech, sample
 from baldwhisper_convert.data.texts import count_tokens
 from baldwhisper_convert.model.prompts import Prompts
 from baldwhisper_convert.model.whisper import Whisper
-from baldwhisper_convert.pipeline.stages import CALIBRATION_WINDOWS, Model, run_distill, run_merge
+from baldwhisper_convert.pipeline.model import Model
+from baldwhisper_convert.pipeline.stages import CALIBRATION_WINDOWS, run_distill, run_merge
 from baldwhisper_convert.readers.read import read_checkpoint
 from baldwhisper_convert.training.evaluation import Evaluator
 from baldwhisper_convert.training.objectives import Distillation, LossSettings

@@ -19,7 +19,8 @@ from baldwhisper_convert.data.prepared import Prepared, PreparedWindow
 from baldwhisper_convert.data.speech import Speech, sample
 from baldwhisper_convert.model.prompts import Prompts
 from baldwhisper_convert.model.whisper import Whisper
-from baldwhisper_convert.pipeline.stages import Model, run_distill, run_merge
+from baldwhisper_convert.pipeline.model import Model
+from baldwhisper_convert.pipeline.stages import run_distill, run_merge
 from baldwhisper_convert.training.objectives import LossSettings
 from baldwhisper_convert.training.settings import TrainingSettings
 from baldwhisper_convert.training.sharing import shared_blocks

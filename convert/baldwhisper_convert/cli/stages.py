@@ -218,6 +218,7 @@ def _run(
     from baldwhisper_convert.data.speech import open_speech
     from baldwhisper_convert.export.destination import check_destination
     from baldwhisper_convert.pipeline import stages
+    from baldwhisper_convert.pipeline.model import Model
     from baldwhisper_convert.pipeline.settings import override
     from baldwhisper_convert.readers.read import read_checkpoint
 
@@ -226,7 +227,7 @@ def _run(
     checkpoint = read_checkpoint(source)
     _, metrics = stages.perform(
         stage,
-        stages.Model.of(checkpoint, Path(source)),
+        Model.of(checkpoint, Path(source)),
         destination,
         destination.with_name(f"{destination.name}.runs"),
         teacher=read_checkpoint(teacher) if teacher else None,

@@ -18,8 +18,9 @@ from baldwhisper_convert.data.speech import Speech, parse_shares
 from baldwhisper_convert.data.texts import text_fingerprint
 from baldwhisper_convert.data.utterances import BadRows, read_utterances
 from baldwhisper_convert.pipeline.manifest import read_manifest
+from baldwhisper_convert.pipeline.model import Model
 from baldwhisper_convert.pipeline.recipe import Recipe, StageRecipe
-from baldwhisper_convert.pipeline.stages import Model, describe, perform, plan_manifest
+from baldwhisper_convert.pipeline.stages import describe, perform, plan_manifest
 from baldwhisper_convert.readers.read import read_checkpoint
 
 Say = Callable[[str], None]

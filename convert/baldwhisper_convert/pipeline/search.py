@@ -22,8 +22,9 @@ from typing import Any, Protocol
 from baldwhisper_convert.checkpoint.checkpoint import Checkpoint, fingerprint
 from baldwhisper_convert.compression.merge import MergeSettings
 from baldwhisper_convert.data.speech import Speech
+from baldwhisper_convert.pipeline.model import Model
 from baldwhisper_convert.pipeline.settings import plain_settings
-from baldwhisper_convert.pipeline.stages import Model, run_distill, run_merge
+from baldwhisper_convert.pipeline.stages import run_distill, run_merge
 from baldwhisper_convert.training.objectives import LossSettings
 from baldwhisper_convert.training.settings import TrainingSettings
 from baldwhisper_mlx.files import atomic_file, read_json, write_atomically

@@ -8,9 +8,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import shutil
-from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,51 +20,21 @@ from baldwhisper_convert.compression.factorize import (
 from baldwhisper_convert.compression.merge import MergeSettings, merge
 from baldwhisper_convert.data.speech import SAMPLE_BATCH, Speech, sample
 from baldwhisper_convert.data.texts import count_text, count_tokens
-from baldwhisper_convert.export.mlx import export_mlx
 from baldwhisper_convert.model.prompts import Prompts
 from baldwhisper_convert.model.whisper import Whisper
-from baldwhisper_convert.pipeline.manifest import Manifest, teacher_layers, write_manifest
+from baldwhisper_convert.pipeline.manifest import Manifest
+from baldwhisper_convert.pipeline.model import Model, save_stage
 from baldwhisper_convert.pipeline.recipe import StageRecipe, finetuning
 from baldwhisper_convert.training.evaluation import Evaluator
 from baldwhisper_convert.training.log import CURVES_FILE, LOG_FILE
 from baldwhisper_convert.training.loop import new_accelerator, train
 from baldwhisper_convert.training.objectives import Distillation, LossSettings, Transcription
 from baldwhisper_convert.training.settings import TrainingSettings
-from baldwhisper_convert.training.sharing import Groups
 
 MERGE_WINDOWS, CALIBRATION_WINDOWS, HELD_OUT_WINDOWS = 24, 120, 24
 """Numbers of windows that merge measures with, and that factorize calibrates and measures with."""
 REFIT_WINDOWS = 48
 """Further windows that merge fits the encoder's layers to."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Model:
-    """A model between two stages."""
-
-    checkpoint: Checkpoint
-    groups: Groups
-    """For each decoder layer, the layers of the uncompressed model it replaces."""
-    encoder_groups: Groups
-    """The same for each encoder layer."""
-
-    @classmethod
-    def of(cls, checkpoint: Checkpoint, folder: Path | None = None) -> Model:
-        """A model with the layers that the manifest in its folder says, or else its own.
-
-        Raises:
-            ValueError: the manifest is for another number of layers.
-        """
-        groups = {
-            part: teacher_layers(folder, n_layers, part)
-            for part, n_layers in (
-                ("decoder", checkpoint.dims.n_text_layer),
-                ("encoder", checkpoint.dims.n_audio_layer),
-            )
-        }
-        return cls(
-            checkpoint=checkpoint, groups=groups["decoder"], encoder_groups=groups["encoder"]
-        )
 
 
 def run_merge(
@@ -246,31 +213,6 @@ def plan_manifest(
         data=(speech.fingerprints if speech else {}) | (dev.fingerprints if dev else {}),
         seed=stage.training.seed if stage.training else 0,
     )
-
-
-def save_stage(
-    model: Model, folder: Path, manifest: Manifest, reports: Sequence[Path] = ()
-) -> Path:
-    """Writes a stage folder: the model, then the reports, then the manifest.
-
-    Args:
-        model: the stage's result.
-        folder: replaced if it is an exported model.
-        manifest: versions and layers are filled in.
-        reports: files to copy into the folder.
-
-    Returns:
-        The folder.
-    """
-    path = export_mlx(model.checkpoint, folder, dtype="float32", force=True)
-    for report in reports:
-        if report.is_file():
-            shutil.copy2(report, path / report.name)
-    complete = dataclasses.replace(
-        manifest, teacher_layers=model.groups, teacher_encoder_layers=model.encoder_groups
-    )
-    write_manifest(path, complete)
-    return path
 
 
 def describe(metrics: dict[str, Any]) -> str:

@@ -15,7 +15,8 @@ from baldwhisper_convert.compression.refit import refit_encoder
 from baldwhisper_convert.data.batches import Batch
 from baldwhisper_convert.data.speech import open_speech
 from baldwhisper_convert.model.whisper import Whisper
-from baldwhisper_convert.pipeline.stages import Model, run_merge
+from baldwhisper_convert.pipeline.model import Model
+from baldwhisper_convert.pipeline.stages import run_merge
 from tests.support.tiny import tiny_checkpoint, tiny_dims
 from tests.support.tiny_batches import tiny_batches
 from tests.support.tiny_encoders import encoder_teacher

@@ -17,10 +17,11 @@ from baldwhisper_convert.compression.merge import MergeSettings
 from baldwhisper_convert.data.prepared import SPEECH, Prepared
 from baldwhisper_convert.export.mlx import export_mlx
 from baldwhisper_convert.pipeline.manifest import read_manifest, teacher_layers
+from baldwhisper_convert.pipeline.model import Model
 from baldwhisper_convert.pipeline.recipe import StageRecipe
 from baldwhisper_convert.pipeline.search import SearchSettings
 from baldwhisper_convert.pipeline.settings import plain_settings
-from baldwhisper_convert.pipeline.stages import Model, run_factorize, run_merge
+from baldwhisper_convert.pipeline.stages import run_factorize, run_merge
 from baldwhisper_convert.readers.read import read_checkpoint
 from baldwhisper_convert.training.objectives import LossSettings
 from tests.support.tiny import tiny_checkpoint, tiny_dims

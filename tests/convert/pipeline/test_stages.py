@@ -13,8 +13,9 @@ from baldwhisper_convert.data.prepared import SPEECH, Prepared
 from baldwhisper_convert.data.speech import open_speech, sample
 from baldwhisper_convert.data.texts import read_lines, text_fingerprint
 from baldwhisper_convert.model.prompts import Prompts
+from baldwhisper_convert.pipeline.model import Model
 from baldwhisper_convert.pipeline.recipe import StageRecipe
-from baldwhisper_convert.pipeline.stages import Model, plan_manifest, run_factorize
+from baldwhisper_convert.pipeline.stages import plan_manifest, run_factorize
 from tests.support.tiny_prepared import teacher_checkpoint, tiny_prepared
 
 RARE = 7  # a byte token that no window has by itself
