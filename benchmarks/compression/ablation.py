@@ -42,7 +42,8 @@ from baldwhisper_convert.data.speech import Speech, sample
 from baldwhisper_convert.data.texts import count_tokens
 from baldwhisper_convert.model.prompts import Prompts
 from baldwhisper_convert.model.whisper import Whisper
-from baldwhisper_convert.pipeline.stages import CALIBRATION_WINDOWS, Model, run_distill, run_merge
+from baldwhisper_convert.pipeline.model import Model
+from baldwhisper_convert.pipeline.stages import CALIBRATION_WINDOWS, run_distill, run_merge
 from baldwhisper_convert.readers.read import read_checkpoint
 from baldwhisper_convert.training.evaluation import Evaluator
 from baldwhisper_convert.training.objectives import Distillation, LossSettings
@@ -107,8 +108,7 @@ class AblationRunner:
         steps: int,
         batch_size: int = 4,
     ) -> None:
-        layers = tuple((layer,) for layer in range(teacher.dims.n_text_layer))
-        self.source = Model(checkpoint=teacher, groups=layers)
+        self.source = Model.of(teacher)
         self.real, self.synthetic, self.dev = real, synthetic, dev
         self.folder, self.steps, self.batch_size = folder, steps, batch_size
         self.factorized = cache(self._factorized)

@@ -32,7 +32,8 @@ from baldwhisper_convert.compression.factorize import (
     with_factors,
 )
 from baldwhisper_convert.compression.layers import LayerPlan
-from baldwhisper_convert.compression.merge import MergeSettings, all_choices, rank
+from baldwhisper_convert.compression.merge import MergeSettings, all_choices
+from baldwhisper_convert.compression.ranking import rank
 from baldwhisper_convert.data.batches import Batch
 from baldwhisper_convert.data.prepared import Prepared
 from baldwhisper_convert.data.speech import sample
@@ -99,7 +100,7 @@ def embeddings(
 def layers(teacher: Checkpoint, held_out: Sequence[Batch]) -> list[dict[str, Any]]:
     """Every choice of layers, closest to the teacher first."""
     reference = Reference(Whisper.from_checkpoint(teacher), held_out)
-    ranking = rank(teacher, plans(teacher.dims.n_text_layer), reference)
+    ranking = rank(teacher, plans(teacher.dims.n_text_layer), reference.compare)
     return [
         {
             "plan": str(plan),

@@ -1,7 +1,7 @@
 """The tables of docs/compression.md: cost and gain of every choice of the compressor.
 
-From compression_start.json, ablation.json and quantization-MODEL.json in benchmarks/results; a
-part whose file is missing says so.
+From compression_start.json, ablation.json, encoder_depth.json and quantization-MODEL.json in
+benchmarks/results; a part whose file is missing says so.
 """
 
 from __future__ import annotations
@@ -93,6 +93,46 @@ def ablation_rows(result: dict[str, Any]) -> Rows:
     return table
 
 
+def encoder_rows(result: dict[str, Any]) -> Rows:
+    """A row for each lighter encoder, its stages in their order."""
+    stages = {"start": "as chosen", "fitted": "least squares", "states": "states taught",
+              "decoder": "and KL"}  # fmt: skip
+    data = encoder_data(result)
+    titles = [f"{title}: error, KL" for title in stages.values()]
+    table = [["encoder", "M", *titles, "CPU min.", "10 s, 30 s", *(f"WER, {d}" for d in data)]]
+    for name, row in result["variants"].items():
+        figures = [row.get(stage) for stage in stages]
+        seconds = row.get("fit_seconds", 0.0)
+        seconds += sum(row.get(stage, {}).get("cpu_seconds", 0.0) for stage in stages)
+        times, wer = row.get("encode_cpu_seconds"), row.get("wer", {})
+        groups = "" if row["layers"] == 6 else f": {groups_text(row['groups'])}"
+        table.append(
+            [
+                f"{name}{groups}",
+                f"{row['parameters'] / 1e6:.1f}",
+                *(f"{f['error']:.3f}, {f['kl']:.2f}" if f else "-" for f in figures),
+                f"{seconds / 60:.1f}" if seconds else "-",
+                ", ".join(f"{times[length]:.2f}" for length in ("10", "30")) if times else "-",
+                *(
+                    with_interval(wer[d]["wer"], wer[d]["wer_interval"]) if wer else "-"
+                    for d in data
+                ),
+            ]
+        )
+    return table
+
+
+def encoder_data(result: dict[str, Any]) -> dict[str, int]:
+    """Name and number of clips of the speech that words were measured on."""
+    measured = (row["wer"] for row in result["variants"].values() if "wer" in row)
+    return {name: found["clips"] for name, found in next(measured, {}).items()}
+
+
+def groups_text(groups: Sequence[Sequence[int]]) -> str:
+    """Groups of teacher layers, such as `0 1 2+3`."""
+    return " ".join("+".join(map(str, group)) for group in groups)
+
+
 def quantization_rows(result: dict[str, Any]) -> Rows:
     """A row for each quantization, the largest model first."""
     table = [["weights", "MB", "KL, nats per token", "same top-1 token", "WER, %"]]
@@ -126,6 +166,20 @@ def ablation_part(found: dict[str, Any] | None) -> str:
     return f"{what}\n\n{markdown(ablation_rows(found))}"
 
 
+def encoder_part(found: dict[str, Any] | None) -> str:
+    """The table of encoder_depth.json."""
+    if found is None:
+        return NOT_MEASURED
+    steps, through = found["steps"]
+    clips = [f"{count} clips of {name}" for name, count in encoder_data(found).items()]
+    words = " and ".join(clips) or "No word errors yet"
+    what = (
+        f"{words}; {steps} steps on the states and {through} through the decoder, of "
+        f"{found['batch_size']} windows each; times in CPU seconds on {found['chip']}:"
+    )
+    return f"{what}\n\n{markdown(encoder_rows(found))}"
+
+
 def quantization_part(folder: Path) -> str:
     """The tables of all quantized models."""
     parts = []
@@ -148,6 +202,7 @@ def compression_parts(folder: Path) -> dict[str, str]:
         "embedding": start_part(start, "embedding", embedding_rows),
         "layers": start_part(start, "layers", layer_rows),
         "ablation": ablation_part(_read(folder / "ablation.json")),
+        "encoder layers": encoder_part(_read(folder / "encoder_depth.json")),
         "quantization": quantization_part(folder),
     }
 

@@ -27,8 +27,9 @@ from baldwhisper_convert.compression.factorize import count_parameters
 from baldwhisper_convert.data.speech import Speech, open_speech
 from baldwhisper_convert.model.prompts import Prompts
 from baldwhisper_convert.model.whisper import Whisper
-from baldwhisper_convert.pipeline.manifest import read_manifest, teacher_layers
-from baldwhisper_convert.pipeline.stages import Model, run_distill, run_factorize, run_merge
+from baldwhisper_convert.pipeline.manifest import read_manifest
+from baldwhisper_convert.pipeline.model import Model
+from baldwhisper_convert.pipeline.stages import run_distill, run_factorize, run_merge
 from baldwhisper_convert.readers.read import read_checkpoint
 from baldwhisper_convert.training.evaluation import Evaluator
 from baldwhisper_convert.training.log import LOG_FILE, read_log
@@ -78,8 +79,7 @@ def open_run(folder: Path, share: float = 1.0) -> Run:
     models = {}
     for name in (TEACHER, STUDENT):
         checkpoint = read_checkpoint(folder / name)
-        groups = teacher_layers(folder / name, checkpoint.dims.n_text_layer)
-        models[name] = Model(checkpoint=checkpoint, groups=groups)
+        models[name] = Model.of(checkpoint, folder / name)
     data = {}
     for name in ("states", "dev_states"):
         found = sorted(folder.glob(f"prepared/{name}-*"))

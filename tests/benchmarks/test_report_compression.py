@@ -82,6 +82,54 @@ def test_differences_are_from_the_plain_variant() -> None:
     )
 
 
+def encoder(layers: int, groups: list[list[int]], **stages: Any) -> dict[str, Any]:
+    wer = {"wer": 0.051, "wer_interval": [0.04, 0.06], "clips": 40}
+    return {
+        "layers": layers,
+        "groups": groups,
+        "parameters": 72_600_000,
+        "wer": {"speech/dev": wer, "other/dev": wer},
+        "encode_cpu_seconds": {"10": 0.151, "30": 0.472},
+        **stages,
+    }
+
+
+def test_encoders_say_what_each_stage_gained() -> None:
+    def distance(error: float) -> dict[str, float]:
+        return {"error": error, "kl": 10 * error, "top1": 0.5}
+
+    variants = {
+        "6 layers": encoder(6, [[i] for i in range(6)], start=distance(0.0)),
+        "5 layers, kept": encoder(
+            5,
+            [[0], [1], [2], [3], [4, 5]],
+            start=distance(0.4),
+            fitted=distance(0.2),
+            fit_seconds=30.0,
+            states=distance(0.1) | {"cpu_seconds": 60.0, "steps": 30},
+        ),
+    }
+    result = {"chip": "Tiny", "steps": [30, 8], "batch_size": 4, "variants": variants}
+    lines = compression.encoder_part(result).splitlines()
+    assert lines[0] == (
+        "40 clips of speech/dev and 40 clips of other/dev; 30 steps on the states and 8 through "
+        "the decoder, of 4 windows each; times in CPU seconds on Tiny:"
+    )
+    assert "WER, speech/dev | WER, other/dev" in lines[2]
+    end = "| 0.15, 0.47 | 5.10 [4.00, 6.00] | 5.10 [4.00, 6.00] |"
+    assert lines[-2] == f"| 6 layers | 72.6 | 0.000, 0.00 | - | - | - | - {end}"
+    assert lines[-1] == (
+        "| 5 layers, kept: 0 1 2 3 4+5 | 72.6 | 0.400, 4.00 | 0.200, 2.00 | 0.100, 1.00 | - "
+        f"| 1.5 {end}"
+    )
+    # A measurement that is not finished shows what there is.
+    for row in variants.values():
+        del row["wer"], row["encode_cpu_seconds"]
+    lines = compression.encoder_part(result).splitlines()
+    assert lines[0].startswith("No word errors yet; 30 steps")
+    assert lines[-2] == "| 6 layers | 72.6 | 0.000, 0.00 | - | - | - | - | - |"
+
+
 @pytest.mark.parametrize("wer", [0.05, None])
 def test_bits_of_every_model(tmp_path: Path, wer: float | None) -> None:
     row = {"variant": "8 bits", "megabytes": 65.04, "kl": 0.0002, "top1": 0.998, "wer": wer}

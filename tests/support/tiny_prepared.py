@@ -37,7 +37,14 @@ GROUPS = ((0, 1), (2,))
 
 
 def tiny_prepared(
-    folder: Path, n: int = 12, *, mel: bool = False, seed: int = 0, silence: int = 5
+    folder: Path,
+    n: int = 12,
+    *,
+    mel: bool = False,
+    seed: int = 0,
+    silence: int = 5,
+    text: bool = True,
+    width: int = 0,
 ) -> Prepared:
     """Writes `n` windows of random features and text.
 
@@ -47,18 +54,23 @@ def tiny_prepared(
         mel: log-mel features instead of encoder states.
         seed: of everything random.
         silence: every so many windows one is silent; 0 for none.
+        text: whether the windows have text, or were prepared with labels = "none".
+        width: of the features, if it is not that of `teacher_dims`.
     """
     rng, generator = random.Random(seed), torch.Generator().manual_seed(seed)
-    width = N_MELS if mel else teacher_dims().n_audio_state
+    width = width or (N_MELS if mel else teacher_dims().n_audio_state)
     with PreparedWriter(
         folder, key=f"tiny-{seed}", features=MEL if mel else STATES, width=width
     ) as writer:
         for number in range(n):
             kind = SILENCE if silence and number % silence == silence - 1 else SPEECH
             window = tiny_window(number, kind, rng)
+            if not text:
+                window = replace(window, tokens=(), prompt=(), text="")
             shape = (width, 2 * window.positions) if mel else (window.positions, width)
             writer.add(window, torch.randn(shape, generator=generator))
-        writer.finish(settings={"language": "en", "windows": {"margin": 0.5}})
+        labels = "text" if text else "none"
+        writer.finish(settings={"language": "en", "labels": labels, "windows": {"margin": 0.5}})
     return Prepared(folder)
 
 

@@ -17,7 +17,8 @@ from baldwhisper_convert.cli.options import FOLDER, changes_option, data_option
 @click.argument("destination", metavar="DST", type=FOLDER)
 @click.option("--data", multiple=True, required=True, metavar="FOLDER_FILE_OR_HUB_ID",
               help="Transcribed speech: a folder, a CSV, TSV, JSON or JSONL file, or a Hugging "
-              "Face dataset. Repeatable.")  # fmt: skip
+              "Face dataset. Repeatable. With --set labels=none, transcripts are not "
+              "needed.")  # fmt: skip
 @click.option("--split", default="train", show_default=True, help="Split of the dataset.")
 @click.option("--text-column", default="text", show_default=True, help="Column of transcripts.")
 @click.option("--audio-column", default="audio", show_default=True, help="Column of audio.")
@@ -44,9 +45,9 @@ def prepare(
 
     Cuts speech into windows and stores their labels and the encoder states of the teacher SRC
     in the folder DST, which the other commands read with --data and --dev. If a run is
-    interrupted, run the same command again to resume it. Settings (--set): labels=text|teacher,
-    features=states|mel, audio_context=full|dynamic, passes, max_wer, language, seed, windows.*,
-    augmentation.*
+    interrupted, run the same command again to resume it. Settings (--set):
+    labels=text|teacher|none, features=states|mel, audio_context=full|dynamic, passes, max_wer,
+    language, seed, windows.*, augmentation.*
     """
     with one_line_errors():
         from baldwhisper_convert.locks import check_single_process
@@ -64,8 +65,8 @@ def prepare(
             utterance
             for item in data
             for utterance in reading.read_utterances(
-                item, split=split, text_column=text_column, audio_column=audio_column,
-                streaming=streaming, bad=bad,
+                item, split=split, text_column=settings.text_from(text_column),
+                audio_column=audio_column, streaming=streaming, bad=bad,
             )
         ]  # fmt: skip
         prepared = run(

@@ -55,11 +55,13 @@ def finetune(
 @click.command()
 @click.argument("source", metavar="SRC")
 @click.argument("destination", metavar="DST", type=FOLDER)
+@click.option("--part", type=click.Choice(["decoder", "encoder"]), default="decoder",
+              show_default=True, help="Part of the model that gets fewer layers.")  # fmt: skip
 @click.option("--method", default="merge", show_default=True,
               help="merge: weighted sums of adjacent layers. upper, lower: the upper or lower "
               "layer of each pair. even, random: --layers layers, evenly spaced or random. keep: "
               "the layers of --keep. search: the --layers layers with the smallest KL divergence "
-              "from SRC on --data.")  # fmt: skip
+              "from SRC on --data. Without text, an encoder's states are compared.")  # fmt: skip
 @click.option("--alpha", default=0.1, show_default=True, help="Weight of the lower layer.")
 @click.option("--beta", default=1.0, show_default=True, help="Weight of the upper layer.")
 @click.option("--keep", metavar="LAYERS",
@@ -72,6 +74,7 @@ def finetune(
 def merge(
     source: str,
     destination: Path,
+    part: str,
     method: str,
     alpha: float,
     beta: float,
@@ -81,11 +84,12 @@ def merge(
     changes: Sequence[str],
     force: bool,
 ) -> None:
-    """Reduce the number of decoder layers of a model.
+    """Reduce the number of decoder or encoder layers of a model.
 
     Reads the model SRC and writes the smaller one to the folder DST. With --data, also measures
     how similar the layers are and how far each method's result is from SRC before training, and
-    prints a table. Settings (--set): merge.*, speech
+    prints a table; for the encoder, the data must be log-mel (features=mel). Settings (--set):
+    merge.*, speech
     """
     with one_line_errors():
         from baldwhisper_convert.compression.merge import MergeSettings, choices_table
@@ -93,7 +97,7 @@ def merge(
         from baldwhisper_convert.pipeline.settings import build
 
         kept = _layers(keep) if keep else []
-        raw = {"method": "keep" if kept else method, "alpha": alpha, "beta": beta}
+        raw = {"part": part, "method": "keep" if kept else method, "alpha": alpha, "beta": beta}
         settings = build(MergeSettings, raw | {"layers": layers, "keep": kept}, "options")
         stage = StageRecipe(stage="merge", merge=settings, data=tuple(data))
         metrics = _run(stage, changes, source, destination, force)
@@ -214,17 +218,16 @@ def _run(
     from baldwhisper_convert.data.speech import open_speech
     from baldwhisper_convert.export.destination import check_destination
     from baldwhisper_convert.pipeline import stages
-    from baldwhisper_convert.pipeline.manifest import teacher_layers
+    from baldwhisper_convert.pipeline.model import Model
     from baldwhisper_convert.pipeline.settings import override
     from baldwhisper_convert.readers.read import read_checkpoint
 
     stage = override(stage, changes)
     check_destination(destination, source, force=force)
     checkpoint = read_checkpoint(source)
-    groups = teacher_layers(Path(source), checkpoint.dims.n_text_layer)
     _, metrics = stages.perform(
         stage,
-        stages.Model(checkpoint=checkpoint, groups=groups),
+        Model.of(checkpoint, Path(source)),
         destination,
         destination.with_name(f"{destination.name}.runs"),
         teacher=read_checkpoint(teacher) if teacher else None,

@@ -29,6 +29,11 @@ class Agreement:
     top1: float
     """Share of the positions at which both have the same likeliest token."""
 
+    @property
+    def distance(self) -> float:
+        """What choices are ranked by: the KL."""
+        return self.kl
+
     def __str__(self) -> str:
         return f"KL {self.kl:6.3f}  top-1 {self.top1:.3f}"
 

@@ -1,4 +1,4 @@
-"""The similarity of decoder layers, which justifies merging neighbours.
+"""The similarity of layers, which justifies merging neighbours.
 
 The matrix of Sy et al., arXiv 2510.08599, figure 2: the mean cosine similarity between the outputs
 of any two layers, over the positions of some speech.
@@ -15,13 +15,14 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from baldwhisper_convert.compression.agreement import Reference, run_decoder
+from baldwhisper_convert.compression.layers import Part
 from baldwhisper_convert.model.whisper import Whisper
 from baldwhisper_mlx.files import atomic_file
 
 
 @torch.no_grad()
 def layer_similarity(model: Whisper, reference: Reference) -> Tensor:
-    """Mean cosine similarity of layer outputs (layers, layers) over real positions.
+    """Mean cosine similarity of decoder layer outputs (layers, layers) over real positions.
 
     Args:
         model: in evaluation mode.
@@ -41,12 +42,13 @@ def can_draw() -> bool:
     return importlib.util.find_spec("matplotlib") is not None
 
 
-def draw_similarity(similarity: Sequence[Sequence[float]], path: Path) -> None:
+def draw_similarity(similarity: Sequence[Sequence[float]], path: Path, part: Part) -> None:
     """Draws the similarity matrix as a PNG; layers are numbered from 0.
 
     Args:
         similarity: square matrix of cosines.
         path: the file; written completely or not at all.
+        part: whose layers.
     """
     # Not pyplot, which keeps every figure in memory and may need a display.
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -56,7 +58,8 @@ def draw_similarity(similarity: Sequence[Sequence[float]], path: Path) -> None:
     figure = Figure(figsize=(2 + 0.6 * size, 1.5 + 0.6 * size), layout="constrained")
     axes = figure.add_subplot()
     image = axes.imshow(similarity, cmap="viridis", vmax=1.0)
-    axes.set(xlabel="decoder layer", ylabel="decoder layer", title="Cosine of layer outputs")
+    label = f"{part} layer"
+    axes.set(xlabel=label, ylabel=label, title="Cosine of layer outputs")
     axes.set_xticks(range(size))
     axes.set_yticks(range(size))
     middle = (1.0 + min(map(min, similarity))) / 2

@@ -1,4 +1,4 @@
-"""The decoder layers of a student, and how each is computed from its teacher's.
+"""The encoder or decoder layers of a student, and how each is computed from its teacher's.
 
 Merging a group of layers and keeping one of them differ in the weights only, so a `LayerPlan` lists
 groups of teacher layers and weights over each group. Merging follows Sy et al., arXiv 2510.08599,
@@ -12,14 +12,16 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate
+from typing import Literal
 
 import torch
 
 from baldwhisper_convert.checkpoint.checkpoint import Checkpoint
 from baldwhisper_convert.checkpoint.state import Heads, State
-from baldwhisper_convert.training.objectives import Groups
+from baldwhisper_convert.training.sharing import Groups
 
-_PREFIX = "decoder.blocks."
+Part = Literal["encoder", "decoder"]
+"""The half of the model whose layers a plan is for."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +82,7 @@ def group_layers(n_layers: int, sizes: Sequence[int] = ()) -> Groups:
     """
     sizes = tuple(sizes) or (2,) * (n_layers // 2) + (1,) * (n_layers % 2)
     if min(sizes) < 1 or sum(sizes) != n_layers:
-        raise ValueError(f"groups of {list(sizes)} layers must add up to the decoder's {n_layers}")
+        raise ValueError(f"groups of {list(sizes)} layers must add up to the model's {n_layers}")
     ends = list(accumulate(sizes))
     return tuple(tuple(range(end - size, end)) for size, end in zip(sizes, ends, strict=True))
 
@@ -123,7 +125,7 @@ def keep_plan(n_layers: int, kept: Sequence[int]) -> LayerPlan:
     norm that follows it expects the output of the teacher's last layer.
 
     Raises:
-        ValueError: no layers, or not increasing numbers of the decoder's layers.
+        ValueError: no layers, or not increasing numbers of the model's layers.
 
     Example:
         >>> keep_plan(6, [0, 3, 5]).groups
@@ -167,35 +169,49 @@ def random_layers(n_layers: int, n_kept: int, seed: int) -> list[int]:
     return sorted(random.Random(seed).sample(range(n_layers), n_kept))
 
 
-def apply_plan(checkpoint: Checkpoint, plan: LayerPlan) -> Checkpoint:
+def n_layers_of(checkpoint: Checkpoint, part: Part) -> int:
+    """Number of layers of the encoder or the decoder."""
+    return checkpoint.dims.n_audio_layer if part == "encoder" else checkpoint.dims.n_text_layer
+
+
+def apply_plan(checkpoint: Checkpoint, plan: LayerPlan, part: Part = "decoder") -> Checkpoint:
     """Makes the student of a plan: each parameter of a layer is its group's weighted mean.
 
-    A kept layer is copied bit by bit and keeps its alignment heads; a merged layer has none. If no
-    heads are left, the student has the default ones.
+    A kept layer is copied bit by bit. A kept decoder layer keeps its alignment heads; a merged
+    one has none. If no heads are left, the student has the default ones.
+
+    Args:
+        checkpoint: the teacher.
+        plan: for all layers of the part.
+        part: which layers are replaced; the others stay as they are.
 
     Raises:
         ValueError: the plan is for another number of layers.
     """
-    n_layers = checkpoint.dims.n_text_layer
+    n_layers, prefix = n_layers_of(checkpoint, part), f"{part}.blocks."
     if plan.groups[-1][-1] != n_layers - 1:
         raise ValueError(
-            f"{checkpoint.source}: {n_layers} decoder layers, but the plan is for {plan.groups}"
+            f"{checkpoint.source}: {n_layers} {part} layers, but the plan is for {plan.groups}"
         )
     state: State = {
-        name: tensor for name, tensor in checkpoint.state.items() if not name.startswith(_PREFIX)
+        name: tensor for name, tensor in checkpoint.state.items() if not name.startswith(prefix)
     }
     parts = [
-        name.removeprefix(f"{_PREFIX}0.")
+        name.removeprefix(f"{prefix}0.")
         for name in checkpoint.state
-        if name.startswith(f"{_PREFIX}0.")
+        if name.startswith(f"{prefix}0.")
     ]
     for new, (group, weights) in enumerate(zip(plan.groups, plan.weights, strict=True)):
-        for part in parts:
-            tensors = [checkpoint.state[f"{_PREFIX}{layer}.{part}"] for layer in group]
-            state[f"{_PREFIX}{new}.{part}"] = _mean(tensors, weights)
+        for name in parts:
+            tensors = [checkpoint.state[f"{prefix}{layer}.{name}"] for layer in group]
+            state[f"{prefix}{new}.{name}"] = _mean(tensors, weights)
+    count = len(plan.groups)
+    if part == "encoder":
+        dims = dataclasses.replace(checkpoint.dims, n_audio_layer=count)
+        return dataclasses.replace(checkpoint, dims=dims, state=state)
     return dataclasses.replace(
         checkpoint,
-        dims=dataclasses.replace(checkpoint.dims, n_text_layer=len(plan.groups)),
+        dims=dataclasses.replace(checkpoint.dims, n_text_layer=count),
         state=state,
         alignment_heads=_surviving(checkpoint.alignment_heads, plan.kept),
     )

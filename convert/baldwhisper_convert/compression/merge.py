@@ -1,8 +1,8 @@
-"""The stage `merge`: a decoder with fewer layers, by merging neighbours or keeping some.
+"""The stage `merge`: a decoder or encoder with fewer layers, by merging neighbours or keeping some.
 
-Before any training, the choices can be ranked by their KL to the teacher on some speech; the method
-`search` ranks every way to keep some of the layers. The ranking after training may differ, because
-a merged layer contains something of both layers.
+Before any training, the choices can be ranked by their distance from the teacher on some speech;
+the method `search` ranks every way to keep some of the layers. The ranking after training may
+differ, because a merged layer contains something of both layers.
 """
 
 from __future__ import annotations
@@ -10,32 +10,30 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import combinations
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from tqdm import tqdm
-
 from baldwhisper_convert.checkpoint.checkpoint import Checkpoint
-from baldwhisper_convert.compression.agreement import Agreement, Reference
-from baldwhisper_convert.compression.layer_similarity import (
-    can_draw,
-    draw_similarity,
-    layer_similarity,
-)
+from baldwhisper_convert.compression.layer_similarity import can_draw, draw_similarity
 from baldwhisper_convert.compression.layers import (
     LayerPlan,
+    Part,
     apply_plan,
     evenly_spaced,
     group_layers,
     keep_plan,
     merge_plan,
+    n_layers_of,
     random_layers,
 )
+from baldwhisper_convert.compression.ranking import figures_of, measure_plans
+from baldwhisper_convert.compression.refit import refit_encoder
 from baldwhisper_convert.data.batches import Batch
 from baldwhisper_convert.model.whisper import Whisper
-from baldwhisper_convert.training.objectives import Groups
+from baldwhisper_convert.training.settings import ADDED
+from baldwhisper_convert.training.sharing import Groups
 from baldwhisper_mlx.files import write_atomically
 
 Method = Literal["merge", "upper", "lower", "even", "random", "keep", "search"]
@@ -48,11 +46,14 @@ MOST_CHOICES = 1000
 
 @dataclass(frozen=True, kw_only=True)
 class MergeSettings:
-    """How the student's decoder layers are made.
+    """How the student's layers are made.
 
     Raises:
-        ValueError: an unknown method, or bad weights.
+        ValueError: an unknown part or method, or bad weights.
     """
+
+    part: Part = field(default="decoder", metadata=ADDED)
+    """The part of the model whose layers become fewer: `decoder` or `encoder`."""
 
     method: Method = "merge"
     """`merge` merges each group; `upper` and `lower` keep one layer of each group; `even` keeps
@@ -72,8 +73,13 @@ class MergeSettings:
     """Layers kept by `keep`, numbered from 0."""
     seed: int = 0
     """Of the choice by `random`."""
+    refit: float = field(default=0.0, metadata=ADDED)
+    """For the encoder: fit the layers to the teacher's states on speech by ridge regression, with
+    a ridge of this size (such as 0.1; see `refit_encoder`). 0 for none."""
 
     def __post_init__(self) -> None:
+        if self.part not in get_args(Part):
+            raise ValueError(f"part must be one of {get_args(Part)}, not {self.part!r}")
         if self.method not in get_args(Method):
             raise ValueError(f"method must be one of {get_args(Method)}, not {self.method!r}")
         # TOML has lists only.
@@ -86,12 +92,16 @@ class MergeSettings:
             raise ValueError('list the layers to keep with method = "keep", and only with that')
         if self.layers < 0:
             raise ValueError(f"layers must be at least 1, or 0 for half, not {self.layers}")
+        if not self.refit >= 0:
+            raise ValueError(f"refit must not be negative, not {self.refit}")
+        if self.refit and self.part != "encoder":
+            raise ValueError('refit is for the encoder; set part = "encoder" or leave refit out')
 
     def plan(self, n_layers: int, method: Method | None = None) -> LayerPlan:
         """Plans the student's layers.
 
         Args:
-            n_layers: number of the teacher's decoder layers.
+            n_layers: number of the teacher's layers.
             method: instead of the settings', to compare with; not `search`.
 
         Raises:
@@ -125,51 +135,58 @@ def merge(
     settings: MergeSettings,
     batches: Sequence[Batch] | None = None,
     report_folder: Path | None = None,
+    *,
+    has_text: bool = True,
+    calibration: Sequence[Batch] | None = None,
 ) -> tuple[Checkpoint, Groups, dict[str, Any]]:
     """Makes the student and, given speech, measures it and other choices before training.
 
     Args:
         checkpoint: the teacher.
-        settings: method and weights.
-        batches: speech to measure with; a few dozen clips are enough.
+        settings: part, method and weights.
+        batches: speech to measure with; a few dozen clips are enough. For the encoder, log-mel.
         report_folder: for the similarity matrix and the choices, as JSON and PNG.
+        has_text: whether the speech has text. Without it, the encoder alone can be measured.
+        calibration: other speech, to refit the encoder's layers to.
 
     Returns:
-        The student; for each of its layers, the teacher layers it replaces; and metrics:
+        The student; for each layer of the part, the teacher layers it replaces; and metrics:
         `choices`, best first, each with `plan`, `kl` and `top1`; `similarity`; and `plan`, `kl`
-        and `top1` of the student. Without speech there are no metrics.
+        and `top1` of the student. For the encoder there is `error`, too: the relative squared
+        error of the final states; without text there is nothing else. With `refit` there are the
+        same figures after it, such as `refit_error`. Without speech there are no metrics.
 
     Raises:
-        ValueError: settings that do not fit the decoder, or a search without speech.
+        ValueError: settings that do not fit the model, a search without speech, or speech that
+            the part cannot be measured with.
     """
-    n_layers = checkpoint.dims.n_text_layer
+    n_layers = n_layers_of(checkpoint, settings.part)
     # Without speech there is nothing to compare with: the settings decide alone.
     if batches is None:
+        if settings.refit:
+            raise ValueError("refit needs speech; give some data")
         plan = settings.plan(n_layers)
-        return apply_plan(checkpoint, plan), plan.groups, {}
+        return apply_plan(checkpoint, plan, settings.part), plan.groups, {}
     # The candidates: all choices for a search, else the settings' plan and the other methods.
     if settings.method == "search":
         plans = all_choices(n_layers, settings.n_kept(n_layers))
     else:
         plans = _baselines(settings, n_layers)
-    # The teacher runs once; every candidate's decoder runs on its encoder states.
-    teacher = Whisper.from_checkpoint(checkpoint)
-    reference = Reference(teacher, batches)
-    ranking = rank(checkpoint, plans, reference)
+    ranking, compare, metrics = measure_plans(checkpoint, plans, settings.part, batches, has_text)
     # A search takes the best one; otherwise the ranking is only reported.
-    plan = ranking[0][0] if settings.method == "search" else plans[0]
-    agreement = next(measured for candidate, measured in ranking if candidate == plan)
-    metrics = {
-        "plan": str(plan),
-        "kl": agreement.kl,
-        "top1": agreement.top1,
-        "positions": reference.positions,
-        "choices": [{"plan": str(p), "kl": a.kl, "top1": a.top1} for p, a in ranking],
-        "similarity": layer_similarity(teacher, reference).tolist(),
-    }
+    plan = ranking[0] if settings.method == "search" else plans[0]
+    metrics = next(c for c in metrics["choices"] if c["plan"] == str(plan)) | metrics
     if report_folder is not None:
-        _report(metrics, report_folder)
-    return apply_plan(checkpoint, plan), plan.groups, metrics
+        _report(metrics, report_folder, settings.part)
+    student = apply_plan(checkpoint, plan, settings.part)
+    if settings.refit:
+        if not calibration:
+            raise ValueError("refit needs more windows of speech than are measured; prepare more")
+        teacher = Whisper.from_checkpoint(checkpoint)
+        student = refit_encoder(teacher, student, plan.groups, calibration, settings.refit)
+        figures = figures_of(compare(Whisper.from_checkpoint(student)))
+        metrics |= {f"refit_{name}": value for name, value in figures.items()}
+    return student, plan.groups, metrics
 
 
 def all_choices(n_layers: int, n_kept: int) -> list[LayerPlan]:
@@ -187,22 +204,12 @@ def all_choices(n_layers: int, n_kept: int) -> list[LayerPlan]:
     return [keep_plan(n_layers, kept) for kept in combinations(range(n_layers), n_kept)]
 
 
-def rank(
-    checkpoint: Checkpoint, plans: Sequence[LayerPlan], reference: Reference
-) -> list[tuple[LayerPlan, Agreement]]:
-    """Ranks the students of a teacher by their KL to it before training, smallest first."""
-    measured = [
-        (plan, reference.compare(Whisper.from_checkpoint(apply_plan(checkpoint, plan))))
-        for plan in tqdm(plans, desc="layers", unit="choice", disable=len(plans) < 2)
-    ]
-    return sorted(measured, key=lambda pair: pair[1].kl)
-
-
 def choices_table(metrics: dict[str, Any], most: int = 30) -> str:
     """Formats the ranking as lines of text; the student's plan is marked with >."""
+    titles = {"error": "error", "kl": "KL", "top1": "top-1"}
     rows = [
         f"{'>' if choice['plan'] == metrics['plan'] else ' '} {choice['plan']:<24} "
-        f"{Agreement(choice['kl'], choice['top1'])}"
+        + "  ".join(f"{titles[key]} {choice[key]:6.3f}" for key in titles if key in choice)
         for choice in metrics.get("choices", [])
     ]
     hidden = [f"  and {len(rows) - most} worse"] if len(rows) > most else []
@@ -220,7 +227,7 @@ def _baselines(settings: MergeSettings, n_layers: int) -> list[LayerPlan]:
     return plans
 
 
-def _report(metrics: dict[str, Any], folder: Path) -> None:
+def _report(metrics: dict[str, Any], folder: Path, part: Part) -> None:
     """Writes the similarity matrix and the choices as JSON, and the matrix as a PNG."""
     folder.mkdir(parents=True, exist_ok=True)
     similarity = metrics["similarity"]
@@ -228,4 +235,4 @@ def _report(metrics: dict[str, Any], folder: Path) -> None:
     choices = json.dumps(metrics["choices"], indent=2) + "\n"
     write_atomically(folder / CHOICES_FILE, choices)
     if can_draw():
-        draw_similarity(similarity, (folder / SIMILARITY_FILE).with_suffix(".png"))
+        draw_similarity(similarity, (folder / SIMILARITY_FILE).with_suffix(".png"), part)

@@ -47,10 +47,24 @@ class Batch:
         moved = (self.lengths, self.tokens, self.targets, self.mask)
         return Batch(self.features.to(device), self.is_mel, *(t.to(device) for t in moved))
 
+    @property
+    def audio_positions(self) -> int:
+        """Encoder positions of all windows, without padding."""
+        return int(self.lengths.sum())
+
+    def audio_valid(self) -> Tensor:
+        """Whether an encoder position is not padding (B, T), bool."""
+        longest = self.features.shape[2] // 2 if self.is_mel else self.features.shape[1]
+        return torch.arange(longest, device=self.lengths.device) < self.lengths[:, None]
+
+    def audio_mask(self) -> Tensor | None:
+        """Mask of the encoder positions that are not padding, from `length_mask`."""
+        longest = self.features.shape[2] // 2 if self.is_mel else self.features.shape[1]
+        return length_mask(self.lengths, longest)
+
     def encode(self, model: Whisper) -> tuple[Tensor, Tensor | None]:
         """Encoder states (B, T, d) and their mask, running the model's encoder if needed."""
-        longest = self.features.shape[2] // 2 if self.is_mel else self.features.shape[1]
-        mask = length_mask(self.lengths, longest)
+        mask = self.audio_mask()
         return (model.encoder(self.features, mask) if self.is_mel else self.features), mask
 
 

@@ -87,6 +87,15 @@ class TextLabels(Labeller):
         return tokens if len(tokens) < self.prompts.n_text_ctx - _RESERVED else None
 
 
+class NoLabels(Labeller):
+    """No text: for what is learned from the audio alone."""
+
+    def _label(
+        self, sounds: Sequence[Sound], states: Tensor, mask: Tensor | None
+    ) -> list[list[int] | None]:
+        return [[] for _ in sounds]
+
+
 class TeacherLabels(Labeller):
     """Labels with the teacher's greedy output where its words agree with the transcript.
 

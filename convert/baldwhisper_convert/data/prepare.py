@@ -23,7 +23,7 @@ from tqdm import tqdm
 from baldwhisper_convert.checkpoint.checkpoint import Checkpoint, fingerprint
 from baldwhisper_convert.data.augment import Augmentation, augment
 from baldwhisper_convert.data.features import AudioFeatures
-from baldwhisper_convert.data.labels import Labeller, TeacherLabels, TextLabels
+from baldwhisper_convert.data.labels import Labeller, NoLabels, TeacherLabels, TextLabels
 from baldwhisper_convert.data.prepared import (
     MEL,
     SILENCE,
@@ -47,7 +47,7 @@ from baldwhisper_convert.model.prompts import Prompts
 from baldwhisper_convert.model.whisper import Whisper, length_mask
 from baldwhisper_mlx.config import SAMPLE_RATE
 
-Labels = Literal["text", "teacher"]
+Labels = Literal["text", "teacher", "none"]
 Features = Literal["states", "mel"]
 Context = Literal["full", "dynamic"]
 
@@ -61,7 +61,8 @@ class PrepareSettings:
     """
 
     labels: Labels = "text"
-    """The transcripts, or the teacher's own output (sequence-level distillation)."""
+    """The transcripts, the teacher's own output (sequence-level distillation), or none, for what
+    is learned from the audio alone."""
     features: Features = "states"
     """Encoder states, for a frozen encoder, or log-mel, for one that is trained."""
     audio_context: Context = "full"
@@ -80,7 +81,7 @@ class PrepareSettings:
 
     def __post_init__(self) -> None:
         if self.labels not in get_args(Labels):
-            raise ValueError(f"labels must be text or teacher, not {self.labels!r}")
+            raise ValueError(f"labels must be text, teacher or none, not {self.labels!r}")
         if self.features not in get_args(Features):
             raise ValueError(f"features must be states or mel, not {self.features!r}")
         if self.audio_context not in get_args(Context):
@@ -89,6 +90,10 @@ class PrepareSettings:
             raise ValueError("a dynamic audio context has no full windows; set windows.full to 0")
         if self.passes < 1 or self.max_wer < 0:
             raise ValueError("passes must be at least 1 and max_wer not negative")
+
+    def text_from(self, column: str) -> str | None:
+        """The column to read as text: `column`, or None if there are no labels."""
+        return None if self.labels == "none" else column
 
 
 def prepare(
@@ -159,8 +164,10 @@ class _WindowBuilder:
         self.device = torch.device(device)
         self.model = Whisper.from_checkpoint(checkpoint).to(self.device)
         self.prompts = Prompts.of(checkpoint, settings.language)
-        kind = TeacherLabels if settings.labels == "teacher" else TextLabels
-        self.labels: Labeller = kind(self.model, self.prompts, settings.max_wer)
+        kinds: dict[Labels, type[Labeller]] = {
+            "text": TextLabels, "teacher": TeacherLabels, "none": NoLabels,
+        }  # fmt: skip
+        self.labels = kinds[settings.labels](self.model, self.prompts, settings.max_wer)
         self.audio_features = AudioFeatures(
             self.model,
             dynamic=settings.audio_context == "dynamic",

@@ -24,6 +24,8 @@ SETTINGS_FILE, WINDOWS_FILE, FEATURES_FILE = "prepared.json", "windows.jsonl", "
 
 SPEECH, SILENCE = "speech", "silence"
 STATES, MEL = "states", "mel"
+NO_LABELS = "none"
+"""`labels` of data that was prepared without text."""
 
 FLOAT16_BYTES = 2
 
@@ -96,6 +98,12 @@ class Prepared:
         return tensor.view(self.width, -1) if self.is_mel else tensor.view(-1, self.width)
 
     @property
+    def labelled(self) -> bool:
+        """Whether its speech has text."""
+        settings = self.settings["report"]["settings"]
+        return bool(settings.get("labels") != NO_LABELS)
+
+    @property
     def language(self) -> str:
         """Code of the spoken language."""
         return str(self.settings["report"]["settings"]["language"])
@@ -132,6 +140,11 @@ class Windows(Protocol):
         ...
 
     @property
+    def labelled(self) -> bool:
+        """Whether the speech has text."""
+        ...
+
+    @property
     def language(self) -> str:
         """Code of the spoken language."""
         ...
@@ -162,13 +175,15 @@ class Choice:
         if not parts:
             raise ValueError("no prepared data given")
         first = parts[0][0]
-        kinds = {(p.is_mel, p.width, p.language, p.audio_context[0]) for p, _ in parts}
+        kinds = {(p.is_mel, p.labelled, p.width, p.language, p.audio_context[0]) for p, _ in parts}
         if len(kinds) > 1:
             raise ValueError(
-                "the folders of prepared data differ in features, language or audio contexts; "
+                "the folders of prepared data differ in features, labels (some have none), "
+                "language or audio contexts; "
                 "prepare them with the same settings"
             )
         self.is_mel, self.language = first.is_mel, first.language
+        self.labelled = first.labelled
         self.audio_context = first.audio_context
         self._places: list[tuple[Prepared, int]] = []
         for part, share in parts:

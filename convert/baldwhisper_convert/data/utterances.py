@@ -126,7 +126,7 @@ def read_utterances(
     source: str,
     *,
     split: str = "train",
-    text_column: str = "text",
+    text_column: str | None = "text",
     audio_column: str = "audio",
     bad: BadRows | None = None,
     streaming: bool = False,
@@ -136,7 +136,7 @@ def read_utterances(
     Args:
         source: a folder, a list of files or a hub id; see `read_rows`.
         split: of a hub dataset or of a folder with splits.
-        text_column: column of the transcript.
+        text_column: column of the transcript; None to read the audio alone.
         audio_column: column of the audio; a list's paths may be called `file_name` or `path`.
         bad: counts rows without text or audio.
         streaming: read a hub dataset without downloading it first.
@@ -149,15 +149,17 @@ def read_utterances(
     bad = bad or BadRows()
     rows, base = read_rows(source, split=split, audio_column=audio_column, streaming=streaming)
     for number, row in enumerate(rows):
-        if text_column not in row:
+        if text_column is not None and text_column not in row:
             columns = ", ".join(map(str, row))
             raise ValueError(f"{source}: no column {text_column!r}; it has {columns}")
         audio = audio_of(row, audio_column, base)
         name = audio if isinstance(audio, str) else f"{source}[{number}]"
         if audio is None:
             bad.add("without audio", name or f"{source}[{number}]")
-        elif not str(row[text_column] or "").strip():
+            continue
+        text = "" if text_column is None else str(row[text_column] or "").strip()
+        if text_column is not None and not text:
             bad.add("without text", name or f"{source}[{number}]")
-        else:
-            group = "/".join(str(row[key]) for key in GROUP_COLUMNS if row.get(key) is not None)
-            yield Utterance(str(name), audio, str(row[text_column]).strip(), group)
+            continue
+        group = "/".join(str(row[key]) for key in GROUP_COLUMNS if row.get(key) is not None)
+        yield Utterance(str(name), audio, text, group)

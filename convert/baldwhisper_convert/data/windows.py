@@ -190,4 +190,4 @@ class Sound:
     @property
     def text(self) -> str:
         """The joined transcripts of its utterances."""
-        return " ".join(utterance.text for utterance in self.items)
+        return " ".join(utterance.text for utterance in self.items if utterance.text)

@@ -1,7 +1,7 @@
 """Whisper in PyTorch, under the canonical names, with a dense or factorized token embedding.
 
 The model used in training. Its state dict is the canonical state, so names need no mapping. The
-decoder returns the output of every layer for distillation, and takes encoder states that are
+output of every layer is there for distillation, and the decoder takes encoder states that are
 already projected, so that teacher and student can share the projections of a frozen encoder.
 Dimensions in docstrings: B batch, T encoder positions, L tokens, d width, V vocabulary.
 
@@ -42,6 +42,16 @@ class SelfCache:
             kv = torch.cat([self.kv[0], kv[0]], 2), torch.cat([self.kv[1], kv[1]], 2)
         self.kv = kv
         return kv
+
+
+@dataclass(frozen=True)
+class EncoderOutput:
+    """Results of one pass of the encoder."""
+
+    layers: tuple[Tensor, ...]
+    """Output of each block (B, T, d)."""
+    state: Tensor
+    """Output of the final layer norm, which the decoder attends to (B, T, d)."""
 
 
 @dataclass(frozen=True)
@@ -161,12 +171,24 @@ class AudioEncoder(nn.Module):
 
     def forward(self, mel: Tensor, mask: Tensor | None = None) -> Tensor:
         """Encodes log-mel (B, n_mels, 2T) as (B, T, d); mask as `length_mask` makes it."""
-        x = F.gelu(self.conv2(F.gelu(self.conv1(mel)))).transpose(1, 2)
-        x = x + self.positional_embedding[: x.shape[1]]
+        x = self.embed(mel)
         for block in self.blocks:
             x = block(x, mask=mask)
         normed: Tensor = self.ln_post(x)
         return normed
+
+    def embed(self, mel: Tensor) -> Tensor:
+        """The input of the first block (B, T, d): convolutions of the log-mel, and positions."""
+        x = F.gelu(self.conv2(F.gelu(self.conv1(mel)))).transpose(1, 2)
+        return x + self.positional_embedding[: x.shape[1]]
+
+    def trace(self, x: Tensor, mask: Tensor | None = None, start: int = 0) -> EncoderOutput:
+        """Runs the blocks from number `start` on, whose input is x, and keeps all outputs."""
+        layers = []
+        for block in self.blocks[start:]:
+            x = block(x, mask=mask)
+            layers.append(x)
+        return EncoderOutput(tuple(layers), self.ln_post(x))
 
 
 class TextDecoder(nn.Module):

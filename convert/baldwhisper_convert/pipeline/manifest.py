@@ -21,6 +21,10 @@ from baldwhisper_mlx.files import read_json, write_atomically
 MANIFEST_FILE = "manifest.json"
 MANIFEST_VERSION = 1
 
+Groups = tuple[tuple[int, ...], ...]
+_GROUPS = {"teacher_layers": "decoder", "teacher_encoder_layers": "encoder"}
+"""Fields of a manifest with groups of layers, and the part of the model that they are of."""
+
 _PACKAGES = ("torch", "accelerate", "datasets", "transformers", "numpy", "mlx", "baldwhisper-mlx")
 
 
@@ -43,8 +47,10 @@ class Manifest:
     data: dict[str, str] = field(default_factory=dict)
     """Fingerprints of the prepared data that the stage used, by name."""
     seed: int = 0
-    teacher_layers: tuple[tuple[int, ...], ...] | None = None
+    teacher_layers: Groups | None = None
     """For each decoder layer, the layers of the uncompressed model it replaces."""
+    teacher_encoder_layers: Groups | None = None
+    """The same for each encoder layer."""
     metrics: dict[str, Any] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=dict)
     """Of Python and of the packages used in computing."""
@@ -53,13 +59,12 @@ class Manifest:
         for name, kind in (("stage", str), ("settings", dict), ("data", dict), ("metrics", dict)):
             if not isinstance(getattr(self, name), kind):
                 raise ValueError(f"{name}: expected {kind.__name__}")
-        flat = [layer for group in self.teacher_layers or () for layer in group]
-        numbers = all(type(layer) is int for layer in flat)
-        whole = numbers and all(self.teacher_layers or ())
-        if not whole or flat != sorted(set(flat)):
-            raise ValueError(
-                f"teacher_layers: not increasing groups of layers: {self.teacher_layers}"
-            )
+        for name in _GROUPS:
+            groups: Groups = getattr(self, name) or ()
+            flat = [layer for group in groups for layer in group]
+            whole = all(groups) and all(type(layer) is int for layer in flat)
+            if not whole or flat != sorted(set(flat)):
+                raise ValueError(f"{name}: not increasing groups of layers: {groups}")
 
     def same_work(self, other: Manifest) -> bool:
         """Whether both have the same stage, settings, parent, teacher, data and seed."""
@@ -103,33 +108,43 @@ def read_manifest(folder: Path) -> Manifest | None:
     known = {item.name for item in dataclasses.fields(Manifest)}
     if not isinstance(raw, dict) or raw.pop("manifest_version", None) != MANIFEST_VERSION:
         raise ValueError(f"{path}: not a manifest of version {MANIFEST_VERSION}; {advice}")
+    # Manifests of earlier versions do not have it: they changed no encoder.
+    raw.setdefault("teacher_encoder_layers", None)
     if raw.keys() != known:
         raise ValueError(
             f"{path}: expected the fields {sorted(known)}; found {sorted(raw)}; {advice}"
         )
-    layers = raw["teacher_layers"]
     try:
-        if layers is not None:
-            raw["teacher_layers"] = tuple(tuple(group) for group in layers)
+        for name in _GROUPS:
+            if raw[name] is not None:
+                raw[name] = tuple(tuple(group) for group in raw[name])
         return Manifest(**raw)
     except (TypeError, ValueError) as error:
         raise ValueError(f"{path}: {error}; {advice}") from None
 
 
-def teacher_layers(folder: Path, n_layers: int) -> tuple[tuple[int, ...], ...]:
-    """For each decoder layer of the model in `folder`, the teacher's layers it replaces.
+def teacher_layers(folder: Path | None, n_layers: int, part: str = "decoder") -> Groups:
+    """For each layer of the model in `folder`, the teacher's layers it replaces.
 
     Without a manifest, or if the manifest does not tell, these are the model's own layers.
+
+    Args:
+        folder: of the model, if it has one.
+        n_layers: number of its layers in that part.
+        part: `decoder` or `encoder`.
 
     Raises:
         ValueError: the manifest is for another number of layers.
     """
-    manifest = read_manifest(folder) if folder.is_dir() else None
-    groups = manifest.teacher_layers if manifest else None
+    manifest = read_manifest(folder) if folder and folder.is_dir() else None
+    name = next(name for name, of in _GROUPS.items() if of == part)
+    groups: Groups | None = getattr(manifest, name) if manifest else None
     if groups is None:
         return tuple((layer,) for layer in range(n_layers))
     if len(groups) != n_layers:
-        raise ValueError(f"{folder}: {n_layers} decoder layers, but {MANIFEST_FILE} lists {groups}")
+        raise ValueError(
+            f"{folder}: {n_layers} {part} layers, but {MANIFEST_FILE} lists {groups} in {name}"
+        )
     return groups
 
 

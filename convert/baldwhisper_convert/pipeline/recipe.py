@@ -15,7 +15,7 @@ from baldwhisper_convert.compression.factorize import FactorizeSettings
 from baldwhisper_convert.compression.merge import MergeSettings
 from baldwhisper_convert.data.prepare import PrepareSettings
 from baldwhisper_convert.data.speech import parse_shares
-from baldwhisper_convert.pipeline.settings import build, read_toml
+from baldwhisper_convert.pipeline.settings import build, plain_settings, read_toml
 from baldwhisper_convert.training.objectives import LossSettings
 from baldwhisper_convert.training.settings import TrainingSettings
 
@@ -94,7 +94,7 @@ class StageRecipe:
         else:
             sections["training"] = self.training or TrainingSettings()
             sections["loss"] = self.loss or LossSettings()
-        plain = {name: dataclasses.asdict(section) for name, section in sections.items()}
+        plain = {name: plain_settings(section) for name, section in sections.items()}
         named = {"data": list(self.data), "texts": list(self.texts), "dev": self.dev}
         return plain | {"speech": self.speech} | named
 

@@ -18,9 +18,10 @@ from baldwhisper_convert.data.speech import Speech, parse_shares
 from baldwhisper_convert.data.texts import text_fingerprint
 from baldwhisper_convert.data.utterances import BadRows, read_utterances
 from baldwhisper_convert.locks import check_single_process, lock_folder
-from baldwhisper_convert.pipeline.manifest import read_manifest, teacher_layers
+from baldwhisper_convert.pipeline.manifest import read_manifest
+from baldwhisper_convert.pipeline.model import Model
 from baldwhisper_convert.pipeline.recipe import Recipe, StageRecipe
-from baldwhisper_convert.pipeline.stages import Model, describe, perform, plan_manifest
+from baldwhisper_convert.pipeline.stages import describe, perform, plan_manifest
 from baldwhisper_convert.readers.read import read_checkpoint
 from baldwhisper_mlx.files import restore_folder
 
@@ -80,10 +81,7 @@ class Pipeline:
         source = read_checkpoint(
             recipe.teacher, revision=recipe.revision, tokenizer=recipe.tokenizer
         )
-        model = Model(
-            checkpoint=source,
-            groups=tuple((layer,) for layer in range(source.dims.n_text_layer)),
-        )
+        model = Model.of(source)
         teacher, folder = source, self.output
         for number, stage in enumerate(recipe.stages, start=1):
             folder = self.output / f"{number:02d}-{stage.stage}"
@@ -104,8 +102,7 @@ class Pipeline:
                 checkpoint = read_checkpoint(folder)
             except (ValueError, FileNotFoundError) as error:
                 raise ValueError(f"{error}; delete {folder} to make the stage again") from None
-            groups = teacher_layers(folder, checkpoint.dims.n_text_layer)
-            return Model(checkpoint=checkpoint, groups=groups)
+            return Model.of(checkpoint, folder)
         if manifest and not self.force:
             raise FileExistsError(
                 f"{folder}: made with other settings or from another model; --force replaces it"
@@ -142,7 +139,7 @@ class Pipeline:
             read_utterances(
                 self.sources.get(name, data.source),
                 split=data.split,
-                text_column=data.text_column,
+                text_column=data.settings.text_from(data.text_column),
                 audio_column=data.audio_column,
                 streaming=data.streaming,
                 bad=bad,

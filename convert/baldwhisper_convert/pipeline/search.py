@@ -23,8 +23,10 @@ from baldwhisper_convert.checkpoint.checkpoint import Checkpoint, fingerprint
 from baldwhisper_convert.compression.merge import MergeSettings
 from baldwhisper_convert.data.speech import Speech
 from baldwhisper_convert.locks import check_single_process, lock_folder
+from baldwhisper_convert.pipeline.model import Model
 from baldwhisper_convert.pipeline.search_state import SearchState
-from baldwhisper_convert.pipeline.stages import Model, run_distill, run_merge
+from baldwhisper_convert.pipeline.settings import plain_settings
+from baldwhisper_convert.pipeline.stages import run_distill, run_merge
 from baldwhisper_convert.training.objectives import LossSettings
 from baldwhisper_convert.training.settings import TrainingSettings
 from baldwhisper_mlx.files import atomic_file, read_json, write_atomically
@@ -65,6 +67,8 @@ class SearchSettings:
             raise ValueError(
                 'the search needs merge.method = "merge" and one alpha and beta for all groups'
             )
+        if self.merge.part != "decoder":
+            raise ValueError('the search is for decoder layers; leave out merge.part = "encoder"')
 
 
 class Optimizer(Protocol):
@@ -216,8 +220,7 @@ def _run_trial(
     folder: Path,
 ) -> dict[str, float]:
     """Merges, trains and scores one student; an interrupted training resumes."""
-    layers = tuple((layer,) for layer in range(teacher.dims.n_text_layer))
-    model = Model(checkpoint=teacher, groups=layers)
+    model = Model.of(teacher)
     weights = dataclasses.replace(settings.merge, alpha=point["alpha"], beta=point["beta"])
     merged, _ = run_merge(model, weights, None, folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -265,6 +268,8 @@ def _key(teacher: Checkpoint, settings: SearchSettings, speech: Speech, dev: Spe
     """Hash of everything but the number of trials, which may be raised later; 16 digits."""
     plain = dataclasses.asdict(settings)
     del plain["trials"]
+    sections = ("merge", "training", "loss")
+    plain |= {name: plain_settings(getattr(settings, name)) for name in sections}
     parts = {
         "settings": plain, "teacher": fingerprint(teacher),
         "train": [*speech.fingerprints.items(), len(speech.windows.windows)],

@@ -79,6 +79,20 @@ def override(settings: T, changes: Sequence[str]) -> T:
     return build(type(settings), plain, "settings")
 
 
+def plain_settings(settings: Any) -> dict[str, Any]:
+    """A settings dataclass as plain values, for manifests and keys.
+
+    A field that earlier versions did not have, which its metadata says, is left out at its default.
+    So their stage folders and interrupted runs still match.
+    """
+    new = {
+        item.name
+        for item in dataclasses.fields(settings)
+        if item.metadata.get("added") and getattr(settings, item.name) == item.default
+    }
+    return {k: v for k, v in dataclasses.asdict(settings).items() if k not in new}
+
+
 def build(kind: type[T], raw: Any, where: str) -> T:
     """Builds a dataclass from parsed TOML, checking every field.
 

@@ -8,9 +8,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import shutil
-from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,39 +20,27 @@ from baldwhisper_convert.compression.factorize import (
 from baldwhisper_convert.compression.merge import MergeSettings, merge
 from baldwhisper_convert.data.speech import SAMPLE_BATCH, Speech, sample
 from baldwhisper_convert.data.texts import count_text, count_tokens
-from baldwhisper_convert.export.mlx import export_mlx
 from baldwhisper_convert.model.prompts import Prompts
 from baldwhisper_convert.model.whisper import Whisper
-from baldwhisper_convert.pipeline.manifest import Manifest, write_manifest
+from baldwhisper_convert.pipeline.manifest import Manifest
+from baldwhisper_convert.pipeline.model import Model, save_stage
 from baldwhisper_convert.pipeline.recipe import StageRecipe, finetuning
 from baldwhisper_convert.training.evaluation import Evaluator
 from baldwhisper_convert.training.log import CURVES_FILE, LOG_FILE
 from baldwhisper_convert.training.loop import new_accelerator, train
-from baldwhisper_convert.training.objectives import (
-    Distillation,
-    Groups,
-    LossSettings,
-    Transcription,
-)
+from baldwhisper_convert.training.objectives import Distillation, LossSettings, Transcription
 from baldwhisper_convert.training.settings import TrainingSettings
 
 MERGE_WINDOWS, CALIBRATION_WINDOWS, HELD_OUT_WINDOWS = 24, 120, 24
 """Numbers of windows that merge measures with, and that factorize calibrates and measures with."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Model:
-    """A model between two stages."""
-
-    checkpoint: Checkpoint
-    groups: Groups
-    """For each decoder layer, the layers of the uncompressed model it replaces."""
+REFIT_WINDOWS = 48
+"""Further windows that merge fits the encoder's layers to."""
 
 
 def run_merge(
     model: Model, settings: MergeSettings, speech: Speech | None, report: Path, count: int = 0
 ) -> tuple[Model, dict[str, Any]]:
-    """Makes a decoder with fewer layers; with speech, also measures other choices of layers.
+    """Makes fewer decoder or encoder layers; with speech, also measures other choices of layers.
 
     Args:
         model: the teacher.
@@ -67,14 +52,25 @@ def run_merge(
     Returns:
         The student and the metrics of `merge`.
     """
-    batches = None
+    batches, calibration = None, None
     if speech:
         prompts = Prompts.of(model.checkpoint, speech.windows.language)
-        batches = sample(speech.windows, prompts, count or MERGE_WINDOWS)
-    student, groups, metrics = merge(model.checkpoint, settings, batches, report)
+        measured = count or MERGE_WINDOWS
+        fitted = REFIT_WINDOWS if settings.refit else 0
+        sampled = sample(speech.windows, prompts, measured + fitted)
+        # Measured on other windows than those that the layers are fitted to.
+        cut = max(1, len(sampled) - fitted // SAMPLE_BATCH)
+        batches, calibration = sampled[:cut], sampled[cut:]
+    has_text = speech is None or speech.windows.labelled
+    student, groups, metrics = merge(
+        model.checkpoint, settings, batches, report, has_text=has_text, calibration=calibration
+    )
     # After a second merge, the groups name layers of the first teacher still.
-    original = tuple(tuple(i for layer in group for i in model.groups[layer]) for group in groups)
-    return Model(checkpoint=student, groups=original), metrics
+    of_encoder = settings.part == "encoder"
+    before = model.encoder_groups if of_encoder else model.groups
+    original = tuple(tuple(i for layer in group for i in before[layer]) for group in groups)
+    changed = {"encoder_groups" if of_encoder else "groups": original}
+    return dataclasses.replace(model, checkpoint=student, **changed), metrics
 
 
 def run_factorize(
@@ -101,6 +97,8 @@ def run_factorize(
     checkpoint = model.checkpoint
     if teacher and checkpoint.embedding.rank is not None:
         checkpoint = with_embedding_of(checkpoint, teacher)
+    if not speech.windows.labelled or (dev and not dev.windows.labelled):
+        raise ValueError("the stage factorize counts tokens of text; give data with labels")
     prompts = Prompts.of(model.checkpoint, speech.windows.language)
     count = min(count or CALIBRATION_WINDOWS, len(speech.windows.windows))
     if dev:
@@ -116,7 +114,7 @@ def run_factorize(
     for text in speech.texts:
         counts += count_text(text, prompts.tokenizer, n_vocab)
     student, metrics = factorize(checkpoint, settings, calibration, held_out, counts)
-    return Model(checkpoint=student, groups=model.groups), metrics
+    return dataclasses.replace(model, checkpoint=student), metrics
 
 
 def run_finetune(
@@ -136,7 +134,9 @@ def run_distill(
     folder: Path,
 ) -> tuple[Model, dict[str, Any]]:
     """Trains a student against its teacher; `folder` is the training run's."""
-    objective = Distillation(Whisper.from_checkpoint(teacher), model.groups, loss)
+    objective = Distillation(
+        Whisper.from_checkpoint(teacher), model.groups, loss, model.encoder_groups
+    )
     return _train(model, objective, training, speech, dev, folder)
 
 
@@ -215,28 +215,6 @@ def plan_manifest(
     )
 
 
-def save_stage(
-    model: Model, folder: Path, manifest: Manifest, reports: Sequence[Path] = ()
-) -> Path:
-    """Writes a stage folder: the model, then the reports, then the manifest.
-
-    Args:
-        model: the stage's result.
-        folder: replaced if it is an exported model.
-        manifest: versions and layers are filled in.
-        reports: files to copy into the folder.
-
-    Returns:
-        The folder.
-    """
-    path = export_mlx(model.checkpoint, folder, dtype="float32", force=True)
-    for report in reports:
-        if report.is_file():
-            shutil.copy2(report, path / report.name)
-    write_manifest(path, dataclasses.replace(manifest, teacher_layers=model.groups))
-    return path
-
-
 def describe(metrics: dict[str, Any]) -> str:
     """Formats the scalar results of a stage in one line."""
     scalars = {k: v for k, v in metrics.items() if isinstance(v, int | float | str)}
@@ -248,6 +226,7 @@ def describe(metrics: dict[str, Any]) -> str:
 def _short_hash(manifest: Manifest) -> str:
     """8 hexadecimal digits that identify the work of a stage."""
     plain = dataclasses.asdict(manifest)
+    del plain["teacher_encoder_layers"]  # a result, as the metrics; earlier versions had none
     return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()[:8]
 
 
@@ -276,7 +255,7 @@ def _train(
     if checkpoint.languages is not None:
         known = tuple(dict.fromkeys([*checkpoint.languages, prompts.language]))
         checkpoint = dataclasses.replace(checkpoint, languages=known)
-    return Model(checkpoint=checkpoint, groups=model.groups), metrics
+    return dataclasses.replace(model, checkpoint=checkpoint), metrics
 
 
 def _with_context(checkpoint: Checkpoint, context: str, margin: int) -> Checkpoint:

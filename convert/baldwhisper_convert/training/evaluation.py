@@ -48,9 +48,19 @@ class Evaluator:
         self.batch_size, self.device = batch_size, torch.device(device)
 
     def __call__(self, model: Whisper) -> dict[str, float]:
-        """Returns the mean loss terms and `wer`, which is also the `score`."""
+        """Returns the mean loss terms and `wer`, which is also the `score`.
+
+        Windows without text have no word error rate; their score is the sum of the loss terms.
+
+        Raises:
+            ValueError: neither text nor an objective.
+        """
         parts = self.parts()
         results = self.losses(model, parts) if self.objective else {}
+        if not self.data.labelled:
+            if self.objective is None:
+                raise ValueError("the development data has no text, so there is nothing to score")
+            return results | {"score": sum(results.values())}
         wer = self.wer(model, parts)
         return results | {"wer": wer, "score": wer}
 
@@ -72,15 +82,21 @@ class Evaluator:
     def losses(self, model: Whisper, parts: Sequence[Sequence[int]]) -> dict[str, float]:
         """Averages every loss term and metric of the objective over all positions."""
         sums: dict[str, float] = {}
-        positions = 0
+        positions = {"tokens": 0, "audio": 0}
+        of_audio: set[str] = set()
         for part in parts:
             batch = collate(self.data, part, self.prompts, FIXED).to(self.device)
             terms = self.objective(model, batch) if self.objective else None
             if terms is not None:
-                positions += terms.positions
-                for name, value in (terms.losses | terms.metrics).items():
+                positions["tokens"] += terms.positions
+                positions["audio"] += batch.audio_positions
+                of_audio.update(terms.audio)
+                for name, value in (terms.losses | terms.metrics | terms.audio).items():
                     sums[name] = sums.get(name, 0.0) + float(value)
-        return {name: value / max(1, positions) for name, value in sums.items()}
+        return {
+            name: value / max(1, positions["audio" if name in of_audio else "tokens"])
+            for name, value in sums.items()
+        }
 
     def wer(self, model: Whisper, parts: Sequence[Sequence[int]]) -> float:
         """Word error rate of greedy decoding without timestamps."""

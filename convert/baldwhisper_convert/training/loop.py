@@ -145,6 +145,11 @@ class _Run:
         model.set_dropout(settings.dropout)
         learner = Learner(model, objective)
         groups = parameter_groups(model, objective, settings)
+        if getattr(objective, "needs_text", True) and not data.labelled:
+            raise ValueError(
+                'the prepared data has no text (labels = "none"), which every term of the loss '
+                "but loss.encoder needs; set the others to 0, or prepare data with text"
+            )
         if not data.is_mel and any(p.requires_grad for p in model.encoder.parameters()):
             raise ValueError(
                 "the prepared data is encoder states, but the encoder is not frozen and needs "
@@ -194,16 +199,10 @@ class _Run:
         return metrics
 
     def _step(self, step: int, epoch: int, windows: Sequence[int]) -> dict[str, float]:
-        """Takes one optimizer step.
+        """Takes an optimizer step on windows, for all processes together.
 
-        Args:
-            step: its number, from 0; with the seed it determines the dropout.
-            epoch: number of the pass over the data.
-            windows: of the step, for all processes together.
-
-        Returns:
-            The mean of every term over all positions, the loss, the gradient's norm and the
-            learning rate.
+        The step's number, from 0, determines the dropout. Returns the mean of every term over all
+        positions, the loss, the gradient's norm and the learning rate.
         """
         settings, accelerator = self.settings, self.accelerator
         rank, processes = accelerator.process_index, accelerator.num_processes
@@ -212,9 +211,10 @@ class _Run:
         self.learner.train()
         batches = self._collate(windows[rank::processes], epoch)
         # The loss is a mean over the positions of all batches and processes, which have
-        # different numbers of them; so the total must be known before the first backward.
-        positions = torch.tensor(float(sum(int(b.mask.sum()) for b in batches)))
-        total = accelerator.reduce(positions.to(accelerator.device), "sum").item()
+        # different numbers of them; so the totals must be known before the first backward.
+        counts = [[int(b.mask.sum()), b.audio_positions] for b in batches]
+        positions = torch.tensor(counts, dtype=torch.float32).sum(0).to(accelerator.device)
+        total, audio_total = accelerator.reduce(positions, "sum").tolist()
         for group, late in zip(self.optimizer.param_groups, self.late, strict=True):
             group["lr"] = settings.learning_rate * rate(step, self.steps, settings, late=late)
         sums: dict[str, Tensor] = {}
@@ -224,17 +224,21 @@ class _Run:
             exchange = nullcontext() if last else accelerator.no_sync(self.learner)
             with exchange, self.precision.autocast():
                 terms = self.learner(batch)
-            loss = torch.stack(list(terms.losses.values())).sum()
+            scaled = [term / total for term in terms.losses.values()]
+            scaled += [term / audio_total for term in terms.audio.values()]
             # Data-parallel wrappers average gradients over processes; we want their sum.
-            self.precision.backward(loss * processes / total)
-            for name, value in (terms.losses | terms.metrics).items():
+            self.precision.backward(torch.stack(scaled).sum() * processes)
+            for name, value in (terms.losses | terms.metrics | terms.audio).items():
                 value = torch.as_tensor(value, dtype=torch.float32).detach()
                 sums[name] = sums.get(name, torch.zeros(())) + value.cpu()
         norm = self.precision.clip(self.learner, self.optimizer, settings.clip)
         # The logged terms are sums over all processes, too.
         stacked = accelerator.reduce(torch.stack(list(sums.values())).to(accelerator.device), "sum")
-        row = {name: value / total for name, value in zip(sums, stacked.tolist(), strict=True)}
-        row["loss"] = sum(row[name] for name in terms.losses)
+        row = {
+            name: value / (audio_total if name in terms.audio else total)
+            for name, value in zip(sums, stacked.tolist(), strict=True)
+        }
+        row["loss"] = sum(row[name] for name in terms.losses | terms.audio)
         # In fp16 an infinite gradient is normal: the step is skipped and the scale lowered.
         if not math.isfinite(row["loss"]) or (
             not math.isfinite(norm) and settings.mixed_precision != "fp16"

@@ -8,7 +8,7 @@ which loop.py sums over batches and processes.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 from weakref import WeakKeyDictionary
 
@@ -16,12 +16,12 @@ import torch
 from torch import Tensor, nn
 
 from baldwhisper_convert.data.batches import IGNORED, Batch
-from baldwhisper_convert.model.whisper import DecoderOutput, KeysAndValues, Whisper
+from baldwhisper_convert.model.whisper import DecoderOutput, Whisper
+from baldwhisper_convert.training.encoder_states import Encoded, encode_both, state_errors
 from baldwhisper_convert.training.fused_losses import logit_distance, next_token_terms
 from baldwhisper_convert.training.losses import cross_entropy, feature_distance, relative_error
-
-Groups = tuple[tuple[int, ...], ...]
-"""For each student layer, the teacher layers it replaces."""
+from baldwhisper_convert.training.settings import ADDED
+from baldwhisper_convert.training.sharing import Groups, Shared, is_frozen
 
 LEARNED_TEMPERATURE = (0.5, 4.0)
 """Bounds of a learned temperature."""
@@ -37,16 +37,23 @@ class Terms:
     """Number of positions that the sums are over."""
     metrics: dict[str, float] = field(default_factory=dict)
     """Sums over the positions that are logged but not minimized."""
+    audio: dict[str, Tensor] = field(default_factory=dict)
+    """Weighted sums over the encoder positions of the audio, `Batch.audio_positions`."""
 
 
 class Objective(Protocol):
-    """Computes the loss terms of a model on a batch; a module that may have parameters."""
+    """Computes the loss terms of a model on a batch; a module that may have parameters.
+
+    An attribute `needs_text` of False says that audio without labels is enough.
+    """
 
     def __call__(self, model: Whisper, batch: Batch) -> Terms: ...
 
 
 class Transcription(nn.Module):
     """The objective of fine-tuning: the cross-entropy of the labels."""
+
+    needs_text = True
 
     def forward(self, model: Whisper, batch: Batch) -> Terms:
         """Returns the cross-entropy and the accuracy, summed over the labelled positions."""
@@ -79,18 +86,31 @@ class LossSettings:
     hidden: float = 0.0
     """Weight of the relative squared error of each student layer's output against that of the
     last teacher layer it replaces."""
+    encoder: float = field(default=0.0, metadata=ADDED)
+    """Weight of the relative squared error of the encoder's layers, each against the last teacher
+    layer it replaces, and of that of its final states. It needs no text; without the other terms
+    the decoder does not run."""
     temperature: float = 1.0
     """Temperature of the KL term; the initial one if it is learned."""
     learn_temperature: bool = False
     """Whether the temperature is a trainable parameter, as in the paper."""
 
     def __post_init__(self) -> None:
-        weights = (self.ce, self.kl, self.embedding, self.projection, self.hidden)
+        weights = (*self._of_decoder, self.encoder)
         if min(weights) < 0 or not any(weights):
             raise ValueError("loss weights must not be negative, and at least one must be above 0")
         low, high = LEARNED_TEMPERATURE if self.learn_temperature else (0.1, 10.0)
         if not low <= self.temperature <= high:
             raise ValueError(f"temperature must be {low:g} to {high:g}, not {self.temperature}")
+
+    @property
+    def decodes(self) -> bool:
+        """Whether any term needs the decoder, and so text."""
+        return any(self._of_decoder)
+
+    @property
+    def _of_decoder(self) -> tuple[float, ...]:
+        return (self.ce, self.kl, self.embedding, self.projection, self.hidden)
 
 
 class Distillation(nn.Module):
@@ -98,24 +118,38 @@ class Distillation(nn.Module):
 
     Args:
         teacher: gets frozen and put into evaluation mode.
-        groups: for each student layer, the teacher layers it replaces.
+        groups: for each decoder layer of the student, the teacher layers it replaces.
         settings: weights of the terms.
+        encoder_groups: the same for its encoder layers; by default both encoders have the same.
 
     Raises:
         ValueError: a group names a layer that the teacher does not have.
     """
 
-    def __init__(self, teacher: Whisper, groups: Groups, settings: LossSettings) -> None:
+    def __init__(
+        self,
+        teacher: Whisper,
+        groups: Groups,
+        settings: LossSettings,
+        encoder_groups: Groups | None = None,
+    ) -> None:
         super().__init__()
-        if groups[-1][-1] >= teacher.dims.n_text_layer:
-            raise ValueError(
-                f"the student's layers replace the teacher's {groups}, but the teacher has "
-                f"{teacher.dims.n_text_layer}"
-            )
+        dims = teacher.dims
+        encoder_groups = encoder_groups or tuple((i,) for i in range(dims.n_audio_layer))
+        for part, part_groups, n_layers in (
+            ("decoder", groups, dims.n_text_layer),
+            ("encoder", encoder_groups, dims.n_audio_layer),
+        ):
+            if part_groups[-1][-1] >= n_layers:
+                raise ValueError(
+                    f"the student's {part} layers replace the teacher's {part_groups}, but the "
+                    f"teacher has {n_layers}"
+                )
         # In a list, because a module's attribute would make them the objective's parameters.
         self._teacher = [teacher.eval().requires_grad_(False)]
-        self.groups, self.settings = groups, settings
-        self._known: WeakKeyDictionary[Whisper, _Shared] = WeakKeyDictionary()
+        self.groups, self.encoder_groups, self.settings = groups, encoder_groups, settings
+        self.needs_text = settings.decodes
+        self._known: WeakKeyDictionary[Whisper, Shared] = WeakKeyDictionary()
         self.log_temperature = nn.Parameter(
             torch.tensor(math.log(settings.temperature)), requires_grad=settings.learn_temperature
         )
@@ -135,28 +169,56 @@ class Distillation(nn.Module):
         return self.log_temperature.exp()
 
     def forward(self, student: Whisper, batch: Batch) -> Terms:
-        """Returns every term summed over the positions of the batch's mask.
+        """Returns every term summed over its positions.
 
         Raises:
-            ValueError: encoder states of the teacher, but a student with another encoder.
+            ValueError: encoder states of the teacher, but a student with another encoder; or
+                nothing that the terms could teach is trained.
         """
-        keep = batch.mask
-        with torch.no_grad():
-            states, mask = batch.encode(self.teacher)
-            kv = self.teacher.decoder.project_audio(states)
-            taught = self.teacher.decoder(batch.tokens, kv, mask)
-            teacher_logits = self.teacher.decoder.token_embedding.as_linear(taught.state[keep])
         shared = self._shared(student)
-        if batch.is_mel and not (shared.encoder and _is_frozen(student.encoder)):
-            # The student's encoder differs, or will: it computes states of its own.
-            states, _ = batch.encode(student)
-            kv = {}
-        elif not shared.encoder:
+        if not batch.is_mel and not shared.encoder:
             raise ValueError(
                 "the prepared data is the teacher's encoder states, but the student has another "
                 'encoder; prepare the data with features = "mel"'
             )
-        output = student.decoder(batch.tokens, self._project(student, states, kv, shared), mask)
+        if not batch.is_mel or (shared.encoder and is_frozen(student.encoder)):
+            states, mask = batch.encode(self.teacher)
+            return self._decode(student, batch, states, states, mask, shared)
+        # The student's encoder differs, or will: it computes states of its own.
+        encoded = encode_both(student.encoder, self.teacher.encoder, batch, shared.blocks)
+        audio = self._audio_terms(encoded)
+        if not self.needs_text:
+            return Terms({}, int(batch.mask.sum()), {}, audio)
+        teachers, own = encoded.teacher.state, encoded.student.state
+        terms = self._decode(student, batch, teachers, own, batch.audio_mask(), shared)
+        return replace(terms, audio=audio)
+
+    def _audio_terms(self, encoded: Encoded) -> dict[str, Tensor]:
+        """The weighted terms of the encoder's states."""
+        if not self.settings.encoder:
+            return {}
+        layers, final = state_errors(encoded, self.encoder_groups)
+        weight = self.settings.encoder
+        return {"encoder_layers": weight * layers, "encoder_states": weight * final}
+
+    def _decode(
+        self,
+        student: Whisper,
+        batch: Batch,
+        taught_states: Tensor,
+        states: Tensor,
+        mask: Tensor | None,
+        shared: Shared,
+    ) -> Terms:
+        """Runs both decoders, each on its encoder's states (B, T, d), and compares them."""
+        keep = batch.mask
+        with torch.no_grad():
+            kv = self.teacher.decoder.project_audio(taught_states)
+            taught = self.teacher.decoder(batch.tokens, kv, mask)
+            teacher_logits = self.teacher.decoder.token_embedding.as_linear(taught.state[keep])
+        reusable = kv if states is taught_states else {}
+        own_kv = shared.project(student, states, reusable)
+        output = student.decoder(batch.tokens, own_kv, mask)
         logits = student.decoder.token_embedding.as_linear(output.state[keep])
         return self._terms(batch, taught, teacher_logits, output, logits)
 
@@ -193,63 +255,35 @@ class Distillation(nn.Module):
             terms["hidden"] = settings.hidden * torch.stack(errors).mean(0).sum()
         return Terms(terms, int(keep.sum()), {"agreement": float(agree.sum())})
 
-    def _shared(self, student: Whisper) -> _Shared:
+    def _shared(self, student: Whisper) -> Shared:
         """What the student shares with the teacher; determined once per student."""
         if student not in self._known:
-            twins = {i: self._twin(student, i) for i in range(student.dims.n_text_layer)}
-            self._known[student] = _Shared(
-                encoder=_are_equal(student.encoder, self.teacher.encoder),
-                projections={i: twin for i, twin in twins.items() if twin is not None},
-            )
+            self._check(student)
+            self._known[student] = Shared.of(student, self.teacher, self.groups)
         return self._known[student]
 
-    def _twin(self, student: Whisper, layer: int) -> int | None:
-        """The teacher layer with the same audio projections as a student layer; None if none.
+    def _check(self, student: Whisper) -> None:
+        """Refuses terms that have nothing to teach, and parameters that nothing teaches.
 
-        None too if the student's projections are trained, because they will not stay the same.
+        Raises:
+            ValueError: as said.
         """
-        mine = student.decoder.blocks[layer].cross_attn
-        if not (_is_frozen(mine.key) and _is_frozen(mine.value)):  # type: ignore[union-attr, arg-type]
-            return None
-        for i in self.groups[layer]:
-            other = self.teacher.decoder.blocks[i].cross_attn
-            if _are_equal(mine.key, other.key) and _are_equal(mine.value, other.value):  # type: ignore[union-attr, arg-type]
-                return i
-        return None
-
-    @staticmethod
-    def _project(
-        student: Whisper, states: Tensor, kv: dict[int, KeysAndValues], shared: _Shared
-    ) -> dict[int, KeysAndValues]:
-        """The student's keys and values of the audio; copied from the teacher where shared.
-
-        Args:
-            student: whose keys and values.
-            states: of the student's encoder (B, T, d).
-            kv: the teacher's, by layer; empty if they are of other states.
-            shared: which layers have the teacher's projections.
-        """
-        reused = {layer: kv[twin] for layer, twin in shared.projections.items() if kv}
-        rest = [i for i in range(student.dims.n_text_layer) if i not in reused]
-        return reused | student.decoder.project_audio(states, rest)
-
-
-@dataclass(frozen=True)
-class _Shared:
-    """What a student has in common with its teacher when training starts."""
-
-    encoder: bool
-    """Whether the encoders are equal; the student's may still be trained."""
-    projections: dict[int, int]
-    """Student layers with the frozen audio projections of a teacher layer, and that layer."""
-
-
-def _is_frozen(module: nn.Module) -> bool:
-    """Whether no parameter of the module is trained."""
-    return not any(parameter.requires_grad for parameter in module.parameters())
-
-
-def _are_equal(module: nn.Module, other: nn.Module) -> bool:
-    """Whether two modules have the same weights, bit by bit."""
-    a, b = list(module.parameters()), list(other.parameters())
-    return len(a) == len(b) and all(map(torch.equal, a, b))
+        n_layers = student.dims.n_audio_layer
+        if self.settings.encoder and len(self.encoder_groups) != n_layers:
+            raise ValueError(
+                f"the student has {n_layers} encoder layers, but its groups of the teacher's are "
+                f"{self.encoder_groups}"
+            )
+        trains = any(p.requires_grad for p in student.parameters())
+        if not trains:
+            return  # an evaluation
+        if self.settings.encoder and is_frozen(student.encoder):
+            raise ValueError(
+                "loss.encoder teaches the encoder, but all of it is frozen; set loss.encoder to 0 "
+                "or change training.freeze"
+            )
+        if not self.settings.decodes and not is_frozen(student.decoder):
+            raise ValueError(
+                "loss.encoder alone teaches the decoder nothing; add decoder.* to training.freeze, "
+                "or give another term of the loss a weight"
+            )

@@ -15,6 +15,10 @@ from baldwhisper_convert.data.batches import Mix
 Schedule = Literal["cosine", "linear", "constant"]
 Precision = Literal["no", "fp16", "bf16"]
 
+ADDED = {"added": True}
+"""Metadata of a settings field that earlier versions did not have. At its default it is left out
+of manifests and keys, so that the work of those versions still matches."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingSettings:

@@ -166,7 +166,7 @@ def test_bad_weights(alpha: float, beta: float) -> None:
 
 @pytest.mark.parametrize("sizes", [[2, 2, 1], [4, 0], [5], [-1, 5]])
 def test_bad_groups(sizes: list[int]) -> None:
-    with pytest.raises(ValueError, match="must add up to the decoder's 4"):
+    with pytest.raises(ValueError, match="must add up to the model's 4"):
         group_layers(4, sizes)
 
 
@@ -186,6 +186,8 @@ def test_bad_numbers_of_layers(count: int) -> None:
 def test_plans_that_do_not_fit(teacher: Checkpoint) -> None:
     with pytest.raises(ValueError, match="teacher: 4 decoder layers, but the plan is for"):
         apply_plan(teacher, keep_plan(3, [0]))
+    with pytest.raises(ValueError, match="teacher: 2 encoder layers, but the plan is for"):
+        apply_plan(teacher, keep_plan(3, [0]), "encoder")
     with pytest.raises(ValueError, match="2 pairs of alpha and beta for 1 groups"):
         merge_plan(((0, 1),), [(1, 1), (1, 1)])
     with pytest.raises(ValueError, match="consecutive"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -96,6 +97,89 @@ def test_search_keeps_the_choice_closest_to_the_teacher(teacher: Checkpoint) -> 
     assert choices_table(metrics, most=1).endswith("and 3 worse")
 
 
+@pytest.fixture(scope="module")
+def encoder_teacher() -> Checkpoint:
+    """Four encoder layers; the third one adds nothing, so leaving it out changes nothing."""
+    dims = tiny_dims(n_audio_layer=4)
+    checkpoint = tiny_checkpoint(dims, alignment_heads=((1, 0),))
+    state = dict(checkpoint.state)
+    for part in ("attn.out", "mlp.2"):
+        for kind in ("weight", "bias"):
+            name = f"encoder.blocks.2.{part}.{kind}"
+            state[name] = torch.zeros_like(state[name])
+    return tiny_checkpoint(dims, state=state, alignment_heads=((1, 0),))
+
+
+@pytest.mark.parametrize(
+    ("settings", "plan"),
+    [
+        ({}, "merge 0+1,2+3"),
+        ({"groups": (1, 3)}, "merge 0,1+2+3"),
+        ({"method": "upper"}, "keep 1,3"),
+        ({"method": "lower"}, "keep 0,2"),
+        ({"method": "even", "layers": 3}, "keep 0,1,3"),
+        ({"method": "random", "layers": 4}, "keep 0,1,2,3"),
+        ({"method": "keep", "keep": (1, 2)}, "keep 1,2"),
+    ],
+)
+def test_methods_of_the_encoder(
+    encoder_teacher: Checkpoint, settings: dict[str, Any], plan: str
+) -> None:
+    chosen = MergeSettings(part="encoder", **settings)
+    student, groups, metrics = merge(encoder_teacher, chosen)
+    expected = chosen.plan(4)
+    assert (str(expected), metrics) == (plan, {})
+    assert groups == expected.groups
+    assert student.dims.n_audio_layer == len(groups)
+    assert student.dims.n_text_layer == encoder_teacher.dims.n_text_layer
+    for name, tensor in encoder_teacher.state.items():
+        if not name.startswith("encoder.blocks."):
+            assert torch.equal(student.state[name], tensor)
+    assert student.alignment_heads == ((1, 0),)
+
+
+@pytest.mark.parametrize("has_text", [True, False])
+def test_search_keeps_the_encoder_layers_closest_to_the_teacher(
+    encoder_teacher: Checkpoint, has_text: bool, tmp_path: Path
+) -> None:
+    settings = MergeSettings(part="encoder", method="search", layers=3)
+    batches = tiny_batches(mel=True)
+    student, groups, metrics = merge(
+        encoder_teacher, settings, batches, tmp_path, has_text=has_text
+    )
+    assert metrics["plan"] == "keep 0,1,3"
+    assert groups == ((0,), (1,), (2, 3))
+    assert student.dims.n_audio_layer == 3
+    assert metrics["error"] == pytest.approx(0, abs=1e-9)
+    assert metrics["positions"] == 2 * (12 + 8)
+    key = "kl" if has_text else "error"
+    values = [choice[key] for choice in metrics["choices"]]
+    assert len(values) == 4
+    assert values == sorted(values)
+    assert values[1] > 1e-4
+    assert all(("kl" in choice) == has_text for choice in metrics["choices"])
+    similarity = torch.tensor(metrics["similarity"])
+    assert similarity.shape == (4, 4)
+    torch.testing.assert_close(similarity.diagonal(), torch.ones(4))
+    # The third layer hands on what it is given.
+    assert similarity[1, 2] == pytest.approx(1)
+    assert similarity[0, 3] < 0.999
+    assert (tmp_path / "layer_choices.json").is_file()
+    title = "> keep 0,1,3               error  0.000"
+    assert choices_table(metrics).splitlines()[0].startswith(title)
+
+
+@pytest.mark.parametrize(
+    ("part", "mel", "message"),
+    [("encoder", False, 'features = "mel"'), ("decoder", True, 'labels = "none"')],
+)
+def test_speech_that_a_part_cannot_be_measured_with(
+    encoder_teacher: Checkpoint, part: Any, mel: bool, message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        merge(encoder_teacher, MergeSettings(part=part), tiny_batches(mel=mel), has_text=False)
+
+
 def test_a_search_needs_speech(teacher: Checkpoint) -> None:
     with pytest.raises(ValueError, match="needs speech"):
         merge(teacher, MergeSettings(method="search"))
@@ -113,6 +197,7 @@ def test_searches_that_would_not_end() -> None:
     ("fields", "message"),
     [
         ({"method": "drop"}, "method must be one of"),
+        ({"part": "head"}, "part must be one of"),
         ({"alpha": 0.0, "beta": 0.0}, "nor both 0"),
         ({"weights": ((1.0, 1.0), (0.0, 0.0))}, "nor both 0"),
         ({"alpha": -0.1}, "not be negative"),

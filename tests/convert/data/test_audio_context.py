@@ -21,7 +21,8 @@ from baldwhisper_convert.data.speech import Speech
 from baldwhisper_convert.data.utterances import Utterance
 from baldwhisper_convert.data.windows import Planned, Sound, Window, WindowSettings
 from baldwhisper_convert.model.whisper import Whisper
-from baldwhisper_convert.pipeline.stages import Model, run_finetune
+from baldwhisper_convert.pipeline.model import Model
+from baldwhisper_convert.pipeline.stages import run_finetune
 from baldwhisper_convert.training.settings import TrainingSettings
 from baldwhisper_mlx.config import ModelConfig
 from tests.support.tiny import tiny_checkpoint, tiny_dims
@@ -154,7 +155,7 @@ def test_training_decides_what_a_model_is_for(
     data = prepared(teacher, tmp_path, "data", features="mel", audio_context=context, windows=wide)
     training = TrainingSettings(epochs=1, batch_size=4, learning_rate=1e-3, freeze=())
     speech = Speech(windows=Choice([(data, 1.0)]), fingerprints={})
-    model = Model(checkpoint=teacher, groups=((0,),))
+    model = Model.of(teacher)
     trained, _ = run_finetune(model, training, speech, None, tmp_path / "run")
     assert trained.checkpoint.audio_context == after
     assert trained.checkpoint.audio_context_margin == (50 if after == "dynamic" else 25)

@@ -228,8 +228,14 @@ def test_choice_needs_parts_that_are_alike(parts: list[Prepared], tmp_path: Path
     with PreparedWriter(french, key="f", features=STATES, width=WIDTH) as writer:
         writer.add(*item(0, 2))
         writer.finish(settings={"language": "fr", "windows": {"margin": 0.5}})
-    for other in (mel, Prepared(french)):
-        with pytest.raises(ValueError, match="differ in features, language"):
+    silent = tmp_path / "no_text"
+    with PreparedWriter(silent, key="n", features=STATES, width=WIDTH) as writer:
+        writer.add(*item(0, 2))
+        settings = {"language": "en", "labels": "none", "windows": {"margin": 0.5}}
+        writer.finish(settings=settings)
+    assert not Choice([(Prepared(silent), 1.0)]).labelled
+    for other in (mel, Prepared(french), Prepared(silent)):
+        with pytest.raises(ValueError, match=r"differ in features, labels .*, language"):
             Choice([(parts[0], 1.0), (other, 1.0)])
     nothing_in_it = Prepared(write(tmp_path / "empty", []))
     with pytest.raises(ValueError, match="empty: no windows"):

@@ -13,8 +13,9 @@ from baldwhisper_convert.data.prepared import SPEECH, Prepared
 from baldwhisper_convert.data.speech import open_speech, sample
 from baldwhisper_convert.data.texts import read_lines, text_fingerprint
 from baldwhisper_convert.model.prompts import Prompts
+from baldwhisper_convert.pipeline.model import Model
 from baldwhisper_convert.pipeline.recipe import StageRecipe
-from baldwhisper_convert.pipeline.stages import Model, plan_manifest, run_factorize
+from baldwhisper_convert.pipeline.stages import plan_manifest, run_factorize
 from tests.support.tiny_prepared import teacher_checkpoint, tiny_prepared
 
 RARE = 7  # a byte token that no window has by itself
@@ -34,7 +35,7 @@ def test_factorize_counts_the_tokens_of_windows_it_does_not_calibrate_on(tmp_pat
     tiny_prepared(tmp_path / "speech", 12, silence=0)
     edit_windows(tmp_path / "speech", repeat)
     speech = open_speech([str(tmp_path / "speech")])
-    model = Model(checkpoint=teacher_checkpoint(), groups=((0,), (1,), (2,)))
+    model = Model.of(teacher_checkpoint())
     settings = FactorizeSettings(rank=8, dense_rows=1)
     (student, metrics) = run_factorize(model, settings, speech, speech, count=1)
     assert metrics["calibration_positions"] < 40
@@ -45,7 +46,7 @@ def test_factorize_counts_the_tokens_of_texts(tmp_path: Path) -> None:
     tiny_prepared(tmp_path / "speech", 12, silence=0)
     text = tmp_path / "text.jsonl"
     text.write_text(json.dumps({"text": "z" * 2000}) + "\n", "utf-8")
-    model = Model(checkpoint=teacher_checkpoint(), groups=((0,), (1,), (2,)))
+    model = Model.of(teacher_checkpoint())
     settings = FactorizeSettings(rank=8, dense_rows=1)
     kept = []
     for texts in ((), (text,)):
@@ -85,16 +86,16 @@ def test_texts_are_lines_without_the_empty_ones(tmp_path: Path) -> None:
 def test_a_factorized_student_is_factorized_again_only_with_a_teacher(tmp_path: Path) -> None:
     tiny_prepared(tmp_path / "speech", 12, silence=0)
     speech = open_speech([str(tmp_path / "speech")])
-    teacher, groups = teacher_checkpoint(), ((0,), (1,), (2,))
+    teacher = teacher_checkpoint()
     few, more = (FactorizeSettings(rank=8, dense_rows=rows) for rows in (1, 5))
-    student, _ = run_factorize(Model(checkpoint=teacher, groups=groups), few, speech, speech)
+    student, _ = run_factorize(Model.of(teacher), few, speech, speech)
     with pytest.raises(ValueError, match="give the teacher"):
         run_factorize(student, more, speech, speech)
     again, _ = run_factorize(student, more, speech, speech, teacher=teacher)
     assert again.checkpoint.embedding.dense_rows == 5
 
     stage = StageRecipe(stage="factorize", factorize=more, data=("speech",))
-    for model, taught in ((student, True), (Model(checkpoint=teacher, groups=groups), False)):
+    for model, taught in ((student, True), (Model.of(teacher), False)):
         manifest = plan_manifest(stage, model, teacher, speech, None)
         assert (manifest.teacher is not None) == taught
 

@@ -12,6 +12,7 @@ from torch import Tensor
 from baldwhisper_convert.data.batches import Batch
 from baldwhisper_convert.data.prepared import Prepared
 from baldwhisper_convert.model.whisper import Whisper
+from baldwhisper_convert.training import sharing
 from baldwhisper_convert.training.objectives import Distillation
 from tests.support.tiny_objectives import ALL, batch_of, grown, learn, number, only
 from tests.support.tiny_prepared import GROUPS, tiny_prepared, tiny_student
@@ -50,7 +51,7 @@ def freeze_cross_attention(student: Whisper) -> None:
 
 def no_sharing(objective: Distillation, monkeypatch: pytest.MonkeyPatch) -> None:
     objective._known.clear()
-    monkeypatch.setattr(objective, "_twin", lambda *_: None)
+    monkeypatch.setattr(sharing, "_twin", lambda *_: None)
 
 
 def gradients(student: Whisper) -> dict[str, Tensor]:
