@@ -33,6 +33,7 @@ from baldwhisper_convert.data.prepared import (
     PreparedWindow,
 )
 from baldwhisper_convert.data.prepared_writer import PreparedWriter
+from baldwhisper_convert.data.recordings import noise_fingerprint, read_noise
 from baldwhisper_convert.data.utterances import BadRows, Utterance
 from baldwhisper_convert.data.windows import (
     WINDOW_SECONDS,
@@ -157,6 +158,7 @@ class _WindowBuilder:
     ) -> None:
         self.settings, self.bad = settings, bad
         _check_context(checkpoint, settings)
+        self.recordings = read_noise(settings.augmentation.recordings)
         self.device = torch.device(device)
         self.model = Whisper.from_checkpoint(checkpoint).to(self.device)
         self.prompts = Prompts.of(checkpoint, settings.language)
@@ -248,9 +250,9 @@ class _WindowBuilder:
         """Reads and joins the audio of a window; None if an utterance cannot be decoded."""
         seed = self.settings.seed + planned.number
         if not planned.window.items:
-            return Sound(planned, [], silence(seed))
-        items = [utterances[item.utterance] for item in planned.window.items]
-        parts = []
+            dynamic = self.audio_features.dynamic
+            return Sound(planned, [], silence(seed, self.recordings, any_length=dynamic))
+        items, parts = [utterances[item.utterance] for item in planned.window.items], []
         for utterance in items:
             try:
                 parts.append(utterance.samples())
@@ -260,7 +262,7 @@ class _WindowBuilder:
         samples, speed = join(planned.window, parts), 1.0
         if planned.number_of_pass:
             rng = np.random.default_rng(seed)
-            samples, speed = augment(samples, self.settings.augmentation, rng)
+            samples, speed = augment(samples, self.settings.augmentation, rng, self.recordings)
         return Sound(planned, items, samples[: round(WINDOW_SECONDS * SAMPLE_RATE)], speed)
 
 
@@ -284,9 +286,15 @@ def _check_context(checkpoint: Checkpoint, settings: PrepareSettings) -> None:
 def _key(checkpoint: Checkpoint, utterances: Sequence[Utterance], settings: PrepareSettings) -> str:
     """Hash of everything the prepared data depends on, 16 hexadecimal digits."""
     digest = hashlib.sha256(b"log-mel 3")
+    if settings.audio_context == "dynamic" and settings.windows.silence:
+        digest.update(b"silence of any length")
     if settings.features == STATES or settings.labels == "teacher":
         digest.update(fingerprint(checkpoint).encode())
-    digest.update(json.dumps(dataclasses.asdict(settings), sort_keys=True).encode())
+    plain = dataclasses.asdict(settings)
+    # What is recorded counts, not where; without recordings the key has never had them.
+    del plain["augmentation"]["recordings"]
+    digest.update(json.dumps(plain, sort_keys=True).encode())
+    digest.update(noise_fingerprint(settings.augmentation.recordings))
     for utterance in utterances:
         digest.update(f"{Path(utterance.name).name}\n{utterance.text}\n".encode())
     return digest.hexdigest()[:16]
