@@ -102,7 +102,8 @@ def with_noise(samples: Samples, noise_at: str, seed: int) -> Samples:
     sound = np.resize(tones() if kind == TONES else _recording(Path(kind), seed), len(samples))
     power = float(np.mean(np.square(sound)))
     gain = np.float32(level / max(power, 1e-10) ** 0.5)
-    return np.add(samples, gain * sound, dtype=np.float32)
+    noisy: Samples = np.add(samples, gain * sound, dtype=np.float32)
+    return noisy
 
 
 def _recording(folder: Path, number: int) -> Samples:

@@ -17,7 +17,8 @@ import soundfile
 import torch
 
 from baldwhisper_convert.checkpoint.checkpoint import Checkpoint
-from baldwhisper_convert.data.prepare import PrepareSettings, prepare
+from baldwhisper_convert.data.prepare import prepare
+from baldwhisper_convert.data.prepare_settings import PrepareSettings
 from baldwhisper_convert.data.utterances import Utterance
 from baldwhisper_convert.data.windows import WindowSettings
 from baldwhisper_convert.export.mlx import export_mlx

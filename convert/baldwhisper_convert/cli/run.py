@@ -54,8 +54,8 @@ def prepare(
 
         check_single_process("prepare")
         from baldwhisper_convert.data import utterances as reading
-        from baldwhisper_convert.data.prepare import PrepareSettings
         from baldwhisper_convert.data.prepare import prepare as run
+        from baldwhisper_convert.data.prepare_settings import PrepareSettings
         from baldwhisper_convert.pipeline.settings import override
         from baldwhisper_convert.readers.read import read_checkpoint
 
@@ -173,6 +173,8 @@ def align(
               help="Replaces the source of the recipe's data NAME; repeatable.")  # fmt: skip
 @click.option("--text", multiple=True, metavar="NAME=FILE",
               help="Replaces the file of the recipe's text NAME; repeatable.")  # fmt: skip
+@click.option("--noise", metavar="FOLDER",
+              help="Replaces the recipe's folders of recorded noise.")  # fmt: skip
 @click.option("--teacher", metavar="MODEL", help="Replaces the recipe's teacher.")
 @click.option("--skip-bad", is_flag=True,
               help="Skip utterances that cannot be used, and report their number.")  # fmt: skip
@@ -183,6 +185,7 @@ def run(
     output: Path,
     data: Sequence[str],
     text: Sequence[str],
+    noise: str | None,
     teacher: str | None,
     skip_bad: bool,
     force: bool,
@@ -203,6 +206,7 @@ def run(
             output,
             sources=_pairs("--data", data),
             texts=_pairs("--text", text),
+            noise=noise,
             skip_bad=skip_bad,
             force=force,
             say=say,

@@ -6,6 +6,7 @@ speed, the room, the noise near the microphone, then the gain.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,6 +21,9 @@ Audio = Samples
 
 PEAK = 0.99
 """Largest magnitude that `set_level` scales to."""
+
+RECORDED = 0.75
+"""Share of the noise that is taken from recordings, if there are any."""
 
 
 def rms_dbfs(audio: Audio) -> float:
@@ -96,6 +100,19 @@ def add_noise(audio: Audio, noise: Audio, snr_db: float) -> Audio:
     return mixed
 
 
+def excerpt(recording: Audio, count: int, rng: np.random.Generator) -> Audio:
+    """`count` samples of a recording from a random start; it is repeated if it is too short.
+
+    Args:
+        recording: at least one sample.
+        count: of samples wanted.
+        rng: draws the start.
+    """
+    start = int(rng.integers(len(recording)))
+    cut: Audio = np.take(recording, np.arange(start, start + count), mode="wrap")
+    return cut
+
+
 @dataclass(frozen=True, kw_only=True)
 class Augmentation:
     """Probabilities and ranges of the augmentation of a window.
@@ -110,7 +127,9 @@ class Augmentation:
     room: float = 0.3
     """Probability of a room of 0.15 to 0.6 s reverberation time."""
     noise: float = 0.4
-    """Probability of white or pink noise."""
+    """Probability of noise: an excerpt of `recordings`, or white or pink noise."""
+    recordings: str = ""
+    """Folder of recordings of noise, which is searched for audio files; empty for none."""
     snr: tuple[float, float] = (8.0, 30.0)
     """Range of the signal-to-noise ratio in dB."""
     level: tuple[float, float] = (-32.0, -14.0)
@@ -126,8 +145,19 @@ class Augmentation:
             object.__setattr__(self, name, pair)
 
 
-def augment(audio: Audio, settings: Augmentation, rng: np.random.Generator) -> tuple[Audio, float]:
+def augment(
+    audio: Audio,
+    settings: Augmentation,
+    rng: np.random.Generator,
+    recordings: Sequence[Audio] = (),
+) -> tuple[Audio, float]:
     """Draws and applies one augmentation.
+
+    Args:
+        audio: the speech.
+        settings: probabilities and ranges.
+        rng: source of all draws.
+        recordings: of noise; with some, `RECORDED` of the noise is an excerpt of one of them.
 
     Returns:
         The samples, no longer than before, and the speed.
@@ -140,7 +170,15 @@ def augment(audio: Audio, settings: Augmentation, rng: np.random.Generator) -> t
         response = impulse_response(rng.uniform(0.15, 0.6), rng.uniform(-12.0, -3.0), rng)
         audio = convolve(audio, response)
     if rng.random() < settings.noise:
-        white = rng.random() < 0.5
-        noise = rng.standard_normal(len(audio)) if white else pink_noise(len(audio), rng)
-        audio = add_noise(audio, noise.astype(np.float32), rng.uniform(*settings.snr))
+        noise = _draw_noise(len(audio), rng, recordings)
+        audio = add_noise(audio, noise, rng.uniform(*settings.snr))
     return set_level(audio, rng.uniform(*settings.level)), speed
+
+
+def _draw_noise(count: int, rng: np.random.Generator, recordings: Sequence[Audio]) -> Audio:
+    """Noise (count,) of any level: an excerpt of a recording, white, or pink."""
+    if recordings and rng.random() < RECORDED:
+        return excerpt(recordings[int(rng.integers(len(recordings)))], count, rng)
+    white = rng.random() < 0.5
+    noise = rng.standard_normal(count) if white else pink_noise(count, rng)
+    return noise.astype(np.float32)

@@ -139,6 +139,7 @@ def collate(
     *,
     seed: int = 0,
     epoch: int = 0,
+    label_silence: bool = False,
 ) -> Batch:
     """Reads windows and collates them into a batch.
 
@@ -149,46 +150,67 @@ def collate(
         mix: how tokens are drawn; the default mix if None.
         seed: together with `epoch` and a window's number determines its draw.
         epoch: number of the pass.
+        label_silence: whether windows of silence have targets, for training without a teacher:
+            <|nospeech|> after <|startoftranscript|>, as in Whisper's training, and then no text.
     """
     drawn = [
         draw_tokens(
-            prepared.windows[i], prompts, mix or Mix(), random.Random(f"{seed}/{epoch}/{i}")
+            prepared.windows[i], prompts, mix or Mix(), random.Random(f"{seed}/{epoch}/{i}"),
+            label_silence=label_silence,
         )
         for i in windows
-    ]
+    ]  # fmt: skip
     features = [prepared.features(i) for i in windows]
     lengths = torch.tensor([prepared.windows[i].positions for i in windows])
     shape = (len(drawn), max(len(tokens) for tokens, _, _ in drawn) - 1)
     tokens = torch.full(shape, prompts.end)
     targets, mask = torch.full(shape, IGNORED), torch.zeros(shape, dtype=torch.bool)
-    for row, (sequence, start, with_targets) in enumerate(drawn):
+    for row, (i, (sequence, start, with_targets)) in enumerate(zip(windows, drawn, strict=True)):
         length = len(sequence) - 1
         tokens[row, :length] = torch.tensor(sequence[:-1])
         mask[row, start:length] = True
         if with_targets:
             targets[row, start:length] = torch.tensor(sequence[start + 1 :])
+            if prepared.windows[i].kind == SILENCE:
+                targets[row, start] = prompts.tokenizer.no_speech
     return Batch(_pad(features, prepared.is_mel), prepared.is_mel, lengths, tokens, targets, mask)
 
 
 def draw_tokens(
-    window: PreparedWindow, prompts: Prompts, mix: Mix, rng: random.Random
+    window: PreparedWindow,
+    prompts: Prompts,
+    mix: Mix,
+    rng: random.Random,
+    *,
+    label_silence: bool = False,
 ) -> tuple[list[int], int, bool]:
     """Draws a window's decoder sequence for one use.
 
+    Args:
+        window: the window.
+        prompts: the vocabulary's special tokens.
+        mix: probabilities of the forms.
+        rng: source of the draws.
+        label_silence: whether the tokens of silence are labels. Otherwise a student learns the
+            teacher's distribution there, not a text. With timestamps, silence then has the first
+            one, which the runtime forces.
+
     Returns:
         The tokens, including prompt and end; the position of <|startoftranscript|>, from which
-        on teacher and student are compared; and whether the tokens are labels. Silence has no
-        labels: the student learns the teacher's distribution there, not a text.
+        on teacher and student are compared; and whether the tokens are labels.
     """
     timestamps = bool(window.tokens) and rng.random() < mix.timestamps
     with_prompt = bool(window.prompt) and rng.random() < mix.prompts
-    if window.kind == SILENCE:
+    silent = window.kind == SILENCE
+    if silent:
         timestamps = rng.random() < mix.timestamps
     text = prompts.with_timestamps(window.tokens, timestamps)
+    if silent and timestamps and label_silence:
+        text = [prompts.timestamp(0)]
     sequence, start = prompts.sequence(
         text, timestamps=timestamps, previous=window.prompt if with_prompt else ()
     )
-    return sequence, start, window.kind != SILENCE
+    return sequence, start, label_silence or not silent
 
 
 def _pad(features: Sequence[Tensor], is_mel: bool) -> Tensor:

@@ -8,22 +8,19 @@ is close enough to the transcript.
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, get_args
 
 import numpy as np
 import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from baldwhisper_convert.checkpoint.checkpoint import Checkpoint, fingerprint
-from baldwhisper_convert.data.augment import Augmentation, augment
+from baldwhisper_convert.checkpoint.checkpoint import Checkpoint
+from baldwhisper_convert.data.augment import augment
 from baldwhisper_convert.data.features import AudioFeatures
 from baldwhisper_convert.data.labels import Labeller, NoLabels, TeacherLabels, TextLabels
+from baldwhisper_convert.data.prepare_settings import Labels, PrepareSettings, prepared_key
 from baldwhisper_convert.data.prepared import (
     MEL,
     SILENCE,
@@ -33,12 +30,12 @@ from baldwhisper_convert.data.prepared import (
     PreparedWindow,
 )
 from baldwhisper_convert.data.prepared_writer import PreparedWriter
+from baldwhisper_convert.data.recordings import read_noise
 from baldwhisper_convert.data.utterances import BadRows, Utterance, audio_fingerprint
 from baldwhisper_convert.data.windows import (
     WINDOW_SECONDS,
     Planned,
     Sound,
-    WindowSettings,
     join,
     plan_windows,
     silence,
@@ -46,54 +43,6 @@ from baldwhisper_convert.data.windows import (
 from baldwhisper_convert.model.prompts import Prompts
 from baldwhisper_convert.model.whisper import Whisper, length_mask
 from baldwhisper_mlx.config import SAMPLE_RATE
-
-Labels = Literal["text", "teacher", "none"]
-Features = Literal["states", "mel"]
-Context = Literal["full", "dynamic"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class PrepareSettings:
-    """How speech is prepared.
-
-    Raises:
-        ValueError: a value out of range.
-    """
-
-    labels: Labels = "text"
-    """The transcripts, the teacher's own output (sequence-level distillation), or none, for what
-    is learned from the audio alone."""
-    features: Features = "states"
-    """Encoder states, for a frozen encoder, or log-mel, for one that is trained."""
-    audio_context: Context = "full"
-    """`full`: the encoder receives 30 s; its output after a clip may be cut off. `dynamic`: it
-    receives the clip's own frames and `windows.margin`, rounded up as in the runtime. A model
-    trained on that has a dynamic audio context, see `ModelConfig.audio_context`."""
-    max_wer: float = 0.3
-    """Windows are left out if the word error rate of the teacher's label is higher than this."""
-    passes: int = 1
-    """Passes over the speech, each with its own windows; the second and later are augmented."""
-    language: str = "en"
-    """Language of the speech, code or English name."""
-    seed: int = 0
-    windows: WindowSettings = field(default_factory=WindowSettings)
-    augmentation: Augmentation = field(default_factory=Augmentation)
-
-    def __post_init__(self) -> None:
-        if self.labels not in get_args(Labels):
-            raise ValueError(f"labels must be text, teacher or none, not {self.labels!r}")
-        if self.features not in get_args(Features):
-            raise ValueError(f"features must be states or mel, not {self.features!r}")
-        if self.audio_context not in get_args(Context):
-            raise ValueError(f"audio_context must be full or dynamic, not {self.audio_context!r}")
-        if self.audio_context == "dynamic" and self.windows.full:
-            raise ValueError("a dynamic audio context has no full windows; set windows.full to 0")
-        if self.passes < 1 or self.max_wer < 0:
-            raise ValueError("passes must be at least 1 and max_wer not negative")
-
-    def text_from(self, column: str) -> str | None:
-        """The column to read as text: `column`, or None if there are no labels."""
-        return None if self.labels == "none" else column
 
 
 def prepare(
@@ -132,7 +81,7 @@ def prepare(
     kept = [utterance for utterance, _ in usable]
     plan = builder.plan([duration for _, duration in usable], [u.group for u in kept])
     writer = PreparedWriter(
-        folder, key=_key(checkpoint, kept, settings), audio=audio_fingerprint(kept),
+        folder, key=prepared_key(checkpoint, kept, settings), audio=audio_fingerprint(kept),
         features=settings.features, width=builder.width,
     )  # fmt: skip
     if not writer.complete:
@@ -161,6 +110,7 @@ class _WindowBuilder:
     ) -> None:
         self.settings, self.bad = settings, bad
         _check_context(checkpoint, settings)
+        self.recordings = read_noise(settings.augmentation.recordings)
         self.device = torch.device(device)
         self.model = Whisper.from_checkpoint(checkpoint).to(self.device)
         self.prompts = Prompts.of(checkpoint, settings.language)
@@ -254,9 +204,9 @@ class _WindowBuilder:
         """Reads and joins the audio of a window; None if an utterance cannot be decoded."""
         seed = self.settings.seed + planned.number
         if not planned.window.items:
-            return Sound(planned, [], silence(seed))
-        items = [utterances[item.utterance] for item in planned.window.items]
-        parts = []
+            dynamic = self.audio_features.dynamic
+            return Sound(planned, [], silence(seed, self.recordings, any_length=dynamic))
+        items, parts = [utterances[item.utterance] for item in planned.window.items], []
         for utterance in items:
             try:
                 parts.append(utterance.samples())
@@ -266,7 +216,7 @@ class _WindowBuilder:
         samples, speed = join(planned.window, parts), 1.0
         if planned.number_of_pass:
             rng = np.random.default_rng(seed)
-            samples, speed = augment(samples, self.settings.augmentation, rng)
+            samples, speed = augment(samples, self.settings.augmentation, rng, self.recordings)
         return Sound(planned, items, samples[: round(WINDOW_SECONDS * SAMPLE_RATE)], speed)
 
 
@@ -285,14 +235,3 @@ def _check_context(checkpoint: Checkpoint, settings: PrepareSettings) -> None:
         f"in a {settings.audio_context} one; change audio_context, or first finetune the teacher "
         f"on log-mel prepared for a {settings.audio_context} context"
     )
-
-
-def _key(checkpoint: Checkpoint, utterances: Sequence[Utterance], settings: PrepareSettings) -> str:
-    """Hash of everything the prepared data depends on, 16 hexadecimal digits."""
-    digest = hashlib.sha256(b"log-mel 3")
-    if settings.features == STATES or settings.labels == "teacher":
-        digest.update(fingerprint(checkpoint).encode())
-    digest.update(json.dumps(dataclasses.asdict(settings), sort_keys=True).encode())
-    for utterance in utterances:
-        digest.update(f"{Path(utterance.name).name}\n{utterance.text}\n".encode())
-    return digest.hexdigest()[:16]

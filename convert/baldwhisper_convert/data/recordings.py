@@ -1,7 +1,8 @@
-"""A few recordings, without text, to calibrate the constants of an export on."""
+"""Recordings without text: speech to calibrate the constants of an export on, and noise."""
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -52,6 +53,41 @@ def read_recordings(source: str | Path, most: int = MOST_RECORDINGS) -> list[Sam
             raise ValueError(f"{name}: without audio; expected a column file_name, path or audio")
         samples.append(decode_audio(audio, name))
     return samples
+
+
+def noise_files(folder: str) -> list[Path]:
+    """The recordings of noise below a folder, sorted by path; none if no folder is named.
+
+    Raises:
+        FileNotFoundError: the folder is missing or has no audio files.
+    """
+    if not folder:
+        return []
+    path = Path(folder).expanduser()
+    files = audio_files(path) if path.is_dir() else []
+    if not files:
+        raise FileNotFoundError(f"augmentation.recordings: no audio files in {path}")
+    return files
+
+
+def noise_fingerprint(folder: str) -> bytes:
+    """SHA-256 of each of `noise_files`, joined: what is recorded, wherever the folder is."""
+    return b"".join(hashlib.sha256(path.read_bytes()).digest() for path in noise_files(folder))
+
+
+def read_noise(folder: str) -> list[Samples]:
+    """Decodes `noise_files`: samples (n,) of each, float32, mono at 16 kHz.
+
+    Raises:
+        FileNotFoundError: as `noise_files`.
+        ValueError: a recording that cannot be decoded or is empty; the message names it.
+    """
+    decoded = []
+    for path in noise_files(folder):
+        decoded.append(decode_audio(str(path), str(path)))
+        if not len(decoded[-1]):
+            raise ValueError(f"{path}: holds no audio; remove it from augmentation.recordings")
+    return decoded
 
 
 def _rows(path: Path) -> tuple[Sequence[Row], Path | None]:

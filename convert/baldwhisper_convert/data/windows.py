@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from baldwhisper_convert.data.augment import pink_noise
+from baldwhisper_convert.data.augment import excerpt, pink_noise
 from baldwhisper_convert.data.ranges import check_range
 from baldwhisper_convert.data.utterances import Utterance
 from baldwhisper_mlx.audio.buffer import Samples
@@ -145,24 +145,36 @@ def join(window: Window, parts: Sequence[Samples]) -> Samples:
     return joined
 
 
-def silence(seed: int) -> Samples:
-    """30 s without speech: digital silence, white or pink noise, or a mains hum.
+def silence(seed: int, recordings: Sequence[Samples] = (), *, any_length: bool = False) -> Samples:
+    """30 s without speech: digital silence, white or pink noise, a mains hum, recorded noise.
 
     The level of the noises is drawn from -80 to -25 dBFS.
+
+    Args:
+        seed: of the draws.
+        recordings: of noise; with some, every second window is an excerpt of one of them.
+        any_length: 1 to 30 s instead, for a dynamic audio context, which follows the length.
     """
     rng = np.random.default_rng(seed)
-    n = round(WINDOW_SECONDS * SAMPLE_RATE)
-    kind = rng.choice(["zero", "white", "pink", "hum"])
+    seconds = rng.uniform(1, WINDOW_SECONDS) if any_length else WINDOW_SECONDS
+    n = round(seconds * SAMPLE_RATE)
+    recorded = len(recordings) > 0 and rng.random() < 0.5
+    kind = "recording" if recorded else rng.choice(["zero", "white", "pink", "hum"])
     if kind == "zero":
         return np.zeros(n, dtype=np.float32)
-    if kind == "hum":
+    sound: np.ndarray[tuple[int], np.dtype[np.float64]]
+    if kind == "recording":
+        sound = excerpt(recordings[int(rng.integers(len(recordings)))], n, rng).astype(np.float64)
+    elif kind == "hum":
         time = np.arange(n) / SAMPLE_RATE
         base = rng.uniform(49, 61)
-        sound = sum(np.sin(2 * np.pi * base * k * time) / k for k in (1, 2, 3, 5))
+        sound = np.sum([np.sin(2 * np.pi * base * k * time) / k for k in (1, 2, 3, 5)], axis=0)
     else:
         sound = pink_noise(n, rng) if kind == "pink" else rng.standard_normal(n)
     level = 10 ** (rng.uniform(-80, -25) / 20)
-    return np.asarray(sound / np.sqrt(np.mean(np.square(sound))) * level, dtype=np.float32)
+    power = float(np.sqrt(np.mean(np.square(sound))))
+    # A recording may have a pause of digital silence.
+    return np.asarray(sound * (level / power if power else 0.0), dtype=np.float32)
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from baldwhisper_convert.compression.factorize import FactorizeSettings
 from baldwhisper_convert.compression.merge import MergeSettings
-from baldwhisper_convert.data.prepare import PrepareSettings
+from baldwhisper_convert.data.prepare_settings import PrepareSettings
 from baldwhisper_convert.data.speech import parse_shares
 from baldwhisper_convert.pipeline.settings import build, plain_settings, read_toml
 from baldwhisper_convert.training.objectives import LossSettings

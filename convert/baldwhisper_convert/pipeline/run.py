@@ -7,6 +7,7 @@ states of a fine-tuned encoder differ. Interrupted runs resume when you rerun th
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -36,12 +37,14 @@ class Pipeline:
         output: folder for prepared data, training runs and stage folders.
         sources: replace the sources of the recipe's data, by name.
         texts: replace the files of the recipe's texts, by name.
+        noise: replaces the folder of `augmentation.recordings` wherever the recipe has one.
         skip_bad: skip utterances that cannot be used.
         force: replace stage folders made with other settings.
         say: receives progress messages.
 
     Raises:
-        ValueError: a name in `sources` or `texts` that the recipe does not have.
+        ValueError: a name in `sources` or `texts` that the recipe does not have, or `noise`
+            although it mixes none.
     """
 
     def __init__(
@@ -51,6 +54,7 @@ class Pipeline:
         *,
         sources: Mapping[str, str] | None = None,
         texts: Mapping[str, str] | None = None,
+        noise: str | None = None,
         skip_bad: bool = False,
         force: bool = False,
         say: Say = print,
@@ -58,6 +62,9 @@ class Pipeline:
         self.recipe, self.output = recipe, output
         self.sources = _check_names(sources, recipe.data, "data")
         self.texts = _check_names(texts, recipe.texts, "text")
+        if noise and not any(data.augmentation.recordings for data in recipe.data.values()):
+            raise ValueError(f"the recipe has no augmentation.recordings to replace by {noise}")
+        self.noise = noise
         self.skip_bad = skip_bad
         self.force, self.say = force, say
 
@@ -148,7 +155,11 @@ class Pipeline:
         by_teacher = data.features == "states" or data.labels == "teacher"
         suffix = f"-{fingerprint(teacher)[:8]}" if by_teacher else ""
         folder = self.output / "prepared" / f"{name}{suffix}"
-        return prepare(teacher, utterances, data.settings, folder, bad=bad)
+        settings = data.settings
+        if self.noise and settings.augmentation.recordings:
+            noisy = dataclasses.replace(settings.augmentation, recordings=self.noise)
+            settings = dataclasses.replace(settings, augmentation=noisy)
+        return prepare(teacher, utterances, settings, folder, bad=bad)
 
 
 def _check_names(

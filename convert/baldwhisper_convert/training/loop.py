@@ -142,6 +142,7 @@ class _Run:
             )
         self.model, self.settings, self.accelerator = model, settings, accelerator
         self.data, self.prompts = data, prompts
+        self.label_silence = bool(getattr(objective, "label_silence", False))
         model.set_dropout(settings.dropout)
         learner = Learner(model, objective)
         groups = parameter_groups(model, objective, settings)
@@ -258,7 +259,7 @@ class _Run:
         return [
             collate(
                 self.data, windows[i :: settings.accumulate], self.prompts, settings.mix,
-                seed=settings.seed, epoch=epoch,
+                seed=settings.seed, epoch=epoch, label_silence=self.label_silence,
             ).to(self.accelerator.device)
             for i in range(settings.accumulate)
         ]  # fmt: skip

@@ -54,6 +54,8 @@ class Transcription(nn.Module):
     """The objective of fine-tuning: the cross-entropy of the labels."""
 
     needs_text = True
+    label_silence = True
+    """Windows of silence need labels here; where there is a teacher, it says what is due."""
 
     def forward(self, model: Whisper, batch: Batch) -> Terms:
         """Returns the cross-entropy and the accuracy, summed over the labelled positions."""

@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from baldwhisper_convert.checkpoint.checkpoint import Checkpoint
 from baldwhisper_convert.data import labels
 from baldwhisper_convert.data.features import AudioFeatures
-from baldwhisper_convert.data.prepare import PrepareSettings, prepare
+from baldwhisper_convert.data.prepare import prepare
+from baldwhisper_convert.data.prepare_settings import PrepareSettings
 from baldwhisper_convert.data.prepared import Choice, Prepared
 from baldwhisper_convert.data.speech import Speech
 from baldwhisper_convert.data.utterances import Utterance

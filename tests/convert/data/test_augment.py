@@ -17,6 +17,7 @@ from baldwhisper_convert.data.augment import (
     augment,
     change_speed,
     convolve,
+    excerpt,
     impulse_response,
     pink_noise,
     rms_dbfs,
@@ -191,3 +192,34 @@ def test_settings_out_of_range(change: dict[str, Any]) -> None:
 
 def test_ranges_from_a_recipe_are_lists() -> None:
     assert Augmentation(snr=[1, 2]).snr == (1, 2)  # type: ignore[arg-type]
+
+
+@given(length=st.integers(1, 50), count=st.integers(0, 200), seed=st.integers(0, 99))
+def test_excerpts_are_parts_of_the_repeated_recording(length: int, count: int, seed: int) -> None:
+    recording = np.arange(length, dtype=np.float32)
+    found = excerpt(recording, count, np.random.default_rng(seed))
+    assert found.dtype == np.float32
+    assert len(found) == count
+    if count:
+        np.testing.assert_array_equal(found, (found[0] + np.arange(count)) % length)
+
+
+def test_noise_is_taken_from_recordings_three_times_in_four() -> None:
+    """A recorded tone is the only noise with a single frequency."""
+    audio = sound(0.1)
+    tone = np.sin(2 * np.pi * 3000 * np.arange(400) / 16_000).astype(np.float32)
+    how = Augmentation(**(NONE | {"noise": 1.0}), snr=(10, 10), level=(-20, -20))
+    recorded = 0
+    for seed in range(200):
+        found, _ = augment(audio, how, np.random.default_rng(seed), [tone])
+        noise = found * (audio @ found) / (found @ found) - audio
+        spectrum = np.abs(np.fft.rfft(noise)) ** 2
+        recorded += bool(spectrum.max() > 0.5 * spectrum.sum())
+    assert recorded == pytest.approx(150, abs=20)
+
+
+def test_draws_without_recordings_are_as_before() -> None:
+    how = Augmentation(**ALL)
+    found, _ = augment(sound(0.2), how, np.random.default_rng(3))
+    same, _ = augment(sound(0.2), how, np.random.default_rng(3), [])
+    np.testing.assert_array_equal(found, same)

@@ -224,3 +224,24 @@ def test_moving_a_batch() -> None:
             assert getattr(moved, name).shape == value.shape
         else:
             assert getattr(moved, name) == value
+
+
+@pytest.mark.parametrize("share", [0.0, 1.0])
+def test_labels_of_silence(share: float) -> None:
+    """No speech, then the end; with timestamps after the first one, which the runtime forces."""
+    data = TinyWindows([tiny_window(0, positions=9, kind=SILENCE, tokens=(), text="")])
+    batch = collate(data, [0], PROMPTS, Mix(timestamps=share), label_silence=True)
+    start = PROMPTS.sot_sequence(timestamps=share == 1)
+    first = [PROMPTS.timestamp(0)] if share else []
+    assert batch.tokens[0].tolist() == [*start, *first]
+    expected = [*start, *first, END][1:]
+    expected[0] = PROMPTS.tokenizer.no_speech
+    assert batch.targets[0].tolist() == expected
+
+
+def test_labels_of_speech_do_not_depend_on_those_of_silence() -> None:
+    data = some_windows()
+    with_labels = collate(data, [0, 2], PROMPTS, label_silence=True)
+    without = collate(data, [0, 2], PROMPTS)
+    assert torch.equal(with_labels.targets, without.targets)
+    assert torch.equal(with_labels.tokens, without.tokens)

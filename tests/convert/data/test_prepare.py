@@ -19,7 +19,7 @@ from baldwhisper_convert.checkpoint.checkpoint import Checkpoint
 from baldwhisper_convert.data import labels, prepare
 from baldwhisper_convert.data.augment import Augmentation
 from baldwhisper_convert.data.features import log_mel
-from baldwhisper_convert.data.prepare import PrepareSettings
+from baldwhisper_convert.data.prepare_settings import PrepareSettings
 from baldwhisper_convert.data.prepared import (
     FEATURES_FILE,
     SETTINGS_FILE,
@@ -418,3 +418,60 @@ def test_data_of_earlier_versions_is_used_still(
     again = run(teacher, speech, tmp_path)
     assert again.windows == data.windows
     assert again.fingerprint == data.fingerprint.rpartition("/")[0]
+
+
+def noise_folder(folder: Path, seed: int = 0) -> Path:
+    """A folder with a recording of a tone."""
+    folder.mkdir()
+    tiny_utterance(folder / "hum.wav", 0.5, seed=seed)
+    return folder
+
+
+def test_recorded_noise_counts_and_not_its_place(
+    teacher: Checkpoint, speech: list[Utterance], tmp_path: Path
+) -> None:
+    def make(name: str, recordings: Path | None) -> Prepared:
+        noisy = Augmentation(
+            speed=0.0, room=0.0, noise=1.0, recordings=str(recordings) if recordings else ""
+        )
+        how = dataclasses.replace(FILLED, silence=0.5)
+        return run(
+            teacher, speech[:4], tmp_path / name, augmentation=noisy, passes=2, features="mel",
+            windows=how,
+        )  # fmt: skip
+
+    one = make("one", noise_folder(tmp_path / "noise"))
+    moved = make("moved", noise_folder(tmp_path / "elsewhere"))
+    other = make("other", noise_folder(tmp_path / "louder", seed=1))
+    none = make("none", None)
+    assert one.fingerprint == moved.fingerprint
+    assert content(one.folder)["features.f16"] == content(moved.folder)["features.f16"]
+    assert len({one.fingerprint, other.fingerprint, none.fingerprint}) == 3
+    assert content(one.folder)["features.f16"] != content(none.folder)["features.f16"]
+
+
+@pytest.mark.parametrize("exists", [False, True])
+def test_a_folder_without_noise_is_an_error(
+    teacher: Checkpoint, speech: list[Utterance], tmp_path: Path, exists: bool
+) -> None:
+    folder = tmp_path / "noise"
+    if exists:
+        folder.mkdir()
+    with pytest.raises(FileNotFoundError, match=r"augmentation\.recordings.*noise"):
+        run(
+            teacher,
+            speech[:1],
+            tmp_path / "data",
+            augmentation=Augmentation(recordings=str(folder)),
+        )
+
+
+def test_silence_has_any_length_in_a_dynamic_context(
+    teacher: Checkpoint, speech: list[Utterance], tmp_path: Path
+) -> None:
+    how = WindowSettings(single=1.0, silence=1.0, pause=0.0, full=0.0)
+    options = {"windows": how, "features": "mel", "audio_context": "dynamic"}
+    data = run(teacher, speech[:8], tmp_path / "data", **options)
+    silent = [window for window in data.windows if window.kind == SILENCE]
+    assert len({window.positions for window in silent}) > 3
+    assert all(window.positions >= 50 * window.duration for window in silent)

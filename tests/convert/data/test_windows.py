@@ -167,3 +167,25 @@ def test_kinds_of_silence() -> None:
     assert power(white, 100, 200) / power(white, 6400, 6500) == pytest.approx(1, abs=0.3)
     assert power(pink, 100, 200) / power(pink, 1600, 3200) == pytest.approx(16, rel=0.3)
     assert power(hum, 49, 61) > 100 * power(hum, 400, 8000)
+
+
+def test_every_second_silence_is_recorded() -> None:
+    recording = np.sin(np.arange(1000, dtype=np.float32) / 7)
+    kinds = [silence(seed, [recording]) for seed in range(60)]
+    period = [np.allclose(sound[:400_000], sound[1000:401_000], atol=1e-6) for sound in kinds]
+    recorded = sum(p and s.any() for p, s in zip(period, kinds, strict=True))
+    assert recorded == pytest.approx(30, abs=8)
+    assert all(-80.01 <= rms_dbfs(sound) <= -24.99 or not sound.any() for sound in kinds)
+
+
+def test_a_recording_of_nothing_is_silence() -> None:
+    nothing = np.zeros(100, np.float32)
+    found = [silence(seed, [nothing]) for seed in range(8)]
+    assert all(np.isfinite(sound).all() for sound in found)
+    assert sum(not sound.any() for sound in found) > 2
+
+
+def test_silence_of_any_length() -> None:
+    lengths = [len(silence(seed, any_length=True)) / RATE for seed in range(40)]
+    assert 1 <= min(lengths) < 5
+    assert 26 < max(lengths) <= 30

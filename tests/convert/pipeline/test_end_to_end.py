@@ -189,3 +189,9 @@ def test_unknown_data_is_refused(arguments: list[str]) -> None:
         result = CliRunner().invoke(main, [*arguments, f"--{kind}", "other=x"])
         assert result.exit_code == 1
         assert f"no {kind} called other" in result.output
+
+
+def test_noise_needs_a_recipe_that_mixes_it(arguments: list[str]) -> None:
+    result = CliRunner().invoke(main, [*arguments, "--noise", "streets"])
+    assert result.exit_code == 1
+    assert "no augmentation.recordings to replace by streets" in result.output

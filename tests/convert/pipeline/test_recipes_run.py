@@ -28,15 +28,19 @@ from tests.support.tiny_speech import sound, tiny_speech
 ROOT = Path(__file__).resolve().parents[3]
 
 
-def run(recipe: Path, folder: Path, teacher: Path, data: dict[str, Path]) -> None:
+def run(
+    recipe: Path, folder: Path, teacher: Path, data: dict[str, Path], *more: str, trainings: int = 3
+) -> None:
     """Runs a copy of the recipe in which every training passes over the data once."""
-    text, times = re.subn(r"^epochs = \d+$", "epochs = 1", recipe.read_text("utf-8"), flags=re.M)
-    assert times == 3
+    pattern = r"^epochs = [\d.]+$"
+    text, times = re.subn(pattern, "epochs = 1", recipe.read_text("utf-8"), flags=re.M)
+    assert times == trainings
+    text = text.replace("dense_rows = 10000", "dense_rows = 50")  # of a vocabulary of 2,000
     short = folder / recipe.name
     short.write_text(text, encoding="utf-8")
     given = [word for name, source in data.items() for word in ("--data", f"{name}={source}")]
     arguments = ["run", str(short), "--teacher", str(teacher), "--output", str(folder / "out")]
-    result = CliRunner().invoke(main, [*arguments, *given])
+    result = CliRunner().invoke(main, [*arguments, *given, *more])
     assert result.exit_code == 0, result.output
 
 
@@ -73,9 +77,11 @@ def jeli_asr(folder: Path, train: int = 17) -> Path:
     return folder
 
 
-def check(folder: Path, dynamic: bool, layers: int = 2) -> None:
+PAPER = ("finetune", "merge", "distill", "factorize", "distill")
+
+
+def check(folder: Path, dynamic: bool, layers: int = 2, kinds: tuple[str, ...] = PAPER) -> None:
     """All stages are there, and the last one has so many decoder layers and transcribes."""
-    kinds = ["finetune", "merge", "distill", "factorize", "distill"]
     names = [f"{number:02}-{kind}" for number, kind in enumerate(kinds, start=1)]
     assert [path.name for path in sorted(folder.glob("0*"))] == names
     for name, kind in zip(names, kinds, strict=True):
@@ -131,6 +137,21 @@ def test_mboshi(teacher: Path, tmp_path: Path) -> None:
     config = json.loads((tmp_path / "out/03-distill/config.json").read_text(encoding="utf-8"))
     assert config["audio_context"] == "dynamic"
     variants(tmp_path / "out", tmp_path / "variants")
+
+
+def test_tiny_en(teacher: Path, tmp_path: Path) -> None:
+    """With recorded noise from the folder that is named, of which the recipe's does not exist."""
+    recipe = ROOT / "recipes/tiny-en.toml"
+    names = ("read", "accents", "voice", "dev")
+    data = {name: tiny_speech(tmp_path / name, 3 if name == "dev" else 12) for name in names}
+    noise = tiny_speech(tmp_path / "noise", 2)
+    words = tmp_path / "words.txt"
+    words.write_text("the quick brown fox\n", encoding="utf-8")
+    more = ("--noise", str(noise), "--text", f"english={words}")
+    run(recipe, tmp_path, teacher, data, *more, trainings=2)
+    check(tmp_path / "out", True, 4, ("finetune", "factorize", "distill"))
+    prepared = json.loads((tmp_path / "out/prepared/read/prepared.json").read_text())
+    assert prepared["report"]["settings"]["augmentation"]["recordings"] == str(noise)
 
 
 def variants(run: Path, output: Path) -> None:

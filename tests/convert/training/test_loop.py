@@ -13,10 +13,15 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from baldwhisper_convert.data.batches import Batch
-from baldwhisper_convert.data.prepared import Prepared
+from baldwhisper_convert.data.prepared import SILENCE, Prepared
 from baldwhisper_convert.model.whisper import Whisper
 from baldwhisper_convert.training.loop import train
-from baldwhisper_convert.training.objectives import Distillation, LossSettings, Terms
+from baldwhisper_convert.training.objectives import (
+    Distillation,
+    LossSettings,
+    Terms,
+    Transcription,
+)
 from baldwhisper_convert.training.settings import TrainingSettings, rate
 from tests.support.tiny_prepared import (
     GROUPS,
@@ -348,3 +353,12 @@ def test_any_objective_will_do(tmp_path: Path, data: Prepared) -> None:
     train(tiny_student(), Small(), data, tiny_prompts(), settings, tmp_path)
     found = [row["loss"] for row in losses(tmp_path)]
     assert all(a > b for a, b in pairwise(found))
+
+
+def test_silence_is_learned_without_a_teacher(tmp_path: Path) -> None:
+    silent = tiny_prepared(tmp_path / "data", 6, mel=True, silence=1)
+    assert {window.kind for window in silent.windows} == {SILENCE}
+    settings = TrainingSettings(**(PLAIN | {"epochs": 6, "freeze": (), "batch_size": 6}))
+    train(tiny_student(), Transcription(), silent, tiny_prompts(), settings, tmp_path / "run")
+    rows = losses(tmp_path / "run")
+    assert 0 < rows[-1]["ce"] < rows[0]["ce"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -20,7 +21,7 @@ from baldwhisper_convert.training.losses import (
     kl_divergence,
     relative_error,
 )
-from baldwhisper_convert.training.objectives import Distillation, LossSettings
+from baldwhisper_convert.training.objectives import Distillation, LossSettings, Transcription
 from tests.support.tiny_objectives import ALL, batch_of, grown, learn, number, only
 from tests.support.tiny_prepared import (
     GROUPS,
@@ -220,3 +221,23 @@ def test_settings_that_cannot_be(make: Callable[[], object], message: str) -> No
 def test_a_temperature_out_of_the_learned_bounds_may_be_fixed() -> None:
     assert LossSettings(temperature=0.1).temperature == 0.1
     assert LossSettings(temperature=8).temperature == 8
+
+
+def test_fine_tuning_learns_that_silence_has_no_speech(student: Whisper, tmp_path: Path) -> None:
+    data = tiny_prepared(tmp_path / "data", 5, mel=True)
+    prompts = tiny_prompts()
+    assert data.windows[4].kind == SILENCE
+    batch = collate(data, [4], prompts, Mix(timestamps=0), label_silence=True)
+    objective = Transcription()
+    before = objective(student, batch)
+    assert before.positions == int(batch.mask.sum())
+    optimizer = torch.optim.Adam(student.parameters(), lr=1e-2)
+    for _ in range(30):
+        optimizer.zero_grad()
+        objective(student, batch).losses["ce"].backward()
+        optimizer.step()
+    states, mask = batch.encode(student)
+    chosen = student.logits(student.decoder(batch.tokens, states, mask))[0].argmax(-1)
+    start = prompts.sot_sequence(timestamps=False)
+    assert chosen[0] == prompts.tokenizer.no_speech
+    assert chosen[len(start) - 1] == prompts.end
