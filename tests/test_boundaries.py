@@ -61,9 +61,8 @@ RULES: tuple[tuple[str, str, str], ...] = (
         "baldwhisper_convert",
         "only",
         "baldwhisper_convert, baldwhisper_mlx._version, baldwhisper_mlx.audio, "
-        "baldwhisper_mlx.bounds, "
-        "baldwhisper_mlx.checkpoint.hub, baldwhisper_mlx.checkpoint.load, "
-        "baldwhisper_mlx.checkpoint.padding_file, baldwhisper_mlx.config, "
+        "baldwhisper_mlx.bounds, baldwhisper_mlx.checkpoint.calibrate, "
+        "baldwhisper_mlx.checkpoint.hub, baldwhisper_mlx.checkpoint.load, baldwhisper_mlx.config, "
         "baldwhisper_mlx.decoding.dtw, baldwhisper_mlx.files, baldwhisper_mlx.model.positions, "
         "baldwhisper_mlx.quantization_config, baldwhisper_mlx.terminal, baldwhisper_mlx.text",
     ),
