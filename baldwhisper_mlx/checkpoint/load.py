@@ -7,6 +7,7 @@ Weights are read lazily; only a change of dtype copies them, tensor by tensor.
 
 from __future__ import annotations
 
+import os
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -128,9 +129,9 @@ def _padding_for(folder: Path, model: Whisper, context: RunContext | None) -> Pa
             f"{folder}: trained for a {trained_for} audio context, and runs in that one only; "
             f"audio_context {context!r} is for checkpoints trained on 30 s"
         )
-    if context == "full" or (context is None and not path.exists()):
+    if context == "full" or (context is None and not os.path.lexists(path)):
         return None
-    if not path.exists():
+    if not os.path.lexists(path):
         raise ValueError(
             f"{folder}: a padded audio context needs {PADDING_FILE}; make it with "
             "`baldwhisper-convert export ... --calibration FOLDER`"

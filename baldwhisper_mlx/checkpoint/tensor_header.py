@@ -30,8 +30,9 @@ MOST_COMPRESSION = 10
 
 _NPY_TYPES = {
     "b1": "BOOL", "u1": "U8", "i1": "I8", "u2": "U16", "i2": "I16", "f2": "F16",
-    "u4": "U32", "i4": "I32", "f4": "F32", "u8": "U64", "i8": "I64", "f8": "F64",
+    "u4": "U32", "i4": "I32", "f4": "F32", "u8": "U64", "i8": "I64", "f8": "F64", "V2": "BF16",
 }  # fmt: skip
+"""By kind and bytes; NumPy has no bfloat16, which MLX stores as two bytes of no type."""
 _NPY_HEADERS = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}
 _METADATA = "__metadata__"
 

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import mlx.core as mx
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -214,7 +215,11 @@ def test_any_bytes_are_refused_or_sound(tmp_path: Path, data: bytes, length: int
 def test_item_sizes_are_those_of_the_library() -> None:
     for kind, dtype in NPY.items():
         assert ITEM_BYTES[kind] == dtype.itemsize
-    assert ITEM_BYTES["BF16"] == 2
+
+
+def test_an_npz_of_bfloat16(tmp_path: Path) -> None:
+    mx.savez(str(tmp_path / "a.npz"), a=mx.zeros((2, 3), mx.bfloat16))
+    assert read_npz_header(tmp_path / "a.npz") == {"a": TensorInfo("BF16", (2, 3))}
 
 
 # ---- npz
