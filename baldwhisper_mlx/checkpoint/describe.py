@@ -1,12 +1,13 @@
 """Describes a model folder from its config and the header of its weights.
 
 `describe_model` gives lines to print, `stored_facts` values to compute with. No tensor is loaded,
-so it takes milliseconds and works without MLX. Standard library only.
+so it takes milliseconds and works without MLX.
 """
 
 from __future__ import annotations
 
 import math
+import os
 from pathlib import Path
 from typing import Any
 
@@ -158,7 +159,7 @@ def _describe_languages(config: ModelConfig) -> str:
 
 
 def _describe_context(config: ModelConfig, padding: Path) -> str:
-    if config.audio_context == "full" and padding.is_file():
+    if config.audio_context == "full" and os.path.lexists(padding):
         facts = read_tensor_metadata(padding)
         try:
             clips, stride, tail = (int(facts[key]) for key in ("clips", "stride", "tail"))

@@ -164,6 +164,6 @@ def _padding_for(folder: Path, model: Whisper, context: RunContext | None) -> Pa
             f"{folder}: trained for a {trained_for} audio context, and runs in that one only; "
             f"audio_context {context!r} is for checkpoints trained on 30 s"
         )
-    if context == "full" or (context is None and not path.exists()):
+    if context == "full" or (context is None and not os.path.lexists(path)):
         return None
-    return read_padding(path, model) if path.exists() else compute_padding(model)
+    return read_padding(path, model) if os.path.lexists(path) else compute_padding(model)

@@ -8,7 +8,6 @@ one is the bundled model's, the English one is taken from an installed package.
 
 from __future__ import annotations
 
-import zipfile
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
@@ -24,6 +23,7 @@ from baldwhisper_mlx.checkpoint.mlx_whisper_config import (
 )
 from baldwhisper_mlx.config import ModelConfig
 from baldwhisper_mlx.model.positions import sinusoids
+from baldwhisper_mlx.terminal import message_of
 
 
 def read_community(folder: Path) -> tuple[ModelConfig, dict[str, mx.array], CommunityModel]:
@@ -41,12 +41,19 @@ def read_community(folder: Path) -> tuple[ModelConfig, dict[str, mx.array], Comm
     config, path = model.config, model.weights
     try:
         weights = cast(dict[str, mx.array], mx.load(str(path)))
+        if path.suffix == ".npz":  # its checksums are compared only when the values are read
+            mx.eval(weights)
+    # All exceptions: of MLX, and of zipfile and zlib for damaged data behind a sound header.
+    except Exception as error:
+        reason = message_of(error).splitlines()[-1]
+        raise ValueError(f"{path}: damaged ({reason})") from None
+    try:
         heads: Any = weights.pop(HEADS, None)
         if heads is not None:
             pairs = tuple((int(layer), int(head)) for layer, head in heads.tolist())
             config = replace(config, alignment_heads=pairs)
         weights = _fused(weights)
-    except (RuntimeError, ValueError, IndexError, OSError, zipfile.BadZipFile) as error:
+    except (RuntimeError, ValueError) as error:
         raise ValueError(f"{path}: damaged ({error})") from None
     if POSITIONS not in weights:  # mlx-whisper computes them when it builds the model
         table = sinusoids(config.n_audio_ctx, config.n_audio_state)

@@ -30,8 +30,9 @@ MOST_COMPRESSION = 10
 
 _NPY_TYPES = {
     "b1": "BOOL", "u1": "U8", "i1": "I8", "u2": "U16", "i2": "I16", "f2": "F16",
-    "u4": "U32", "i4": "I32", "f4": "F32", "u8": "U64", "i8": "I64", "f8": "F64",
+    "u4": "U32", "i4": "I32", "f4": "F32", "u8": "U64", "i8": "I64", "f8": "F64", "V2": "BF16",
 }  # fmt: skip
+"""By kind and bytes; NumPy has no bfloat16, which MLX stores as two bytes of no type."""
 _NPY_HEADERS = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}
 _METADATA = "__metadata__"
 
@@ -175,13 +176,11 @@ def _read_npy_header(file: IO[bytes], size: int) -> TensorInfo:
     version = npy.read_magic(file)
     if version not in _NPY_HEADERS:
         raise ValueError(f"an array of the unknown version {version}")
-    shape, in_columns, dtype = _NPY_HEADERS[version](file, max_header_size=10_000)
+    shape, _, dtype = _NPY_HEADERS[version](file, max_header_size=10_000)
     kind = _NPY_TYPES.get(f"{dtype.kind}{dtype.itemsize}")
     if kind is None or not dtype.isnative or not _are_sizes(list(shape)):
         raise ValueError(f"an array of type {dtype} and shape {shape}")
     info = TensorInfo(kind, tuple(shape))
     if info.nbytes != size - file.tell():
         raise ValueError(f"an array of {info.nbytes} bytes in {size - file.tell()}")
-    if in_columns and len(shape) > 1:
-        raise ValueError("an array stored by columns")
     return info

@@ -97,6 +97,21 @@ def test_every_name_of_the_weights(folder: Path, copy: Path, name: str) -> None:
     assert lines["decoder"] == "2 layers, width 32, 2 heads, 64 positions"
 
 
+@pytest.mark.parametrize("place", [0.3, 0.6, 0.9])
+def test_damaged_data_in_an_npz(copy: Path, place: float) -> None:
+    """Behind a sound header: found by the checksums of zip, or by zlib."""
+    stored = copy / "weights.safetensors"
+    arrays = {name: np.array(value) for name, value in dict(mx.load(str(stored))).items()}
+    stored.unlink()
+    path = copy / "weights.npz"
+    np.savez_compressed(path, **arrays)
+    data = bytearray(path.read_bytes())
+    data[int(place * len(data))] ^= 255
+    path.write_bytes(data)
+    with pytest.raises(ValueError, match=r"weights\.npz: damaged"):
+        load_model(copy)
+
+
 def test_info_prints_it(folder: Path) -> None:
     result = CliRunner().invoke(cli, ["info", str(folder)])
     assert result.exit_code == 0, result.output

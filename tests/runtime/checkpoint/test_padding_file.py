@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from click.testing import CliRunner
 import baldwhisper_mlx
 from baldwhisper_mlx.audio.load import load_audio
 from baldwhisper_mlx.checkpoint.calibrate import write_padding
+from baldwhisper_mlx.checkpoint.describe import describe_model
 from baldwhisper_mlx.checkpoint.files import PADDING_FORMAT
 from baldwhisper_mlx.checkpoint.load import load_model
 from baldwhisper_mlx.checkpoint.padding_file import PIECES, SPEECH
@@ -177,3 +179,16 @@ def test_the_command_line_chooses(folder: Path, wav: Path) -> None:
     (folder / PADDING_FILE).unlink()
     result = CliRunner().invoke(cli, [*arguments, "-l", "en", "--temperature", "0"])
     assert result.exit_code == 0, result.stderr
+
+
+def test_what_is_no_file_is_not_opened(folder: Path) -> None:
+    path = folder / PADDING_FILE
+    path.unlink()
+    os.mkfifo(path)
+    for read in (load_model, describe_model):
+        with pytest.raises(ValueError, match=f"{PADDING_FILE}: not a regular file, but a pipe"):
+            read(folder)
+    path.unlink()
+    path.symlink_to("gone")
+    with pytest.raises(FileNotFoundError, match=f"{PADDING_FILE}: missing"):
+        load_model(folder)

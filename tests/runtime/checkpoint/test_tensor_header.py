@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import mlx.core as mx
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -214,14 +215,19 @@ def test_any_bytes_are_refused_or_sound(tmp_path: Path, data: bytes, length: int
 def test_item_sizes_are_those_of_the_library() -> None:
     for kind, dtype in NPY.items():
         assert ITEM_BYTES[kind] == dtype.itemsize
-    assert ITEM_BYTES["BF16"] == 2
+
+
+def test_an_npz_of_bfloat16(tmp_path: Path) -> None:
+    mx.savez(str(tmp_path / "a.npz"), a=mx.zeros((2, 3), mx.bfloat16))
+    assert read_npz_header(tmp_path / "a.npz") == {"a": TensorInfo("BF16", (2, 3))}
 
 
 # ---- npz
 
 
 def test_a_sound_npz(tmp_path: Path) -> None:
-    arrays = {"a.b": np.zeros((2, 3), np.float16), "c": np.arange(4, dtype=np.uint32)}
+    columns = np.asfortranarray(np.zeros((2, 3), np.float16))  # as MLX saves a transposed array
+    arrays = {"a.b": columns, "c": np.arange(4, dtype=np.uint32)}
     for name, save_npz in (("a.npz", np.savez), ("b.npz", np.savez_compressed)):
         save_npz(tmp_path / name, **arrays)  # type: ignore[arg-type]
         expected = {"a.b": TensorInfo("F16", (2, 3)), "c": TensorInfo("U32", (4,))}
@@ -255,7 +261,6 @@ FLOATS = ARRAY % ("<f4", False, "%s")
         ({"a.npy": npy(ARRAY % ("|O", False, "(1,)"), b"N.")}, "object"),
         ({"a.npy": npy(ARRAY % (">f4", False, "(2,)"), bytes(8))}, ">f4"),
         ({"a.npy": npy(ARRAY % ("<c8", False, "(1,)"), bytes(8))}, "com"),
-        ({"a.npy": npy(ARRAY % ("<f4", True, "(1, 2)"), bytes(8))}, "col"),
         ({"a.npy": npy("(" * 5000, bytes(8))}, ""),
         ({"a.npy": npy("__import__('os')", bytes(8))}, ""),
         ({"a.npy": npy(FLOATS % "(2,)", bytes(8), b"\x03\x00")}, "version"),
