@@ -17,6 +17,7 @@ from typing import Any, Literal, get_args
 from baldwhisper_mlx.bounds import MOST_CONFIG_BYTES, check_dimensions
 from baldwhisper_mlx.config_checks import (
     check_alignment_heads,
+    check_embedding,
     check_keys,
     check_special_tokens,
     is_int,
@@ -129,7 +130,7 @@ class ModelConfig:
 
     def __post_init__(self) -> None:
         self._check_dimensions()
-        self._check_embedding()
+        check_embedding(vars(self), get_args(EmbeddingProjections))
         self._check_vocabulary()
         require(isinstance(self.is_multilingual, bool), "is_multilingual", self.is_multilingual)
         require(self.dtype in get_args(Dtype), "dtype", self.dtype)
@@ -157,20 +158,6 @@ class ModelConfig:
             )
         same = self.n_audio_state == self.n_text_state  # cross-attention is d x d
         require(same, "n_audio_state", self.n_audio_state, " (n_text_state differs)")
-
-    def _check_embedding(self) -> None:
-        rank, rows = self.embedding_rank, self.embedding_dense_rows
-        ok = rank is None or (is_int(rank) and 0 < rank <= self.n_text_state)
-        require(ok, "embedding_rank", rank)
-        require(is_int(rows) and 0 <= rows <= self.n_vocab, "embedding_dense_rows", rows)
-        require(isinstance(self.embedding_mean, bool), "embedding_mean", self.embedding_mean)
-        projections = self.embedding_projections
-        require(projections in get_args(EmbeddingProjections), "embedding_projections", projections)
-        if rank is None and (rows or self.embedding_mean or projections != "shared"):
-            raise ValueError(
-                "config: embedding_projections, embedding_mean and embedding_dense_rows "
-                "describe a factorized embedding, but embedding_rank is null"
-            )
 
     def _check_vocabulary(self) -> None:
         require(is_int(self.timestamp_begin), "timestamp_begin", self.timestamp_begin)

@@ -83,3 +83,27 @@ def check_alignment_heads(heads: Sequence[Any], n_layer: int, n_head: int) -> No
     require(
         len(set(heads)) == len(heads), "alignment_heads", list(heads), "; a pair is there twice"
     )
+
+
+def check_embedding(values: Mapping[str, Any], projections: Sequence[str]) -> None:
+    """Checks the keys that describe the token embedding.
+
+    Args:
+        values: of the config, by key.
+        projections: what `embedding_projections` may be.
+
+    Raises:
+        ValueError: a value of another type or range, or keys that contradict each other.
+    """
+    rank, rows = values["embedding_rank"], values["embedding_dense_rows"]
+    mean, shared = values["embedding_mean"], values["embedding_projections"]
+    ok = rank is None or (is_int(rank) and 0 < rank <= values["n_text_state"])
+    require(ok, "embedding_rank", rank)
+    require(is_int(rows) and 0 <= rows <= values["n_vocab"], "embedding_dense_rows", rows)
+    require(isinstance(mean, bool), "embedding_mean", mean)
+    require(shared in projections, "embedding_projections", shared)
+    if rank is None and (rows or mean or shared != "shared"):
+        raise ValueError(
+            "config: embedding_projections, embedding_mean and embedding_dense_rows "
+            "describe a factorized embedding, but embedding_rank is null"
+        )

@@ -26,20 +26,23 @@ FORMS: dict[str, dict[str, Any]] = {
     "dynamic": {"audio_context": "dynamic", "n_text_layer": 2},
 }
 N_FRAMES = [300, 130, 20]
-"""Mel frames of three clips, in a window of 3000."""
+"""Mel frames of three clips, in a window of 300, a tenth of the real one."""
 
 
 @pytest.fixture(scope="module", params=FORMS)
 def loaded(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> LoadedModel:
     folder = tmp_path_factory.mktemp("decode") / request.param
-    config = tiny_config(**FORMS[request.param])
-    return load_model(write_model(folder, config), dtype="float32")
+    # Nothing in decoding depends on the length of a window, and a tenth takes a tenth of the time.
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("baldwhisper_mlx.config.WINDOW_POSITIONS", 150)
+        config = tiny_config(n_audio_ctx=150, **FORMS[request.param])
+        return load_model(write_model(folder, config), dtype="float32")
 
 
 @pytest.fixture(scope="module")
 def mel() -> mx.array:
-    """Three clips (3, 3000, 80) of different lengths, zeros after each."""
-    mel = np.random.default_rng(2).standard_normal((3, 3000, 80)).astype(np.float32)
+    """Three clips (3, 300, 80) of different lengths, zeros after each."""
+    mel = np.random.default_rng(2).standard_normal((3, 300, 80)).astype(np.float32)
     for row, n in enumerate(N_FRAMES):
         mel[row, n:] = 0
     return mx.array(mel)
