@@ -175,13 +175,11 @@ def _read_npy_header(file: IO[bytes], size: int) -> TensorInfo:
     version = npy.read_magic(file)
     if version not in _NPY_HEADERS:
         raise ValueError(f"an array of the unknown version {version}")
-    shape, in_columns, dtype = _NPY_HEADERS[version](file, max_header_size=10_000)
+    shape, _, dtype = _NPY_HEADERS[version](file, max_header_size=10_000)
     kind = _NPY_TYPES.get(f"{dtype.kind}{dtype.itemsize}")
     if kind is None or not dtype.isnative or not _are_sizes(list(shape)):
         raise ValueError(f"an array of type {dtype} and shape {shape}")
     info = TensorInfo(kind, tuple(shape))
     if info.nbytes != size - file.tell():
         raise ValueError(f"an array of {info.nbytes} bytes in {size - file.tell()}")
-    if in_columns and len(shape) > 1:
-        raise ValueError("an array stored by columns")
     return info

@@ -221,7 +221,8 @@ def test_item_sizes_are_those_of_the_library() -> None:
 
 
 def test_a_sound_npz(tmp_path: Path) -> None:
-    arrays = {"a.b": np.zeros((2, 3), np.float16), "c": np.arange(4, dtype=np.uint32)}
+    columns = np.asfortranarray(np.zeros((2, 3), np.float16))  # as MLX saves a transposed array
+    arrays = {"a.b": columns, "c": np.arange(4, dtype=np.uint32)}
     for name, save_npz in (("a.npz", np.savez), ("b.npz", np.savez_compressed)):
         save_npz(tmp_path / name, **arrays)  # type: ignore[arg-type]
         expected = {"a.b": TensorInfo("F16", (2, 3)), "c": TensorInfo("U32", (4,))}
@@ -255,7 +256,6 @@ FLOATS = ARRAY % ("<f4", False, "%s")
         ({"a.npy": npy(ARRAY % ("|O", False, "(1,)"), b"N.")}, "object"),
         ({"a.npy": npy(ARRAY % (">f4", False, "(2,)"), bytes(8))}, ">f4"),
         ({"a.npy": npy(ARRAY % ("<c8", False, "(1,)"), bytes(8))}, "com"),
-        ({"a.npy": npy(ARRAY % ("<f4", True, "(1, 2)"), bytes(8))}, "col"),
         ({"a.npy": npy("(" * 5000, bytes(8))}, ""),
         ({"a.npy": npy("__import__('os')", bytes(8))}, ""),
         ({"a.npy": npy(FLOATS % "(2,)", bytes(8), b"\x03\x00")}, "version"),
