@@ -51,7 +51,7 @@ def lock_folder(folder: Path, doing: str) -> Iterator[None]:
 def check_single_process(command: str) -> None:
     """Refuses several processes for a command that works in one.
 
-    torchrun and `accelerate launch` start as many as they are told, and each would do all the
+    torchrun and `accelerate launch` start several, and each would do all the
     work in the same folder.
 
     Args:

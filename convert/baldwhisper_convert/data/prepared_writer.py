@@ -65,6 +65,8 @@ class PreparedWriter:
         except BaseException:
             self._lock.close()
             raise
+        if self.complete:
+            self._lock.close()
         self.count = len(self.done)
         """Windows written so far."""
 
