@@ -271,6 +271,8 @@ class Transcription:
         thresholds = self.options.thresholds
         if not thresholds.may_be_silence(result) or speech.spans:
             return False
+        if result.no_speech_prob > (thresholds.no_speech or 0):  # the model and the detector agree
+            return True
         if self._previous:
             attempt = DecodingOptions(timestamps=not self.options.without_timestamps)
             result = self.loaded.decoder.decode(self.prompt(conditioned=False), attempt)[0]
