@@ -36,7 +36,7 @@ def transcribe_sequentially(
     samples: Samples,
     loaded: LoadedModel,
     options: TranscribeOptions,
-    first_attempts: list[DecodingResult] | None = None,
+    first_attempts: list[DecodingResult],
 ) -> Transcript:
     """Transcribes one recording, window after window.
 
@@ -54,8 +54,7 @@ def transcribe_sequentially(
     while run.window_frames:
         run.transcribe_window()
         options.report(run.seconds_done, run.duration)
-    if first_attempts is not None:
-        first_attempts += run.first_attempts
+    first_attempts += run.first_attempts
     return run.transcript()
 
 
@@ -272,6 +271,8 @@ class Transcription:
         thresholds = self.options.thresholds
         if not thresholds.may_be_silence(result) or speech.spans:
             return False
+        if result.no_speech_prob > (thresholds.no_speech or 0):  # the model and the detector agree
+            return True
         if self._previous:
             attempt = DecodingOptions(timestamps=not self.options.without_timestamps)
             result = self.loaded.decoder.decode(self.prompt(conditioned=False), attempt)[0]

@@ -104,12 +104,9 @@ def transcribe(
         logprob_threshold=logprob_threshold, no_speech_threshold=no_speech_threshold,
         vad=vad, batch_size=batch_size, on_progress=on_progress,
     )  # fmt: skip
-    samples, loaded, first_attempts = _samples_of(audio), _loaded(model), list[DecodingResult]()
+    samples, loaded = _samples_of(audio), _loaded(model)
     with loaded.in_use():
-        transcript = _transcribe(samples, loaded, options, first_attempts)
-    if doubt := doubts(first_attempts, loaded.tokenizer):
-        warnings.warn(doubt, LanguageWarning, stacklevel=2)
-    return transcript
+        return _transcribe(samples, loaded, options)
 
 
 def detect_language(
@@ -184,18 +181,18 @@ def _cached_model(path_or_hub_id: str | Path | None) -> LoadedModel:
     return load_model(path_or_hub_id)
 
 
-def _transcribe(
-    samples: Samples,
-    loaded: LoadedModel,
-    options: TranscribeOptions,
-    first_attempts: list[DecodingResult],
-) -> Transcript:
-    """Chooses one of the three ways; `first_attempts` gets those at windows with speech."""
+def _transcribe(samples: Samples, loaded: LoadedModel, options: TranscribeOptions) -> Transcript:
+    """Chooses one of the three ways, and warns of a language that the model may not know."""
+    way = transcribe_sequentially
     if options.batch_size > 1:
-        return _in_batches(samples, loaded, options, first_attempts)
-    if options.vad:
-        return _without_pauses(samples, loaded, options, first_attempts)
-    return transcribe_sequentially(samples, loaded, options, first_attempts)
+        way = _in_batches
+    elif options.vad:
+        way = _without_pauses
+    first_attempts: list[DecodingResult] = []
+    transcript = way(samples, loaded, options, first_attempts)
+    if doubt := doubts(first_attempts, loaded.tokenizer):
+        warnings.warn(doubt, LanguageWarning, stacklevel=3)
+    return transcript
 
 
 def _without_pauses(

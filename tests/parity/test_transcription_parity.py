@@ -75,8 +75,11 @@ def test_recording(loaded: LoadedModel, multilingual: Any, name: str) -> None:
     for mine, theirs in zip(ours["segments"], spoken, strict=True):
         for key in ("seek", "text", "tokens", "temperature"):
             assert mine[key] == theirs[key], key
-        for key in ("start", "end"):
-            assert mine[key] == pytest.approx(min(theirs[key], 33.0), abs=2e-3), key
+        assert mine["end"] == pytest.approx(min(theirs["end"], 33.0), abs=2e-3)
+        if theirs["start"] < 33.0:
+            assert mine["start"] == pytest.approx(theirs["start"], abs=2e-3)
+        else:  # behind the end of the audio
+            assert mine["start"] < 33.0
         for key in ("avg_logprob", "compression_ratio", "no_speech_prob"):
             assert mine[key] == pytest.approx(theirs[key], abs=2e-3), key
     if name != "silence skipped":

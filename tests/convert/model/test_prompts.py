@@ -98,5 +98,5 @@ def test_languages() -> None:
     assert PROMPTS.language == "fr"
     with pytest.raises(ValueError, match="unknown language 'klingon'"):
         tiny_prompts("klingon")
-    with pytest.raises(ValueError, match="unknown language 'fr'"):
+    with pytest.raises(ValueError, match="does not know fr"):
         Prompts.of(tiny_teacher(is_multilingual=False), "fr")

@@ -119,8 +119,8 @@ def test_batches_agree_on_the_language_of_speech(
     samples = np.concatenate([ringing(60), speech, ringing(20)])
     transcribe(samples, loaded, batch_size=3, temperature=0.0, no_speech_threshold=None)
     assert len(asked) == 1
-    # Before anything is decoded: from the first speech on.
-    np.testing.assert_array_equal(parts[0][RATE : 2 * RATE], speech[RATE : 2 * RATE])
+    # Before anything is decoded: of the part in which somebody speaks.
+    assert speech[RATE : 2 * RATE].tobytes() in parts[0].tobytes()
 
 
 def test_probabilities_are_those_of_speech(loaded: LoadedModel, asked: list[int]) -> None:
@@ -135,6 +135,7 @@ def test_probabilities_are_those_of_speech(loaded: LoadedModel, asked: list[int]
     assert asked == []
 
 
+@pytest.mark.filterwarnings("ignore::UserWarning")  # its random text is improbable
 @pytest.mark.parametrize("way", WAYS)
 def test_a_model_of_one_language_is_not_asked(
     english: LoadedModel, asked: list[int], way: dict[str, Any]

@@ -55,7 +55,7 @@ def test_every_keyword_reaches_the_options(
     }
     assert given.keys() == KEYWORDS.keys()
     received: list[TranscribeOptions] = []
-    monkeypatch.setattr(module, "_transcribe", lambda _s, _l, o, _attempts: received.append(o))
+    monkeypatch.setattr(module, "_transcribe", lambda samples, loaded, o: received.append(o))
     transcribe(tone(), loaded, **given)
     (options,) = received
     assert {name: getattr(options, name) for name in given} == given

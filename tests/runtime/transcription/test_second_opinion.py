@@ -61,6 +61,13 @@ def test_what_is_probable_without_the_prompt_is_kept(
     assert found.text == " la la li lo"
 
 
+def test_a_ring_tone_has_no_dots(loaded: LoadedModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Probable, but neither the model nor the detector finds speech."""
+    script(monkeypatch, [timed(loaded, (0.0, " ... ... ...", 5.0), no_speech=0.85, logprob=-0.66)])
+    found = transcribe(tone(6), loaded)
+    assert (found.text, found.language) == ("", None)
+
+
 @pytest.mark.parametrize("batch_size", [1, 2])
 def test_a_sentence_is_not_written_again_over_music(
     loaded: LoadedModel, monkeypatch: pytest.MonkeyPatch, batch_size: int
