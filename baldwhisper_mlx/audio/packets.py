@@ -94,6 +94,10 @@ class TrackReader:
                     self._file.has_packet(self._container.format.name)
                     yield packet
                 return
+            except IndexError:  # PyAV's, of a packet of a track that was not there at the start
+                self._n_fruitless += 1
+                if self._n_fruitless > _MOST_DAMAGED:
+                    return
             except av.FFmpegError:
                 if self.n_packets == 0:
                     raise

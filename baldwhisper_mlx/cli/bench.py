@@ -23,7 +23,7 @@ from baldwhisper_mlx.bench.cases import (
     Settings,
 )
 from baldwhisper_mlx.files import write_files
-from baldwhisper_mlx.terminal import message_of
+from baldwhisper_mlx.terminal import message_of, printable
 
 if TYPE_CHECKING:
     from baldwhisper_mlx.bench.runner import Contender
@@ -137,7 +137,7 @@ def bench(
 
     from baldwhisper_mlx.bench.report_text import render
 
-    click.echo(render(result))
+    click.echo(printable(render(result), keep="\n"))
     try:
         if json_path is not None:
             write_files({json_path: json.dumps(result, indent=1) + "\n"}, force=force)
@@ -230,7 +230,7 @@ def _measure(
                 make_cases(settings, clips),
                 settings,
                 command=command,
-                notify=lambda line: click.echo(line, err=True),
+                notify=lambda line: click.echo(printable(line, keep="\n"), err=True),
             )
         except (OSError, ValueError, RuntimeError) as error:
             raise click.ClickException(message_of(error)) from None

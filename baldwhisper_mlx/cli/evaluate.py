@@ -19,7 +19,7 @@ import click
 
 from baldwhisper_mlx.evaluation.normalizers import NORMALIZERS
 from baldwhisper_mlx.files import prepare_folder, write_files
-from baldwhisper_mlx.terminal import message_of
+from baldwhisper_mlx.terminal import message_of, printable
 
 HYPOTHESES_FILE = "hypotheses.jsonl"
 UTTERANCES_FILE = "utterances.jsonl"
@@ -130,6 +130,8 @@ def evaluate(
         text = json.dumps(report, indent=2, ensure_ascii=False) + "\n"
     else:
         text = render(report) + ("\n" + render_errors(shown) if shown else "")
+    if sys.stdout.isatty():
+        text = printable(text, keep="\n\t")
     click.echo(text.encode("utf-8", errors="surrogateescape"), nl=False)
 
 
@@ -222,7 +224,7 @@ def _transcribe(
     run = decoding.run(loaded, label, fingerprint)
     before = len(known.of(run))
     if before:
-        click.echo(f"{label}: {before} clips already transcribed", err=True)
+        click.echo(f"{printable(label)}: {before} clips already transcribed", err=True)
     with _progress_bar(label, len(speech)) as on_clip:
         results = transcribe_dataset(
             loaded, speech, decoding, run, known, skip_bad=skip_bad, on_clip=on_clip

@@ -15,7 +15,9 @@ import numpy as np
 import pytest
 import soundfile
 
+from baldwhisper_mlx.audio.containers import GuardedFile, opened
 from baldwhisper_mlx.audio.load import load_audio, load_channels
+from baldwhisper_mlx.audio.packets import TrackReader
 from baldwhisper_mlx.audio.recording import AudioWarning, MissingAudioWarning
 from tests.runtime.conftest import RATE, tone
 from tests.support import tiny_media
@@ -237,3 +239,32 @@ def test_one_channel_or_each(tmp_path: Path) -> None:
     soundfile.write(tmp_path / "many.wav", np.zeros((100, 9)), RATE)
     with pytest.raises(ValueError, match=r"many\.wav: 9 channels are too many"):
         load_channels(tmp_path / "many.wav")
+
+
+@pytest.mark.parametrize("error", [IndexError, av.InvalidDataError])
+def test_errors_between_packets(tmp_path: Path, error: type[Exception]) -> None:
+    """PyAV's IndexError is about a packet of a track that was not there at the start."""
+    path = write(tmp_path / "a.mka")
+    whole = load_audio(path)
+
+    class Failing:
+        """A container that fails after every third packet, of which none is lost."""
+
+        def __init__(self, container: Any) -> None:
+            self.container = container
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self.container, name)
+
+        def demux(self, track: Any) -> Any:
+            for number, packet in enumerate(self.container.demux(track)):
+                yield packet
+                if number == 2 and packet.size:
+                    raise error("no such track") if error is IndexError else error(1, "damaged")
+
+    with path.open("rb", buffering=0) as file:
+        guarded = GuardedFile(file)
+        with opened(guarded, "a") as container:
+            reader = TrackReader(Failing(container), container.streams.audio[0], guarded)  # type: ignore[arg-type]
+            n = sum(piece.samples.shape[1] for piece in reader.pieces())
+    assert n == len(whole)

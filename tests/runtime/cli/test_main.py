@@ -204,6 +204,35 @@ def test_raw_pcm(fake: Fake, run: Run) -> None:
     assert run("-", "--pcm-rate", "8000", input=b"").exit_code == 1
 
 
+def test_channels(fake: Fake, run: Run) -> None:
+    soundfile.write("call.wav", np.stack([tone(), 0 * tone()], axis=1)[:1600], RATE)
+    result = run("call.wav", "--channels", "split")
+    assert (result.exit_code, len(fake.calls)) == (0, 2)
+    assert result.stdout == "channel 1: 1600 é\nchannel 2: 1600 é\n"
+    segments = json.loads(run("call.wav", "--channels", "split", "-f", "json").stdout)["segments"]
+    assert [segment["channel"] for segment in segments] == [1, 2]
+    assert run("call.wav", "--channels", "left").stdout == "1600 é\n"
+    result = run(write("mono.wav"), "--channels", "split")
+    assert result.stdout == "1600 é\n"
+    assert "warning: mono.wav: it has only one channel" in result.stderr
+
+
+def test_audio_that_is_refused_or_incomplete(fake: Fake, run: Run) -> None:
+    result = run(write("a.wav"), "--max-duration", "0.05")
+    assert result.exit_code == 1
+    assert "error: a.wav: longer than 0.05 s; allow more with --max-duration" in result.stderr
+    result = run("a.wav", "--track", "2")
+    assert "error: a.wav: there is no audio track 2" in result.stderr
+    Path("a.wav").write_bytes(Path("a.wav").read_bytes()[:-1600])
+    for _ in range(2):  # said each time, not once
+        result = run("a.wav")
+        assert (result.exit_code, result.stdout) == (0, "800 é\n")
+        assert "warning: a.wav: cut off: 0.1 s of audio are missing at its end\n" in result.stderr
+    fake.fail = {len(fake.calls) + 1: MemoryError()}
+    result = run("a.wav", write("b.wav"))
+    assert (result.exit_code, result.stdout) == (1, "==> b.wav <==\n1600 é\n")
+
+
 def test_the_next_file_is_read_ahead_and_no_further() -> None:
     read: list[str] = []
 
@@ -242,6 +271,11 @@ def test_the_next_file_is_read_ahead_and_no_further() -> None:
         (["a.wav", "--skip-existing"], "--output-dir"),
         (["a.wav", "-o", "out", "--skip-existing", "--force"], "--force"),
         (["a.wav", "--pcm-rate", "16000"], "`-` as the only FILE"),
+        (["-", "--pcm-rate", "16000", "--channels", "split"], "--track and --channels are not for"),
+        (["-", "--pcm-rate", "16000", "--track", "1"], "--track and --channels are not for"),
+        (["a.wav", "--track", "0"], "0"),
+        (["a.wav", "--channels", "middle"], "middle"),
+        (["a.wav", "--max-duration", "0"], "0"),
         (["a.wav", "--highlight-words"], "--word-timestamps"),
         (["a.wav", "--word-timestamps", "--max-line-count", "2"], "--max-line-width"),
         (["a.wav", "--word-timestamps", "--max-line-width", "0"], "0"),
