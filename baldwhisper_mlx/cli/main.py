@@ -19,6 +19,7 @@ from baldwhisper_mlx.cli.bench import bench
 from baldwhisper_mlx.cli.evaluate import evaluate
 from baldwhisper_mlx.cli.inputs import STDIN, expand, plan_outputs, without_existing
 from baldwhisper_mlx.cli.models import models
+from baldwhisper_mlx.cli.streams import open_standard_streams, output_is_open
 from baldwhisper_mlx.cli.usage import check_input, check_layout, check_output
 from baldwhisper_mlx.files import prepare_folder
 from baldwhisper_mlx.output.subtitles import Layout
@@ -41,6 +42,7 @@ class _Group(click.Group):
 
 def main() -> None:
     """Runs `baldwhisper`; the entry point of the console script."""
+    open_standard_streams()
     try:
         cli()
     except KeyboardInterrupt:  # before click was listening
@@ -195,6 +197,8 @@ def transcribe(
     except (OSError, ValueError) as error:
         raise click.ClickException(str(error)) from None
 
+    if plan is None and not output_is_open():
+        raise click.ClickException("standard output is closed; open it, or use --output-dir")
     if skip_existing and plan is not None:
         files, plan = _skip_existing(files, plan)
     from baldwhisper_mlx.cli.transcribe import transcribe_files
