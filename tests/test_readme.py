@@ -24,6 +24,7 @@ PAGES = (
     "examples/README.md",
     "recipes/README.md",
     "baldwhisper_mlx/assets/base-en/README.md",
+    "docs/apple.md",
     "docs/architecture.md",
     "docs/benchmarks.md",
     "docs/compression.md",

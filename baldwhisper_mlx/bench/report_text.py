@@ -16,6 +16,8 @@ Rows = list[list[str]]
 
 DETAILS = "Ceilings of the machine, memory and counts"
 
+ON_A_GPU = "On a GPU: what is read and computed, and an estimate for an M1 at its published rates"
+
 _COUNTED = ("tokens", "windows", "fallbacks")
 
 
@@ -34,6 +36,9 @@ def render(result: dict[str, Any]) -> str:
     if not compared:
         parts.append(grid(plain_rows(result)))
     parts.append(f"{DETAILS}\n{grid(detail_rows(result), left=2)}")
+    gpu = gpu_rows(result)
+    if len(gpu) > 1:
+        parts.append(f"{ON_A_GPU}\n{grid(gpu, left=2)}")
     return "\n\n".join(parts)
 
 
@@ -62,8 +67,9 @@ def header(result: dict[str, Any]) -> str:
 def contender_rows(result: dict[str, Any]) -> Rows:
     """The models: size, dtype, primitives of a step."""
     rows = [
-        ["", "model", "runtime", "parameters", "on disk", "stored", "in memory", "primitives/step"]
-    ]
+        ["", "model", "runtime", "parameters", "on disk", "stored", "in memory", "primitives/step",
+         "loading", "MB after it"]
+    ]  # fmt: skip
     for name, facts in result["contenders"].items():
         count = facts.get("primitives")
         parameters = facts.get("parameters")
@@ -78,6 +84,8 @@ def contender_rows(result: dict[str, Any]) -> Rows:
                 stored,
                 facts["memory_dtype"],
                 f"{count['fused']} ({count['graph']} on this device)" if count else "-",
+                f"{facts['load_seconds']:.2f} s" if "load_seconds" in facts else "-",
+                _megabytes(facts.get("load_peak_process_bytes")),
             ]
         )
     return rows
@@ -121,6 +129,26 @@ def detail_rows(result: dict[str, Any]) -> Rows:
                     *("-" if measured[key] is None else str(measured[key]) for key in _COUNTED),
                 ]
             )
+    return rows
+
+
+def gpu_rows(result: dict[str, Any]) -> Rows:
+    """What a decode step and an encoding cost on a GPU, by count."""
+    rows = [["", "", "primitives", "waits", "MB read", "GFLOP", "M1, ms"]]
+    for name, facts in result["contenders"].items():
+        for kind, costs in (facts.get("gpu") or {}).items():
+            for row in costs:
+                rows.append(
+                    [
+                        name,
+                        f"{kind}, {row['label']}",
+                        str(row.get("primitives", "-")),
+                        f"{row['syncs']:g}" if "syncs" in row else "-",
+                        f"{row['bytes'] / 1e6:.1f}",
+                        f"{row['flops'] / 1e9:.1f}" if row["flops"] else "-",
+                        f"{1e3 * row['m1_seconds']:.2f}",
+                    ]
+                )
     return rows
 
 

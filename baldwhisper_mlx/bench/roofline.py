@@ -16,8 +16,8 @@ from mlx.utils import tree_flatten
 from baldwhisper_mlx.config import FRAMES_PER_POSITION, ModelConfig
 from baldwhisper_mlx.model.whisper import Whisper
 
-# Not read by a step: the projections of the encoder's states, and all but a row of positions.
-_NOT_STREAMED = ("cross_attn.kv.", "positional_embedding", "dense_ids")
+NOT_STREAMED = ("cross_attn.kv.", "positional_embedding", "dense_ids")
+"""Not read by a step: the projections of the encoder's states, and all but a row of positions."""
 
 
 def count_floats(model: Whisper) -> int | None:
@@ -36,9 +36,7 @@ def weight_bytes(model: Whisper) -> int:
     """
     parameters = cast(list[tuple[str, mx.array]], tree_flatten(model.decoder.parameters()))
     return sum(
-        value.nbytes
-        for name, value in parameters
-        if not any(part in name for part in _NOT_STREAMED)
+        value.nbytes for name, value in parameters if not any(part in name for part in NOT_STREAMED)
     )
 
 

@@ -6,6 +6,7 @@ is timed. A task ends when its result is on the host, because MLX evaluates lazi
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from typing import Any, Protocol
 
@@ -15,6 +16,8 @@ from baldwhisper_mlx._version import __version__
 from baldwhisper_mlx.audio.features import N_FRAMES, LogMelSpectrogram
 from baldwhisper_mlx.audio.load import load_audio
 from baldwhisper_mlx.bench import primitives, roofline
+from baldwhisper_mlx.bench.gpu_costs import gpu_costs
+from baldwhisper_mlx.bench.memory import peak_process_bytes
 from baldwhisper_mlx.checkpoint.load import load_model
 from baldwhisper_mlx.config import FRAMES_PER_POSITION, ModelConfig
 from baldwhisper_mlx.decoding.decoder import CHECK_EVERY
@@ -54,19 +57,27 @@ class Ours:
     """
 
     def __init__(self, model: str) -> None:
+        began = time.perf_counter()
         self.loaded = load_model(model)
+        self._load_seconds = time.perf_counter() - began
+        self._load_peak = peak_process_bytes()
 
     def describe(self) -> dict[str, Any]:
-        """Sizes, dtype, primitives per step; and the parts of the ceilings that are the model's."""
+        """Sizes, dtype, loading; primitives per step, and the parts of the ceilings that are the
+        model's; and what it would cost on a GPU."""
         loaded, config = self.loaded, self.loaded.config
+        count, syncs = primitives.count_step(loaded), 1 / CHECK_EVERY
         return {
+            "load_seconds": self._load_seconds,
+            "load_peak_process_bytes": self._load_peak,
+            "gpu": gpu_costs(loaded, primitives=count["fused"], syncs=syncs),
             "runtime": f"baldwhisper-mlx {__version__}",
             "parameters": roofline.count_floats(loaded.model),
             "memory_dtype": _dtype_name(loaded.model.decoder.ln.weight.dtype),
             "weight_bytes": roofline.weight_bytes(loaded.model),
             "encode_flops": roofline.encode_flops(config, config.n_audio_ctx),
-            "primitives": primitives.count_step(loaded),
-            "syncs_per_token": 1 / CHECK_EVERY,
+            "primitives": count,
+            "syncs_per_token": syncs,
         }
 
     def step_bytes(self, *, batch: int, tokens: int, timestamps: bool) -> float:

@@ -191,6 +191,7 @@ def open_model(
 
     try:
         with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")  # to print them, even where they would be errors
             model = load_model(model_name, revision=revision, audio_context=audio_context)
         for warning in caught:  # without the line of code that Python would print
             click.echo(f"warning: {printable(str(warning.message))}", err=True)

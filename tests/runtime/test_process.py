@@ -122,3 +122,39 @@ def test_nothing_is_compiled(model_folder: Path, tmp_path: Path) -> None:
 def test_no_temporary_folder_is_needed(model_folder: Path, tmp_path: Path) -> None:
     done = run(TRANSCRIBE, model_folder, TMPDIR=str(tmp_path / "none"))
     assert (done.stdout.strip(), done.stderr) == ("1.0", "")
+
+
+@pytest.mark.parametrize(
+    ("closed", "status", "text"),
+    [("<&-", 0, ""), ("2>&-", 0, ""), (">&-", 1, "standard output is closed"), ("<&- 2>&-", 0, "")],
+)
+def test_the_program_with_closed_streams(
+    model_folder: Path, wav: Path, closed: str, status: int, text: str
+) -> None:
+    code = "from baldwhisper_mlx.cli.main import main; main()"
+    arguments = ["transcribe", "-m", str(model_folder), "--temperature", "0", str(wav)]
+    done = subprocess.run(
+        ["sh", "-c", f'exec "$@" {closed}', "sh", sys.executable, "-c", code, *arguments],
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == status, done.stderr
+    assert text in done.stderr
+    assert (done.stdout == "") == (closed == ">&-")
+    assert "Traceback" not in done.stderr
+
+
+def test_a_closed_output_is_no_matter_where_files_are_written(
+    model_folder: Path, wav: Path, tmp_path: Path
+) -> None:
+    code = "from baldwhisper_mlx.cli.main import main; main()"
+    arguments = ["transcribe", "-m", str(model_folder), "-o", str(tmp_path / "out"), str(wav)]
+    done = subprocess.run(
+        ["sh", "-c", 'exec "$@" >&-', "sh", sys.executable, "-c", code, *arguments],
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "out" / "tone.txt").is_file()
