@@ -25,8 +25,6 @@ not decoded again if it is shorter."""
 ENDING = 10
 """Last positions of 30 s whose states the decoder always attends to: by them it tells silence up to
 the end of the window from speech that the end cuts off (docs/log.md)."""
-ENDING_REPEATS = 4
-"""How often they stand there: alone they are too few among the clip's states."""
 KeysAndValues = tuple[mx.array, mx.array]
 """Of one layer, both (B, H, n, head_dim); constants have a B of 1."""
 
@@ -77,12 +75,9 @@ class Padding:
     def _tail_of(self, length: int) -> mx.array:
         """States (n, d) of the positions from T on, and of the last ones of 30 s."""
         end = len(self.states)
-        tail = self.states[length : length + self.tail]
-        room = end - length - len(tail)
-        if not room:
-            return tail
-        ending = self.states[-min(room, ENDING) :]
-        return mx.concatenate([tail, *[ending] * min(ENDING_REPEATS, room // len(ending))])
+        tail_end = length + self.tail
+        ending = self.states[max(tail_end, end - ENDING) :]
+        return mx.concatenate([self.states[length:tail_end], ending])
 
 
 def extended(pair: KeysAndValues, constants: KeysAndValues) -> KeysAndValues:

@@ -16,7 +16,7 @@ from baldwhisper_mlx.audio.features import LogMelSpectrogram
 from baldwhisper_mlx.audio.load import load_audio
 from baldwhisper_mlx.checkpoint.load import load_model
 from baldwhisper_mlx.evaluation.normalizers import load_normalizer
-from baldwhisper_mlx.model.padding import ENDING, ENDING_REPEATS
+from baldwhisper_mlx.model.padding import ENDING
 from benchmarks.accuracy import short_context, short_context_clips
 from benchmarks.accuracy.adversarial import hum, silence
 from benchmarks.accuracy.short_context_measure import load_full
@@ -57,7 +57,7 @@ def test_the_context_changes_from_clip_to_clip(contexts: Contexts) -> None:
     assert cut_off.shape[2] == 100  # 1 s and the margin, rounded up to 2 s
     contexts.use(PADDED)
     padded = cross_keys(contexts)
-    assert padded.shape[2] == 100 + 10 + ENDING_REPEATS * ENDING
+    assert padded.shape[2] == 100 + 10 + ENDING
 
     def error(keys: mx.array) -> float:
         return float(mx.mean(mx.square(keys[:, :, :50] - full[:, :, :50])).item())
