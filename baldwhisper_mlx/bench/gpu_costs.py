@@ -12,8 +12,8 @@ from dataclasses import replace
 from typing import Any
 
 from baldwhisper_mlx.bench.roofline import NOT_STREAMED, cache_bytes, encode_flops
-from baldwhisper_mlx.checkpoint.files import read_tensor_header
 from baldwhisper_mlx.checkpoint.load import LoadedModel
+from baldwhisper_mlx.checkpoint.tensor_header import read_tensor_header
 from baldwhisper_mlx.config import WEIGHTS_FILE, ModelConfig, bucketed_positions
 from baldwhisper_mlx.model.calibration import STRIDE, TAIL
 
@@ -78,8 +78,7 @@ def gpu_costs(loaded: LoadedModel, *, primitives: int, syncs: float) -> dict[str
 
 def _stored_bytes(loaded: LoadedModel) -> dict[str, int]:
     header = read_tensor_header(loaded.path / WEIGHTS_FILE)
-    return {name: end - begin for name, (begin, end) in
-            ((name, entry["data_offsets"]) for name, entry in header.items())}  # fmt: skip
+    return {name: tensor.nbytes for name, tensor in header.items()}
 
 
 def _positions(config: ModelConfig, seconds: float, context: str) -> tuple[int, int]:

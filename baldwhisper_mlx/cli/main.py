@@ -21,7 +21,7 @@ from baldwhisper_mlx.cli.evaluate import evaluate
 from baldwhisper_mlx.cli.inputs import STDIN, expand, plan_outputs
 from baldwhisper_mlx.cli.models import models
 from baldwhisper_mlx.cli.reading import exit_program
-from baldwhisper_mlx.cli.streams import ClosedOutput, is_closed, open_closed_streams
+from baldwhisper_mlx.cli.streams import ClosedOutput, open_closed_streams
 from baldwhisper_mlx.cli.usage import check_input, check_layout, check_output
 from baldwhisper_mlx.files import prepare_folder
 from baldwhisper_mlx.output.subtitles import Layout
@@ -225,8 +225,6 @@ def transcribe(
 
     from baldwhisper_mlx.cli.transcribe import skip_finished, transcribe_files
 
-    if plan is None and is_closed("stdout"):
-        raise click.ClickException("standard output is closed: open it, or give --output-dir")
     if skip_existing and plan is not None:
         files, plan = skip_finished(files, plan)
     if options["temperature"] is None:
