@@ -52,8 +52,6 @@ def transcribe_files(
 ) -> list[str]:
     """Transcribes files in their order and reports on standard error.
 
-    While the model works on a file, the next one is read and decoded to samples.
-
     Args:
         files: audio paths, or `-` for standard input.
         model_name: folder or Hub id; None for the bundled model.

@@ -15,7 +15,12 @@ import mlx.core as mx
 import numpy as np
 import numpy.typing as npt
 
-from baldwhisper_mlx.config import FRAMES_PER_POSITION, TIME_PRECISION
+from baldwhisper_mlx.config import (
+    FRAMES_PER_POSITION,
+    TIME_PRECISION,
+    ModelConfig,
+    default_alignment_heads,
+)
 from baldwhisper_mlx.decoding.dtw import Matrix, smoothed, token_start_positions
 from baldwhisper_mlx.model.cache import LayerCache
 
@@ -93,3 +98,9 @@ def align(
         starts[spoken], ends[spoken] = times[:-1], times[1:]
         text_probabilities[spoken] = probabilities[spoken]
     return Alignment(*(tuple(each.tolist()) for each in (starts, ends, text_probabilities)))
+
+
+def heads_to_align(config: ModelConfig) -> tuple[tuple[int, int], ...]:
+    """The (layer, head) pairs whose attention follows the audio: the config's, else the default."""
+    default = default_alignment_heads(config.n_text_layer, config.n_text_head)
+    return config.alignment_heads or default

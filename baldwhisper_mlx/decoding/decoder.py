@@ -18,8 +18,7 @@ import mlx.core as mx
 import numpy as np
 import numpy.typing as npt
 
-from baldwhisper_mlx.config import ModelConfig, default_alignment_heads
-from baldwhisper_mlx.decoding.alignment import Alignment, align, attention_of
+from baldwhisper_mlx.decoding.alignment import Alignment, align, attention_of, heads_to_align
 from baldwhisper_mlx.decoding.logit_rules import DecodingOptions, LogitRules, State, Vocabulary
 from baldwhisper_mlx.decoding.loop_guard import LoopGuard
 from baldwhisper_mlx.model.cache import EncodedAudio
@@ -137,19 +136,7 @@ class Decoder:
             FloatingPointError: the model produced NaN or infinite logits.
         """
         options = options or DecodingOptions()
-        prompts = np.array(prompt, np.int32, ndmin=2)
-        prompts = np.broadcast_to(prompts, (self._batch, prompts.shape[1]))
-        # The last token is chosen and never fed, so it needs no position.
-        room = self.model.config.n_text_ctx + 1 - prompts.shape[1]
-        if not self._batch:
-            raise ValueError("decode: no clips are encoded; call encode() first")
-        if room < 1:
-            raise ValueError(
-                f"decode: a prompt of {prompts.shape[1]} tokens does not fit the text context of "
-                f"{self.model.config.n_text_ctx}"
-            )
-        if prompts.min() < 0 or prompts.max() >= self.vocabulary.n_vocab:
-            raise ValueError("decode: the prompt has ids outside the vocabulary")
+        prompts, room = self._checked_prompts(prompt)
         # The last one: with a previous text the prompt could hold others.
         sot = int(np.flatnonzero(prompts[0] == self.vocabulary.sot)[-1])
         # Only the layers with alignment heads keep their queries, and only for word times.
@@ -173,6 +160,25 @@ class Decoder:
         if align_frames is None:
             return results
         return self._aligned(results, np.array(sums), prompts.shape[1] - 1 - sot, sot, align_frames)
+
+    def _checked_prompts(
+        self, prompt: Sequence[int] | Sequence[Sequence[int]]
+    ) -> tuple[npt.NDArray[np.int32], int]:
+        """The prompt of each clip (B, n), and how many tokens there is room for."""
+        prompts = np.array(prompt, np.int32, ndmin=2)
+        prompts = np.broadcast_to(prompts, (self._batch, prompts.shape[1]))
+        # The last token is chosen and never fed, so it needs no position.
+        room = self.model.config.n_text_ctx + 1 - prompts.shape[1]
+        if not self._batch:
+            raise ValueError("decode: no clips are encoded; call encode() first")
+        if room < 1:
+            raise ValueError(
+                f"decode: a prompt of {prompts.shape[1]} tokens does not fit the text context of "
+                f"{self.model.config.n_text_ctx}"
+            )
+        if prompts.min() < 0 or prompts.max() >= self.vocabulary.n_vocab:
+            raise ValueError("decode: the prompt has ids outside the vocabulary")
+        return prompts, room
 
     def _aligned(
         self,
@@ -264,12 +270,6 @@ class Decoder:
     def _step(self, token: mx.array) -> mx.array:
         """Logits (B, V) after feeding the last token (B, 1)."""
         return self.model.logits(self.model.decoder(token, self._cache).squeeze(1))
-
-
-def heads_to_align(config: ModelConfig) -> tuple[tuple[int, int], ...]:
-    """The (layer, head) pairs whose attention follows the audio: the config's, else the default."""
-    default = default_alignment_heads(config.n_text_layer, config.n_text_head)
-    return config.alignment_heads or default
 
 
 def _require_finite(checksum: object) -> None:

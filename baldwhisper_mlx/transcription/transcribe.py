@@ -60,9 +60,7 @@ def transcribe(
     batch_size: int = 1,
     on_progress: Callable[[float, float], None] | None = None,
 ) -> Transcript:
-    """Transcribes a recording of any length.
-
-    Any thread may call this; those with the same model wait for each other.
+    """Transcribes a recording of any length; threads with the same model wait for each other.
 
     Args:
         audio: a file, a binary stream, or samples at 16 kHz: floats with full scale at 1.0, or
@@ -72,10 +70,8 @@ def transcribe(
         language: code or English name; None to detect it where somebody first speaks.
         task: "transcribe", or "translate" into English.
         initial_prompt: text that precedes the recording, or every stretch: names, spelling.
-        temperature: of the sampling, 0 or more; the next of several is used if an output is
-            repetitive or improbable.
-        condition_on_previous_text: whether a window is conditioned on the previous text; in
-            batches none is.
+        temperature: of the sampling, 0 or more; the next of several if an output is poor.
+        condition_on_previous_text: whether windows are; in batches none is.
         without_timestamps: one segment per window, decoded without timestamps.
         word_timestamps: the start and end of every word (`Segment.words`).
         compression_ratio_threshold: text that zlib shrinks by more than this is repetitive; so
@@ -91,9 +87,8 @@ def transcribe(
 
     Raises:
         FileNotFoundError, ValueError: see `load_audio`, `load_model` and `TranscribeOptions`;
-            also for a language the model does not know.
+            also for a language the model does not know. TypeError: `audio` is something else.
         RuntimeError: the process was forked after the model had been loaded.
-        TypeError: `audio` is something else.
         FloatingPointError: the model produced NaN or infinite logits.
     """
     options = TranscribeOptions(

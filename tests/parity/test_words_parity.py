@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 import baldwhisper_mlx
 from baldwhisper_convert.export.mlx import export_mlx
 from baldwhisper_mlx.checkpoint.load import LoadedModel, load_model
-from baldwhisper_mlx.decoding.decoder import heads_to_align
+from baldwhisper_mlx.decoding.alignment import heads_to_align
 from baldwhisper_mlx.decoding.dtw import median_filter, token_start_positions
 from baldwhisper_mlx.transcription import words
 from baldwhisper_mlx.transcription.segments import Segment

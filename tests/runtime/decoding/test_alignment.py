@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from baldwhisper_mlx.checkpoint.load import LoadedModel, load_model
-from baldwhisper_mlx.decoding.alignment import align, attention_of
-from baldwhisper_mlx.decoding.decoder import Decoder, heads_to_align
+from baldwhisper_mlx.decoding.alignment import align, attention_of, heads_to_align
+from baldwhisper_mlx.decoding.decoder import Decoder
 from baldwhisper_mlx.decoding.dtw import median_filter, token_start_positions
 from baldwhisper_mlx.decoding.logit_rules import DecodingOptions
 
