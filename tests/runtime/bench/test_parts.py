@@ -19,6 +19,7 @@ from mlx.utils import tree_flatten
 
 from baldwhisper_mlx.audio.load import load_audio
 from baldwhisper_mlx.bench import (
+    gpu_costs,
     machine,
     memory,
     primitives,
@@ -205,6 +206,29 @@ def test_primitives_grow_by_the_layer(tmp_path: Path) -> None:
         assert three - two == two - one > 0
     assert len({count["rules"] for count in counts}) == 1
     assert all(0 < count["rules"] < count["fused"] <= count["graph"] for count in counts)
+
+
+def test_costs_on_a_gpu(tmp_path: Path) -> None:
+    config = tiny_config(n_audio_layer=4, n_text_layer=2)
+    loaded = load_model(write_model(tmp_path / "model", config))
+    costs = gpu_costs.gpu_costs(loaded, primitives=100, syncs=0.25)
+    assert costs is not None
+    step = {row["label"]: row for row in costs["step"]}
+    whole, short = step["30 s, full context"], step["3 s, padded context"]
+    # stored in float32, caches in 16 bits: 2 layers of keys and values, width 32
+    caches = 2 * 2 * 32 * 2 * (1500 + 100)
+    assert whole["bytes"] == roofline.weight_bytes(loaded.model) + caches
+    assert whole["m1_seconds"] == pytest.approx(whole["bytes"] / 68.25e9)
+    assert (whole["primitives"], whole["syncs"]) == (100, 0.25)
+    assert short["bytes"] < whole["bytes"]
+    encode = {row["label"]: row for row in costs["encode"]}
+    assert encode["30 s, full context"]["flops"] == roofline.encode_flops(config, 1500)
+    assert encode["3 s, full context"]["flops"] == encode["30 s, full context"]["flops"]
+    assert encode["3 s, padded context"]["flops"] < 0.3 * encode["3 s, full context"]["flops"]
+    assert "30 s, padded context" not in encode
+    layers = [encode[f"30 s, full context, {n} encoder layers"]["flops"] for n in (2, 3)]
+    layers.append(encode["30 s, full context"]["flops"])  # of four
+    assert layers[2] - layers[1] == layers[1] - layers[0] > 0
 
 
 def test_primitives_have_names() -> None:
