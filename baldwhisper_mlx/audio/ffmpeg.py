@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import io
-import os
 from pathlib import PurePath
 from typing import TYPE_CHECKING
 
 from baldwhisper_mlx.audio.buffer import Samples
-from baldwhisper_mlx.audio.containers import GuardedFile, audio_track, opened, reason_of
+from baldwhisper_mlx.audio.containers import (
+    GuardedFile,
+    audio_track,
+    end_of_data,
+    opened,
+    reason_of,
+)
+from baldwhisper_mlx.audio.fragments import claimed_packets
 from baldwhisper_mlx.audio.integrity import (
     Mp3Header,
     container_missing_bytes,
@@ -48,7 +54,9 @@ def decode_container(
     recording = Recording(name, options)
     header = mp3_header(file)
     n_missing = header.missing if header else container_missing_bytes(file)
-    size = file.seek(0, os.SEEK_END)
+    size = end_of_data(file)
+    if (n_packets := claimed_packets(file, size)) > size:
+        raise ValueError(f"{name}: damaged, a fragment claims {n_packets} packets in {size} bytes")
     file.seek(0)
     guarded = GuardedFile(file, options.check, PurePath(name).suffix)
     with opened(guarded, name, n_missing, is_endless_wav=is_endless_wav) as container:

@@ -68,6 +68,19 @@ def many_samples(path: Path) -> Path:
     return path
 
 
+def many_in_a_fragment(path: Path) -> Path:
+    """A fragment that claims a hundred million packets, of which nothing is said."""
+    options = {"movflags": "frag_keyframe+empty_moov"}
+    tiny_media.write_tracks(
+        path, [tone()], container="mp4", codec="aac", rate=RATE, options=options
+    )
+    data = bytearray(path.read_bytes())
+    run = data.index(b"trun")
+    struct.pack_into(">II", data, run + 4, 1, 10**8)
+    path.write_bytes(data)
+    return path
+
+
 def two_packets(path: Path, hours: float) -> Path:
     """A second of sound at the start, and one hours later."""
     with av.open(path, "w", options={"live": "1"}) as output:
@@ -87,6 +100,7 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     files = [
         bomb(folder / "bomb.flac"),
         many_samples(folder / "many.m4a"),
+        many_in_a_fragment(folder / "fragment.mp4"),
         two_packets(folder / "gap.webm", 30),
     ]
     soundfile.write(folder / "channels.wav", np.zeros((20, 1024)), RATE)
@@ -116,7 +130,7 @@ def test_longer_than_a_day(results: dict[str, Any], name: str) -> None:
     assert f"{name}: longer than 86400 s; allow more with --max-duration" in results[name]
 
 
-@pytest.mark.parametrize("name", ["text.wav", "boxes.m4a"])
+@pytest.mark.parametrize("name", ["text.wav", "boxes.m4a", "fragment.mp4"])
 def test_no_audio(results: dict[str, Any], name: str) -> None:
     assert results[name].startswith("ValueError: ")
 
