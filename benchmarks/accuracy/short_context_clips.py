@@ -100,10 +100,8 @@ def with_noise(samples: Samples, noise_at: str, seed: int) -> Samples:
     if kind in NOISE_EXPONENTS:
         return samples + noise(level, NOISE_EXPONENTS[kind], seed, len(samples))
     sound = np.resize(tones() if kind == TONES else _recording(Path(kind), seed), len(samples))
-    power = float(np.mean(np.square(sound)))
-    gain = np.float32(level / max(power, 1e-10) ** 0.5)
-    noisy: Samples = np.add(samples, gain * sound, dtype=np.float32)
-    return noisy
+    power = max(float(np.mean(np.square(sound))), 1e-10)
+    return np.asarray(samples + level / power**0.5 * sound, np.float32)
 
 
 def _recording(folder: Path, number: int) -> Samples:

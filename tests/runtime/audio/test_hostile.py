@@ -76,7 +76,7 @@ def many_in_a_fragment(path: Path) -> Path:
     )
     data = bytearray(path.read_bytes())
     run = data.index(b"trun")
-    struct.pack_into(">II", data, run + 4, 1, 10**8)
+    struct.pack_into(">II", data, run + 4, 0x03030303, 10**8)
     path.write_bytes(data)
     return path
 
