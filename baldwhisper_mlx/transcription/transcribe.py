@@ -51,14 +51,11 @@ def transcribe(
     batch_size: int = 1,
     on_progress: Callable[[float, float], None] | None = None,
 ) -> Transcript:
-    """Transcribes a recording of any length.
-
-    Any thread may call this; those with the same model wait for each other.
+    """Transcribes a recording of any length; threads with the same model wait for each other.
 
     Args:
         audio: a file, a binary stream, or mono samples (n,) at 16 kHz, full scale at 1.0.
-        model: from `load_model`, or what that takes; the last one so named stays in memory. By
-            default the English model that comes with the package.
+        model: from `load_model`, or what that takes, of which the last stays in memory.
         language: code or English name; None to detect it in the first 30 s.
         task: "transcribe", or "translate" into English.
         initial_prompt: text that precedes the recording, or every stretch: names, spelling.
@@ -83,7 +80,7 @@ def transcribe(
         FileNotFoundError, ValueError: see `load_audio`, `load_model` and `TranscribeOptions`;
             also for a language the model does not know.
         RuntimeError: the process was forked after the model had been loaded.
-        FloatingPointError: the model produced NaN or infinite logits.
+        FloatingPointError: NaN or infinite logits.
     """
     options = TranscribeOptions(
         language=language, task=task, initial_prompt=initial_prompt, temperature=temperature,
