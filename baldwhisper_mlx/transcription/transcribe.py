@@ -89,7 +89,7 @@ def transcribe(
         FileNotFoundError, ValueError: see `load_audio`, `load_model` and `TranscribeOptions`;
             also for a language the model does not know. TypeError: `audio` is something else.
         RuntimeError: the process was forked after the model had been loaded.
-        FloatingPointError: the model produced NaN or infinite logits.
+        FloatingPointError: NaN or infinite logits.
     """
     options = TranscribeOptions(
         language=language, task=task, initial_prompt=initial_prompt, temperature=temperature,
