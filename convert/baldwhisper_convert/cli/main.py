@@ -124,17 +124,16 @@ def main() -> None:
 @click.option(
     "--calibration",
     metavar="FOLDER",
-    help="Folder of audio files with speech (metadata is not needed), or a list of files: compute "
-    "the constants of --padding from at most 6 recordings, spread evenly over it. Needs the audio "
-    "context full. Default: two seconds of synthetic speech that come with the package.",
+    help="--padding from this speech: a folder of audio files (metadata is not needed), or a list "
+    "of files, of which at most 6 are used, spread evenly over it. Needs the audio context full.",
 )
 @click.option(
     "--padding/--no-padding",
-    default=True,
+    default=False,
     show_default=True,
     help="Store constants that replace the silence behind a short clip, so that the clip alone is "
-    "encoded instead of 30 s. A model that was trained for another audio context than full gets "
-    "none.",
+    "encoded instead of 30 s. They are computed from two seconds of synthetic speech that come "
+    "with the package. A model that was trained for another audio context than full gets none.",
 )
 @click.option(
     "--padding-stride",
@@ -227,10 +226,11 @@ def _check_combinations() -> None:
             "--group-size, --quantize-embedding and --quantize-override need --quantize, the bits "
             "of the matrices"
         )
-    if not context.params["padding"] and given & {"calibration", *_PADDING}:
+    if "padding" in given and not context.params["padding"] and "calibration" in given:
+        raise click.UsageError("--calibration computes the constants that --no-padding leaves out")
+    if not given & {"calibration", "padding"} and given & {*_PADDING}:
         raise click.UsageError(
-            "--calibration, --padding-stride and --padding-tail need the constants that "
-            "--no-padding leaves out"
+            "--padding-stride and --padding-tail need --padding or --calibration"
         )
 
 

@@ -215,18 +215,18 @@ class TestCommand:
     def test_without_it_they_come_from_the_packages_speech(
         self, padded: Path, tmp_path: Path
     ) -> None:
-        result = run(padded, tmp_path / "m", "--padding-tail", "40")
+        result = run(padded, tmp_path / "m", "--padding", "--padding-tail", "40")
         assert result.exit_code == 0, result.output
         assert result.stderr == ""
         assert names(tmp_path / "m") == PADDED
         text = "padded (constants of 1 clip, stride 8, tail 40)"
         assert describe_model(tmp_path / "m")["context"] == text
-        other = run(padded, tmp_path / "dynamic", "--audio-context", "dynamic")
+        other = run(padded, tmp_path / "dynamic", "--padding", "--audio-context", "dynamic")
         assert other.exit_code == 0, other.output
         assert names(tmp_path / "dynamic") == FILES
 
     def test_one_line_says_that_constants_are_lost(self, padded: Path, tmp_path: Path) -> None:
-        result = run(padded, tmp_path / "m", "--no-padding")
+        result = run(padded, tmp_path / "m")
         assert result.exit_code == 0, result.output
         assert result.stderr.startswith(f"Warning: {padded}: padding.safetensors is not copied")
         assert "--padding" in result.stderr
@@ -237,9 +237,9 @@ class TestCommand:
         "arguments",
         [
             ("--format", "hf", "--calibration", "speech"),
-            ("--format", "hf", "--no-padding"),
-            ("--no-padding", "--padding-stride", "8"),
-            ("--no-padding", "--padding-tail", "100"),
+            ("--format", "hf", "--padding"),
+            ("--padding-stride", "8"),
+            ("--padding-tail", "100"),
             ("--no-padding", "--calibration", "speech"),
             ("--calibration", "speech", "--padding-stride", "0"),
             ("--calibration", "speech", "--padding-stride", "51"),
