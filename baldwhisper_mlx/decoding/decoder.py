@@ -108,12 +108,11 @@ class Decoder:
             A result for each clip.
 
         Raises:
-            ValueError: nothing was encoded, the prompt fills the text context, or has ids outside
-                the vocabulary, at which MLX would read other memory.
+            ValueError: nothing was encoded, or the prompt fills the text context or has other ids.
             FloatingPointError: the model produced NaN or infinite logits.
         """
         options = options or DecodingOptions()
-        prompts = np.array(prompt, np.int32, ndmin=2)
+        prompts = self._checked(prompt)
         prompts = np.broadcast_to(prompts, (self._batch, prompts.shape[1]))
         # The last token is chosen and never fed, so it needs no position.
         room = self.model.config.n_text_ctx + 1 - prompts.shape[1]
@@ -124,8 +123,6 @@ class Decoder:
                 f"decode: a prompt of {prompts.shape[1]} tokens does not fit the text context of "
                 f"{self.model.config.n_text_ctx}"
             )
-        if prompts.min() < 0 or prompts.max() >= self.vocabulary.n_vocab:
-            raise ValueError("decode: the prompt has ids outside the vocabulary")
         # The last one: with a previous text the prompt could hold others.
         sot = int(np.flatnonzero(prompts[0] == self.vocabulary.sot)[-1])
         # Only the layers with alignment heads keep their queries, and only for word times.
@@ -149,6 +146,13 @@ class Decoder:
         if align_frames is None:
             return results
         return self._aligned(results, np.array(sums), prompts.shape[1] - 1 - sot, sot, align_frames)
+
+    def _checked(self, prompt: Sequence[int] | Sequence[Sequence[int]]) -> npt.NDArray[np.int32]:
+        """The ids as rows; outside the vocabulary, MLX would read other memory."""
+        prompts = np.array(prompt, np.int64, ndmin=2)
+        if prompts.size and not (0 <= prompts.min() <= prompts.max() < self.vocabulary.n_vocab):
+            raise ValueError("decode: the prompt has ids outside the vocabulary")
+        return prompts.astype(np.int32)
 
     def _aligned(
         self,
