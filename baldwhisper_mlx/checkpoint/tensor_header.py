@@ -2,7 +2,7 @@
 
 MLX trusts the header of a file. A damaged or hostile one would be read beyond its end, or would
 take all memory. So names, types, shapes and places of all tensors are checked here, and the file is
-refused as a whole if anything contradicts anything. Standard library and NumPy only.
+refused as a whole if anything contradicts anything. Standard library, and NumPy for `.npz`.
 """
 
 from __future__ import annotations
@@ -12,8 +12,6 @@ import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
-
-from numpy.lib import format as npy
 
 from baldwhisper_mlx.bounds import MOST_HEADER_BYTES, MOST_WEIGHT_BYTES, check_file
 from baldwhisper_mlx.files import parse_json
@@ -33,7 +31,6 @@ _NPY_TYPES = {
     "u4": "U32", "i4": "I32", "f4": "F32", "u8": "U64", "i8": "I64", "f8": "F64", "V2": "BF16",
 }  # fmt: skip
 """By kind and bytes; NumPy has no bfloat16, which MLX stores as two bytes of no type."""
-_NPY_HEADERS = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}
 _METADATA = "__metadata__"
 
 
@@ -173,10 +170,14 @@ def read_npz_header(path: Path) -> Header:
 
 
 def _read_npy_header(file: IO[bytes], size: int) -> TensorInfo:
+    # Here, so that safetensors files, which nearly all are, are checked without NumPy.
+    from numpy.lib import format as npy
+
+    readers = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}
     version = npy.read_magic(file)
-    if version not in _NPY_HEADERS:
+    if version not in readers:
         raise ValueError(f"an array of the unknown version {version}")
-    shape, _, dtype = _NPY_HEADERS[version](file, max_header_size=10_000)
+    shape, _, dtype = readers[version](file, max_header_size=10_000)
     kind = _NPY_TYPES.get(f"{dtype.kind}{dtype.itemsize}")
     if kind is None or not dtype.isnative or not _are_sizes(list(shape)):
         raise ValueError(f"an array of type {dtype} and shape {shape}")

@@ -131,8 +131,7 @@ class Decoder:
             A result for each clip.
 
         Raises:
-            ValueError: nothing was encoded, the prompt fills the text context, or has ids outside
-                the vocabulary, at which MLX would read other memory.
+            ValueError: nothing was encoded, or the prompt fills the text context or has other ids.
             FloatingPointError: the model produced NaN or infinite logits.
         """
         options = options or DecodingOptions()
@@ -165,7 +164,7 @@ class Decoder:
         self, prompt: Sequence[int] | Sequence[Sequence[int]]
     ) -> tuple[npt.NDArray[np.int32], int]:
         """The prompt of each clip (B, n), and how many tokens there is room for."""
-        prompts = np.array(prompt, np.int32, ndmin=2)
+        prompts = np.array(prompt, np.int64, ndmin=2)  # ids of any size are checked
         prompts = np.broadcast_to(prompts, (self._batch, prompts.shape[1]))
         # The last token is chosen and never fed, so it needs no position.
         room = self.model.config.n_text_ctx + 1 - prompts.shape[1]
@@ -176,9 +175,9 @@ class Decoder:
                 f"decode: a prompt of {prompts.shape[1]} tokens does not fit the text context of "
                 f"{self.model.config.n_text_ctx}"
             )
-        if prompts.min() < 0 or prompts.max() >= self.vocabulary.n_vocab:
+        if prompts.size and not (0 <= prompts.min() <= prompts.max() < self.vocabulary.n_vocab):
             raise ValueError("decode: the prompt has ids outside the vocabulary")
-        return prompts, room
+        return prompts.astype(np.int32), room
 
     def _aligned(
         self,

@@ -41,7 +41,7 @@ def test_a_dimension_out_of_bounds_is_named(name: str, wrong: Any) -> None:
 def test_a_long_value_is_cut_off_in_the_message() -> None:
     with pytest.raises(ValueError, match="n_mels") as caught:
         check_dimensions({"n_mels": "\x1b" * 10**6})
-    assert len(str(caught.value)) < 120
+    assert len(str(caught.value)) < 400
     assert "\x1b" not in str(caught.value)
 
 
