@@ -84,14 +84,6 @@ def test_a_pipe_without_data(tmp_path: Path, model_folder: Path, number: signal.
         os.close(writer)
 
 
-def test_a_pipe_without_a_writer(tmp_path: Path, model_folder: Path) -> None:
-    os.mkfifo(tmp_path / "pipe")
-    with started(tmp_path, "-m", str(model_folder), str(tmp_path / "pipe")) as process:
-        time.sleep(3)
-        assert process.poll() is None
-        ended(process, signal.SIGINT, tmp_path)
-
-
 def test_a_long_decode(tmp_path: Path, model_folder: Path) -> None:
     """The first file is done; the second, read ahead, is long."""
     soundfile.write(tmp_path / "a.wav", tone(), RATE)
