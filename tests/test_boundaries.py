@@ -61,7 +61,7 @@ RULES: tuple[tuple[str, str, str], ...] = (
         "only",
         "baldwhisper_convert, baldwhisper_mlx._version, baldwhisper_mlx.audio, "
         "baldwhisper_mlx.checkpoint.hub, baldwhisper_mlx.checkpoint.load, "
-        "baldwhisper_mlx.checkpoint.padding_file, baldwhisper_mlx.config, "
+        "baldwhisper_mlx.checkpoint.calibrate, baldwhisper_mlx.config, "
         "baldwhisper_mlx.decoding.dtw, baldwhisper_mlx.files, baldwhisper_mlx.model.positions, "
         "baldwhisper_mlx.quantization_config, baldwhisper_mlx.text",
     ),
