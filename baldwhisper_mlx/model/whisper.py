@@ -243,7 +243,7 @@ class Whisper(nn.Module):
         for layer in cache:  # not in memory together with what the encoder needs
             layer.cross_attn.release()
         longest = self.audio_positions(max(n_frames))
-        if self.padding is not None and self.is_padded(max(n_frames)):
+        if self.padding is not None and longest < self.config.n_audio_ctx:
             # All clips get the positions of the longest: what is behind a shorter one is computed.
             audio = self.encoder(mel[:, : 2 * longest], padding=self.padding)
             return self.attend_to(self.padding.with_tail(audio), cache)
@@ -256,10 +256,6 @@ class Whisper(nn.Module):
         else:  # the encoder was trained on 30 s; only the decoder sees the clip's own positions
             audio = self.encoder(mel)[:, :longest]
         self.attend_to(audio, cache, mask)
-
-    def is_padded(self, n_frames: int) -> bool:
-        """Whether constants stand behind a clip of so many mel frames (10 ms)."""
-        return self.padding is not None and self.audio_positions(n_frames) < self.config.n_audio_ctx
 
     def audio_positions(self, n_frames: int) -> int:
         """Encoder positions that a clip of `n_frames` mel frames (10 ms) takes in its context."""

@@ -197,8 +197,12 @@ class Transcription:
         Padded, an output often ends in two timestamps instead of one, and the rest behind them is
         not recognized as silence (docs/short-context.md). It has been decoded once already.
         """
-        is_last = self.seek - advance + n_frames >= self.mel.n_frames
-        return self.loaded.model.is_padded(n_frames) and is_last and self.window_frames < REST
+        model, is_last = self.loaded.model, self.seek - advance + n_frames >= self.mel.n_frames
+        is_padded = (
+            model.padding is not None
+            and model.audio_positions(n_frames) < self.loaded.config.n_audio_ctx
+        )
+        return is_padded and is_last and self.window_frames < REST
 
     def _skip_zeros(self) -> None:
         """Skips windows of digital silence, for which Whisper would make up a word or two."""
