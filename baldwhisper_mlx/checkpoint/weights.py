@@ -68,7 +68,7 @@ def build_model(
         model = Whisper(config)
         dtype = dtype or config.dtype
     target = getattr(mx, dtype) if dtype else None
-    lay_out = on_cpu and target == mx.float32 and (expanded or config.quantization is None)
+    lay_out = on_cpu and dtype == "float32" and (expanded or config.quantization is None)
     for name, value in _take(weights, config.quantization if expanded else None, lay_out=lay_out):
         if target is not None and mx.issubdtype(value.dtype, mx.floating):
             value = value.astype(target)

@@ -48,10 +48,10 @@ def write_model(folder: Path, config: ModelConfig) -> Path:
 
     from baldwhisper_mlx.model.whisper import Whisper
 
-    rng = np.random.default_rng(0)
+    rng, dtype = np.random.default_rng(0), getattr(mx, config.dtype)
     folder.mkdir(parents=True)
     weights = {
-        name: mx.array(0.3 * rng.standard_normal(value.shape, np.float32))
+        name: mx.array(0.3 * rng.standard_normal(value.shape, np.float32)).astype(dtype)
         if mx.issubdtype(value.dtype, mx.floating)
         else mx.arange(value.size, dtype=value.dtype).reshape(value.shape)
         for name, value in tree_flatten(Whisper(config).parameters())
