@@ -24,6 +24,8 @@ N_FFT = 400
 N_FRAMES = 3000
 """Frames (10 ms) of a window, which Whisper encodes at once: 30 s."""
 
+LONG_SILENCE = 100
+"""Frames of digital silence with which no window begins; see `after_silence`."""
 _FLOOR = 1e-10
 """Least mel power; the logarithm of silence would be infinite."""
 _BLOCK = 128
@@ -97,6 +99,22 @@ class LogMelSpectrogram:
         zero = not self._samples[begin : (seek + N_FRAMES) * HOP_LENGTH + N_FFT // 2].any()
         release_pages(self._samples)
         return zero
+
+    def after_silence(self, seek: int) -> int:
+        """Frame at which the window at `seek` should begin instead, for its digital silence.
+
+        Whisper makes up words in windows that are nothing else, which are passed over, and where a
+        window begins with silence, its first segment often does, too.
+        """
+        while seek < self.n_frames and self.is_zero(seek):
+            seek = min(seek + N_FRAMES, self.n_frames)
+        begin = seek * HOP_LENGTH
+        sounds = self._samples[begin : begin + N_FRAMES * HOP_LENGTH] != 0
+        first = int(sounds.argmax()) if sounds.size else 0
+        release_pages(self._samples)
+        # The first frames of the sound reach half an FFT before it.
+        silent = (first - N_FFT // 2) // HOP_LENGTH
+        return seek + silent if silent >= LONG_SILENCE else seek
 
     def prefetch(self, seek: int) -> None:
         """Computes the chunks that the window after the one at `seek` may need.

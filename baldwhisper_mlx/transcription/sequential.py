@@ -121,7 +121,7 @@ class Transcription:
             _n_initial=len(history),
         )
         run.language = run._known_language()
-        run._skip_zeros()
+        run.seek = run.mel.after_silence(0)
         return run
 
     @property
@@ -164,7 +164,7 @@ class Transcription:
             # As in OpenAI's code, text sampled at a high temperature is not used as context.
             if not self.options.condition_on_previous_text or result.temperature > 0.5:
                 self._prompt_from = len(self._history)
-        self._skip_zeros()
+        self.seek = self.mel.after_silence(self.seek)
         if not self._segments and self._language_seek < self.seek:
             self.language = self._known_language()  # what was silent does not tell the language
 
@@ -203,11 +203,6 @@ class Transcription:
             and model.audio_positions(n_frames) < self.loaded.config.n_audio_ctx
         )
         return is_padded and is_last and self.window_frames < REST
-
-    def _skip_zeros(self) -> None:
-        """Skips windows of digital silence, for which Whisper would make up a word or two."""
-        while self.window_frames and self.mel.is_zero(self.seek):
-            self.seek += self.window_frames
 
     def transcript(self) -> Transcript:
         """What has been transcribed so far."""

@@ -115,6 +115,22 @@ def test_windows_without_a_sound_are_not_decoded(
         assert any(seek <= 100 * start < seek + N_FRAMES for seek in seeks)
 
 
+@pytest.mark.parametrize(
+    ("silence", "expected"),
+    [(0.0, 0), (0.9, 0), (5.0, 498), (29.0, 2898), (32.0, 3198), (65.0, 6498)],
+)
+def test_no_window_begins_with_digital_silence(silence: float, expected: int) -> None:
+    """Whisper would begin the first segment there, and not where somebody speaks."""
+    sound = 0.1 * np.ones(RATE, np.float32)
+    samples = np.concatenate([np.zeros(round(silence * RATE), np.float32), sound])
+    mel = LogMelSpectrogram(samples, 80)
+    seek = mel.after_silence(0)
+    assert seek == expected
+    assert type(seek) is int
+    assert mel.after_silence(seek) == seek
+    assert LogMelSpectrogram(0 * samples, 80).after_silence(0) == mel.n_frames
+
+
 @pytest.fixture(scope="module")
 def padded(model_folder: Path) -> LoadedModel:
     """The same model in the padded audio context."""
