@@ -70,7 +70,11 @@ def test_commands_are_found() -> None:
 @pytest.mark.parametrize(("where", "module", "rest"), COMMANDS, ids=lambda part: str(part)[:40])
 def test_commands_in_pages_and_docstrings(where: str, module: str, rest: str) -> None:
     command = program(module)
-    options = {name for parameter in command.params for name in parameter.opts}
+    options = {
+        name
+        for parameter in command.params
+        for name in [*parameter.opts, *parameter.secondary_opts]
+    }
     words = [word.partition("=")[0] for word in rest.replace("\\\n", " ").split()]
     given = {word.strip("`.,;:()\"'") for word in words if word.startswith("--")}
     assert given <= options | {"--help"}, f"{where}: python -m {module}{rest}"

@@ -37,7 +37,7 @@ def transcripts(draw: st.DrawFn, words: bool = False) -> Transcript:
         start, end = sorted((draw(time), draw(time)))
         cut = tuple(
             Word(start + i / 100, start + (i + 1) / 100, f" w{i}", draw(st.floats(0, 1)))
-            for i in range(draw(st.integers(0, 3)))
+            for i in range(draw(st.integers(1, 3)))
         )
         segments.append(
             Segment(

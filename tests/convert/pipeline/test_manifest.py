@@ -189,7 +189,7 @@ def test_a_damaged_manifest_says_what_to_delete(change: dict[str, Any], tmp_path
 def test_a_stage_whose_model_is_damaged_says_what_to_delete(tmp_path: Path) -> None:
     stage = StageRecipe(stage="merge")
     teacher = teacher_checkpoint()
-    model = Model(checkpoint=teacher, groups=((0,), (1,), (2,)))
+    model = Model.of(teacher)
     folder = tmp_path / "01-merge"
     folder.mkdir()
     write_manifest(folder, plan_manifest(stage, model, teacher, None, None))
