@@ -1,7 +1,7 @@
 """Everything as on a GPU, but computed by the CPU: float16, MLX's own functions, compiled rules,
 quantized matrices as they are stored. Beside it, what the CPU does by its own ways.
 
-Our code asks `mx.default_device` where the ways part; here it is told that there is a GPU.
+Our code asks `mx.default_device` where the ways part; here that function names a GPU.
 """
 
 from __future__ import annotations
