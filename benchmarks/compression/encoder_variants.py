@@ -26,6 +26,8 @@ from baldwhisper_convert.training.settings import TrainingSettings
 from baldwhisper_convert.training.sharing import shared_blocks
 
 DEV_WINDOWS, FIT_WINDOWS = 8, 24
+UNTRAINED = ", not trained"
+"""End of the names of variants that are fitted by least squares alone."""
 BATCH, RATE, RIDGE = 4, 1e-4, 0.1
 CROP = 500
 """Encoder positions (20 ms) that most windows are cut to, to save time."""
@@ -36,14 +38,17 @@ def _lower(*sizes: int) -> MergeSettings:
     return MergeSettings(part="encoder", groups=sizes, alpha=1.0, beta=0.0)
 
 
-VARIANTS: dict[str, MergeSettings] = {
-    "6 layers": MergeSettings(part="encoder", method="keep", keep=(0, 1, 2, 3, 4, 5)),
+_LIGHTER = {
     "5 layers, kept": _lower(2, 1, 1, 1, 1),
     "5 layers, merged": MergeSettings(part="encoder", groups=(2, 1, 1, 1, 1), alpha=1.0),
     "4 layers, kept": _lower(2, 1, 1, 2),
     "4 layers, merged": MergeSettings(part="encoder", groups=(2, 1, 1, 2), alpha=1.0),
     "3 layers, kept": _lower(2, 2, 2),
     "3 layers, merged": MergeSettings(part="encoder", groups=(2, 2, 2), alpha=1.0),
+}
+VARIANTS: dict[str, MergeSettings] = {
+    "6 layers": MergeSettings(part="encoder", method="keep", keep=(0, 1, 2, 3, 4, 5)),
+    **{name + end: plan for name, plan in _LIGHTER.items() for end in (UNTRAINED, "")},
 }
 """Of whisper-base. `kept` keeps the lower layer of each group, `merged` their mean; both start with
 the same neighbours."""
@@ -113,6 +118,8 @@ class Runner:
         model = replace(model, checkpoint=self.fitted(model))
         row["fit_seconds"] = round(time.process_time() - began, 1)
         row["fitted"] = self.distance(model)
+        if name.endswith(UNTRAINED):
+            return model.checkpoint, row
         for key, data, loss, steps in (
             ("states", self.audio, LossSettings(ce=0, kl=0, encoder=1.0), self.steps[0]),
             ("decoder", self.text, LossSettings(ce=0, kl=1.0, encoder=1.0), self.steps[1]),

@@ -13,7 +13,7 @@ from baldwhisper_convert.compression.merge import MergeSettings
 from baldwhisper_convert.data.prepared import Prepared
 from baldwhisper_convert.export.mlx import export_mlx
 from benchmarks.compression import encoder_depth, encoder_variants
-from benchmarks.compression.encoder_variants import VARIANTS, Cropped
+from benchmarks.compression.encoder_variants import UNTRAINED, VARIANTS, Cropped
 from tests.support.tiny import tiny_checkpoint, tiny_dims
 from tests.support.tiny_prepared import tiny_prepared
 from tests.support.tiny_speech import tiny_speech
@@ -21,6 +21,7 @@ from tests.support.tiny_speech import tiny_speech
 TINY = {
     "all layers": MergeSettings(part="encoder", method="keep", keep=(0, 1, 2)),
     "kept": MergeSettings(part="encoder", groups=(1, 2), alpha=1.0, beta=0.0),
+    f"kept{UNTRAINED}": MergeSettings(part="encoder", groups=(1, 2), alpha=1.0, beta=0.0),
     "merged": MergeSettings(part="encoder", groups=(2, 1), alpha=1.0),
 }
 
@@ -48,6 +49,12 @@ def test_every_stage_of_every_variant_is_measured(
     assert found.keys() == TINY.keys()
     assert found["all layers"]["start"]["error"] == 0
     assert "states" not in found["all layers"]
+    fitted, trained = found[f"kept{UNTRAINED}"], found["kept"]
+    assert [fitted[stage] for stage in ("start", "fitted")] == [
+        trained[stage] for stage in ("start", "fitted")
+    ]
+    assert not {"states", "decoder"} & fitted.keys()
+    assert fitted["wer"].keys() == trained["wer"].keys()
     for name, groups in (("kept", [[0], [1, 2]]), ("merged", [[0, 1], [2]])):
         row = found[name]
         assert (row["layers"], row["groups"]) == (2, groups)
