@@ -23,7 +23,10 @@ from __future__ import annotations
 import argparse
 import functools
 import json
+import multiprocessing
+import os
 import sys
+import threading
 from collections import deque
 from concurrent.futures import Future, ProcessPoolExecutor
 from pathlib import Path
@@ -92,6 +95,18 @@ def _append(path: Path, rows: list[dict[str, Any]]) -> None:
         file.write("".join(json.dumps(row) + "\n" for row in rows))
 
 
+def _exit_with_parent() -> None:
+    """Ends this process when its parent dies; it would wait for work forever."""
+
+    def watch() -> None:
+        parent = multiprocessing.parent_process()
+        if parent is not None:
+            parent.join()
+            os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
 def generate(
     runs: list[Run],
     folder: Path,
@@ -123,7 +138,7 @@ def generate(
     seconds, skipped = sum(row["duration"] for row in rows), len(skips)
     waiting = deque(run for run in runs if run.number not in done)
     pending: deque[Future[Made]] = deque()
-    with ProcessPoolExecutor(jobs) as pool:
+    with ProcessPoolExecutor(jobs, initializer=_exit_with_parent) as pool:
         # Runs that are in progress when the hours are reached are kept too.
         while pending or (waiting and seconds < hours * 3600):
             while waiting and len(pending) < 2 * jobs and seconds < hours * 3600:
