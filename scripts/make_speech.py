@@ -9,19 +9,31 @@ The clips of a run are consecutive sentences in one voice and one room. Sentence
 consecutive words with a transcript given to --exclude are left out. Interrupted runs resume when
 you rerun the command; with more --hours it adds to the folder. The script needs numpy, soundfile,
 soxr and the chosen engines (see speech_engines.py).
+
+    python scripts/make_speech.py --texts texts/sentences.jsonl --output speech --hours 10 \\
+        --engines kokoro --kokoro-model onnx/model_quantized.onnx --kokoro-voices voices
+
+uses Kokoro-82M (pip install kokoro-onnx), with the files of onnx-community/Kokoro-82M-v1.0-ONNX on
+the Hugging Face Hub. It is slower than flite and espeak-ng (0.4 s of a CPU core for a second of
+speech), sounds more natural and has hundreds of speakers: English voices and mixtures of two.
 """
 
 from __future__ import annotations
 
 import argparse
+import functools
 import json
+import multiprocessing
+import os
 import sys
+import threading
 from collections import deque
 from concurrent.futures import Future, ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
 from speech_engines import ENGINES, VOICES, VoiceRange, check_engines, speak
+from speech_kokoro import UNCLEAR_VOICES, Kokoro, english_voices, voice_ranges
 from speech_runs import (
     Run,
     Speak,
@@ -83,6 +95,18 @@ def _append(path: Path, rows: list[dict[str, Any]]) -> None:
         file.write("".join(json.dumps(row) + "\n" for row in rows))
 
 
+def _exit_with_parent() -> None:
+    """Ends this process when its parent dies; it would wait for work forever."""
+
+    def watch() -> None:
+        parent = multiprocessing.parent_process()
+        if parent is not None:
+            parent.join()
+            os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
 def generate(
     runs: list[Run],
     folder: Path,
@@ -114,7 +138,7 @@ def generate(
     seconds, skipped = sum(row["duration"] for row in rows), len(skips)
     waiting = deque(run for run in runs if run.number not in done)
     pending: deque[Future[Made]] = deque()
-    with ProcessPoolExecutor(jobs) as pool:
+    with ProcessPoolExecutor(jobs, initializer=_exit_with_parent) as pool:
         # Runs that are in progress when the hours are reached are kept too.
         while pending or (waiting and seconds < hours * 3600):
             while waiting and len(pending) < 2 * jobs and seconds < hours * 3600:
@@ -138,22 +162,64 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--exclude", type=Path, nargs="*", default=[], metavar="METADATA.jsonl")
     parser.add_argument("--jobs", type=int, default=2, help="number of processes (default 2)")
     parser.add_argument(
-        "--engines", nargs="+", choices=sorted(ENGINES), default=["flite", "espeak-ng"]
+        "--engines", nargs="+", choices=[*sorted(ENGINES), "kokoro"], default=["flite", "espeak-ng"]
+    )
+    parser.add_argument(
+        "--kokoro-model", type=Path, metavar="MODEL.onnx", help="Kokoro-82M as an ONNX file"
+    )
+    parser.add_argument(
+        "--kokoro-voices", type=Path, metavar="FOLDER", help="its voices, a .bin file each"
+    )
+    parser.add_argument(
+        "--kokoro-skip",
+        nargs="*",
+        default=list(UNCLEAR_VOICES),
+        metavar="VOICE",
+        help=f"voices to leave out (default {' '.join(UNCLEAR_VOICES)}, which are often "
+        "misunderstood; without a name: none)",
     )
     return parser.parse_args()
+
+
+def choose_voices(arguments: argparse.Namespace) -> tuple[list[VoiceRange], Speak, dict[str, Any]]:
+    """Checks the chosen engines and lists their voices.
+
+    Returns:
+        The voices, the function that speaks with them, and the settings of the folder.
+
+    Raises:
+        RuntimeError: an engine is not installed.
+        ValueError: Kokoro's files are not given or not usable.
+        OSError: they cannot be read.
+    """
+    check_engines({engine for engine in arguments.engines if engine in ENGINES})
+    voices = [voice for voice in VOICES if voice.engine in arguments.engines]
+    engines = dict(ENGINES)
+    settings: dict[str, Any] = {}
+    if "kokoro" in arguments.engines:
+        if arguments.kokoro_model is None or arguments.kokoro_voices is None:
+            raise ValueError(
+                "--engines kokoro needs --kokoro-model and --kokoro-voices; both are in "
+                "onnx-community/Kokoro-82M-v1.0-ONNX on the Hugging Face Hub"
+            )
+        names = english_voices(arguments.kokoro_voices, arguments.kokoro_skip)
+        kokoro = Kokoro(arguments.kokoro_model, arguments.kokoro_voices)
+        settings["kokoro"] = kokoro.check(names)
+        voices += voice_ranges(names)
+        engines["kokoro"] = kokoro
+    settings |= {"seed": arguments.seed, "voices": [repr(voice) for voice in voices]}
+    return voices, functools.partial(speak, engines=engines), settings
 
 
 def main() -> None:
     """Command line: see the module's docstring."""
     arguments = _arguments()
-    voices = [voice for voice in VOICES if voice.engine in arguments.engines]
     try:
-        check_engines(set(arguments.engines))
+        voices, speak_with, settings = choose_voices(arguments)
         excluded = excluded_ngrams(read_transcripts(arguments.exclude))
         sentences, dropped = drop_excluded(load_sentences(arguments.texts), excluded)
         print(f"{len(sentences)} sentences; {dropped} left out because of --exclude")
         arguments.output.mkdir(parents=True, exist_ok=True)
-        settings = {"seed": arguments.seed, "voices": [repr(voice) for voice in voices]}
         check_settings(arguments.output, {**settings, "sentences": digest(sentences)})
         hours, skipped = generate(
             build_runs(sentences, arguments.seed),
@@ -161,7 +227,7 @@ def main() -> None:
             arguments.hours,
             arguments.seed,
             voices,
-            speak,
+            speak_with,
             arguments.jobs,
         )
     except (OSError, ValueError, RuntimeError) as error:

@@ -1,4 +1,4 @@
-"""The speech synthesizers and their voices: flite, espeak-ng and piper.
+"""The speech synthesizers and their voices: flite, espeak-ng and piper (Kokoro: speech_kokoro.py).
 
 Each engine is a function from a sentence and a voice setting to float32 audio at 16 kHz. flite and
 espeak-ng are programs; piper runs in the process with ONNX Runtime. A voice has ranges for rate and
@@ -17,7 +17,7 @@ import importlib
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -37,11 +37,12 @@ class VoiceRange:
     """A voice and the ranges that its settings are drawn from.
 
     Attributes:
-        engine: "flite", "espeak-ng" or "piper".
-        name: the voice's name in its engine.
+        engine: "flite", "espeak-ng", "piper" or "kokoro".
+        name: the voice's name in its engine; "FIRST+SECOND" for a mixture (kokoro).
         weight: relative probability of being drawn.
-        rate: relative duration of a sound (flite, piper) or words per minute (espeak-ng).
-        pitch: mean in Hz (flite), 0 to 99 (espeak-ng), sampling noise (piper); empty for none.
+        rate: relative duration of a sound (flite, piper, kokoro) or words per minute (espeak-ng).
+        pitch: mean in Hz (flite), 0 to 99 (espeak-ng), sampling noise (piper), the first voice's
+            share of a mixture (kokoro); empty for none.
     """
 
     engine: str
@@ -111,7 +112,8 @@ def check_engines(engines: set[str]) -> None:
             raise RuntimeError(f"{engine} needs {PACKAGES[engine]}: {error}") from error
 
 
-def _to_16k(audio: Any, rate: int) -> Audio:
+def to_16k(audio: Any, rate: int) -> Audio:
+    """Mono audio of any rate (Hz) as float32 at 16 kHz."""
     mono = np.asarray(audio, np.float32)
     return mono if rate == SAMPLE_RATE else np.asarray(soxr.resample(mono, rate, SAMPLE_RATE))
 
@@ -126,7 +128,7 @@ def _program(command: Callable[[str, str], list[str]], text: str) -> Audio:
             audio, rate = soundfile.read(target, dtype="float32")
         except (subprocess.SubprocessError, soundfile.SoundFileError) as error:
             raise ValueError(f"{' '.join(arguments)}: {error}") from error
-    return _to_16k(audio, rate)
+    return to_16k(audio, rate)
 
 
 def flite(text: str, voice: VoiceSetting) -> Audio:
@@ -178,20 +180,21 @@ def piper(text: str, voice: VoiceSetting) -> Audio:
     chunks = [chunk.audio_float_array for chunk in loaded.synthesize(text, config)]
     if not chunks:
         raise ValueError("piper returned no audio")
-    return _to_16k(np.concatenate(chunks), loaded.config.sample_rate)
+    return to_16k(np.concatenate(chunks), loaded.config.sample_rate)
 
 
-ENGINES: dict[str, Callable[[str, VoiceSetting], Audio]] = {
+Engine = Callable[[str, VoiceSetting], Audio]
+ENGINES: dict[str, Engine] = {
     "flite": flite,
     "espeak-ng": espeak,
     "piper": piper,
 }
 
 
-def speak(text: str, voice: VoiceSetting) -> Audio:
-    """Synthesizes one sentence as float32 mono at 16 kHz.
+def speak(text: str, voice: VoiceSetting, engines: Mapping[str, Engine] = ENGINES) -> Audio:
+    """Synthesizes one sentence as float32 mono at 16 kHz with the engine of the voice.
 
     Raises:
         ValueError: the engine failed on this sentence.
     """
-    return ENGINES[voice.engine](text, voice)
+    return engines[voice.engine](text, voice)

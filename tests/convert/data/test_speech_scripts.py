@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import struct
+import subprocess
 import sys
 import zlib
 from pathlib import Path
@@ -437,6 +440,40 @@ def test_an_interrupted_call_resumes_to_the_same_end(tmp_path: Path) -> None:
     assert call(part, 1.0)[0] == pytest.approx(total)
     assert folder_state(part) == whole
     assert all(path.stat().st_mtime_ns == time for path, time in before.items())
+
+
+SLOW = """
+import os, sys, time
+from pathlib import Path
+sys.path.insert(0, {scripts!r})
+import make_speech, speech_engines, speech_runs
+
+def speak(text, voice):
+    os.write(1, b"%d\\n" % os.getpid())  # at once: two processes share the pipe
+    time.sleep(600)
+
+if __name__ == "__main__":
+    voices = [speech_engines.VoiceRange("fake", "low", 1.0, (1.0, 1.0))]
+    one = speech_runs.Sentence("A sentence.", "book", "CC0", "book/1", 0)
+    runs = [speech_runs.Run(number, (one,)) for number in range(4)]
+    make_speech.generate(runs, Path({folder!r}), 1.0, 0, voices, speak, 2)
+"""
+
+
+def test_processes_end_with_a_killed_parent(tmp_path: Path) -> None:
+    script = tmp_path / "slow.py"
+    scripts = str(Path(make_speech.__file__).parent)
+    script.write_text(SLOW.format(scripts=scripts, folder=str(tmp_path)), "utf-8")
+    parent = subprocess.Popen([sys.executable, str(script)], stdout=subprocess.PIPE, text=True)
+    assert parent.stdout is not None
+    workers = [int(parent.stdout.readline()) for _ in range(2)]
+    parent.kill()
+    try:
+        parent.communicate(timeout=60)  # the processes share its pipe, which ends with the last
+    except subprocess.TimeoutExpired:
+        for worker in workers:
+            os.kill(worker, signal.SIGKILL)
+        raise
 
 
 def never_speak(sentence: str, voice: engines.VoiceSetting) -> Audio:
