@@ -21,7 +21,7 @@ from baldwhisper_mlx.cli.evaluate import evaluate
 from baldwhisper_mlx.cli.inputs import STDIN, expand, plan_outputs
 from baldwhisper_mlx.cli.models import models
 from baldwhisper_mlx.cli.reading import exit_program
-from baldwhisper_mlx.cli.streams import ClosedOutput, open_closed_streams
+from baldwhisper_mlx.cli.streams import open_closed_streams
 from baldwhisper_mlx.cli.usage import check_input, check_layout, check_output
 from baldwhisper_mlx.files import prepare_folder
 from baldwhisper_mlx.output.subtitles import Layout
@@ -72,8 +72,8 @@ def main() -> None:
         cli()
     except KeyboardInterrupt:  # before click was listening
         exit_program(INTERRUPTED)
-    except ClosedOutput as error:
-        click.echo(f"Error: {error}", err=True)
+    except OSError as error:  # standard output is closed or full
+        click.echo(f"Error: {message_of(error)}", err=True)
         exit_program(1)
     except SystemExit as ending:
         exit_program(ending.code if isinstance(ending.code, int) else int(ending.code is not None))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 import threading
@@ -143,12 +144,23 @@ def exit_program(code: int) -> None:
     Args:
         code: of the program.
     """
+    code = _flush(code)
     if not any(thread.name == _THREAD_NAME for thread in threading.enumerate()):
         sys.exit(code)
+    # The interpreter would wait for the thread, or abort over the lock that it holds.
+    os._exit(code)
+
+
+def _flush(code: int) -> int:
+    """Writes what the standard streams hold; the exit code, which is not 0 if that fails."""
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()
-        except (OSError, ValueError):
+        except (OSError, ValueError) as error:
+            if code == 0 and stream is sys.stdout:
+                click.echo(f"Error: standard output: {error}", err=True)
             code = code or 1
-    # The interpreter would wait for the thread, or abort over the lock that it holds.
-    os._exit(code)
+            # Or the interpreter would try again, and exit with 120.
+            with contextlib.suppress(OSError, ValueError):
+                os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+    return code

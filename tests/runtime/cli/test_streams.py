@@ -23,10 +23,12 @@ def shell(folder: Path, line: str) -> subprocess.CompletedProcess[bytes]:
     """Runs a line of bash with `run` for the program on the model $M, in a folder with a.wav."""
     soundfile.write(folder / "a.wav", tone(), RATE)
     script = f'run() {{ {PYTHON} transcribe -m "$M" "$@"; }}\n{line}'
+    # Without buffers, what cannot be written would not come up again at the end.
+    buffered = {key: value for key, value in os.environ.items() if key != "PYTHONUNBUFFERED"}
     return subprocess.run(
         ["bash", "-c", script],
         cwd=folder,
-        env=os.environ | {"PYTHONPATH": str(ROOT), "LC_ALL": "C.UTF-8"},
+        env=buffered | {"PYTHONPATH": str(ROOT), "LC_ALL": "C.UTF-8"},
         stdin=subprocess.DEVNULL,
         capture_output=True,
         timeout=120,
@@ -58,6 +60,7 @@ def test_the_same_text_from_everywhere(tmp_path: Path, line: str) -> None:
         ("run a.wav >&-", 1, b"standard output is closed: give --output-dir"),
         ("run a.wav -o out >&-", 0, b"a.wav: 1.0 s of audio"),
         ("run a.wav >/dev/full", 1, b"No space left on device"),
+        ("run --help >/dev/full", 1, b"Error: [Errno 28] No space left on device"),
         ("run /dev/zero", 1, b"/dev/zero: is a device, not an audio file"),
         ("N=$(printf 'x%.0s' {1..251}); cp a.wav $N.wav; run $N.wav -f json -o out", 1,
          b"longer than the 255 bytes"),
