@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 import sys
 import warnings
@@ -16,6 +17,20 @@ from baldwhisper_mlx.terminal import printable
 _OURS = ("baldwhisper_convert", "baldwhisper_mlx")
 _EXTRAS = {"ax": "search"}
 """Packages that are not in the extra `convert`, with theirs."""
+
+
+class Commands(click.Group):
+    """A group for which a standard output that cannot be written to is an error of one line."""
+
+    def main(self, *args: Any, **options: Any) -> Any:
+        try:
+            return super().main(*args, **options)
+        except OSError as error:
+            click.echo(f"Error: {one_line(error)}", err=True)
+            # Or the interpreter would try again, and exit with 120.
+            with contextlib.suppress(OSError, ValueError):
+                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            sys.exit(1)
 
 
 @contextlib.contextmanager

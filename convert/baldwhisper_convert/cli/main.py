@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Literal, get_args
 import click
 from click.core import ParameterSource
 
-from baldwhisper_convert.cli.errors import one_line_errors, say
+from baldwhisper_convert.cli.errors import Commands, one_line_errors, say
 from baldwhisper_convert.cli.run import align, prepare, run, search
 from baldwhisper_convert.cli.stages import distill, factorize, finetune, merge
 from baldwhisper_mlx._version import __version__
@@ -43,7 +43,7 @@ def _parse_overrides(
     return tuple(parsed)
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="baldwhisper-convert")
 def main() -> None:
     """Convert Whisper checkpoints to models for baldwhisper-mlx and make them smaller.

@@ -245,3 +245,15 @@ def test_commands_for_one_process_refuse_torchrun(
     assert result.exit_code == 1
     assert result.stderr.startswith(f"Error: `{command}` works in one process, but 2 were started")
     assert [path.name for path in tmp_path.iterdir()] == ["r.toml"]
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="only Linux has a device that is full")
+def test_a_full_standard_output_is_one_line() -> None:
+    buffered = {key: value for key, value in environment().items() if key != "PYTHONUNBUFFERED"}
+    with open("/dev/full", "wb") as full:
+        result = subprocess.run(
+            [sys.executable, "-m", "baldwhisper_convert.cli", "--help"],
+            env=buffered, stdout=full, stderr=subprocess.PIPE, text=True, check=False,
+        )  # fmt: skip
+    assert result.returncode == 1
+    assert result.stderr == "Error: [Errno 28] No space left on device\n"
