@@ -245,7 +245,7 @@ class WavData:
     is_unknown: bool
     """Whether the header was written before the length was known."""
     is_too_short: bool
-    """Whether audio seems to go on after the declared end."""
+    """Whether there seems to be audio after the declared end."""
 
 
 def wav_data(file: BinaryIO) -> WavData | None:

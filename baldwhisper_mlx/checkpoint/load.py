@@ -22,8 +22,7 @@ from baldwhisper_mlx.checkpoint.kind import is_community
 from baldwhisper_mlx.checkpoint.mlx_whisper import read_community
 from baldwhisper_mlx.checkpoint.padding_file import compute_padding
 from baldwhisper_mlx.checkpoint.padding_reader import read_padding
-from baldwhisper_mlx.checkpoint.tensor_header import read_tensor_header
-from baldwhisper_mlx.checkpoint.tensors import check_tensors, expected_tensors
+from baldwhisper_mlx.checkpoint.tensors import expected_tensors
 from baldwhisper_mlx.checkpoint.weights import build_model, read_weights
 from baldwhisper_mlx.config import (
     CONFIG_FILE,
@@ -130,9 +129,9 @@ def _load(folder: Path, dtype: Dtype | None, audio_context: RunContext | None) -
         check_files(folder)
         config = ModelConfig.from_file(folder / CONFIG_FILE)
         source = folder / WEIGHTS_FILE
-        check_tensors(str(source), expected_tensors(config), read_tensor_header(source))
         vocabulary_file = folder / VOCABULARY_FILE
-        weights, ranks = read_weights(source), read_ranks(vocabulary_file)
+        weights = read_weights(source, expected_tensors(config))
+        ranks = read_ranks(vocabulary_file)
     tokenizer = Tokenizer(ranks, config, str(vocabulary_file))
     if mx.default_device().type == mx.DeviceType.cpu:
         dtype = dtype or "float32"

@@ -12,7 +12,8 @@ from typing import cast
 
 import mlx.core as mx
 
-from baldwhisper_mlx.checkpoint.tensor_header import read_tensor_header
+from baldwhisper_mlx.checkpoint.tensor_header import Header, read_tensor_header
+from baldwhisper_mlx.checkpoint.tensors import check_tensors
 from baldwhisper_mlx.checkpoint.weight_checks import check_weights
 from baldwhisper_mlx.config import ModelConfig
 from baldwhisper_mlx.model.quantize import quantize_model, take_expanded
@@ -21,13 +22,19 @@ from baldwhisper_mlx.ops import cpu_weights
 from baldwhisper_mlx.quantization_config import Quantization
 
 
-def read_weights(path: Path) -> dict[str, mx.array]:
+def read_weights(path: Path, expected: Header | None = None) -> dict[str, mx.array]:
     """Reads a safetensors file, lazily.
 
+    Args:
+        path: the file.
+        expected: types and shapes that it must have; None for any.
+
     Raises:
-        ValueError: a damaged file.
+        ValueError: a damaged file, or other tensors than expected.
     """
-    read_tensor_header(path)  # MLX trusts the header, so truncation has to be detected before
+    header = read_tensor_header(path)  # which MLX trusts, so truncation has to be detected before
+    if expected is not None:
+        check_tensors(str(path), expected, header)
     try:
         return cast(dict[str, mx.array], mx.load(str(path)))
     except RuntimeError as error:

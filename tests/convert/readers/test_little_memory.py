@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import io
 import json
-import os
 import re
 import shutil
 import struct
-import subprocess
-import sys
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -21,36 +18,7 @@ from safetensors.torch import load_file
 
 from baldwhisper_convert.checkpoint.checkpoint import Checkpoint
 from tests.support import tiny
-
-ROOT = Path(__file__).resolve().parents[3]
-MEMORY = 300 * 2**20
-"""Bytes that all of them may take together, beyond what a process has that read a sound one."""
-SECONDS = 60
-"""Of computing, for all of them: a loop without end is cut off."""
-
-READ_ALL = """
-import json, resource, sys
-from pathlib import Path
-from baldwhisper_convert.readers.read import read_checkpoint
-
-read_checkpoint(sys.argv[1])  # a sound one, so that all that it needs is in memory
-size = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-most = size + int(sys.argv[3])
-resource.setrlimit(resource.RLIMIT_AS, (most, most))
-spent = sum(resource.getrusage(resource.RUSAGE_SELF)[:2])
-resource.setrlimit(resource.RLIMIT_CPU, (int(spent) + int(sys.argv[4]),) * 2)
-errors = {}
-for folder in sorted(Path(sys.argv[2]).iterdir()):
-    try:
-        read_checkpoint(folder)
-        error = None
-    except (ValueError, OSError) as raised:
-        error = str(raised)
-    except BaseException as raised:
-        error = f"{type(raised).__name__}: {raised}"
-    errors[folder.name] = error
-print(json.dumps(errors))
-"""
+from tests.support.little_memory import errors_of
 
 
 def layers(folder: Path) -> None:
@@ -145,20 +113,12 @@ def errors(
         change(Path(shutil.copytree(hf_folder, root / name)))
     for path in root.rglob("*"):
         assert not path.is_file() or path.stat().st_size < 3 * 2**20
-    paths = os.pathsep.join([str(ROOT), str(ROOT / "convert")])
-    environment = os.environ | {"PYTHONPATH": paths, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        [sys.executable, "-c", READ_ALL, str(hf_folder), str(root), str(MEMORY), str(SECONDS)],
-        capture_output=True, text=True, env=environment, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    read: dict[str, str | None] = json.loads(done.stdout)
-    return read
+    return errors_of(["baldwhisper_convert.readers.read:read_checkpoint"], hf_folder, root)
 
 
 @pytest.mark.parametrize("name", SOURCES)
 def test_it_is_refused_by_name(errors: dict[str, str | None], name: str) -> None:
-    error = errors[name]
+    error = errors[f"{name} read_checkpoint"]
     assert error is not None
     assert re.search(SOURCES[name][1], error), error
     assert f"/{name}/" in error

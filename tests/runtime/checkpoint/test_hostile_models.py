@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -17,38 +14,12 @@ from baldwhisper_mlx.checkpoint.load import load_model
 from baldwhisper_mlx.cli.main import cli
 from tests.runtime.conftest import tiny_config, write_model
 from tests.support.hostile_models import MODELS, languages
+from tests.support.little_memory import errors_of
 
-ROOT = Path(__file__).resolve().parents[3]
-MEMORY = 300 * 2**20
-"""Bytes that all of them may take together, beyond what a process with MLX has."""
-SECONDS = 60
-"""Of computing, for all of them: a loop without end is cut off."""
-
-LOAD_ALL = """
-import json, resource, sys
-from pathlib import Path
-from baldwhisper_mlx.checkpoint.describe import describe_model
-from baldwhisper_mlx.checkpoint.load import load_model
-
-load_model(sys.argv[1])  # a sound one, so that all that it needs is in memory
-size = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-most = size + int(sys.argv[3])
-resource.setrlimit(resource.RLIMIT_AS, (most, most))
-spent = sum(resource.getrusage(resource.RUSAGE_SELF)[:2])
-resource.setrlimit(resource.RLIMIT_CPU, (int(spent) + int(sys.argv[4]),) * 2)
-errors = {}
-for folder in sorted(Path(sys.argv[2]).iterdir()):
-    for what in (load_model, describe_model):
-        try:
-            what(folder)
-            error = None
-        except (ValueError, OSError) as raised:
-            error = str(raised)
-        except BaseException as raised:
-            error = f"{type(raised).__name__}: {raised}"
-        errors[f"{folder.name} {what.__name__}"] = error
-print(json.dumps(errors))
-"""
+READERS = (
+    "baldwhisper_mlx.checkpoint.load:load_model",
+    "baldwhisper_mlx.checkpoint.describe:describe_model",
+)
 
 
 @pytest.fixture(scope="module")
@@ -63,14 +34,7 @@ def errors(sound: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, s
     root = tmp_path_factory.mktemp("hostile")
     for name, (change, _) in MODELS.items():
         change(Path(shutil.copytree(sound, root / name.replace(": ", "-"))))
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        [sys.executable, "-c", LOAD_ALL, str(sound), str(root), str(MEMORY), str(SECONDS)],
-        capture_output=True, text=True, env=environment, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    read: dict[str, str | None] = json.loads(done.stdout)
-    return read
+    return errors_of(READERS, sound, root)
 
 
 @pytest.mark.parametrize("name", MODELS)
