@@ -2,7 +2,8 @@
 
 Greedy, with timestamps, one process each, sequentially. The result file is written after every
 program, and an interrupted run resumes when you rerun the command. A program that is missing or
-fails is reported as such. `--ours` adds compressed models, which are other weights.
+fails is reported as such. `--ours` adds compressed models, which are other weights, and `--also`
+another checkpoint in the programs of `ALSO`.
 
     python -m benchmarks.peers CHECKPOINT --data AUDIOFOLDER --ours "student=DIR"
 
@@ -17,6 +18,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -26,6 +28,7 @@ import click
 from baldwhisper_mlx import __version__
 from baldwhisper_mlx.bench.machine import load_average
 from baldwhisper_mlx.bench.processes import python_command
+from baldwhisper_mlx.text.tokenizer import Tokenizer
 from benchmarks.machines import describe, fast_cores, slug
 from benchmarks.options import (
     Benchmark,
@@ -42,13 +45,33 @@ from benchmarks.result_files import data_name, resume, write_json
 
 SCHEMA = "baldwhisper-peers/1"
 TEACHER = "baldwhisper-mlx"
-PADDED = f"{TEACHER}, padded context"
-CONTEXTS = {TEACHER: "full", PADDED: "padded"}
-"""Of the checkpoint's rows; our other models run in their folders' own."""
+ALSO = (TEACHER, "faster-whisper int8", "whisper.cpp q8_0")
+"""The programs that run the checkpoints of --also: ours in full context, and the fastest others."""
 
 
-def run_program(program: str, model: Path, clips: Clips, threads: int, language: str) -> Any:
+@dataclass(frozen=True)
+class Contender:
+    """What is measured: a program, and the weights that it gets."""
+
+    program: str
+    """A name in `PROGRAMS`, or `TEACHER` for our runtime."""
+    checkpoint: str | None = None
+    """In any format that export reads; None for that of the command line."""
+    folder: Path | None = None
+    """An exported model instead of a checkpoint."""
+    context: str | None = None
+    """Audio context of ours; None for the folder's own."""
+
+
+def run_program(one: Contender, model: Path, clips: Clips, threads: int, language: str) -> Any:
     """Runs one program on all clips in a process of its own, and times its start from here.
+
+    Args:
+        one: the program, and the audio context.
+        model: the weights in the form that it reads.
+        clips: to transcribe.
+        threads: for programs that take a number of threads.
+        language: of the clips.
 
     Returns:
         `settings`, `startup_seconds` (process start to model loaded), `first_seconds` (the first
@@ -59,13 +82,13 @@ def run_program(program: str, model: Path, clips: Clips, threads: int, language:
         RuntimeError: the program failed; the message is its own.
     """
     job = {
-        "program": program,
+        "program": one.program,
         "model": str(model),
         "threads": threads,
         "language": language,
         "clips": clips.paths,
         "pieces": clips.pieces,
-        "audio_context": CONTEXTS.get(program),
+        "audio_context": one.context,
     }
     command = [*python_command("benchmarks.peers.programs"), json.dumps(job)]
     with tempfile.TemporaryFile(mode="w+") as log:
@@ -106,28 +129,28 @@ def run_program(program: str, model: Path, clips: Clips, threads: int, language:
 
 
 def measure(
-    name: str, model: Path | None, forms: Forms, clips: Clips, threads: int, language: str
+    one: Contender, forms: Forms, clips: Clips, threads: int, language: str, tokenizer: Tokenizer
 ) -> dict[str, Any]:
     """One entry of the result: measured, missing or failed.
 
     Args:
-        name: of the program, or of one of our models.
-        model: folder of our model; None for the checkpoint in the form the program reads.
-        forms: of the checkpoint.
+        one: what is measured.
+        forms: of its checkpoint.
         clips: to transcribe.
         threads: for programs that take a number of threads.
         language: of the clips.
+        tokenizer: that counts the tokens of a text.
     """
-    program = PROGRAMS.get(name, OURS)
+    program = PROGRAMS.get(one.program, OURS)
     try:
         number = __version__ if program is OURS else version(program.package)
         release = f"{program.package} {number}"
     except PackageNotFoundError:
         return {"status": "missing", "reason": f"{program.package} is not installed"}
     try:
-        path = model or forms.path(program.form)
+        path = one.folder or forms.path(program.form)
         before = load_average()
-        found = run_program(name, path, clips, threads, language)
+        found = run_program(one, path, clips, threads, language)
     except Exception as error:  # of any kind: a failure of another program is its result
         return {"status": "failed", "version": release, "reason": f"{error}"}
     return {
@@ -136,30 +159,41 @@ def measure(
         "model_bytes": model_bytes(path),
         "load_before": before,
         "load_after": load_average(),
-    } | summary(found, clips, read_tokenizer(forms.path(OURS.form)))
+    } | summary(found, clips, tokenizer)
 
 
-def plan(ours: Sequence[str], only: Sequence[str]) -> dict[str, Path | None]:
-    """Name to folder of all that is to be measured, in order.
+def plan(ours: Sequence[str], also: Sequence[str], only: Sequence[str]) -> dict[str, Contender]:
+    """Name to all that is to be measured, in order.
 
     Raises:
-        click.UsageError: a model of ours that is not NAME=DIR, or no such name.
+        click.UsageError: something that is not NAME=DIR or NAME=CHECKPOINT, or no such name.
     """
-    wanted: dict[str, Path | None] = dict.fromkeys(CONTEXTS)
+    wanted = {
+        TEACHER: Contender(TEACHER, context="full"),
+        f"{TEACHER}, padded context": Contender(TEACHER, context="padded"),
+    }
     for item in ours:
         name, folder = named_model(item)
-        wanted[f"{TEACHER}, {name}"] = folder
-    wanted |= dict.fromkeys(PROGRAMS)
+        wanted[f"{TEACHER}, {name}"] = Contender(TEACHER, folder=folder)
+    wanted |= {name: Contender(name) for name in PROGRAMS}
+    for item in also:
+        name, _, checkpoint = item.partition("=")
+        if not name or not checkpoint:
+            raise click.UsageError(f"--also {item}: give NAME=CHECKPOINT")
+        for program in ALSO:
+            wanted[f"{program}, {name}"] = Contender(program, checkpoint, context="full")
     unknown = [name for name in only if name not in wanted]
     if unknown:
         raise click.UsageError(f"--only {unknown[0]}: none of {', '.join(wanted)}")
-    return {name: path for name, path in wanted.items() if not only or name in only}
+    return {name: one for name, one in wanted.items() if not only or name in only}
 
 
 @click.command(cls=Benchmark)
 @click.argument("checkpoint")
 @data_option()
 @click.option("--ours", multiple=True, metavar="NAME=DIR", help="Another model of ours.")
+@click.option("--also", multiple=True, metavar="NAME=CHECKPOINT",
+              help=f"Another checkpoint, for {', '.join(ALSO)}.")  # fmt: skip
 @click.option("--only", multiple=True, metavar="NAME", help="Only this program; repeatable.")
 @limit_option
 @click.option("--threads", type=click.IntRange(min=1), default=fast_cores(), show_default=True,
@@ -172,6 +206,7 @@ def main(
     checkpoint: str,
     data: Path,
     ours: tuple[str, ...],
+    also: tuple[str, ...],
     only: tuple[str, ...],
     limit: int | None,
     threads: int,
@@ -180,8 +215,11 @@ def main(
     output: Path,
 ) -> None:
     """Measure CHECKPOINT in all programs; results that the output file has are kept."""
-    wanted = plan(ours, only)
-    forms = Forms(checkpoint, work / slug(Path(checkpoint).name))
+    wanted = plan(ours, also, only)
+    forms: dict[str | None, Forms] = {None: Forms(checkpoint, work / slug(Path(checkpoint).name))}
+    for one in wanted.values():
+        if one.checkpoint:
+            forms[one.checkpoint] = Forms(one.checkpoint, work / slug(Path(one.checkpoint).name))
     with tempfile.TemporaryDirectory() as folder:
         clips = Clips(data, limit, Path(folder))
         empty: dict[str, Any] = {
@@ -196,10 +234,13 @@ def main(
             "peers": {},
         }
         result = resume(output, empty, "peers")
-        for name, model in wanted.items():
+        tokenizer = read_tokenizer(forms[None].path(OURS.form))
+        for name, one in wanted.items():
             if result["peers"].get(name, {}).get("status") != "measured":
                 click.echo(f"{name} ...", err=True)
-                result["peers"][name] = measure(name, model, forms, clips, threads, language)
+                result["peers"][name] = measure(
+                    one, forms[one.checkpoint], clips, threads, language, tokenizer
+                )
                 write_json(output, result)
             click.echo(line(name, result["peers"][name]))
 

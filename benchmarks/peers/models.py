@@ -105,6 +105,12 @@ def _ggml(forms: Forms, path: Path) -> None:
     write_ggml(forms.checkpoint, path)
 
 
+def _ggml_q8(forms: Forms, path: Path) -> None:
+    from benchmarks.peers.ggml import write_ggml
+
+    write_ggml(forms.checkpoint, path, quantized=True)
+
+
 _MAKERS: dict[str, Callable[[Forms, Path], None]] = {
     "mlx": _mlx,
     "mlx-whisper": _mlx_whisper,
@@ -112,6 +118,7 @@ _MAKERS: dict[str, Callable[[Forms, Path], None]] = {
     "transformers": _hugging_face,
     "ctranslate2": _ctranslate2,
     "ggml.bin": _ggml,
+    "ggml-q8_0.bin": _ggml_q8,
 }
 FORMS = tuple(_MAKERS)
 

@@ -107,7 +107,7 @@ def faster_whisper(model: str, threads: int, compute_type: str) -> Opened:
     return transcribe, settings | {"ctranslate2": ctranslate2.__version__}
 
 
-def whisper_cpp(model: str, threads: int) -> Opened:
+def whisper_cpp(model: str, threads: int, dtype: str) -> Opened:
     """whisper.cpp in pywhispercpp's build, on a GPU where that build has one."""
     from pywhispercpp.model import Model
 
@@ -126,7 +126,7 @@ def whisper_cpp(model: str, threads: int) -> Opened:
         return " ".join(segment.text for segment in loaded.transcribe(samples, language=language))
 
     system = " ".join(str(Model.system_info()).split())
-    return transcribe, {"dtype": "float16", "threads": threads, "system": system}
+    return transcribe, {"dtype": dtype, "threads": threads, "system": system}
 
 
 def transformers(model: str, threads: int) -> Opened:
@@ -182,7 +182,10 @@ PROGRAMS: dict[str, Program] = {
     "faster-whisper int8": Program(
         "faster-whisper", "ctranslate2", lambda m, t: faster_whisper(m, t, "int8")
     ),
-    "whisper.cpp": Program("pywhispercpp", "ggml.bin", whisper_cpp),
+    "whisper.cpp": Program("pywhispercpp", "ggml.bin", lambda m, t: whisper_cpp(m, t, "float16")),
+    "whisper.cpp q8_0": Program(
+        "pywhispercpp", "ggml-q8_0.bin", lambda m, t: whisper_cpp(m, t, "q8_0")
+    ),
     "transformers": Program("transformers", "transformers", transformers),
 }
 """The others; `ours` is opened for every model of ours."""

@@ -55,13 +55,21 @@ class Ggml:
         rows, columns = self.take("2i")
         self.filters = np.array(self.take(f"{rows * columns}f")).reshape(rows, columns)
         self.tokens = [self.raw(self.take("i")[0]) for _ in range(self.take("i")[0])]
-        self.tensors = {}
+        self.tensors, self.quantized = {}, set()
         while self.at < len(self.data):
             rank, length, kind = self.take("3i")
             shape = self.take(f"{rank}i")[::-1]
             name = self.raw(length).decode()
+            count = int(np.prod(shape))
+            if kind == 8:  # a scale for 32 values
+                raw = self.raw(count // 32 * 34)
+                blocks = np.frombuffer(raw, np.dtype([("scale", "<f2"), ("values", "i1", 32)]))
+                wide = blocks["scale"][:, None].astype(np.float32) * blocks["values"]
+                self.tensors[name] = wide.reshape(shape)
+                self.quantized.add(name)
+                continue
             dtype = np.dtype("<f2" if kind else "<f4")
-            raw = self.raw(int(np.prod(shape)) * dtype.itemsize)
+            raw = self.raw(count * dtype.itemsize)
             self.tensors[name] = np.frombuffer(raw, dtype).reshape(shape)
 
     def take(self, layout: str) -> tuple[Any, ...]:
@@ -90,6 +98,30 @@ def test_ggml_holds_the_checkpoint(tmp_path: Path, form: str) -> None:
         np.testing.assert_allclose(stored.squeeze(), tensor.numpy().squeeze(), rtol=1e-3, atol=1e-6)
     assert found.tensors["encoder.conv1.bias"].shape == (64, 1)
     assert list(tmp_path.iterdir()) == [tmp_path / "model.bin"]
+
+
+def test_quantized_ggml_is_near_the_checkpoint(tmp_path: Path) -> None:
+    checkpoint = tiny.tiny_form("dense")
+    plain = Ggml(ggml.write_ggml(checkpoint, tmp_path / "plain.bin"))
+    found = Ggml(ggml.write_ggml(checkpoint, tmp_path / "q8_0.bin", quantized=True))
+    assert (found.type, plain.type) == (7, 1)
+    assert found.tensors.keys() == plain.tensors.keys()
+    matrices = {n for n, t in checkpoint.state.items() if t.ndim == 2 and "positional" not in n}
+    assert found.quantized == matrices
+    for name, tensor in found.tensors.items():
+        exact = plain.tensors[name].astype(np.float32)
+        # half a step of the block's scale, and the rounding of the scale to float16
+        bound = 0.6 / 127 * np.abs(exact).max() if name in matrices else 0
+        assert np.abs(tensor - exact).max() <= bound
+
+
+def test_blocks_of_zeros_and_of_extremes() -> None:
+    values = np.zeros((2, 32), np.float32)
+    values[1, :3] = (-2.54, 2.54, 0.01)
+    scale, *whole = struct.unpack("<e32b", ggml.q8_0(values)[34:])
+    assert scale == pytest.approx(0.02, rel=1e-3)
+    assert whole[:4] == [-127, 127, 1, 0]
+    assert ggml.q8_0(values)[:34] == bytes(34)
 
 
 def test_ggml_cannot_hold_two_embeddings(tmp_path: Path) -> None:
@@ -139,10 +171,10 @@ def test_measured_missing_and_failed(
     monkeypatch.setattr(compare, "version", version)
     run_program = compare.run_program
 
-    def fail(program: str, *rest: Any) -> Any:
-        if program == "transformers":
+    def fail(one: compare.Contender, *rest: Any) -> Any:
+        if one.program == "transformers":
             raise RuntimeError("out of patience")
-        return run_program(program, *rest)
+        return run_program(one, *rest)
 
     monkeypatch.setattr(compare, "run_program", fail)
     monkeypatch.setattr(compare.Forms, "path", lambda self, form: model)
@@ -165,8 +197,8 @@ def test_measured_missing_and_failed(
     # a second run keeps what was measured, and tries again what was not
     tried = []
 
-    def fail_again(program: str, *_: Any) -> Any:
-        tried.append(program)
+    def fail_again(one: compare.Contender, *_: Any) -> Any:
+        tried.append(one.program)
         raise RuntimeError("still")
 
     monkeypatch.setattr(compare, "run_program", fail_again)
@@ -179,7 +211,7 @@ def test_measured_missing_and_failed(
 def test_a_program_that_dies_is_a_failure(data: Path, tmp_path: Path) -> None:
     clips = compare.Clips(data, 1, tmp_path)
     with pytest.raises(RuntimeError, match="gone"):
-        compare.run_program("ours", tmp_path / "gone", clips, 1, "en")
+        compare.run_program(compare.Contender("ours"), tmp_path / "gone", clips, 1, "en")
 
 
 def test_pieces_have_their_lengths_and_begin_with_their_clips(data: Path, tmp_path: Path) -> None:
@@ -221,14 +253,24 @@ def test_what_a_program_says(model: Path, tmp_path: Path) -> None:
     assert last["peak_process_bytes"] > 10_000_000
 
 
-def test_models_of_ours_are_named() -> None:
-    plan = compare.plan(["student=."], [])
+def test_models_and_checkpoints_are_named() -> None:
+    plan = compare.plan(["student=."], ["tiny=CKPT"], [])
     ours = ["baldwhisper-mlx", "baldwhisper-mlx, padded context", "baldwhisper-mlx, student"]
     assert list(plan)[:4] == [*ours, "mlx-whisper"]
-    assert set(compare.plan([], ["whisper.cpp"])) == {"whisper.cpp"}
-    for named, only in ((["student"], []), (["a=/no/such/folder"], []), ([], ["nobody"])):
+    assert [plan[name].context for name in ours] == ["full", "padded", None]
+    assert plan[ours[2]].folder == Path()
+    also = {name: one for name, one in plan.items() if one.checkpoint}
+    assert list(also) == [f"{program}, tiny" for program in compare.ALSO]
+    assert {one.checkpoint for one in also.values()} == {"CKPT"}
+    assert {one.program for one in also.values()} <= {compare.TEACHER, *programs.PROGRAMS}
+    assert set(compare.plan([], [], ["whisper.cpp"])) == {"whisper.cpp"}
+    wrong: list[tuple[list[str], list[str], list[str]]] = [
+        (["student"], [], []), (["a=/no/such/folder"], [], []), ([], ["tiny"], []),
+        ([], [], ["nobody"]),
+    ]  # fmt: skip
+    for named, checkpoints, only in wrong:
         with pytest.raises(click.UsageError):
-            compare.plan(named, only)
+            compare.plan(named, checkpoints, only)
 
 
 def test_scaling_measures_what_is_missing(model: Path, tmp_path: Path) -> None:
