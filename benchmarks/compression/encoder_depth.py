@@ -72,7 +72,7 @@ def word_errors(
     for folder in folders:
         clips = spread(read_clips(folder), limit)
         file = work / f"{'-'.join(folder.resolve().parts[-2:])}.jsonl"
-        transcribe_missing(str(model), clips, folder, file, name)
+        transcribe_missing(str(model), clips, folder, file, name, temperature=0.0)
         texts = {row["file_name"]: row["text"] for row in read_rows(file) if row["model"] == name}
         found[data_name(folder)] = {"clips": len(clips)} | rate_of(clips, texts)
     return found

@@ -5,6 +5,7 @@ The tables of `baldwhisper bench` are in baldwhisper_mlx/bench/report_text.py.
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -71,15 +72,24 @@ def peer_rows(result: dict[str, Any]) -> Rows:
 
 def word_error_rows(result: dict[str, Any]) -> Rows:
     """A row a model, the best first, from a result of word_errors.py."""
-    rows = [["", "WER", "relative WER (teacher / model)", "accuracy ratio"]]
-    for name, found in sorted(result["models"].items(), key=lambda item: item[1]["wer"]):
-        low, high = found["wer_interval"]
-        cells = [f"{100 * found['wer']:.2f} % [{100 * low:.2f}, {100 * high:.2f}]"]
-        for key in ("wer_ratio", "accuracy_ratio"):
-            low, high = found[f"{key}_interval"]
-            cells.append(f"{found[key]:.3f} [{low:.3f}, {high:.3f}]")
-        rows.append([name, *(cells if name != result["baseline"] else [cells[0], "1", "1"])])
+    speech, baseline = result["speech"], result["baseline"]
+    heads = [(f"{part['data']}: WER", f"relative WER ({baseline} / model)") for part in speech]
+    rows = [["", *itertools.chain(*heads)]]
+    for name in sorted(speech[0]["models"], key=lambda name: _mean_wer(result, name)):
+        cells = [name]
+        for part in speech:
+            found = part["models"][name]
+            low, high = found["wer_interval"]
+            cells.append(f"{100 * found['wer']:.2f} % [{100 * low:.2f}, {100 * high:.2f}]")
+            low, high = found["wer_ratio_interval"]
+            ratio = f"{found['wer_ratio']:.2f} [{low:.2f}, {high:.2f}]"
+            cells.append(ratio if name != baseline else "1")
+        rows.append(cells)
     return rows
+
+
+def _mean_wer(result: dict[str, Any], name: str) -> float:
+    return sum(float(part["models"][name]["wer"]) for part in result["speech"])
 
 
 def length_rows(model: dict[str, Any]) -> Rows:
@@ -145,10 +155,10 @@ def word_errors_part(folder: Path) -> str:
     """The table of `word_errors.json`: word error rates of the bundled model and of others."""
     path = folder / "word_errors.json"
     result = json.loads(path.read_text(encoding="utf-8"))
+    sets = " and ".join(f"{part['clips']} clips of {part['data']}" for part in result["speech"])
     what = (
-        f"{result['clips']} clips of {result['data']}, whose speakers are not in the training "
-        "data; greedy at temperature 0, Whisper's English normalizer; 95 % intervals in brackets, "
-        "paired over the clips:"
+        f"{sets}, whose speakers are not in the training data; default options, Whisper's English "
+        "normalizer; 95 % intervals in brackets, paired over the clips:"
     )
     return f"{what}\n\n{markdown(word_error_rows(result))}"
 

@@ -108,20 +108,27 @@ def test_programs_measured_before_their_lengths_were() -> None:
 
 def test_word_errors_best_first(tmp_path: Path) -> None:
     def row(wer: float) -> dict[str, Any]:
-        pair = {"wer_ratio": 0.04 / wer, "accuracy_ratio": (1 - wer) / 0.96}
-        return {"wer": wer, "wer_interval": [wer - 0.01, wer + 0.01]} | {
-            key: value for name, x in pair.items()
-            for key, value in ((name, x), (f"{name}_interval", [x - 0.1, x + 0.1]))
-        }  # fmt: skip
+        ratio = 0.04 / wer
+        return {
+            "wer": wer,
+            "wer_interval": [wer - 0.01, wer + 0.01],
+            "wer_ratio": ratio,
+            "wer_ratio_interval": [ratio - 0.1, ratio + 0.1],
+        }
 
-    models = {"student": row(0.05), "teacher": row(0.04)}
-    found = {"data": "speech/dev", "clips": 3, "baseline": "teacher", "models": models}
+    def part(name: str, clips: int, student: float) -> dict[str, Any]:
+        models = {"student": row(student), "teacher": row(0.04)}
+        return {"data": name, "clips": clips, "models": models}
+
+    speech = [part("speech/dev", 3, 0.05), part("accents/dev", 7, 0.08)]
+    found = {"baseline": "teacher", "speech": speech}
     (tmp_path / "word_errors.json").write_text(json.dumps(found))
     lines = tables.word_errors_part(tmp_path).splitlines()
-    assert "3 clips of speech/dev" in lines[0]
-    assert lines[-2] == "| teacher | 4.00 % [3.00, 5.00] | 1 | 1 |"
+    assert "3 clips of speech/dev and 7 clips of accents/dev" in lines[0]
+    assert lines[-2] == "| teacher | 4.00 % [3.00, 5.00] | 1 | 4.00 % [3.00, 5.00] | 1 |"
     assert lines[-1] == (
-        "| student | 5.00 % [4.00, 6.00] | 0.800 [0.700, 0.900] | 0.990 [0.890, 1.090] |"
+        "| student | 5.00 % [4.00, 6.00] | 0.80 [0.70, 0.90] "
+        "| 8.00 % [7.00, 9.00] | 0.50 [0.40, 0.60] |"
     )
 
 

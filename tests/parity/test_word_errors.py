@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from benchmarks.accuracy.word_errors import report
+from benchmarks.accuracy.word_errors import clip_slice, report
 
 CLIPS = [
     {"file_name": f"{i}.wav", "text": "ALPHA BRAVO CHARLIE DELTA ECHO FOX GOLF HOTEL INDIA JULIET"}
@@ -40,3 +40,16 @@ def test_rates_ratios_and_intervals() -> None:
     # every clip the teacher misses is missed by the student too, so the pairing never exceeds 1
     assert student["wer_ratio_interval"][1] <= 1.0
     assert teacher["wer_ratio_interval"] == [1.0, 1.0]
+    assert student["loops"] == 0
+
+
+def test_a_loop_is_counted() -> None:
+    looping = rows("teacher", 4)
+    looping[0]["text"] = 30 * "alpha bravo "
+    assert report(CLIPS, looping, "teacher")["teacher"]["loops"] == 1
+
+
+@pytest.mark.parametrize("text", ["1:2", "1::0", "-1::2", "a::2", "", "1::2::3"])
+def test_bad_selections_of_clips(text: str) -> None:
+    with pytest.raises(ValueError):  # noqa: PT011  # int() words it, the option names the form
+        clip_slice(text)
