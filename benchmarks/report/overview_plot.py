@@ -20,8 +20,8 @@ from benchmarks.report.plots import measured
 from benchmarks.report.tables import machine_line
 
 PICTURE = Path("benchmarks/results/overview.png")
-SECONDS = 10.0
-"""Length of speech that the horizontal axis is about."""
+SECONDS = 10
+"""Length of the clips on the horizontal axis; one of `benchmarks.peers.figures.LENGTHS`."""
 _OURS, _OTHERS, _LINES = "#2f6fb0", "#808080", "#c4c4c4"
 _AREA = 2.4
 """Points squared of a bubble for each MB."""
@@ -31,7 +31,7 @@ _AREA = 2.4
 class Point:
     """A program with its weights, as one bubble.
 
-    `seconds` are those for `SECONDS` of speech; `wer` and its interval are in percent. Without an
+    `seconds` are those for a clip of `SECONDS`; `wer` and its interval are in percent. Without an
     interval in the result, both bounds are the rate itself.
     """
 
@@ -62,17 +62,18 @@ def peers_to_show(results: Mapping[str, Mapping[str, dict[str, Any]]]) -> dict[s
 
 
 def points(result: Mapping[str, Any]) -> list[Point]:
-    """The programs whose errors were measured, the fastest first."""
+    """The programs whose errors and times were measured, the fastest first."""
     found = []
     for name, program in measured(dict(result)).items():
-        if program["wer"] is None:
+        seconds = program.get("seconds_by_length", {}).get(str(SECONDS))
+        if program["wer"] is None or seconds is None:
             continue
         wer = 100 * program["wer"]
         low, high = (100 * bound for bound in program["wer_interval"] or [program["wer"]] * 2)
         found.append(
             Point(
                 name=name,
-                seconds=round(SECONDS * program["rtf"], 4),
+                seconds=seconds,
                 wer=round(wer, 2),
                 interval=(round(low, 2), round(high, 2)),
                 megabytes=round(program["model_bytes"] / 1e6, 1),
@@ -91,7 +92,7 @@ def alternative_text(found: list[Point]) -> str:
     """What the plot shows, for readers who do not see it."""
     values = "; ".join(f"{point.name}: {point}" for point in found)
     return (
-        f"Word error rate against seconds to transcribe {SECONDS:g} s of speech, with the size of "
+        f"Word error rate against seconds to transcribe a clip of {SECONDS} s, with the size of "
         f"the model as area. {values}."
     )
 
@@ -123,7 +124,7 @@ def draw_overview(found: list[Point]) -> Figure:
     axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
     axes.set_xticks([], minor=True)
     axes.set_ylim(0, 1.1 * max(point.interval[1] for point in found))
-    axes.set_xlabel(f"seconds to transcribe {SECONDS:g} s of speech; area: size on disk")
+    axes.set_xlabel(f"seconds to transcribe a clip of {SECONDS} s; area: size on disk")
     axes.set_ylabel("word error rate, %")
     axes.grid(alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)
@@ -161,10 +162,10 @@ def overview_part(result: Mapping[str, Any] | None) -> str:
         return "Other programs have not been measured yet."
     found = points(result)
     caption = (
-        f"Measured on {machine_line(result['machine'])}: {result['clips']} clips of "
-        f"{result['data']} ({result['audio_seconds']:.0f} s), greedy. Time is that of the decoded "
-        f"audio in memory to its text, with the model loaded: real-time factor (RTF) x "
-        f"{SECONDS:g}. The area of a bubble is the size on disk; grey lines are 95 % intervals. "
-        f"`{TEACHER}, student` is the bundled model; all others are OpenAI's whisper-base."
+        f"Measured on {machine_line(result['machine'])}: word errors of {result['clips']} clips of "
+        f"{result['data']} ({result['audio_seconds']:.0f} s), greedy; median time from the decoded "
+        f"audio of a clip of {SECONDS} s in memory to its text, with the model loaded. The area of "
+        f"a bubble is the size on disk; grey lines are 95 % intervals. `{TEACHER}, student` is the "
+        "bundled model, `tiny.en` OpenAI's whisper-tiny.en; all others are OpenAI's whisper-base."
     )
     return f"![{alternative_text(found)}]({PICTURE})\n\n{caption}"
