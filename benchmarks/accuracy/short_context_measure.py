@@ -15,9 +15,11 @@ from tqdm import tqdm
 import baldwhisper_mlx
 from baldwhisper_mlx.bench.machine import load_average
 from baldwhisper_mlx.checkpoint.load import LoadedModel
-from baldwhisper_mlx.config import SAMPLE_RATE
+from baldwhisper_mlx.config import SAMPLE_RATE, Dtype
 from baldwhisper_mlx.model.cache import LayerCache
+from baldwhisper_mlx.transcription import sequential
 from baldwhisper_mlx.transcription.fallback import TEMPERATURES
+from baldwhisper_mlx.transcription.first_attempt import FirstAttempt
 from benchmarks.accuracy.short_context_clips import Item
 from benchmarks.accuracy.short_context_variants import Contexts, Variant
 
@@ -44,9 +46,27 @@ def encoder_times(loaded: LoadedModel) -> Iterator[list[float]]:
         object.__delattr__(model, "encode")
 
 
+@contextmanager
+def full_contexts() -> Iterator[list[str]]:
+    """An entry for every window that the padded context gave up, to decode it in full."""
+    again: list[str] = []
+    original = sequential.in_full_context
+
+    def counted(*arguments: Any, **options: Any) -> FirstAttempt:
+        attempt = original(*arguments, **options)
+        again.append("window")
+        return attempt
+
+    sequential.in_full_context = counted
+    try:
+        yield again
+    finally:
+        sequential.in_full_context = original
+
+
 def measure(loaded: LoadedModel, item: Item, settings: dict[str, Any]) -> dict[str, Any]:
     """Transcript and times of an item in the model's present audio context."""
-    with encoder_times(loaded) as times:
+    with encoder_times(loaded) as times, full_contexts() as again:
         began = time.perf_counter()
         result = baldwhisper_mlx.transcribe(
             item.samples,
@@ -64,6 +84,7 @@ def measure(loaded: LoadedModel, item: Item, settings: dict[str, Any]) -> dict[s
         "duration": round(len(item.samples) / SAMPLE_RATE, 3),
         "seconds": round(seconds, 4),
         "encoder_seconds": round(times[0], 4) if times else 0.0,
+        "again": len(again),
         "load": load_average()[0],
     }
 
@@ -114,9 +135,9 @@ def measure_missing(
             work.add({"model": name, "variant": variant.name} | row)
 
 
-def load_full(folder: Path) -> LoadedModel:
-    """A model in float32, without the constants that may be in its folder."""
-    return baldwhisper_mlx.load_model(folder, dtype="float32", audio_context="full")
+def load_full(folder: Path, dtype: Dtype = "float32") -> LoadedModel:
+    """A model without the constants that may be in its folder."""
+    return baldwhisper_mlx.load_model(folder, dtype=dtype, audio_context="full")
 
 
 def run_key(settings: dict[str, Any]) -> str:

@@ -95,7 +95,7 @@ def test_length_bins(seconds: float, expected: tuple[int, int | None]) -> None:
 
 def row(variant: str, item: str, text: str, seconds: float, **changes: Any) -> dict[str, Any]:
     plain = {"variant": variant, "item": item, "text": text, "seconds": seconds, "duration": 1.5}
-    plain |= {"data": "a", "reference": "one two three four", "load": 1.0}
+    plain |= {"data": "a", "reference": "one two three four", "load": 1.0, "again": 0}
     return plain | {"encoder_seconds": seconds / 2} | changes
 
 
@@ -106,9 +106,9 @@ ROWS = [
     row("full", "3", "one two three four", 3.0, data="b", duration=7.0),
     row("full", "hum", "", 1.0, data=None),
     row("padded", "1", "one two tree four", 1.0),
-    row("padded", "2", LOOP, 1.0),
+    row("padded", "2", LOOP, 1.0, again=2),
     row("padded", "3", "", 6.0, data="b", duration=7.0, load=3.0),
-    row("padded", "hum", "a hum", 1.0, data=None),
+    row("padded", "hum", "a hum", 1.0, data=None, again=1),
 ]
 
 
@@ -118,7 +118,9 @@ def test_summary() -> None:
     assert full["wer"] == pytest.approx(1 / 12, abs=1e-4)
     assert (full["insertions"], full["deletions"], full["substitutions"]) == (0, 1, 0)
     assert (full["difference"], full["difference_interval"]) == (0, [0, 0])
-    assert full["sounds"] == {"number": 1, "with_text": 0, "words": 0, "loops": 0, "texts": {}}
+    nothing = {"with_text": 0, "words": 0, "loops": 0, "again": 0, "texts": {}}
+    assert full["sounds"] == {"number": 1} | nothing
+    assert (full["again"], padded["again"], padded["sounds"]["again"]) == (0, 1, 1)
     assert padded["words"] == 12
     errors = sum(padded[kind] for kind in ("insertions", "deletions", "substitutions"))
     assert padded["wer"] == pytest.approx(errors / 12, abs=1e-4)
