@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 from tqdm import tqdm
 
@@ -17,9 +18,7 @@ from baldwhisper_mlx.bench.machine import load_average
 from baldwhisper_mlx.checkpoint.load import LoadedModel
 from baldwhisper_mlx.config import SAMPLE_RATE, Dtype
 from baldwhisper_mlx.model.cache import LayerCache
-from baldwhisper_mlx.transcription import sequential
 from baldwhisper_mlx.transcription.fallback import TEMPERATURES
-from baldwhisper_mlx.transcription.first_attempt import FirstAttempt
 from benchmarks.accuracy.short_context_clips import Item
 from benchmarks.accuracy.short_context_variants import Contexts, Variant
 
@@ -46,27 +45,11 @@ def encoder_times(loaded: LoadedModel) -> Iterator[list[float]]:
         object.__delattr__(model, "encode")
 
 
-@contextmanager
-def full_contexts() -> Iterator[list[str]]:
-    """An entry for every window that the padded context gave up, to decode it in full."""
-    again: list[str] = []
-    original = sequential.in_full_context
-
-    def counted(*arguments: Any, **options: Any) -> FirstAttempt:
-        attempt = original(*arguments, **options)
-        again.append("window")
-        return attempt
-
-    sequential.in_full_context = counted
-    try:
-        yield again
-    finally:
-        sequential.in_full_context = original
-
-
 def measure(loaded: LoadedModel, item: Item, settings: dict[str, Any]) -> dict[str, Any]:
     """Transcript and times of an item in the model's present audio context."""
-    with encoder_times(loaded) as times, full_contexts() as again:
+    decoder = loaded.decoder  # gets states of its own only where a window is encoded again
+    again = mock.patch.object(decoder, "attend_to", wraps=decoder.attend_to)
+    with encoder_times(loaded) as times, again as encoded_again:
         began = time.perf_counter()
         result = baldwhisper_mlx.transcribe(
             item.samples,
@@ -84,7 +67,7 @@ def measure(loaded: LoadedModel, item: Item, settings: dict[str, Any]) -> dict[s
         "duration": round(len(item.samples) / SAMPLE_RATE, 3),
         "seconds": round(seconds, 4),
         "encoder_seconds": round(times[0], 4) if times else 0.0,
-        "again": len(again),
+        "again": encoded_again.call_count,
         "load": load_average()[0],
     }
 
