@@ -145,7 +145,7 @@ def compare(
         else:
             spoken = clips_by_length(data, settings["lengths"], number, noise_at)
         contexts = Contexts(load_full(folder, settings["dtype"]), speech)
-        items = itertools.chain(spoken, sounds())
+        items = itertools.chain(spoken, sounds() if settings["sounds"] else ())
         measure_missing(contexts, name, variants, items, settings, work)
         rows = [row for row in work.rows if row["model"] == name]
         results[name] = summarize(rows, FULL.name, settings["lengths"], normalize)
@@ -168,6 +168,8 @@ def compare(
               help="Of the weights in memory.")  # fmt: skip
 @click.option("--cut-off/--without-cut-off", default=True, show_default=True,
               help="Also measure the clip without constants.")  # fmt: skip
+@click.option("--sounds/--without-sounds", default=True, show_default=True,
+              help="Also transcribe silence, noise and tones.")  # fmt: skip
 @click.option("--without-timestamps", is_flag=True, help="Decode text only.")
 @click.option("--fallback", is_flag=True,
               help="Retry at rising temperatures where the result is repetitive or improbable, as "

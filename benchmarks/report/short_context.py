@@ -32,7 +32,7 @@ def error_rows(variants: Variants) -> Rows:
                 _difference(found) if name != next(iter(variants)) else "-",
                 " / ".join(counts),
                 *(str(found[key]) for key in ("loops", "empty", "again")),
-                f"{sounds['with_text']} of {sounds['number']}",
+                f"{sounds['with_text']} of {sounds['number']}" if sounds["number"] else "-",
             ]
         )
     return rows
