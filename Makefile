@@ -91,9 +91,10 @@ $(VENV)/.bench: $(VENV)/.test
 $(TEACHER)/model.bin: | $(VENV)/.convert
 	$(BIN)/python scripts/get_teacher.py --output $(TEACHER)
 
-# export writes to a temporary name and renames, so a config.json means a whole model
+# export writes to a temporary name and renames, so a config.json means a whole model; benchmarks and
+# parity tests run it in full context, as other programs do
 $(MODEL)/config.json: | $(VENV)/.convert $(TEACHER)/model.bin
-	$(BIN)/baldwhisper-convert export $(TEACHER) $(MODEL) --dtype float16
+	$(BIN)/baldwhisper-convert export $(TEACHER) $(MODEL) --dtype float16 --no-padding
 
 # build, twine and uv by themselves: the project neither needs them nor is in their way
 $(PACKAGING)/.done: packaging/requirements.txt

@@ -67,8 +67,12 @@ def models_option(*, required: bool = True, bundled: bool = False) -> Decorator:
     )
 
 
-def numbers(text: str) -> tuple[int, ...]:
+def numbers(text: str, least: int = 1) -> tuple[int, ...]:
     """Whole numbers above zero, given with commas between them, in ascending order.
+
+    Args:
+        text: the numbers.
+        least: that each may be, 0 or 1.
 
     Raises:
         click.BadParameter: it is something else.
@@ -80,10 +84,16 @@ def numbers(text: str) -> tuple[int, ...]:
     try:
         found = tuple(sorted({int(part) for part in text.split(",")}))
     except ValueError:
-        found = (0,)
-    if found[0] < 1:
-        raise click.BadParameter(f"{text}: give whole numbers above zero, such as 1,4,8")
+        found = (least - 1,)
+    if found[0] < least:
+        kind = "above zero" if least else "from zero on"
+        raise click.BadParameter(f"{text}: give whole numbers {kind}, such as {least},4,8")
     return found
+
+
+def numbers_or_zero(text: str) -> tuple[int, ...]:
+    """As `numbers`, zero included."""
+    return numbers(text, least=0)
 
 
 def data_option(*, multiple: bool = False) -> Decorator:

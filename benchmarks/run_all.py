@@ -18,6 +18,7 @@ import click
 
 from baldwhisper_mlx.bench.machine import chip
 from baldwhisper_mlx.checkpoint.files import BUNDLED, MODEL_FILES
+from baldwhisper_mlx.config import PADDING_FILE
 from benchmarks.machines import slug
 from benchmarks.options import Benchmark, data_option, language_option
 
@@ -94,6 +95,20 @@ def read_students(items: tuple[str, ...]) -> dict[str, Path]:
     return found
 
 
+def check_teacher(folder: Path) -> None:
+    """Refuses a teacher that would be measured in the padded context without anybody asking.
+
+    Raises:
+        click.UsageError: its folder has the constants.
+    """
+    if (folder / PADDING_FILE).is_file():
+        raise click.UsageError(
+            f"--teacher {folder}: has the constants of the padded audio context ({PADDING_FILE}), "
+            "but the teacher is measured in full context; export it with --no-padding. The "
+            "comparison with other programs has both contexts of --checkpoint"
+        )
+
+
 @click.command(cls=Benchmark)
 @click.option(
     "--checkpoint",
@@ -102,7 +117,7 @@ def read_students(items: tuple[str, ...]) -> dict[str, Path]:
     help="The teacher in any format that export reads.",
 )
 @click.option("--teacher", required=True, type=click.Path(exists=True, path_type=Path),
-              metavar="DIR", help="The teacher, exported.")  # fmt: skip
+              metavar="DIR", help="The teacher, exported with --no-padding.")  # fmt: skip
 @click.option("--student", "students", multiple=True, metavar="[NAME=]DIR",
               help="An exported student; repeatable. Default: the bundled model.")  # fmt: skip
 @data_option()
@@ -129,6 +144,7 @@ def main(
     results = results or (Path(".cache/quick") if quick else RESULTS)
     results.mkdir(parents=True, exist_ok=True)
     models = read_students(students)
+    check_teacher(teacher)
     plan = commands(checkpoint, teacher, models, data, results, language=language, quick=quick)
     for kind, path, command in plan:
         if path.exists() and kind in ("bench", "profile"):

@@ -243,7 +243,7 @@ class Whisper(nn.Module):
         for layer in cache:  # not in memory together with what the encoder needs
             layer.cross_attn.release()
         longest = self.audio_positions(max(n_frames))
-        if self.padding is not None and longest < self.config.n_audio_ctx:
+        if self.padding is not None and self.is_padded(n_frames):
             # All clips get the positions of the longest: what is behind a shorter one is computed.
             audio = self.encoder(mel[:, : 2 * longest], padding=self.padding)
             return self.attend_to(self.padding.with_tail(audio), cache)
@@ -263,6 +263,11 @@ class Whisper(nn.Module):
         if self.padding is None or n_frames < SHORTEST:
             return config.audio_positions(n_frames)
         return bucketed_positions(n_frames, config.audio_context_margin, config.n_audio_ctx)
+
+    def is_padded(self, n_frames: Sequence[int]) -> bool:
+        """Whether `encode` uses constants for the rest of 30 s behind clips of `n_frames`."""
+        longest = self.audio_positions(max(n_frames))
+        return self.padding is not None and longest < self.config.n_audio_ctx
 
     def attend_to(
         self, audio: mx.array, cache: Sequence[LayerCache], mask: mx.array | None = None

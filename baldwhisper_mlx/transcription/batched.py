@@ -11,9 +11,10 @@ from collections.abc import Callable, Sequence
 from baldwhisper_mlx.audio.buffer import Samples
 from baldwhisper_mlx.checkpoint.load import LoadedModel
 from baldwhisper_mlx.decoding.decoder import DecodingResult
+from baldwhisper_mlx.transcription.first_attempt import FirstAttempt
 from baldwhisper_mlx.transcription.options import TranscribeOptions
 from baldwhisper_mlx.transcription.segments import Transcript
-from baldwhisper_mlx.transcription.sequential import SharedAttempt, Transcription, encode_windows
+from baldwhisper_mlx.transcription.sequential import Transcription, encode_windows
 
 
 def transcribe_clips(
@@ -71,7 +72,7 @@ def _by_prompt_length(runs: Sequence[Transcription]) -> list[list[Transcription]
 
 def _decode_together(
     loaded: LoadedModel, runs: Sequence[Transcription], options: TranscribeOptions
-) -> Sequence[SharedAttempt | None]:
+) -> Sequence[FirstAttempt | None]:
     """First attempts at the next windows; None for each that has to be made alone."""
     attempt = options.attempts[0]
     # What is sampled depends on the row of the batch, so only greedy attempts can be shared.
@@ -81,4 +82,4 @@ def _decode_together(
     frames = [run.window_frames for run in runs] if options.word_timestamps else None
     audio = loaded.decoder.encoded()
     results = loaded.decoder.decode([run.prompt() for run in runs], attempt, align_frames=frames)
-    return [SharedAttempt(result, audio.clip(i)) for i, result in enumerate(results)]
+    return [FirstAttempt(result, audio.clip(i)) for i, result in enumerate(results)]

@@ -21,9 +21,9 @@ from baldwhisper_mlx.checkpoint.load import LoadedModel
 from baldwhisper_mlx.config import HOP_LENGTH, SAMPLE_RATE
 from baldwhisper_mlx.decoding.decoder import DecodingResult
 from baldwhisper_mlx.decoding.logit_rules import DecodingOptions
-from baldwhisper_mlx.model.cache import EncodedAudio
 from baldwhisper_mlx.model.padding import REST
 from baldwhisper_mlx.transcription.fallback import repetition
+from baldwhisper_mlx.transcription.first_attempt import FirstAttempt, in_full_context
 from baldwhisper_mlx.transcription.language import NEAR, likeliest_languages, only_language
 from baldwhisper_mlx.transcription.options import TranscribeOptions
 from baldwhisper_mlx.transcription.retiming import within_audio
@@ -58,15 +58,6 @@ def transcribe_sequentially(
     return run.transcript()
 
 
-@dataclass(frozen=True)
-class SharedAttempt:
-    """The first attempt at a window, decoded in a batch with those of other recordings."""
-
-    result: DecodingResult
-    audio: EncodedAudio
-    """Of this window, for further attempts."""
-
-
 @dataclass
 class Transcription:
     """One recording, transcribed up to some window; made by `start`.
@@ -86,6 +77,8 @@ class Transcription:
     """Mel frame (10 ms) at which the next window starts."""
     last_speech: float = 0.0
     """Seconds at which the last word ended, with word timestamps."""
+    padded: bool = False
+    """Whether constants stood behind the window when it was last encoded (model/padding.py)."""
     first_attempts: list[DecodingResult] = field(default_factory=list)
     """At windows that are no silence."""
     _language_seek: int = 0
@@ -135,7 +128,7 @@ class Transcription:
         frames = self.mel.n_frames
         return min(self.seek, frames) / frames * self.duration if frames else self.duration
 
-    def transcribe_window(self, shared: SharedAttempt | None = None) -> None:
+    def transcribe_window(self, shared: FirstAttempt | None = None) -> None:
         """Transcribes the next window and moves on to the one after it.
 
         Args:
@@ -197,12 +190,8 @@ class Transcription:
         Padded, an output often ends in two timestamps instead of one, and the rest behind them is
         not recognized as silence (docs/short-context.md). It has been decoded once already.
         """
-        model, is_last = self.loaded.model, self.seek - advance + n_frames >= self.mel.n_frames
-        is_padded = (
-            model.padding is not None
-            and model.audio_positions(n_frames) < self.loaded.config.n_audio_ctx
-        )
-        return is_padded and is_last and self.window_frames < REST
+        is_last = self.seek - advance + n_frames >= self.mel.n_frames
+        return self.padded and is_last and self.window_frames < REST
 
     def transcript(self) -> Transcript:
         """What has been transcribed so far."""
@@ -228,7 +217,7 @@ class Transcription:
         return self._history[self._prompt_from :]
 
     def _decode(
-        self, shared: SharedAttempt | None, speech: WindowSpeech
+        self, shared: FirstAttempt | None, speech: WindowSpeech
     ) -> tuple[DecodingResult, float] | None:
         """Attempts at rising temperature until one passes: its output and compression ratio.
 
@@ -256,12 +245,21 @@ class Transcription:
                     return None
             if attempt is attempts[-1] or not thresholds.is_failure(result, ratio, loop=loop):
                 break
+            if self.padded:  # constants may be the reason, so the rest is decoded without them
+                return self._decode(self._in_full_context(), speech)
             if loop:  # without the previous text, a phrase is written again only if it was spoken
                 self._prompt_from = len(self._history)
         if first is None or thresholds.is_silence(result):
             return None
         self.first_attempts.append(first)
         return result, ratio
+
+    def _in_full_context(self) -> FirstAttempt:
+        """The first attempt at the window once more, encoded with all of its 30 s."""
+        self.padded = False
+        frames = [self.window_frames] if self.options.word_timestamps else None
+        window, attempt = self.mel.window(self.seek), self.options.attempts[0]
+        return in_full_context(self.loaded, window, self.prompt(), attempt, align_frames=frames)
 
     def _is_made_up(
         self, result: DecodingResult, ratio: float, loop: bool, speech: WindowSpeech
@@ -287,8 +285,10 @@ def encode_windows(runs: Sequence[Transcription]) -> None:
     """
     decoder = runs[0].loaded.decoder
     windows = mx.stack([run.mel.window(run.seek) for run in runs])
-    decoder.encode(windows, [run.window_frames for run in runs])
+    frames = [run.window_frames for run in runs]
+    decoder.encode(windows, frames)
     for run in runs:  # the CPU works on the next features while the device decodes
+        run.padded = runs[0].loaded.model.is_padded(frames)
         run.mel.prefetch(run.seek)
     if any(run.language is None for run in runs):
         audio = decoder.encoded()

@@ -6,7 +6,7 @@
 
 Every clip is transcribed in every audio context before the next clip, so that times are compared
 under the same load; then so are sounds without speech. Greedy, temperature 0 unless --fallback is
-given, float32. Each transcript is appended to a JSONL file, from which an interrupted run resumes
+given. Each transcript is appended to a JSONL file, from which an interrupted run resumes
 when you rerun the command. A result file holds any number of runs; one with the same settings
 replaces the earlier.
 """
@@ -20,10 +20,11 @@ import sys
 from collections.abc import Callable, Sequence
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import click
 
+from baldwhisper_mlx.config import Dtype
 from baldwhisper_mlx.evaluation.hypotheses import fingerprint
 from baldwhisper_mlx.evaluation.normalizers import load_normalizer
 from benchmarks.accuracy.short_context_clips import (
@@ -32,6 +33,7 @@ from benchmarks.accuracy.short_context_clips import (
     parse_noise,
     sounds,
 )
+from benchmarks.accuracy.short_context_lengths import clips_by_length
 from benchmarks.accuracy.short_context_measure import (
     WorkFile,
     load_full,
@@ -48,6 +50,7 @@ from benchmarks.options import (
     models_option,
     named_model,
     numbers,
+    numbers_or_zero,
     output_option,
 )
 from benchmarks.result_files import data_name, write_json
@@ -79,9 +82,10 @@ def context_options(function: Callable[..., Any]) -> Callable[..., Any]:
         click.option(
             "--calibration-recordings",
             "recordings",
-            type=numbers,
+            type=numbers_or_zero,
             metavar="NUMBERS",
-            help="How many of its recordings, the first ones. Default: 6, or the demo's one.",
+            help="How many of its recordings, the first ones; 0 for 30 s of zeros. Default: 6, or "
+            "the demo's one.",
         ),
         click.option(
             "--calibration",
@@ -136,8 +140,13 @@ def compare(
     normalize = load_normalizer("whisper-english" if settings["language"] == "en" else "basic")
     results = {}
     for name, folder in models.items():
-        items = itertools.chain(clips(data, settings["limit"], noise_at), sounds())
-        measure_missing(Contexts(load_full(folder), speech), name, variants, items, settings, work)
+        if (number := settings["per_length"]) is None:
+            spoken = clips(data, settings["limit"], noise_at)
+        else:
+            spoken = clips_by_length(data, settings["lengths"], number, noise_at)
+        contexts = Contexts(load_full(folder, settings["dtype"]), speech)
+        items = itertools.chain(spoken, sounds() if settings["sounds"] else ())
+        measure_missing(contexts, name, variants, items, settings, work)
         rows = [row for row in work.rows if row["model"] == name]
         results[name] = summarize(rows, FULL.name, settings["lengths"], normalize)
     return results
@@ -148,12 +157,19 @@ def compare(
 @data_option(multiple=True)
 @click.option("--limit", type=click.IntRange(min=1), metavar="N",
               help="Only N clips of each folder, at equal steps over it.")  # fmt: skip
+@click.option("--per-length", type=click.IntRange(min=1), metavar="N",
+              help="Only N clips of each bin of length, of all folders together; where there are "
+              "fewer, two clips of a speaker are joined.")  # fmt: skip
 @click.option("--seconds", "lengths", type=numbers, metavar="NUMBERS", show_default=True,
               default="1,2,5,10,15,20,25",
               help="Upper ends of the bins of clip length in the results.")  # fmt: skip
 @context_options
+@click.option("--dtype", type=click.Choice(get_args(Dtype)), default="float32", show_default=True,
+              help="Of the weights in memory.")  # fmt: skip
 @click.option("--cut-off/--without-cut-off", default=True, show_default=True,
               help="Also measure the clip without constants.")  # fmt: skip
+@click.option("--sounds/--without-sounds", default=True, show_default=True,
+              help="Also transcribe silence, noise and tones.")  # fmt: skip
 @click.option("--without-timestamps", is_flag=True, help="Decode text only.")
 @click.option("--fallback", is_flag=True,
               help="Retry at rising temperatures where the result is repetitive or improbable, as "
@@ -176,6 +192,8 @@ def main(
     **settings: Any,
 ) -> None:
     """Compare audio contexts on folders of speech and on sounds without speech."""
+    if settings["limit"] and settings["per_length"]:
+        raise click.UsageError("--limit and --per-length choose the clips: give one of them")
     noise_at = settings["noise"]
     if noise_at is not None and (folder := Path(parse_noise(noise_at)[0])).is_dir():
         settings["noise"] = f"{data_name(folder)}={noise_at.rpartition('=')[2]}"

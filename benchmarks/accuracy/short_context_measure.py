@@ -9,13 +9,14 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 from tqdm import tqdm
 
 import baldwhisper_mlx
 from baldwhisper_mlx.bench.machine import load_average
 from baldwhisper_mlx.checkpoint.load import LoadedModel
-from baldwhisper_mlx.config import SAMPLE_RATE
+from baldwhisper_mlx.config import SAMPLE_RATE, Dtype
 from baldwhisper_mlx.model.cache import LayerCache
 from baldwhisper_mlx.transcription.fallback import TEMPERATURES
 from benchmarks.accuracy.short_context_clips import Item
@@ -46,7 +47,9 @@ def encoder_times(loaded: LoadedModel) -> Iterator[list[float]]:
 
 def measure(loaded: LoadedModel, item: Item, settings: dict[str, Any]) -> dict[str, Any]:
     """Transcript and times of an item in the model's present audio context."""
-    with encoder_times(loaded) as times:
+    decoder = loaded.decoder  # gets states of its own only where a window is encoded again
+    again = mock.patch.object(decoder, "attend_to", wraps=decoder.attend_to)
+    with encoder_times(loaded) as times, again as encoded_again:
         began = time.perf_counter()
         result = baldwhisper_mlx.transcribe(
             item.samples,
@@ -64,6 +67,7 @@ def measure(loaded: LoadedModel, item: Item, settings: dict[str, Any]) -> dict[s
         "duration": round(len(item.samples) / SAMPLE_RATE, 3),
         "seconds": round(seconds, 4),
         "encoder_seconds": round(times[0], 4) if times else 0.0,
+        "again": encoded_again.call_count,
         "load": load_average()[0],
     }
 
@@ -114,9 +118,9 @@ def measure_missing(
             work.add({"model": name, "variant": variant.name} | row)
 
 
-def load_full(folder: Path) -> LoadedModel:
-    """A model in float32, without the constants that may be in its folder."""
-    return baldwhisper_mlx.load_model(folder, dtype="float32", audio_context="full")
+def load_full(folder: Path, dtype: Dtype = "float32") -> LoadedModel:
+    """A model without the constants that may be in its folder."""
+    return baldwhisper_mlx.load_model(folder, dtype=dtype, audio_context="full")
 
 
 def run_key(settings: dict[str, Any]) -> str:

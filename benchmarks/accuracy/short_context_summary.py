@@ -1,7 +1,8 @@
 """What short_context.py reports of its measurements: errors, times, and words without speech.
 
 A measurement is a row: `model`, `variant`, `item` (clip or sound), `data` (folder; None for a
-sound without speech), `reference`, `text`, `duration`, `seconds`, `encoder_seconds` and `load`.
+sound without speech), `reference`, `text`, `duration`, `seconds`, `encoder_seconds`, `again`
+(windows that were decoded again in full context) and `load`.
 """
 
 from __future__ import annotations
@@ -71,6 +72,7 @@ def summarize(
             "difference": change.to_dict(DIGITS)["value"],
             "difference_interval": interval(change),
             **edits(scores[name]),
+            "again": sum(row["again"] > 0 for row in spoken[name]),
             "data": by_folder(spoken[name], scores[name], scores[baseline]),
             "lengths": by_length(spoken[name], spoken[baseline], scores[name], edges),
             "sounds": without_speech([row for row in of[name] if row["data"] is None]),
@@ -153,6 +155,7 @@ def without_speech(rows: Sequence[Row]) -> dict[str, Any]:
         "with_text": sum(map(bool, texts.values())),
         "words": sum(len(text.split()) for text in texts.values()),
         "loops": sum(map(has_loop, texts.values())),
+        "again": sum(row["again"] > 0 for row in rows),
         "texts": {item: text for item, text in texts.items() if text},
     }
 

@@ -9,11 +9,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import mlx.core as mx
+
 from baldwhisper_mlx.audio.buffer import Samples
 from baldwhisper_mlx.checkpoint.load import LoadedModel
 from baldwhisper_mlx.checkpoint.padding_file import compute_padding, save_padding
 from baldwhisper_mlx.checkpoint.padding_reader import read_padding
 from baldwhisper_mlx.config import PADDING_FILE
+from baldwhisper_mlx.model.calibration import calibrate
 from baldwhisper_mlx.model.padding import Padding
 
 
@@ -27,7 +30,7 @@ class Variant:
     tail: int = 0
     """Constant final states that the decoder attends to."""
     recordings: int = 0
-    """That the constants are averaged over."""
+    """That the constants are averaged over; 0 for 30 s of zeros instead."""
 
 
 FULL = Variant("full")
@@ -89,7 +92,13 @@ class Contexts:
         if variant not in self._paddings:
             assert variant.stride is not None
             model, recordings = self.loaded.model, self._recordings[: variant.recordings]
-            exact = compute_padding(model, recordings, stride=variant.stride, tail=variant.tail)
+            strides = {"stride": variant.stride, "tail": variant.tail}
+            if recordings:
+                exact = compute_padding(model, recordings, **strides)
+            else:  # what Whisper gets behind a clip, and no clip before it
+                config = self.loaded.config
+                zeros = mx.zeros((2 * config.n_audio_ctx, config.n_mels))
+                exact = calibrate(model.encoder, [zeros], [0], **strides)
             with tempfile.TemporaryDirectory() as folder:  # as they are stored, in float16
                 path = Path(folder, PADDING_FILE)
                 save_padding(path, exact, variant.recordings)

@@ -19,19 +19,20 @@ Variants = dict[str, dict[str, Any]]
 
 
 def error_rows(variants: Variants) -> Rows:
-    """A row for each audio context: word errors over all clips."""
+    """A row for each audio context: word errors over all clips, and text where nobody speaks."""
     head = ["", "WER, %", "difference to full", "inserted / deleted / substituted"]
-    rows = [[*head, "loops", "empty"]]
+    rows = [[*head, "loops", "empty", "decoded again", "sounds with text"]]
     for name, found in variants.items():
         counts = [str(found[key]) for key in ("insertions", "deletions", "substitutions")]
+        sounds = found["sounds"]
         rows.append(
             [
                 name,
                 with_interval(found["wer"], found["wer_interval"]),
                 _difference(found) if name != next(iter(variants)) else "-",
                 " / ".join(counts),
-                str(found["loops"]),
-                str(found["empty"]),
+                *(str(found[key]) for key in ("loops", "empty", "again")),
+                f"{sounds['with_text']} of {sounds['number']}" if sounds["number"] else "-",
             ]
         )
     return rows
@@ -82,16 +83,6 @@ def bin_name(cell: dict[str, Any]) -> str:
     return f"{above} to {up_to} s"
 
 
-def sound_rows(variants: Variants) -> Rows:
-    """A row for each audio context: what is written where nothing is said."""
-    rows = [["", "sounds with text", "of them loops", "words"]]
-    for name, found in variants.items():
-        sounds = found["sounds"]
-        share = f"{sounds['with_text']} of {sounds['number']}"
-        rows.append([name, share, str(sounds["loops"]), str(sounds["words"])])
-    return rows
-
-
 def conditions(run: dict[str, Any], variants: Variants) -> str:
     """What was measured, and where."""
     settings, machine, load = run["settings"], run["machine"], run["load"]
@@ -101,7 +92,7 @@ def conditions(run: dict[str, Any], variants: Variants) -> str:
     if settings["noise"] is not None:
         noise = f"; with {noise_name(settings['noise'])} below the speech"
     return (
-        f"{speech}, {full['words']:,} words{noise}. {decoding(settings)}, float32, "
+        f"{speech}, {full['words']:,} words{noise}. {decoding(settings)}, {settings['dtype']}, "
         f"language {settings['language']}; constants from "
         f"{_numbers(settings['recordings'])} of {settings['calibration']}. {machine['chip']}, "
         f"{machine['cores']} cores, MLX {machine['mlx']} on the {machine['device'].upper()}; load "
@@ -129,8 +120,14 @@ def title(name: str, settings: dict[str, Any]) -> str:
     parts = [name, "with fallback" if settings["fallback"] else "greedy"]
     if not settings["timestamps"]:
         parts.append("without timestamps")
+    if settings["dtype"] != "float32":
+        parts.append(settings["dtype"])
     if settings["noise"] is not None:
         parts.append(noise_name(settings["noise"]))
+    if settings["per_length"] is not None:
+        parts.append("by length")
+    names = {"strides": "strides", "tails": "tails", "recordings": "calibrations"}
+    parts += [name for key, name in names.items() if len(settings[key]) > 1]
     return ", ".join(parts)
 
 
@@ -147,32 +144,47 @@ def noise_name(noise_at: str) -> str:
     return f"{kind if kind == 'tones' else f'{kind} noise'} {level} dB"
 
 
-def run_parts(run: dict[str, Any]) -> list[str]:
-    """Heading, conditions and tables of each model of a run."""
+def run_parts(run: dict[str, Any], *, detailed: bool) -> list[str]:
+    """Heading, conditions and tables of each model of a run.
+
+    Args:
+        run: of the result file.
+        detailed: also errors by folder, and times by length.
+    """
     parts = []
     for name, variants in run["models"].items():
         parts += [
             f"### {title(name, run['settings'])}",
             conditions(run, variants),
             f"```bash\n{run['command']}\n```",
-            "Word errors; 95 % intervals in brackets, of the difference paired over the clips:",
             markdown(error_rows(variants)),
-            "Word error rate by folder of speech, in brackets the difference to full context:",
-            markdown(folder_rows(variants)),
-            "Word error rate by length of the clip:",
-            markdown(length_rows(variants, "wer")),
-            "From samples to text, median; in brackets how many times as fast as in full context:",
-            markdown(length_rows(variants, "seconds")),
-            "The encoder alone, from features to the decoder's keys and values:",
-            markdown(length_rows(variants, "encoder_seconds")),
-            "Sounds without speech: silence, noise, hum, tones, clicks, of 2 to 20 s:",
-            markdown(sound_rows(variants)),
         ]
+        if detailed:
+            parts += [
+                "Word error rate by folder of speech, in brackets the difference to full context:",
+                markdown(folder_rows(variants)),
+            ]
+        if detailed or run["settings"]["per_length"] is not None:
+            parts += [
+                "Word error rate by length of the clip:",
+                markdown(length_rows(variants, "wer")),
+                "From samples to text, median; in brackets how many times as fast as in full "
+                "context:",
+                markdown(length_rows(variants, "seconds")),
+                "The encoder alone, from features to the decoder's keys and values:",
+                markdown(length_rows(variants, "encoder_seconds")),
+            ]
     return parts
 
 
+def n_clips(run: dict[str, Any]) -> int:
+    """How many clips of speech a run has."""
+    full = next(iter(next(iter(run["models"].values())).values()))
+    return sum(folder["clips"] for folder in full["data"].values())
+
+
 def short_context_part(folder: Path) -> str:
-    """The results of docs/short-context.md.
+    """The results of docs/short-context.md, the run with the most clips first and in detail.
 
     Args:
         folder: of the result files.
@@ -180,8 +192,17 @@ def short_context_part(folder: Path) -> str:
     path = folder / FILE
     if not path.is_file():
         return NOTHING
-    result = json.loads(path.read_text(encoding="utf-8"))
-    return "\n\n".join(part for run in result["runs"] for part in run_parts(run))
+    runs = json.loads(path.read_text(encoding="utf-8"))["runs"]
+    largest = max(runs, key=n_clips)
+    ordered = [largest, *(run for run in runs if run is not largest)]
+    parts = [
+        "In the tables a WER has its 95 % interval in brackets, and the difference one that is "
+        "paired over the clips. `decoded again` counts clips that the padded context gave up for "
+        "the full one, and `sounds with text` silence, noise, hum, tones and clicks of 2 to 20 s.",
+    ]
+    for run in ordered:
+        parts += run_parts(run, detailed=run is largest)
+    return "\n\n".join(parts)
 
 
 def _difference(found: dict[str, Any]) -> str:

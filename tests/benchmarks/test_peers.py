@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import struct
 import subprocess
 import sys
@@ -20,6 +21,7 @@ from click.testing import CliRunner, Result
 from baldwhisper_convert.export.mlx import export_mlx
 from baldwhisper_convert.readers.read import read_checkpoint
 from baldwhisper_mlx.audio.features import mel_filters
+from baldwhisper_mlx.checkpoint.calibrate import write_padding
 from baldwhisper_mlx.checkpoint.load import load_model
 from baldwhisper_mlx.cli import bench as bench_command
 from baldwhisper_mlx.config import SAMPLE_RATE
@@ -363,6 +365,14 @@ def test_the_bundled_model_is_the_student_by_default(
     for wrong in ((), (f"other={model}",), ("nowhere",)):
         with pytest.raises(click.UsageError):
             run_all.read_students(wrong)
+
+
+def test_the_teacher_is_measured_in_full_context(model: Path, tmp_path: Path) -> None:
+    run_all.check_teacher(model)
+    padded = shutil.copytree(model, tmp_path / "padded")
+    write_padding(padded)
+    with pytest.raises(click.UsageError, match=r"padded: has the constants .* --no-padding"):
+        run_all.check_teacher(padded)
 
 
 def test_a_model_of_the_papers_form(model: Path, tmp_path: Path) -> None:

@@ -19,7 +19,8 @@ from baldwhisper_mlx.evaluation.normalizers import load_normalizer
 from baldwhisper_mlx.model.padding import ENDING
 from benchmarks.accuracy import short_context, short_context_clips
 from benchmarks.accuracy.adversarial import hum, silence
-from benchmarks.accuracy.short_context_measure import load_full
+from benchmarks.accuracy.short_context_lengths import clips_by_length
+from benchmarks.accuracy.short_context_measure import load_full, measure
 from benchmarks.accuracy.short_context_summary import length_bin, load_range, summarize
 from benchmarks.accuracy.short_context_variants import CUT_OFF, FULL, Contexts, all_variants
 from benchmarks.report.short_context import NOTHING, decoding, short_context_part
@@ -95,7 +96,7 @@ def test_length_bins(seconds: float, expected: tuple[int, int | None]) -> None:
 
 def row(variant: str, item: str, text: str, seconds: float, **changes: Any) -> dict[str, Any]:
     plain = {"variant": variant, "item": item, "text": text, "seconds": seconds, "duration": 1.5}
-    plain |= {"data": "a", "reference": "one two three four", "load": 1.0}
+    plain |= {"data": "a", "reference": "one two three four", "load": 1.0, "again": 0}
     return plain | {"encoder_seconds": seconds / 2} | changes
 
 
@@ -106,9 +107,9 @@ ROWS = [
     row("full", "3", "one two three four", 3.0, data="b", duration=7.0),
     row("full", "hum", "", 1.0, data=None),
     row("padded", "1", "one two tree four", 1.0),
-    row("padded", "2", LOOP, 1.0),
+    row("padded", "2", LOOP, 1.0, again=2),
     row("padded", "3", "", 6.0, data="b", duration=7.0, load=3.0),
-    row("padded", "hum", "a hum", 1.0, data=None),
+    row("padded", "hum", "a hum", 1.0, data=None, again=1),
 ]
 
 
@@ -118,7 +119,9 @@ def test_summary() -> None:
     assert full["wer"] == pytest.approx(1 / 12, abs=1e-4)
     assert (full["insertions"], full["deletions"], full["substitutions"]) == (0, 1, 0)
     assert (full["difference"], full["difference_interval"]) == (0, [0, 0])
-    assert full["sounds"] == {"number": 1, "with_text": 0, "words": 0, "loops": 0, "texts": {}}
+    nothing = {"with_text": 0, "words": 0, "loops": 0, "again": 0, "texts": {}}
+    assert full["sounds"] == {"number": 1} | nothing
+    assert (full["again"], padded["again"], padded["sounds"]["again"]) == (0, 1, 1)
     assert padded["words"] == 12
     errors = sum(padded[kind] for kind in ("insertions", "deletions", "substitutions"))
     assert padded["wer"] == pytest.approx(errors / 12, abs=1e-4)
@@ -173,6 +176,56 @@ def test_clips_are_taken_at_equal_steps(tmp_path: Path) -> None:
     assert len(list(short_context_clips.clips([folder], 9, None))) == 6
 
 
+def test_clips_of_every_length(tmp_path: Path) -> None:
+    """Six clips of 0.4 to 1.8 s by two speakers; longer ones are two neighbours of one speaker."""
+    folder = tiny_speech(tmp_path / "a" / "dev", 6)
+    found = list(clips_by_length([folder], [1, 2], 2, None))
+    assert [clip.name.removeprefix("a/dev/") for clip in found] == [
+        "000.wav",
+        "002.wav",
+        "001.wav",
+        "003.wav",
+        "000.wav + 001.wav",
+        "001.wav + 002.wav",
+    ]
+    first, second = (load_audio(folder / name) for name in ("000.wav", "001.wav"))
+    pause = np.zeros(round(0.3 * 16_000), np.float32)
+    np.testing.assert_array_equal(found[4].samples, np.concatenate([first, pause, second]))
+    assert found[4].reference == f"{found[0].reference} {found[2].reference}"
+    assert found[4].data == "a/dev"
+    seconds = [len(clip.samples) / 16_000 for clip in found]
+    assert [length_bin(one, [1, 2]) for one in seconds] == [
+        place for place in ((0, 1), (1, 2), (2, None)) for _ in range(2)
+    ]
+    noisy = list(clips_by_length([folder], [1, 2], 2, "pink=10"))
+    assert all((a.samples != b.samples).any() for a, b in zip(found, noisy, strict=True))
+
+
+def test_constants_without_a_recording(contexts: Contexts) -> None:
+    contexts.use(FULL)
+    full = cross_keys(contexts)
+    contexts.use(all_variants([8], [10], [0, 1])[2])
+    zeros = cross_keys(contexts)
+    contexts.use(all_variants([8], [10], [0, 1])[3])
+    speech = cross_keys(contexts)
+    assert zeros.shape == speech.shape
+    assert not mx.array_equal(zeros, speech)
+    # The last position of 30 s: far behind the clip, where both are nearly the full context's.
+    assert mx.allclose(zeros[:, :, -1], full[:, :, -1], atol=0.2)
+
+
+def test_windows_that_are_decoded_again_are_counted(contexts: Contexts) -> None:
+    """A random model's output is improbable, so every window is; in full context none is."""
+    item = short_context_clips.Item("a", "dev", "a fox", sound(2.0))
+    settings = {"language": "en", "timestamps": True, "fallback": True}
+    counts = []
+    for variant in (FULL, PADDED):
+        contexts.use(variant)
+        counts.append(measure(contexts.loaded, item, settings)["again"])
+    assert counts[0] == 0
+    assert counts[1] > 0
+
+
 @pytest.fixture
 def few_sounds(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(short_context_clips, "SOUNDS", {"silence": (silence, 0), "hum": (hum, 0)})
@@ -211,19 +264,25 @@ def test_figures_resuming_and_the_page(model: Path, tmp_path: Path) -> None:
     assert len(measured) == len(lines)
     assert len(json.loads(output.read_text())["runs"]) == 1  # the same settings: replaced
 
-    options = ("--stride", "4,8", "--noise", "pink=10", "--without-timestamps")
-    assert run(model, output, *options).exit_code == 0
-    assert len(json.loads(output.read_text())["runs"]) == 2
+    options = ("--stride", "4,8", "--noise", "pink=10", "--without-timestamps", "--dtype")
+    one = tiny_speech(tmp_path / "short" / "dev", 1)
+    assert run(model, output, *options, "float16", data=one).exit_code == 0
+    assert run(model, output, "--per-length", "1", "--without-sounds").exit_code == 0
+    assert len(json.loads(output.read_text())["runs"]) == 3
+    by_length = json.loads(output.read_text())["runs"][2]["models"]["tiny"]
+    assert by_length["full"]["sounds"]["number"] == 0
     page = short_context_part(tmp_path)
-    assert page.count("### tiny") == 2
+    assert page.count("### tiny") == 3
     for part in (
         "### tiny, greedy\n",
-        "### tiny, greedy, without timestamps, pink noise 10 dB\n",
+        "### tiny, greedy, without timestamps, float16, pink noise 10 dB, strides\n",
+        "### tiny, greedy, by length\n",
         "2 clips of speech/dev, 6 words. Greedy at temperature 0 with timestamps and w",
-        "6 words; with pink noise 10 dB below the speech. Greedy at temperature 0 without time",
+        "3 words; with pink noise 10 dB below the speech. Greedy at temperature 0 without time",
+        "without fallback, float16, language en",
         "constants from one recording of sample.wav",
-        "| speech | clips | full | cut off | stride 4, tail 10 | stride 8, tail 10 |",
-        "| clip | clips | full | cut off | stride 4, tail 10 | stride 8, tail 10 |",
+        "| speech | clips | full | cut off | stride 8, tail 10 |",
+        "| clip | clips | full | cut off | stride 8, tail 10 |",
     ):
         assert part in page
 
@@ -245,6 +304,8 @@ def test_no_figures_without_a_measurement(tmp_path: Path) -> None:
         (("--noise", "brown=3"), "give white, pink, tones or a folder of recordings"),
         (("--noise", "pink=loud"), "dB, such as pink=10"),
         (("--calibration-recordings", "4"), "recordings to calibrate on: 1"),
+        (("--calibration-recordings", "-1"), "give whole numbers from zero on, such as 0,4,8"),
+        (("--limit", "2", "--per-length", "2"), "give one of them"),
     ],
 )
 def test_bad_options(model: Path, tmp_path: Path, options: tuple[str, ...], message: str) -> None:

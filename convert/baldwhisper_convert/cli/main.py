@@ -124,31 +124,32 @@ def main() -> None:
 @click.option(
     "--calibration",
     metavar="FOLDER",
-    help="--padding from this speech: a folder of audio files (metadata is not needed), or a list "
-    "of files, of which at most 6 are used, spread evenly over it. Needs the audio context full.",
+    help="Compute the constants of --padding from this speech: a folder of audio files (metadata "
+    "is not needed), or a list of files, of which at most 6 are used, spread evenly over it. Needs "
+    "the audio context full.",
 )
 @click.option(
     "--padding/--no-padding",
-    default=False,
+    default=True,
     show_default=True,
     help="Store constants that replace the silence behind a short clip, so that the clip alone is "
-    "encoded instead of 30 s. They are computed from two seconds of synthetic speech that come "
-    "with the package. A model that was trained for another audio context than full gets none.",
+    "encoded instead of 30 s. By default they are computed from two seconds of synthetic speech "
+    "that come with the package. A model that was trained for another audio context than full gets "
+    "none.",
 )
 @click.option(
     "--padding-stride",
     type=click.IntRange(1, AUDIO_BUCKET),
     default=8,
     show_default=True,
-    help="With --padding: encoder positions (20 ms each) that one constant key stands for.",
+    help="Encoder positions (20 ms each) that one constant key of --padding stands for.",
 )
 @click.option(
     "--padding-tail",
     type=click.IntRange(min=1),
     default=100,
     show_default=True,
-    help="With --padding: encoder positions of silence that the decoder attends to behind the "
-    "clip.",
+    help="Encoder positions of silence behind the clip that the decoder attends to with --padding.",
 )
 def export(
     source: str,
@@ -226,11 +227,10 @@ def _check_combinations() -> None:
             "--group-size, --quantize-embedding and --quantize-override need --quantize, the bits "
             "of the matrices"
         )
-    if "padding" in given and not context.params["padding"] and "calibration" in given:
-        raise click.UsageError("--calibration computes the constants that --no-padding leaves out")
-    if not given & {"calibration", "padding"} and given & {*_PADDING}:
+    if not context.params["padding"] and given & {"calibration", *_PADDING}:
         raise click.UsageError(
-            "--padding-stride and --padding-tail need --padding or --calibration"
+            "--calibration, --padding-stride and --padding-tail are about the constants that "
+            "--no-padding leaves out"
         )
 
 

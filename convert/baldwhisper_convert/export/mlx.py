@@ -164,7 +164,7 @@ def _check_calibration(config: ModelConfig, calibration: Calibration | None, sou
         if config.audio_context == "full" and (Path(source).expanduser() / PADDING_FILE).is_file():
             warnings.warn(
                 f"{source}: {PADDING_FILE} is not copied, because its constants belong to those "
-                "weights; --padding computes them for the exported ones",
+                "weights; without --no-padding they are computed for the exported ones",
                 ExportWarning,
                 stacklevel=3,
             )
@@ -219,7 +219,7 @@ def _verify_export(folder: Path) -> None:
     frames = 2 * config.n_audio_ctx
     cases = {frames: f"in {config.dtype}; export with --dtype float32 or bfloat16"}
     if model.padding is not None:
-        cases[SHORT_CLIP] = f"with the constants of {PADDING_FILE}; export without --padding"
+        cases[SHORT_CLIP] = f"with the constants of {PADDING_FILE}; export with --no-padding"
     tokens = mx.array([[config.special_tokens[START_OF_TRANSCRIPT]]])
     for n_frames, advice in cases.items():
         model.encode(mx.zeros((1, frames, config.n_mels)), [n_frames], cache)

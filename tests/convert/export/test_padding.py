@@ -215,21 +215,32 @@ class TestCommand:
     def test_without_it_they_come_from_the_packages_speech(
         self, padded: Path, tmp_path: Path
     ) -> None:
-        result = run(padded, tmp_path / "m", "--padding", "--padding-tail", "40")
+        result = run(padded, tmp_path / "m", "--padding-tail", "40")
         assert result.exit_code == 0, result.output
         assert result.stderr == ""
         assert names(tmp_path / "m") == PADDED
         text = "padded (constants of 1 clip, stride 8, tail 40)"
         assert describe_model(tmp_path / "m")["context"] == text
-        other = run(padded, tmp_path / "dynamic", "--padding", "--audio-context", "dynamic")
-        assert other.exit_code == 0, other.output
-        assert names(tmp_path / "dynamic") == FILES
+
+    @pytest.mark.parametrize("context", ["trimmed", "dynamic"])
+    @pytest.mark.parametrize("option", [(), ("--padding",)])
+    def test_another_audio_context_gets_none(
+        self, context: str, option: tuple[str, ...], teacher: Checkpoint, tmp_path: Path
+    ) -> None:
+        source = export_mlx(replace(teacher, audio_context=context), tmp_path / "source")
+        result = run(source, tmp_path / "stored", *option)
+        assert result.exit_code == 0, result.output
+        assert names(tmp_path / "stored") == FILES
+        source = export_mlx(teacher, tmp_path / "full")
+        result = run(source, tmp_path / "named", "--audio-context", context, *option)
+        assert result.exit_code == 0, result.output
+        assert names(tmp_path / "named") == FILES
 
     def test_one_line_says_that_constants_are_lost(self, padded: Path, tmp_path: Path) -> None:
-        result = run(padded, tmp_path / "m")
+        result = run(padded, tmp_path / "m", "--no-padding")
         assert result.exit_code == 0, result.output
         assert result.stderr.startswith(f"Warning: {padded}: padding.safetensors is not copied")
-        assert "--padding" in result.stderr
+        assert "--no-padding" in result.stderr
         assert result.stderr.count("\n") == 1
         assert names(tmp_path / "m") == FILES
 
@@ -238,8 +249,8 @@ class TestCommand:
         [
             ("--format", "hf", "--calibration", "speech"),
             ("--format", "hf", "--padding"),
-            ("--padding-stride", "8"),
-            ("--padding-tail", "100"),
+            ("--no-padding", "--padding-stride", "8"),
+            ("--no-padding", "--padding-tail", "100"),
             ("--no-padding", "--calibration", "speech"),
             ("--calibration", "speech", "--padding-stride", "0"),
             ("--calibration", "speech", "--padding-stride", "51"),

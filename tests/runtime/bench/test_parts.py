@@ -309,7 +309,9 @@ def test_encoding_with_constants_costs_their_scores_and_the_tails_projections() 
 
 def test_a_padded_model_is_counted_by_its_clip(tmp_path: Path) -> None:
     folder = write_model(tmp_path / "m", tiny_config())
+    assert Ours(folder).describe()["audio_context"] == "full"
     write_padding(folder, [tone(2)])
+    assert Ours(folder).describe()["audio_context"] == "padded"
     short, half, full = (Ours(folder).encoder_flops(seconds=s) for s in (3, 15, 30))
     config = tiny_config()
     assert full == roofline.encode_flops(config, 1500)
