@@ -11,6 +11,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from baldwhisper_convert.checkpoint.checkpoint import Checkpoint, fingerprint
 from baldwhisper_convert.compression.factorize import (
     FactorizeSettings,
@@ -250,12 +252,25 @@ def _train(
         module, objective, speech.windows, prompts, training, folder,
         evaluate=evaluate, accelerator=accelerator,
     )  # fmt: skip
+    if training.start_share:
+        add_start(module, model.checkpoint, training.start_share)
+        if evaluate and accelerator.is_main_process:
+            metrics |= evaluate(module.to(device))
     checkpoint = dataclasses.replace(model.checkpoint, state=module.canonical_state())
     checkpoint = _with_context(checkpoint, *speech.windows.audio_context)
     if checkpoint.languages is not None:
         known = tuple(dict.fromkeys([*checkpoint.languages, prompts.language]))
         checkpoint = dataclasses.replace(checkpoint, languages=known)
     return dataclasses.replace(model, checkpoint=checkpoint), metrics
+
+
+@torch.no_grad()
+def add_start(module: Whisper, start: Checkpoint, share: float) -> None:
+    """Moves trained weights towards those they started from: share start + (1 - share) trained."""
+    first = Whisper.from_checkpoint(start).state_dict()
+    for name, weight in module.state_dict().items():
+        if weight.is_floating_point():
+            weight.lerp_(first[name].to(weight), share)
 
 
 def _with_context(checkpoint: Checkpoint, context: str, margin: int) -> Checkpoint:

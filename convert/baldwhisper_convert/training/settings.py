@@ -46,6 +46,10 @@ class TrainingSettings:
     """Of the decoder's residual branches; 0.05 already ruins a trained Whisper (docs/log.md)."""
     ema: float = 0.0
     """Decay of the moving average of the weights; 0 for none. The average becomes the result."""
+    start_share: float = field(default=0.0, metadata=ADDED)
+    """Share s of the start in the result, s start + (1 - s) trained: weights between a model and
+    what a further training made of it are often better than both (Wortsman et al., arXiv
+    2109.01903)."""
     freeze: tuple[str, ...] = ("encoder.*",)
     """Parameters that are not trained (shell patterns on canonical names)."""
     late: tuple[str, ...] = ()
@@ -69,7 +73,7 @@ class TrainingSettings:
         for name in ("weight_decay", "evaluate_every", "patience"):
             if not getattr(self, name) >= 0:
                 raise ValueError(f"{name} must not be negative, not {getattr(self, name)}")
-        for name in ("warmup", "dropout", "ema", "late_start"):
+        for name in ("warmup", "dropout", "ema", "start_share", "late_start"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(
                     f"{name} must be at least 0 and below 1, not {getattr(self, name)}"

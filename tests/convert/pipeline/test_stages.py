@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from baldwhisper_convert.compression.factorize import FactorizeSettings
 from baldwhisper_convert.data.prepared import SPEECH, Prepared
@@ -15,7 +16,8 @@ from baldwhisper_convert.data.texts import read_lines, text_fingerprint
 from baldwhisper_convert.model.prompts import Prompts
 from baldwhisper_convert.pipeline.model import Model
 from baldwhisper_convert.pipeline.recipe import StageRecipe
-from baldwhisper_convert.pipeline.stages import plan_manifest, run_factorize
+from baldwhisper_convert.pipeline.stages import plan_manifest, run_factorize, run_finetune
+from baldwhisper_convert.training.settings import TrainingSettings
 from tests.support.tiny_prepared import teacher_checkpoint, tiny_prepared
 
 RARE = 7  # a byte token that no window has by itself
@@ -57,6 +59,27 @@ def test_factorize_counts_the_tokens_of_texts(tmp_path: Path) -> None:
     assert kept[1] in prompts.tokenizer.encode("zzzz")
     assert kept[0] not in prompts.tokenizer.encode("zzzz")
     assert speech.fingerprints["text.jsonl"] == text_fingerprint(text)
+
+
+def test_a_share_of_the_start_is_in_the_result(tmp_path: Path) -> None:
+    tiny_prepared(tmp_path / "speech", 12, silence=0)
+    speech = open_speech([str(tmp_path / "speech")])
+    start = teacher_checkpoint()
+    found = {}
+    for share in (0.0, 0.25):
+        settings = TrainingSettings(epochs=1, batch_size=4, learning_rate=1e-2, start_share=share)
+        model, metrics = run_finetune(
+            Model.of(start), settings, speech, speech, tmp_path / f"run {share}"
+        )
+        found[share] = model.checkpoint.state, metrics
+    (trained, end), (mixed, mixed_end) = found[0.0], found[0.25]
+    changed = 0
+    for name, weight in mixed.items():
+        expected = 0.25 * start.state[name].float() + 0.75 * trained[name].float()
+        torch.testing.assert_close(weight.float(), expected)
+        changed += not torch.equal(weight, trained[name])
+    assert changed > 10
+    assert mixed_end["ce"] != end["ce"]  # measured on what is saved
 
 
 @pytest.mark.parametrize(
