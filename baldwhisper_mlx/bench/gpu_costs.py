@@ -50,15 +50,17 @@ def gpu_costs(loaded: LoadedModel, *, primitives: int, syncs: float) -> dict[str
     )
     encoder = sum(size for name, size in sizes.items() if name.startswith("encoder."))
     per_layer = sum(size for name, size in sizes.items() if name.startswith("encoder.blocks.0."))
+    whole = config.audio_context  # that of 30 s; shorter clips have a short one
+    short = "padded" if whole == "full" else whole
     step = []
-    for seconds, context in ((30.0, "full"), (10.0, "padded"), (3.0, "padded")):
+    for seconds, context in ((30.0, whole), (10.0, short), (3.0, short)):
         positions, tail = _positions(config, seconds, context)[0], TAIL * (context == "padded")
         caches = cache_bytes(config, itemsize=_HALF, audio=positions + tail, text=_TEXT)
         row = _row(f"{seconds:g} s, {context} context", decoder + caches, 0)
         step.append(row | {"primitives": primitives, "syncs": syncs})
     encode = []
     for seconds in SECONDS:
-        for context in ("full", "padded"):
+        for context in dict.fromkeys((whole, short)):
             positions, constants = _positions(config, seconds, context)
             if context == "padded" and positions == config.n_audio_ctx:
                 continue
@@ -71,7 +73,7 @@ def gpu_costs(loaded: LoadedModel, *, primitives: int, syncs: float) -> dict[str
         flops = encode_flops(lighter, config.n_audio_ctx)
         left_out = (config.n_audio_layer - layers) * per_layer
         states = cache_bytes(config, itemsize=_HALF, audio=config.n_audio_ctx, text=0)
-        label = f"30 s, full context, {layers} encoder layers"
+        label = f"30 s, {whole} context, {layers} encoder layers"
         encode.append(_row(label, encoder - left_out + states, flops))
     return {"step": step, "encode": encode}
 
@@ -84,8 +86,8 @@ def _stored_bytes(loaded: LoadedModel) -> dict[str, int]:
 def _positions(config: ModelConfig, seconds: float, context: str) -> tuple[int, int]:
     """Encoder positions of a clip, and constant keys behind them."""
     frames = round(seconds * 100)
-    if context == "full":
-        return config.n_audio_ctx, 0
+    if context != "padded":
+        return config.audio_positions(frames), 0
     positions = bucketed_positions(frames, config.audio_context_margin, config.n_audio_ctx)
     return positions, math.ceil(config.n_audio_ctx / STRIDE) - math.ceil(positions / STRIDE)
 

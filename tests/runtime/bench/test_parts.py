@@ -231,6 +231,20 @@ def test_costs_on_a_gpu(tmp_path: Path) -> None:
     assert layers[2] - layers[1] == layers[1] - layers[0] > 0
 
 
+def test_costs_of_a_model_with_a_short_context_of_its_own(tmp_path: Path) -> None:
+    config = tiny_config(n_audio_layer=3, audio_context="dynamic", audio_context_margin=25)
+    loaded = load_model(write_model(tmp_path / "model", config))
+    costs = gpu_costs.gpu_costs(loaded, primitives=100, syncs=0.25)
+    assert costs is not None
+    lengths = ["30 s", "10 s", "3 s"]
+    assert [row["label"] for row in costs["step"]] == [f"{n}, dynamic context" for n in lengths]
+    encode = {row["label"]: row["flops"] for row in costs["encode"]}
+    assert list(encode)[:3] == [f"{n}, dynamic context" for n in reversed(lengths)]
+    # 3 s have 150 positions, 25 of margin, and are rounded up to whole seconds
+    assert encode["3 s, dynamic context"] == roofline.encode_flops(config, 200)
+    assert encode["30 s, dynamic context"] == roofline.encode_flops(config, 1500)
+
+
 def test_primitives_have_names() -> None:
     x = mx.ones((2, 3))
     assert primitives.histogram([mx.exp(mx.exp(x)) @ x.T])["Exp"] == 2
