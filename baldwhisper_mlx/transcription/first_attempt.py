@@ -1,10 +1,11 @@
 """The first attempt at a window, when it is not simply decoded: in a batch, or in full context.
 
 In the padded audio context the temperature fallback begins with the full context. An output that
-is repetitive or improbable may be so because constants stand in for the silence behind the clip:
-in 2 s of loud noise they made the model less sure that nobody speaks, and made-up words were kept
-(docs/short-context.md). So before anything is sampled, the window is encoded with all of its 30 s
-and decoded as OpenAI's program would; its further attempts use those encoder states.
+is repetitive or improbable may be so because constants stand in for the silence behind the clip,
+and with them the model is less sure that nobody speaks: words were made up in the noise of a cafe
+(docs/short-context.md). So before anything is sampled, a window with such an output, or with a
+raised probability of no speech, is encoded with all of its 30 s and decoded as OpenAI's program
+would; its further attempts use those encoder states.
 """
 
 from __future__ import annotations

@@ -243,10 +243,12 @@ class Transcription:
                 first = result
                 if self._is_made_up(result, ratio, loop, speech):
                     return None
-            if attempt is attempts[-1] or not thresholds.is_failure(result, ratio, loop=loop):
-                break
-            if self.padded:  # constants may be the reason, so the rest is decoded without them
+            failed = thresholds.is_failure(result, ratio, loop=loop)
+            # Constants can be the reason of a poor output, and make the model less sure of silence.
+            if self.padded and attempts[1:] and (failed or thresholds.may_be_silence(result)):
                 return self._decode(self._in_full_context(), speech)
+            if attempt is attempts[-1] or not failed:
+                break
             if loop:  # without the previous text, a phrase is written again only if it was spoken
                 self._prompt_from = len(self._history)
         if first is None or thresholds.is_silence(result):

@@ -21,6 +21,8 @@ from tests.runtime.conftest import RATE, tone
 FULL = 1500
 """Encoder positions in 30 s."""
 LOOP = [10] * 40
+Output = tuple[list[int], float] | tuple[list[int], float, float]
+"""Tokens, their mean log-probability, and that of no speech, if it is not 0."""
 
 
 @pytest.fixture(scope="module")
@@ -35,10 +37,8 @@ def padded(model_folder: Path) -> LoadedModel:
     return model
 
 
-def script(
-    monkeypatch: pytest.MonkeyPatch, outputs: Iterable[tuple[list[int], float]]
-) -> list[tuple[float, bool]]:
-    """Makes the decoder give tokens and mean log-probabilities.
+def script(monkeypatch: pytest.MonkeyPatch, outputs: Iterable[Output]) -> list[tuple[float, bool]]:
+    """Makes the decoder give outputs.
 
     Returns:
         Of each decoding so far, its temperature, and whether it attended to all of 30 s.
@@ -49,17 +49,21 @@ def script(
         keys, _ = self.encoded().layers[0]
         asked.append((options.temperature, keys.shape[2] == FULL))
         return [
-            DecodingResult(tokens, logprob, 0.0, options.temperature)
-            for tokens, logprob in (next(left) for _ in range(len(keys)))
+            DecodingResult(tokens, logprob, no_speech[0] if no_speech else 0.0, options.temperature)
+            for tokens, logprob, *no_speech in (next(left) for _ in range(len(keys)))
         ]
 
     monkeypatch.setattr(Decoder, "decode", decode)
     return asked
 
 
-@pytest.mark.parametrize("poor", [([65, 66], -1.1), (LOOP, -0.1)], ids=["improbable", "loop"])
+@pytest.mark.parametrize(
+    "poor",
+    [([65, 66], -1.1), (LOOP, -0.1), ([65, 66], -0.1, 0.3)],
+    ids=["improbable", "loop", "perhaps silence"],
+)
 def test_the_fallback_begins_with_the_full_context(
-    padded: LoadedModel, monkeypatch: pytest.MonkeyPatch, poor: tuple[list[int], float]
+    padded: LoadedModel, monkeypatch: pytest.MonkeyPatch, poor: Output
 ) -> None:
     asked = script(monkeypatch, [poor, ([67, 68], -0.1)])
     assert transcribe(tone(3), padded, language="en").text == "CD"
@@ -78,7 +82,8 @@ def test_further_attempts_keep_the_full_context(
 @pytest.mark.parametrize(
     ("context", "options", "outputs", "asked"),
     [
-        ("padded", {}, [([65], -0.9)], [(0.0, False)]),  # nothing to doubt
+        ("padded", {}, [([65], -0.9, 0.1)], [(0.0, False)]),  # nothing to doubt
+        ("padded", {"no_speech_threshold": None}, [([65], -0.9, 0.9)], [(0.0, False)]),
         ("padded", {"temperature": 0.0}, [([65], -9.0)], [(0.0, False)]),  # no fallback
         ("padded", {"logprob_threshold": None}, [([65], -9.0)], [(0.0, False)]),
         ("full", {}, [([65], -1.1), ([66], -0.1)], [(0.0, True), (0.2, True)]),
@@ -90,7 +95,7 @@ def test_other_windows_are_not_encoded_again(
     monkeypatch: pytest.MonkeyPatch,
     context: str,
     options: dict[str, Any],
-    outputs: list[tuple[list[int], float]],
+    outputs: list[Output],
     asked: list[tuple[float, bool]],
 ) -> None:
     found = script(monkeypatch, outputs)
