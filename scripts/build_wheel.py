@@ -27,9 +27,9 @@ SOURCES = {
 """Package folders: in the sdist, and what they are called in the wheel."""
 
 REQUIRED = (
-    *(f"baldwhisper_mlx/assets/base-en/{name}" for name in ("config.json", "model.safetensors")),
-    *("baldwhisper_mlx/assets/base-en/vocabulary.tiktoken", "baldwhisper_mlx/py.typed"),
-    "baldwhisper_mlx/assets/speech.flac",
+    *(f"baldwhisper_mlx/assets/tiny-en/{name}" for name in ("config.json", "model.safetensors")),
+    *("baldwhisper_mlx/assets/tiny-en/vocabulary.tiktoken", "baldwhisper_mlx/py.typed"),
+    *("baldwhisper_mlx/assets/multilingual.tiktoken", "baldwhisper_mlx/assets/speech.flac"),
     *("baldwhisper_convert/py.typed", "baldwhisper_mlx/cli/main.py"),
 )
 METADATA = (

@@ -103,7 +103,7 @@ def test_a_model_that_the_sdist_lacks_too_is_missed(
     tmp_path: Path, whole: tuple[set[str], Path]
 ) -> None:
     names, _ = whole
-    model = "baldwhisper_mlx/assets/base-en/model.safetensors"
+    model = "baldwhisper_mlx/assets/tiny-en/model.safetensors"
     sdist = write_sdist(tmp_path / "less.tar.gz", in_sdist({*build_wheel.REQUIRED} - {model}))
     path = write_wheel(tmp_path / "baldwhisper_mlx-1.0-py3-none-any.whl", names - {model})
     with pytest.raises(build_wheel.Failure, match=model):

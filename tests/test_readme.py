@@ -23,7 +23,7 @@ PAGES = (
     "CONTRIBUTING.md",
     "examples/README.md",
     "recipes/README.md",
-    "baldwhisper_mlx/assets/base-en/README.md",
+    "baldwhisper_mlx/assets/tiny-en/README.md",
     "docs/apple.md",
     "docs/architecture.md",
     "docs/benchmarks.md",

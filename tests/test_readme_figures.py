@@ -47,7 +47,8 @@ def test_the_plot_shows_the_result_file() -> None:
     assert drawn == overview_plot.description(overview_plot.points(shown)), message
     (alternative,) = re.findall(rf"!\[(.+)\]\({overview_plot.PICTURE}\)", read("README.md"))
     for name, program in shown["peers"].items():
-        assert f"{name}: {10 * program['rtf']:.2f} s, {100 * program['wer']:.1f} %" in alternative
+        seconds = program["seconds_by_length"]["10"]
+        assert f"{name}: {seconds:.2f} s, {100 * program['wer']:.1f} %" in alternative
 
 
 def interval(value: float, bounds: list[float], digits: int) -> str:
@@ -56,15 +57,20 @@ def interval(value: float, bounds: list[float], digits: int) -> str:
     return f"{100 * value:.{digits}f} % [{low}, {high}]"
 
 
+def wer(part: dict[str, Any], name: str) -> str:
+    """A model's word error rate in a part of word_errors.json."""
+    found = part["models"][name]
+    return interval(found["wer"], found["wer_interval"], 2)
+
+
 def case(measured: dict[str, Any], name: str) -> dict[str, Any]:
     (found,) = (case for case in measured["cases"] if case["name"] == name)
     return dict(found)
 
 
-def seconds(measured: dict[str, Any], name: str) -> tuple[str, ...]:
-    """What a case takes student and teacher."""
-    results = case(measured, name)["results"]
-    return tuple(f"{results[who]['value']['median']:.2f} s" for who in ("student", "teacher"))
+def seconds(program: dict[str, Any], length: int) -> str:
+    """What a clip of that length takes a program of peers-CHIP.json."""
+    return f"{program['seconds_by_length'][str(length)]:.2f} s"
 
 
 @pytest.fixture(scope="module")
@@ -83,29 +89,36 @@ def assert_in_readme(claims: list[str]) -> None:
 
 def test_size_errors_and_speed_of_the_bundled_model(on_the_cpu: dict[str, Any]) -> None:
     bench, peers = on_the_cpu["bench"], on_the_cpu["peers"]["peers"]
-    words = result("word_errors")
-    base, student = (words["models"][name] for name in ("teacher", "base-en"))
+    read, accents = result("word_errors")["speech"]
     size = {
         name: f"{found['disk_bytes'] / 1e6:.0f} MB" for name, found in bench["contenders"].items()
     }
-    clip, teachers_clip = seconds(bench, "clip, 10 s, final text")
-    cold, teachers_cold = seconds(bench, "cold, 10 s")
-    rtf, teachers_rtf = (
-        f"{peers[name]['rtf']:.3f}" for name in ("baldwhisper-mlx, student", "baldwhisper-mlx")
+    student, base, padded, int8 = (
+        peers[name]
+        for name in (
+            "baldwhisper-mlx, student",
+            "baldwhisper-mlx",
+            "baldwhisper-mlx, padded context",
+            "faster-whisper int8",
+        )
     )
-    assert bench["contenders"]["student"]["model"] == "base-en"
-    assert bench["contenders"]["student"]["decoder"].startswith("5 layers")
+    first = [f"{one['startup_seconds'] + one['first_seconds']:.1f} s" for one in (student, int8)]
+    peak = [f"{one['peak_process_bytes'] / 1e6:.0f} MB" for one in (student, base)]
+    gain = case(bench, "paper, batch 10")["speed_ups"]["compression"]["median"]
+    assert bench["contenders"]["student"]["model"] == "tiny-en"
     assert_in_readme(
         [
-            f"takes {size['student']} on disk (five decoder layers, factorized embedding, 5 bits",
-            f"against {size['teacher']} (float16) for whisper-base",
-            f"on {words['clips']} clips of read speech is "
-            f"{interval(student['wer'], student['wer_interval'], 2)}, against "
-            f"{interval(base['wer'], base['wer_interval'], 2)}",
-            f"a 10 s clip takes {clip} from file to text, against {teachers_clip} "
-            f"(in the plot: RTF {rtf} against {teachers_rtf})",
-            f"and {cold} with the start of the program, against {teachers_cold}",
-            f"of its {words['models']['tiny.en']['word_errors']} errors",
+            f"takes {size['student']} on disk, against {size['teacher']} for whisper-base",
+            f"transcribes a clip of 10 s in {seconds(student, 10)}, against {seconds(base, 10)} "
+            f"for whisper-base, {seconds(padded, 10)} for whisper-base in its short context and "
+            f"{seconds(int8, 10)} in faster-whisper int8",
+            f"takes {first[0]}, against {first[1]} in faster-whisper int8",
+            f"{peak[0]} of memory, against {peak[1]}",
+            f"is {wer(read, 'tiny-en')} on {read['clips']} clips of read speech, against "
+            f"{wer(read, 'whisper-base')} for whisper-base",
+            f"and {wer(accents, 'tiny-en')} on {accents['clips']} clips of Mandarin speakers, "
+            f"against {wer(accents, 'whisper-base')}",
+            f"{gain:.2f} times as fast",
         ]
     )
 
@@ -115,19 +128,18 @@ def test_agreement_with_openai_and_speed_beside_other_programs(on_the_cpu: dict[
     for way in ("timestamps", "text"):
         same = {agreement[way][f"same_{what}"] for what in ("text", "tokens", "times")}
         assert same == {agreement[way]["clips"]}
-    ours = peers["baldwhisper-mlx"]["rtf"]
-    mlx, openai, int8 = (
-        peers[name]["rtf"] for name in ("mlx-whisper", "openai-whisper", "faster-whisper int8")
+    padded, int8, mlx = (
+        peers[name]["seconds_by_length"]
+        for name in ("baldwhisper-mlx, padded context", "faster-whisper int8", "mlx-whisper")
     )
-    assert openai < ours
-    assert int8 < ours
     clips = agreement["text"]["clips"]
     assert_in_readme(
         [
             f"agree in {clips} of {clips} clips",
-            f"It is {mlx / ours:.1f} times as fast as mlx-whisper",
-            f"(RTF {ours:.3f} against {mlx:.3f})",
-            f"slower than openai-whisper ({openai:.3f}) and faster-whisper in int8 ({int8:.3f})",
+            f"a clip of 3 s takes {padded['3']:.2f} s, against {int8['3']:.2f} s in "
+            f"faster-whisper int8 and {mlx['3']:.2f} s in mlx-whisper",
+            f"one of 10 s {padded['10']:.2f} s, against {int8['10']:.2f} s",
+            f"one of 30 s {padded['30']:.2f} s, against {int8['30']:.2f} s",
         ]
     )
 

@@ -33,7 +33,7 @@ COMMUNITY_FILES = (WEIGHTS_FILE, "weights.safetensors", "weights.npz")
 HUB_FILES = (*MODEL_FILES, *OPTIONAL_FILES, *COMMUNITY_FILES[1:])
 """Files that are fetched from a repository of the Hub, as far as it has them."""
 
-BUNDLED = Path(__file__).parent.parent / "assets" / "base-en"
+BUNDLED = Path(__file__).parent.parent / "assets" / "tiny-en"
 """The model that comes with the package: English, made from OpenAI's whisper-base."""
 
 _WEIGHTS_SUFFIXES = (".safetensors", ".npz", ".bin", ".pt", ".pth")

@@ -2,8 +2,8 @@
 
 They have OpenAI's dimensions in `config.json`, separate query, key and value projections, possibly
 quantized, and no vocabulary. Joining the rows of a quantized matrix does not change its values, so
-such a model runs without being expanded. The vocabulary is one of OpenAI's two: the multilingual
-one is the bundled model's, the English one is taken from an installed package.
+such a model runs without being expanded. The vocabulary is one of OpenAI's two, which come with
+the package.
 """
 
 from __future__ import annotations

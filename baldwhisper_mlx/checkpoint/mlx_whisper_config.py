@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from baldwhisper_mlx.bounds import MOST_CONFIG_BYTES, check_dimensions
-from baldwhisper_mlx.checkpoint.files import BUNDLED, COMMUNITY_FILES
+from baldwhisper_mlx.checkpoint.files import COMMUNITY_FILES
 from baldwhisper_mlx.checkpoint.kind import DIMENSIONS
 from baldwhisper_mlx.checkpoint.tensor_header import (
     Header,
@@ -37,8 +37,7 @@ from baldwhisper_mlx.terminal import quoted
 from baldwhisper_mlx.text.languages import LANGUAGES
 from baldwhisper_mlx.text.openai_vocabulary import (
     ENGLISH_ONLY_SIZE,
-    PACKAGES,
-    installed_rank_file,
+    rank_file,
     special_token_ids,
 )
 from baldwhisper_mlx.text.tokenizer import read_ranks
@@ -69,7 +68,7 @@ def read_community_config(folder: Path) -> CommunityModel:
     """Reads all of a folder but the values of its tensors.
 
     Raises:
-        FileNotFoundError: no weights, or no package that has the vocabulary.
+        FileNotFoundError: no weights.
         ValueError: a damaged file, another architecture, or a quantization unlike MLX's default.
     """
     raw = read_json(folder / CONFIG_FILE, MOST_CONFIG_BYTES)
@@ -228,15 +227,4 @@ def _check_heads(info: TensorInfo | None, config: ModelConfig) -> None:
 
 def _vocabulary(folder: Path, n_vocab: int) -> Path:
     own = folder / VOCABULARY_FILE
-    if own.exists():
-        return own
-    if n_vocab != ENGLISH_ONLY_SIZE:
-        return BUNDLED / VOCABULARY_FILE
-    installed = installed_rank_file(n_vocab)
-    if installed is None:
-        raise FileNotFoundError(
-            f"{folder}: an English-only model without {VOCABULARY_FILE}, and none of the packages "
-            f"{', '.join(PACKAGES)} is installed, which have OpenAI's; "
-            "`baldwhisper-convert export` makes a complete model"
-        )
-    return installed
+    return own if own.exists() else rank_file(n_vocab)

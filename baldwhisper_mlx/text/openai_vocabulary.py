@@ -1,4 +1,4 @@
-"""OpenAI's vocabularies: which special tokens they have, and where their rank files are.
+"""OpenAI's two vocabularies: their special tokens, and their rank files in this package.
 
 Checkpoints in OpenAI's and mlx-whisper's formats have no tokenizer of their own; their
 vocabulary follows from the size of the token embedding. Standard library only.
@@ -6,7 +6,6 @@ vocabulary follows from the size of the token embedding. Standard library only.
 
 from __future__ import annotations
 
-import importlib.util
 from pathlib import Path
 
 from baldwhisper_mlx.config import CONTROL_TOKENS, N_TIMESTAMPS
@@ -16,14 +15,8 @@ ENGLISH_ONLY_SIZE = 51864
 """Tokens of OpenAI's English-only models; the multilingual ones have more
 (`whisper.model.Whisper.is_multilingual`)."""
 
-RANK_FILES = {True: "multilingual.tiktoken", False: "gpt2.tiktoken"}
-"""Name of OpenAI's rank file by whether it is the multilingual one."""
-
-BUNDLED_RANKS = Path(__file__).parent.parent / "assets" / "base-en" / "vocabulary.tiktoken"
-"""The bundled model's vocabulary: OpenAI's multilingual one."""
-
-PACKAGES = ("whisper", "mlx_whisper")
-"""Packages that include both rank files."""
+_ASSETS = Path(__file__).parent.parent / "assets"
+_MULTILINGUAL, _ENGLISH = "multilingual.tiktoken", "tiny-en/vocabulary.tiktoken"
 
 
 def special_token_ids(n_ranks: int, n_vocab: int) -> dict[str, int]:
@@ -50,14 +43,6 @@ def special_token_ids(n_ranks: int, n_vocab: int) -> dict[str, int]:
     return {name: n_ranks + i for i, name in enumerate(names)}
 
 
-def installed_rank_file(n_vocab: int) -> Path | None:
-    """OpenAI's rank file for a model of `n_vocab` tokens from an installed package, if any."""
-    name = RANK_FILES[n_vocab != ENGLISH_ONLY_SIZE]
-    for package in PACKAGES:
-        # find_spec, because importing either would load torch and numba, or MLX, for one file.
-        spec = importlib.util.find_spec(package)
-        for root in (spec.submodule_search_locations or []) if spec else []:
-            path = Path(root) / "assets" / name
-            if path.is_file():
-                return path
-    return None
+def rank_file(n_vocab: int) -> Path:
+    """OpenAI's rank file for a model of `n_vocab` tokens; the bundled model has the English one."""
+    return _ASSETS / (_ENGLISH if n_vocab == ENGLISH_ONLY_SIZE else _MULTILINGUAL)

@@ -1,6 +1,6 @@
 """Words that models invent in non-speech: silence, hum, noise, tones, clicks, gaps in speech.
 
-    python -m benchmarks.accuracy.adversarial --model "base-en=" --model "whisper-base=DIR" \\
+    python -m benchmarks.accuracy.adversarial --model "tiny-en=" --model "whisper-base=DIR" \\
         --output benchmarks/results/adversarial.json
 
 Every sound is synthesized here; the speech around the gaps is `examples/sample.wav`. Each is
@@ -139,7 +139,7 @@ def main(models: tuple[str, ...], output: Path) -> None:
     import baldwhisper_mlx
 
     result: dict[str, Any] = {"seconds": SECONDS}
-    for item in models or ("base-en=",):
+    for item in models or ("tiny-en=",):
         name, folder = model_or_bundled(item)
         loaded = baldwhisper_mlx.load_model(folder)
         rows = result.setdefault("models", {}).setdefault(name, {})

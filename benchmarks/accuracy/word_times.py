@@ -1,7 +1,7 @@
 """Word timestamps of the runtime compared with openai-whisper's, on real speech.
 
     python -m benchmarks.accuracy.word_times CLIPS --checkpoint CKPT \\
-        --model "whisper-base=EXPORTED" --model "base-en=" \\
+        --model "whisper-base=EXPORTED" --model "tiny-en=" \\
         --output benchmarks/results/word_times.json
 
 CKPT is the weights for openai-whisper, in any format; a model without a folder is the bundled

@@ -51,7 +51,7 @@ def variants() -> dict[str, QuantizeOptions | None]:
         found[f"float16, embedding {bits} bits"] = QuantizeOptions(
             bits=bits, overrides=(("*", None), ("decoder.token_embedding*", bits))
         )
-    return found | {"5 bits, groups of 64": QuantizeOptions(bits=5)}  # the bundled model
+    return found | {"5 bits, groups of 64": QuantizeOptions(bits=5)}
 
 
 def prompt_of(model: LoadedModel, language: str) -> list[int]:

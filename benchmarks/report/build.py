@@ -49,7 +49,7 @@ RESULTS, PAGE = Path("benchmarks/results"), Path("benchmarks/RESULTS.md")
 README, GUIDE, PROFILE = Path("README.md"), Path("docs/benchmarks.md"), Path("docs/profile.md")
 COMPRESSION, REPRODUCTION = Path("docs/compression.md"), Path("docs/reproduction.md")
 SHORT_CONTEXT = Path("docs/short-context.md")
-CARD = Path("baldwhisper_mlx/assets/base-en/README.md")
+CARD = Path("baldwhisper_mlx/assets/tiny-en/README.md")
 
 KINDS = {
     "bench": "bench",

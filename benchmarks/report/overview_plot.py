@@ -123,7 +123,14 @@ def draw_overview(found: list[Point]) -> Figure:
     ]
     axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
     axes.set_xticks([], minor=True)
-    axes.set_ylim(0, 1.1 * max(point.interval[1] for point in found))
+    # logarithmic, because a clip in a repetition loop makes one rate several times the others
+    top = 1.1 * max(point.interval[1] for point in found)
+    bottom = max(0.9 * min(point.interval[0] for point in found), top / 100)
+    axes.set_yscale("log")
+    axes.set_ylim(bottom, top)
+    rates = [rate for rate in (0.5, 1, 2, 3, 5, 10, 20, 30, 50) if bottom < rate < top]
+    axes.set_yticks(rates, [f"{rate:g}" for rate in rates])
+    axes.set_yticks([], minor=True)
     axes.set_xlabel(f"seconds to transcribe a clip of {SECONDS} s; area: size on disk")
     axes.set_ylabel("word error rate, %")
     axes.grid(alpha=0.25)
@@ -136,7 +143,7 @@ def _draw_key(axes: Any, found: list[Point]) -> None:
     """A line a program: number, name, seconds, word error rate, size."""
     axes.axis("off")
     axes.set(xlim=(0, 1), ylim=(len(found) + 0.5, -1))
-    columns = ((0.64, "s"), (0.80, "WER, %"), (0.98, "MB"))
+    columns = ((0.76, "s"), (0.9, "WER, %"), (1.0, "MB"))
     for x, title in columns:
         axes.text(x, -0.4, title, fontsize=9, ha="right", color="#555555")
     for row, point in enumerate(found):
@@ -153,7 +160,7 @@ def save_overview(found: list[Point], path: Path) -> None:
     """Draws and writes the picture, whole or not at all, with its values in the metadata."""
     figure, metadata = draw_overview(found), {"Description": description(found)}
     with atomic_file(path) as temporary:
-        figure.savefig(temporary, format="png", dpi=130, metadata=metadata)
+        figure.savefig(temporary, format="png", dpi=120, metadata=metadata)
 
 
 def overview_part(result: Mapping[str, Any] | None) -> str:

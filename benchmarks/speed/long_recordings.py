@@ -1,6 +1,6 @@
 """Ten minutes of speech in one recording: sequentially, without silences, and in batches.
 
-    python -m benchmarks.speed.long_recordings AUDIOFOLDER --model "base-en=" --model "base=DIR" \\
+    python -m benchmarks.speed.long_recordings AUDIOFOLDER --model "tiny-en=" --model "base=DIR" \\
         --output benchmarks/results/long_recordings.json
 
 Clips are concatenated with pauses; every way is timed in turn, after a warm-up, and its word errors
@@ -87,7 +87,7 @@ def main(
         "models": {},
     }  # fmt: skip
     clean = load_normalizer(normalizer)
-    for item in models or ("base-en=",):
+    for item in models or ("tiny-en=",):
         name, model = model_or_bundled(item)
         loaded = baldwhisper_mlx.load_model(model)
         baldwhisper_mlx.transcribe(samples[: 30 * SAMPLE_RATE], loaded, language=language)

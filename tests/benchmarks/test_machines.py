@@ -38,7 +38,7 @@ MEASURED = [
 def test_models_by_name(tmp_path: Path) -> None:
     assert named_model(f"mine={tmp_path}") == model_or_bundled(f"mine={tmp_path}")
     assert named_model(f"mine={tmp_path}") == ("mine", tmp_path)
-    assert model_or_bundled("base-en=") == ("base-en", None)
+    assert model_or_bundled("tiny-en=") == ("tiny-en", None)
 
 
 @pytest.mark.parametrize("item", ["mine", "", "=", "=DIR", "mine=no such folder"])
@@ -47,7 +47,7 @@ def test_what_is_no_model(item: str) -> None:
         with pytest.raises(click.UsageError, match="NAME=DIR"):
             read(item)
     with pytest.raises(click.UsageError):
-        named_model("base-en=")
+        named_model("tiny-en=")
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,8 @@
 """Finds and reads the vocabulary of a checkpoint, in any of the formats of tokenizers.
 
 Hugging Face folders have tokenizer.json, or vocab.json with merges.txt; CTranslate2 folders
-tokenizer.json or a list of tokens; openai-whisper has tiktoken rank files in its Python package;
-mlx-community folders have no tokenizer.
+tokenizer.json or a list of tokens. OpenAI's .pt files and mlx-community folders have no tokenizer;
+their vocabulary is one of OpenAI's two, which the runtime's package has.
 """
 
 from __future__ import annotations
@@ -23,11 +23,7 @@ from baldwhisper_convert.readers.sidecars import SourceWarning
 from baldwhisper_mlx.bounds import MOST_VOCABULARY_BYTES, check_file, read_bounded
 from baldwhisper_mlx.config import N_TIMESTAMPS
 from baldwhisper_mlx.files import read_json
-from baldwhisper_mlx.text.openai_vocabulary import (
-    BUNDLED_RANKS,
-    ENGLISH_ONLY_SIZE,
-    installed_rank_file,
-)
+from baldwhisper_mlx.text.openai_vocabulary import rank_file
 from baldwhisper_mlx.text.tokenizer import read_ranks
 
 TOKENIZER_PATTERNS = (
@@ -44,9 +40,6 @@ TOKENIZER_PATTERNS = (
 _MOST_PADDING = 128
 """Rows of padding that are recognized: embeddings are padded to multiples of 8 to 128."""
 
-_ENGLISH_TOKENIZER = "openai/whisper-base.en"
-"""Where OpenAI's English-only vocabulary is, which only its own packages have besides."""
-
 
 def find_vocabulary(folder: Path | None, n_vocab: int, tokenizer: str | None = None) -> Vocabulary:
     """The vocabulary of a checkpoint.
@@ -58,7 +51,7 @@ def find_vocabulary(folder: Path | None, n_vocab: int, tokenizer: str | None = N
 
     Raises:
         ValueError: unreadable, or of another size than `n_vocab`.
-        FileNotFoundError: there is none, and OpenAI's cannot be found either.
+        FileNotFoundError: `tokenizer` has none.
     """
     if tokenizer is not None:
         path = _fetch(tokenizer)
@@ -205,30 +198,14 @@ def _checked(vocabulary: Vocabulary, n_vocab: int, path: Path) -> Vocabulary:
 
 
 def _openai_vocabulary(n_vocab: int) -> Vocabulary:
-    """OpenAI's vocabulary for this size: from a package, ours included, else from the Hub."""
-    # OpenAI's multilingual ranks are those of the bundled model; the English ones are others.
-    ours = BUNDLED_RANKS if n_vocab != ENGLISH_ONLY_SIZE else None
-    installed = installed_rank_file(n_vocab) or ours
-    if installed is not None:
-        try:
-            return _read_file(installed, n_vocab)
-        except ValueError as error:
-            raise ValueError(
-                f"the checkpoint has no tokenizer, and OpenAI's do not fit ({error}); name its own "
-                "with --tokenizer PATH_OR_HUB_ID"
-            ) from None
+    """OpenAI's vocabulary for this size, from the runtime's package."""
     try:
-        path = _fetch(_ENGLISH_TOKENIZER)
-        vocabulary = read_tokenizer(path, n_vocab)
-    except FileNotFoundError as error:
-        raise FileNotFoundError(
-            "the English-only checkpoint has no tokenizer, neither openai-whisper nor mlx-whisper "
-            f"is installed to take OpenAI's from, and {_ENGLISH_TOKENIZER} could not be downloaded "
-            f"({error}); name a tokenizer with --tokenizer PATH_OR_HUB_ID"
+        return _read_file(rank_file(n_vocab), n_vocab)
+    except ValueError as error:
+        raise ValueError(
+            f"the checkpoint has no tokenizer, and OpenAI's do not fit ({error}); name its own "
+            "with --tokenizer PATH_OR_HUB_ID"
         ) from None
-    if vocabulary is None:
-        raise FileNotFoundError(f"{path}: has no tokenizer; name another one with --tokenizer")
-    return _checked(vocabulary, n_vocab, path)
 
 
 def _fetch(source: str) -> Path:

@@ -148,16 +148,17 @@ def test_mboshi(teacher: Path, tmp_path: Path) -> None:
 def test_tiny_en(teacher: Path, tmp_path: Path) -> None:
     """With recorded noise from the folder that is named, of which the recipe's does not exist."""
     recipe = ROOT / "recipes/tiny-en.toml"
-    names = ("read", "accents", "voice", "dev")
+    names = ("read", "accents", "voice", "read_in_noise", "accents_in_noise", "dev")
     data = {name: tiny_speech(tmp_path / name, 3 if name == "dev" else 12) for name in names}
     noise = tiny_speech(tmp_path / "noise", 2)
     words = tmp_path / "words.txt"
     words.write_text("the quick brown fox\n", encoding="utf-8")
     texts = [part for name in ("english", "sentences") for part in ("--text", f"{name}={words}")]
-    run(recipe, tmp_path, teacher, data, "--noise", str(noise), *texts, trainings=1)
-    check(tmp_path / "out", True, 4, ("finetune", "factorize"), rank=64)
-    prepared = json.loads((tmp_path / "out/prepared/read/prepared.json").read_text())
-    assert prepared["report"]["settings"]["augmentation"]["recordings"] == str(noise)
+    run(recipe, tmp_path, teacher, data, "--noise", str(noise), *texts, trainings=2)
+    check(tmp_path / "out", True, 4, ("finetune", "factorize", "distill"), rank=64)
+    for name in ("read", "accents_in_noise"):
+        prepared = json.loads((tmp_path / "out/prepared" / name / "prepared.json").read_text())
+        assert prepared["report"]["settings"]["augmentation"]["recordings"] == str(noise)
 
 
 def variants(run: Path, output: Path) -> None:
