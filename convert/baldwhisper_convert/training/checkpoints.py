@@ -98,6 +98,7 @@ class RunFolder:
             partial.mkdir()
         accelerator.wait_for_everyone()
         accelerator.save_state(str(partial))
+        accelerator.wait_for_everyone()  # every process writes a file of its own there
         if accelerator.is_main_process:
             if average:
                 _save(average.weights, partial / AVERAGE_FILE)

@@ -7,9 +7,12 @@ import json
 import os
 import pickle
 import shutil
+import threading
+import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
@@ -99,6 +102,33 @@ def check_resume(run: Run, steps: int) -> None:
 
 def test_a_checkpoint_holds_everything(run: Run) -> None:
     check_resume(run, 2)
+
+
+class SlowProcess:
+    """One of two processes, of which the second takes longer to write its file."""
+
+    def __init__(self, rank: int, together: threading.Barrier) -> None:
+        self.is_main_process, self.rank, self.together = rank == 0, rank, together
+
+    def wait_for_everyone(self) -> None:
+        self.together.wait(10)
+
+    def save_state(self, folder: str) -> None:
+        time.sleep(0.2 * self.rank)
+        Path(folder, f"state_{self.rank}").write_text("saved")
+
+
+def test_a_checkpoint_waits_for_every_process(tmp_path: Path) -> None:
+    folder, together = RunFolder(tmp_path / "run"), threading.Barrier(2)
+    with ThreadPoolExecutor(2) as processes:
+        waits = [
+            processes.submit(folder.save, cast("Accelerator", process), Progress(), None)
+            for process in (SlowProcess(0, together), SlowProcess(1, together))
+        ]
+        for wait in waits:
+            wait.result()
+    names = {path.name for path in folder.checkpoint.iterdir()}
+    assert names == {"state_0", "state_1", PROGRESS_FILE}
 
 
 def test_progress_comes_back_as_it_was(tmp_path: Path) -> None:
