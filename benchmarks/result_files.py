@@ -7,13 +7,16 @@ there. docs/benchmarks.md describes the fields.
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import click
 
 from baldwhisper_mlx.files import write_files
+
+Item = TypeVar("Item")
 
 RESULTS = Path(__file__).parent / "results"
 SCHEMA_FILE = Path(__file__).parent / "result.schema.json"
@@ -100,6 +103,22 @@ def read_clips(folder: Path, limit: int | None = None) -> list[dict[str, Any]]:
     """The rows of a folder's metadata.jsonl (`file_name`, `text`), or the first `limit`."""
     lines = (folder / "metadata.jsonl").read_text(encoding="utf-8").splitlines()
     return [json.loads(line) for line in lines][:limit]
+
+
+def spread(items: Sequence[Item], limit: int | None) -> list[Item]:
+    """At most `limit` of the items, at equal steps over them; all without a limit.
+
+    Example:
+        >>> spread("abcdef", 3)
+        ['a', 'c', 'e']
+    """
+    count = len(items) if limit is None else min(limit, len(items))
+    return [items[place * len(items) // count] for place in range(count)]
+
+
+def transcripts_file(work: Path, data: Path) -> Path:
+    """The JSONL file in the folder `work` of the transcripts of a folder of speech."""
+    return work / f"{data_name(data).replace('/', '-')}.jsonl"
 
 
 def data_name(folder: Path) -> str:

@@ -66,7 +66,6 @@ class Ours:
         """Sizes, dtype, loading; primitives per step, and the parts of the ceilings that are the
         model's; and what it would cost on a GPU."""
         loaded, config = self.loaded, self.loaded.config
-        context = "padded" if loaded.model.padding is not None else config.audio_context
         count, syncs = primitives.count_step(loaded), 1 / CHECK_EVERY
         return {
             "load_seconds": self._load_seconds,
@@ -74,7 +73,7 @@ class Ours:
             "gpu": gpu_costs(loaded, primitives=count["fused"], syncs=syncs),
             "runtime": f"baldwhisper-mlx {__version__}",
             "parameters": roofline.count_floats(loaded.model),
-            "audio_context": context,
+            "audio_context": loaded.audio_context,
             "memory_dtype": _dtype_name(loaded.model.decoder.ln.weight.dtype),
             "weight_bytes": roofline.weight_bytes(loaded.model),
             "encode_flops": roofline.encode_flops(config, config.n_audio_ctx),

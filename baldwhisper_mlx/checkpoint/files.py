@@ -34,7 +34,7 @@ HUB_FILES = (*MODEL_FILES, *OPTIONAL_FILES, *COMMUNITY_FILES[1:])
 """Files that are fetched from a repository of the Hub, as far as it has them."""
 
 BUNDLED = Path(__file__).parent.parent / "assets" / "tiny-en"
-"""The model that comes with the package: English, made from OpenAI's whisper-base."""
+"""The model that comes with the package: English, made from OpenAI's whisper-tiny.en."""
 
 _WEIGHTS_SUFFIXES = (".safetensors", ".npz", ".bin", ".pt", ".pth")
 _BYTES = {

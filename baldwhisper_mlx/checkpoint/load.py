@@ -58,6 +58,11 @@ class LoadedModel:
     path: Path
     _turn: Turn = field(repr=False, compare=False)
 
+    @property
+    def audio_context(self) -> str:
+        """What it runs in: "padded" with constants, else the checkpoint's own context."""
+        return "padded" if self.model.padding is not None else self.config.audio_context
+
     @contextmanager
     def in_use(self) -> Iterator[None]:
         """Waits until no other thread uses the model, and keeps it for this one.

@@ -15,7 +15,7 @@ from baldwhisper_mlx.config import SAMPLE_RATE
 from baldwhisper_mlx.evaluation.dataset import Source, Speech
 from benchmarks.accuracy.adversarial import SOUNDS, noise, tones
 from benchmarks.machines import SAMPLE
-from benchmarks.result_files import data_name
+from benchmarks.result_files import data_name, spread
 
 SOUND_SECONDS = (2, 5, 10, 20)
 """Lengths of the sounds without speech."""
@@ -45,9 +45,7 @@ def clips(folders: Sequence[Path], limit: int | None, noise_at: str | None) -> I
     """
     for folder in folders:
         speech = list(Speech(Source(name=str(folder))))
-        count = min(limit or len(speech), len(speech))
-        for number in range(count):
-            clip = speech[number * len(speech) // count]
+        for number, clip in enumerate(spread(speech, limit)):
             samples = clip.samples()
             if noise_at is not None:
                 samples = with_noise(samples, noise_at, seed=number)

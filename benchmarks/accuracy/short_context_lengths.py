@@ -11,7 +11,7 @@ from baldwhisper_mlx.config import SAMPLE_RATE
 from baldwhisper_mlx.evaluation.dataset import Clip, Source, Speech
 from benchmarks.accuracy.short_context_clips import Item, with_noise
 from benchmarks.accuracy.short_context_summary import length_bin
-from benchmarks.result_files import data_name
+from benchmarks.result_files import data_name, spread
 
 PAUSE = 0.3
 """Seconds of silence between two clips that are joined."""
@@ -37,8 +37,8 @@ def clips_by_length(
     """
     singles, pairs = _bins(folders, edges)
     for place in sorted({*singles, *pairs}, key=lambda one: one[0]):
-        chosen = _spread(singles.get(place, []), number)
-        chosen += _spread(pairs.get(place, []), number - len(chosen))
+        chosen = spread(singles.get(place, []), number)
+        chosen += spread(pairs.get(place, []), number - len(chosen))
         for seed, (name, parts) in enumerate(chosen):
             yield _item(name, parts, noise_at, seed)
 
@@ -62,12 +62,6 @@ def _bins(folders: Sequence[Path], edges: Sequence[int]) -> tuple[Bins, Bins]:
                 pairs.setdefault(length_bin(joined, edges), []).append((name, (before, clip)))
             before, seconds_before = clip, seconds
     return singles, pairs
-
-
-def _spread(candidates: list[tuple[str, Parts]], number: int) -> list[tuple[str, Parts]]:
-    """At most `number` of the candidates, at equal steps over them."""
-    count = min(number, len(candidates))
-    return [candidates[place * len(candidates) // count] for place in range(count)]
 
 
 def _item(name: str, parts: Parts, noise_at: str | None, seed: int) -> Item:

@@ -39,7 +39,7 @@ from benchmarks.options import (
     models_option,
     output_option,
 )
-from benchmarks.result_files import data_name, read_clips, write_json
+from benchmarks.result_files import data_name, read_clips, transcripts_file, write_json
 
 
 def transcribe_missing(
@@ -195,7 +195,7 @@ def main(
     work.mkdir(parents=True, exist_ok=True)
     speech = []
     for folder, selection in itertools.zip_longest(data, selections):
-        file = work / f"{'-'.join(folder.resolve().parts[-2:])}.jsonl"
+        file = transcripts_file(work, folder)
         clips = read_clips(folder)[clip_slice(selection or "0::1")][:limit]
         for name, model in named.items():
             transcribe_missing(str(model or ""), clips, folder, file, name)

@@ -52,16 +52,17 @@ from benchmarks.options import (
     only_option,
     output_option,
 )
-from benchmarks.result_files import data_name, read_clips, resume, write_json
+from benchmarks.result_files import (
+    data_name,
+    read_clips,
+    resume,
+    spread,
+    transcripts_file,
+    write_json,
+)
 
 SECONDS = (10, 30)
 ROUNDS = 7
-
-
-def spread(clips: Sequence[dict[str, Any]], limit: int | None) -> list[dict[str, Any]]:
-    """`limit` of the clips, evenly spread, or all."""
-    count = min(limit or len(clips), len(clips))
-    return [clips[i * len(clips) // count] for i in range(count)]
 
 
 def word_errors(
@@ -71,7 +72,7 @@ def word_errors(
     found = {}
     for folder in folders:
         clips = spread(read_clips(folder), limit)
-        file = work / f"{'-'.join(folder.resolve().parts[-2:])}.jsonl"
+        file = transcripts_file(work, folder)
         transcribe_missing(str(model), clips, folder, file, name, temperature=0.0)
         texts = {row["file_name"]: row["text"] for row in read_rows(file) if row["model"] == name}
         found[data_name(folder)] = {"clips": len(clips)} | rate_of(clips, texts)

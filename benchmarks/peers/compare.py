@@ -91,26 +91,7 @@ def run_program(one: Contender, model: Path, clips: Clips, threads: int, languag
         "audio_context": one.context,
     }
     command = [*python_command("benchmarks.peers.programs"), json.dumps(job)]
-    with tempfile.TemporaryFile(mode="w+") as log:
-        began = time.perf_counter()
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True)
-        assert process.stdout is not None
-        startup, lines = 0.0, []
-        try:
-            for line in process.stdout:
-                if line.startswith("{"):  # a program may print what it likes besides
-                    lines.append(json.loads(line))
-                    startup = startup or time.perf_counter() - began
-        finally:
-            process.stdout.close()
-            if sys.exc_info()[0]:  # interrupted
-                process.kill()
-            process.wait()
-        expected = 3 + len(clips.paths) + sum(map(len, clips.pieces.values()))
-        if process.returncode != 0 or len(lines) != expected:
-            log.seek(0)
-            said = log.read().strip().splitlines() or [f"exit code {process.returncode}"]
-            raise RuntimeError(said[-1])
+    startup, lines = _answers(command, 3 + len(clips.paths) + sum(map(len, clips.pieces.values())))
     settings, first = lines[:2]
     after_clips = 2 + len(clips.paths)
     clips_done, peak, pieces = lines[2:after_clips], lines[after_clips], lines[after_clips + 1 :]
@@ -126,6 +107,34 @@ def run_program(one: Contender, model: Path, clips: Clips, threads: int, languag
             for length in clips.pieces
         },
     }
+
+
+def _answers(command: Sequence[str], expected: int) -> tuple[float, list[dict[str, Any]]]:
+    """Seconds until the first line of JSON that a command prints, and all of them.
+
+    Raises:
+        RuntimeError: it failed, or did not print `expected` lines; the message is its own.
+    """
+    with tempfile.TemporaryFile(mode="w+") as log:
+        began = time.perf_counter()
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True)
+        assert process.stdout is not None
+        startup, lines = 0.0, []
+        try:
+            for line in process.stdout:
+                if line.startswith("{"):  # a program may print what it likes besides
+                    lines.append(json.loads(line))
+                    startup = startup or time.perf_counter() - began
+        finally:
+            process.stdout.close()
+            if sys.exc_info()[0]:  # interrupted
+                process.kill()
+            process.wait()
+        if process.returncode != 0 or len(lines) != expected:
+            log.seek(0)
+            said = log.read().strip().splitlines() or [f"exit code {process.returncode}"]
+            raise RuntimeError(said[-1])
+    return startup, lines
 
 
 def measure(

@@ -49,8 +49,8 @@ def ours(model: str, _threads: int, audio_context: RunContext | None = None) -> 
         return baldwhisper_mlx.transcribe(samples, loaded, language=language, temperature=0.0).text
 
     dtype = str(loaded.model.decoder.ln.weight.dtype).removeprefix("mlx.core.")
-    context = "padded" if loaded.model.padding is not None else loaded.config.audio_context
-    return transcribe, _mlx_settings(dtype) | {"blas": blas.preload(), "audio context": context}
+    settings = {"blas": blas.preload(), "audio context": loaded.audio_context}
+    return transcribe, _mlx_settings(dtype) | settings
 
 
 def mlx_whisper(model: str, _threads: int) -> Opened:

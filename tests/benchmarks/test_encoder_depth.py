@@ -14,6 +14,7 @@ from baldwhisper_convert.data.prepared import Prepared
 from baldwhisper_convert.export.mlx import export_mlx
 from benchmarks.compression import encoder_depth, encoder_variants
 from benchmarks.compression.encoder_variants import UNTRAINED, VARIANTS, Cropped
+from benchmarks.result_files import spread
 from tests.support.tiny import tiny_checkpoint, tiny_dims
 from tests.support.tiny_prepared import tiny_prepared
 from tests.support.tiny_speech import tiny_speech
@@ -95,5 +96,5 @@ def test_variants_are_of_six_layers_and_named_by_their_number() -> None:
 
 def test_clips_are_spread_over_the_folder() -> None:
     clips = [{"file_name": str(i)} for i in range(10)]
-    assert [clip["file_name"] for clip in encoder_depth.spread(clips, 4)] == ["0", "2", "5", "7"]
-    assert encoder_depth.spread(clips, None) == encoder_depth.spread(clips, 99) == clips
+    assert [clip["file_name"] for clip in spread(clips, 4)] == ["0", "2", "5", "7"]
+    assert spread(clips, None) == spread(clips, 99) == clips
