@@ -21,7 +21,8 @@ from baldwhisper_mlx._version import __version__
 
 if TYPE_CHECKING:
     from baldwhisper_mlx.checkpoint.load import LoadedModel, load_model
-    from baldwhisper_mlx.transcription.segments import Segment, Transcript, Word
+    from baldwhisper_mlx.output.segment import Segment, Word
+    from baldwhisper_mlx.output.transcript import Transcript
     from baldwhisper_mlx.transcription.transcribe import detect_language, transcribe
 
 __all__ = [
@@ -40,9 +41,9 @@ _HOME = {
     "load_model": "checkpoint.load",
     "detect_language": "transcription.transcribe",
     "transcribe": "transcription.transcribe",
-    "Segment": "transcription.segments",
-    "Transcript": "transcription.segments",
-    "Word": "transcription.segments",
+    "Segment": "output.segment",
+    "Transcript": "output.transcript",
+    "Word": "output.segment",
 }
 
 if sys.platform == "linux":

@@ -30,6 +30,7 @@ PAGES = (
     "docs/compression.md",
     "docs/evaluation.md",
     "docs/format.md",
+    "docs/output.md",
     "docs/profile.md",
     "docs/reproduction.md",
     "docs/short-context.md",

@@ -24,8 +24,8 @@ from baldwhisper_mlx.cli.reading import exit_program
 from baldwhisper_mlx.cli.streams import open_closed_streams
 from baldwhisper_mlx.cli.usage import check_input, check_layout, check_output
 from baldwhisper_mlx.files import prepare_folder
+from baldwhisper_mlx.output.formats import FORMATS
 from baldwhisper_mlx.output.subtitles import Layout
-from baldwhisper_mlx.output.writers import WRITERS, writers_with
 from baldwhisper_mlx.terminal import message_of, printable
 
 CHANNELS = ["mix", "left", "right", "split"]
@@ -127,18 +127,17 @@ def _finite(ctx: click.Context, param: click.Parameter, value: float | None) -> 
 @click.option("--without-timestamps", is_flag=True,
               help="One segment per 30 s window, decoded without timestamps.")  # fmt: skip
 @click.option("--word-timestamps", is_flag=True,
-              help="Add the start and end of every word (json, srt, vtt).")  # fmt: skip
+              help="Add the start and end of every word (json and subtitles).")  # fmt: skip
 @click.option("--highlight-words", is_flag=True,
-              help="Underline each word while it is spoken (srt, vtt); needs "
-              "--word-timestamps.")  # fmt: skip
+              help="Mark each word while it is spoken (srt, vtt, lrc, ass); "
+              "needs --word-timestamps.")  # fmt: skip
 @click.option("--max-line-width", type=_COUNT,
-              help="Most characters in a subtitle line (srt, vtt); needs "
-              "--word-timestamps.")  # fmt: skip
+              help="Most characters in a subtitle line; needs --word-timestamps.")  # fmt: skip
 @click.option("--max-line-count", type=_COUNT,
               help="Most lines in a subtitle; needs --max-line-width.")  # fmt: skip
 @click.option("--max-words-per-line", type=_COUNT,
-              help="Most words in a subtitle (srt, vtt); needs --word-timestamps, and "
-              "excludes --max-line-width.")  # fmt: skip
+              help="Most words in a subtitle; needs --word-timestamps, and excludes "
+              "--max-line-width.")  # fmt: skip
 @click.option("--audio-context", type=click.Choice(["full", "padded"]),
               help="Encode 30 s whatever the length of a clip (full, as OpenAI's Whisper), or the "
               "clip alone with constants for the rest (padded). Default: padded if the model "
@@ -162,7 +161,7 @@ def _finite(ctx: click.Context, param: click.Parameter, value: float | None) -> 
     "-f",
     "--output-format",
     "output_format",
-    type=click.Choice([*WRITERS, "all"]),
+    type=click.Choice([*FORMATS, "all"]),
     default="txt",
     show_default=True,
     help="Output format; `all` writes one file per format and needs --output-dir.",
@@ -214,7 +213,7 @@ def transcribe(
         max_line_count=max_line_count, max_words_per_line=max_words_per_line,
     )  # fmt: skip
     check_layout(layout, options["word_timestamps"])
-    formats = list(WRITERS) if output_format == "all" else [output_format]
+    formats = list(FORMATS) if output_format == "all" else [output_format]
     plan: list[dict[str, Path]] | None = None
     try:
         if output_dir is not None:
@@ -230,7 +229,7 @@ def transcribe(
     if options["temperature"] is None:
         del options["temperature"]  # transcribe's own default is the schedule
     failed = transcribe_files(
-        files, model, revision, writers=writers_with(layout), printed_format=formats[0], plan=plan,
+        files, model, revision, layout=layout, printed_format=formats[0], plan=plan,
         force=force, pcm_rate=pcm_rate, audio_context=audio_context, audio_options=audio_options,
         options=options,
     )  # fmt: skip

@@ -22,9 +22,9 @@ from baldwhisper_mlx.cli.inputs import STDIN, without_existing
 from baldwhisper_mlx.cli.reading import audio_of_files
 from baldwhisper_mlx.cli.streams import ClosedOutput
 from baldwhisper_mlx.files import write_files
-from baldwhisper_mlx.output.writers import Writer
+from baldwhisper_mlx.output.subtitles import Layout
+from baldwhisper_mlx.output.transcript import Transcript
 from baldwhisper_mlx.terminal import message_of, printable
-from baldwhisper_mlx.transcription.segments import Transcript
 
 if TYPE_CHECKING:
     from baldwhisper_mlx.audio.buffer import Samples
@@ -41,7 +41,7 @@ def transcribe_files(
     model_name: str | None,
     revision: str | None,
     *,
-    writers: Mapping[str, Writer],
+    layout: Layout,
     printed_format: str,
     plan: Sequence[Mapping[str, Path]] | None,
     force: bool,
@@ -56,7 +56,7 @@ def transcribe_files(
         files: audio paths, or `-` for standard input.
         model_name: folder or Hub id; None for the bundled model.
         revision: of a Hub model.
-        writers: by format.
+        layout: of subtitles.
         printed_format: format of what is printed, if `plan` is None.
         plan: from `plan_outputs`: per file, format to path; None to print on standard output.
         force: whether existing outputs are replaced.
@@ -84,11 +84,12 @@ def transcribe_files(
         try:
             transcript = _transcribe_one(name, audio, model, options)
             if plan is None:
-                text = writers[printed_format](transcript)
+                text = transcript.to_format(printed_format, layout)
                 _print(name, text, header=len(files) > 1, first=printed == 0)
                 printed += 1
             else:
-                texts = {path: writers[kind](transcript) for kind, path in outputs[name].items()}
+                wanted = outputs[name].items()
+                texts = {path: transcript.to_format(kind, layout) for kind, path in wanted}
                 write_files(texts, force=force)
         except (BrokenPipeError, ClosedOutput):
             raise  # nothing can be printed: its reader has ended, which click exits for in silence

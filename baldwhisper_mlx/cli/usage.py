@@ -50,7 +50,7 @@ def check_output(
 
     Args:
         n_files: inputs.
-        output_format: a key of `WRITERS`, or "all".
+        output_format: one of `FORMATS`, or "all".
         output_dir: folder for the results; None for standard output.
         force: whether existing outputs are replaced.
         skip_existing: whether inputs with existing outputs are skipped.

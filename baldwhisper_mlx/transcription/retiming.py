@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from baldwhisper_mlx.config import HOP_LENGTH, SAMPLE_RATE, TIME_PRECISION
-from baldwhisper_mlx.transcription.segments import Segment
+from baldwhisper_mlx.output.segment import Segment
 
 FRAMES_PER_SECOND = SAMPLE_RATE // HOP_LENGTH
 

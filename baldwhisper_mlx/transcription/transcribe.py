@@ -24,6 +24,8 @@ from baldwhisper_mlx.audio.vad import Speech, first_speech, speech_spans
 from baldwhisper_mlx.checkpoint.load import LoadedModel, load_model
 from baldwhisper_mlx.config import HOP_LENGTH, SAMPLE_RATE
 from baldwhisper_mlx.decoding.decoder import DecodingResult
+from baldwhisper_mlx.output.segment import Segment
+from baldwhisper_mlx.output.transcript import Transcript
 from baldwhisper_mlx.transcription.batched import transcribe_clips
 from baldwhisper_mlx.transcription.fallback import TEMPERATURES
 from baldwhisper_mlx.transcription.language import (
@@ -35,7 +37,6 @@ from baldwhisper_mlx.transcription.language import (
 )
 from baldwhisper_mlx.transcription.options import TranscribeOptions
 from baldwhisper_mlx.transcription.retiming import retimed, within_audio
-from baldwhisper_mlx.transcription.segments import Segment, Transcript
 from baldwhisper_mlx.transcription.sequential import transcribe_sequentially
 
 WINDOW = N_FRAMES * HOP_LENGTH

@@ -26,14 +26,15 @@ from baldwhisper_mlx import __version__
 from baldwhisper_mlx.checkpoint import load
 from baldwhisper_mlx.cli.main import cli
 from baldwhisper_mlx.cli.reading import decoded_ahead
+from baldwhisper_mlx.output.segment import Segment
+from baldwhisper_mlx.output.transcript import Transcript
 from baldwhisper_mlx.transcription import transcribe as longform
 from baldwhisper_mlx.transcription.language import LanguageWarning
-from baldwhisper_mlx.transcription.segments import Segment, Transcript
 from tests.runtime.conftest import RATE, tiny_config, tone, write_model
 
 Run = Callable[..., Result]
 PYTHON = [sys.executable, "-c", "from baldwhisper_mlx.cli.main import main; main()"]
-KINDS = ("txt", "srt", "vtt", "tsv", "json")
+KINDS = ("txt", "srt", "vtt", "tsv", "lrc", "ass", "json")
 ROOT = Path(__file__).parents[3]
 
 
@@ -441,7 +442,7 @@ def test_transcribe_end_to_end(model_folder: Path, wav: Path, tmp_path: Path) ->
     raw = json.loads((out / "tone.json").read_text("utf-8"))
     assert raw["duration"] == 1.0
     assert raw["language"] in ("en", "fr")
-    assert len(list(out.iterdir())) == 5
+    assert len(list(out.iterdir())) == len(KINDS)
     again = longform.transcribe(wav, str(model_folder), temperature=0.0)
     assert raw == json.loads(json.dumps(again.to_dict()))
 

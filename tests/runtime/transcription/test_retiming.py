@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 
 from baldwhisper_mlx.audio.load import load_audio
 from baldwhisper_mlx.checkpoint.load import LoadedModel, load_model
-from baldwhisper_mlx.output.writers import WRITERS
+from baldwhisper_mlx.output.segment import Segment, Word
+from baldwhisper_mlx.output.transcript import Transcript
 from baldwhisper_mlx.transcription.retiming import within_audio
-from baldwhisper_mlx.transcription.segments import Segment, Transcript, Word
 from baldwhisper_mlx.transcription.transcribe import transcribe
 from tests.runtime.audio.test_vad import RATE, SAMPLE, noise
 from tests.runtime.conftest import tone
@@ -94,7 +94,7 @@ def check_written(found: Transcript) -> None:
         assert all(word.end <= found.duration for word in item.words or ())
     last = round(1000 * found.segments[-1].end)
     assert last <= 1000 * found.duration
-    assert f"\t{last}\t" in WRITERS["tsv"](found)
+    assert f"\t{last}\t" in found.to_tsv()
 
 
 @pytest.mark.parametrize("way", [{"vad": True}, {"batch_size": 2}, {"vad": True, "batch_size": 2}])
