@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from baldwhisper_mlx.checkpoint.load import LoadedModel, load_model
     from baldwhisper_mlx.output.segment import Segment, Word
     from baldwhisper_mlx.output.transcript import Transcript
-    from baldwhisper_mlx.transcription.transcribe import detect_language, transcribe
+    from baldwhisper_mlx.transcription.detect_language import detect_language
+    from baldwhisper_mlx.transcription.transcribe import transcribe
 
 __all__ = [
     "LoadedModel",
@@ -39,7 +40,7 @@ __all__ = [
 _HOME = {
     "LoadedModel": "checkpoint.load",
     "load_model": "checkpoint.load",
-    "detect_language": "transcription.transcribe",
+    "detect_language": "transcription.detect_language",
     "transcribe": "transcription.transcribe",
     "Segment": "output.segment",
     "Transcript": "output.transcript",
