@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from baldwhisper_mlx.output.segment import Segment, Word
     from baldwhisper_mlx.output.transcript import Transcript
     from baldwhisper_mlx.transcription.detect_language import detect_language
-    from baldwhisper_mlx.transcription.transcribe import transcribe
+    from baldwhisper_mlx.transcription.transcribe import transcribe, transcribe_iter
 
 __all__ = [
     "LoadedModel",
@@ -35,6 +35,7 @@ __all__ = [
     "detect_language",
     "load_model",
     "transcribe",
+    "transcribe_iter",
 ]
 
 _HOME = {
@@ -42,6 +43,7 @@ _HOME = {
     "load_model": "checkpoint.load",
     "detect_language": "transcription.detect_language",
     "transcribe": "transcription.transcribe",
+    "transcribe_iter": "transcription.transcribe",
     "Segment": "output.segment",
     "Transcript": "output.transcript",
     "Word": "output.segment",

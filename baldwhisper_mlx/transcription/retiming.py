@@ -49,7 +49,9 @@ def retimed(segment: Segment, time: Time) -> Segment:
     )
 
 
-def within_audio(segments: Sequence[Segment], duration: float) -> tuple[Segment, ...]:
+def within_audio(
+    segments: Sequence[Segment], duration: float, *, after: float = 0.0
+) -> list[Segment]:
     """The segments with no time behind the end of the audio, words included.
 
     Timestamps of a model can point past the end. What begins there, too, is put at the end.
@@ -57,13 +59,14 @@ def within_audio(segments: Sequence[Segment], duration: float) -> tuple[Segment,
     Args:
         segments: in their order.
         duration: of the audio, in seconds.
+        after: end of the segment before them, in seconds.
     """
     # Whole frames of 10 ms: no rounding, to milliseconds or hundredths, exceeds the duration.
     last = round(duration * SAMPLE_RATE) // HOP_LENGTH / FRAMES_PER_SECOND
     result: list[Segment] = []
     for segment in segments:
         if segment.end > last or segment.start >= last:
-            earliest = result[-1].end if result else 0.0
+            earliest = result[-1].end if result else after
             start = segment.start
             if start >= last:
                 start = min(earliest, max(0.0, last - TIME_PRECISION))
@@ -75,4 +78,4 @@ def within_audio(segments: Sequence[Segment], duration: float) -> tuple[Segment,
             )
             segment = dataclasses.replace(segment, words=tuple(words))
         result.append(segment)
-    return tuple(result)
+    return result
