@@ -5,6 +5,7 @@ runner.py does the work. Only click is imported at the top, as in main.py.
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from typing import Any
 import click
 
 from baldwhisper_mlx.cli.inputs import STDIN, expand, plan_outputs
-from baldwhisper_mlx.cli.usage import check_input, check_layout, check_output
+from baldwhisper_mlx.cli.usage import check_colors, check_input, check_layout, check_output
 from baldwhisper_mlx.files import prepare_folder
 from baldwhisper_mlx.output.formats import FORMATS
 from baldwhisper_mlx.output.subtitles import Layout
@@ -98,6 +99,9 @@ def _finite(ctx: click.Context, param: click.Parameter, value: float | None) -> 
     show_default=True,
     help="Output format; `all` writes one file per format and needs --output-dir.",
 )
+@click.option("--print-colors", is_flag=True,
+              help="On a terminal, print each word in the colour of its confidence: red, yellow "
+              "or green. Without --word-timestamps, each window has one colour.")  # fmt: skip
 @click.option(
     "-o",
     "--output-dir",
@@ -116,15 +120,12 @@ def transcribe(
     model: str | None,
     revision: str | None,
     output_format: str,
+    print_colors: bool,
     output_dir: Path | None,
     force: bool,
     skip_existing: bool,
     pcm_rate: int | None,
     audio_context: str | None,
-    highlight_words: bool,
-    max_line_width: int | None,
-    max_line_count: int | None,
-    max_words_per_line: int | None,
     **options: Any,
 ) -> None:
     """Transcribe audio FILEs; `-` reads one from standard input.
@@ -140,10 +141,8 @@ def transcribe(
     audio_options = {name: options.pop(name) for name in ("track", "channels", "max_duration")}
     check_input(files, pcm_rate, audio_options["track"], audio_options["channels"])
     check_output(len(files), output_format, output_dir, force, skip_existing)
-    layout = Layout(
-        highlight_words=highlight_words, max_line_width=max_line_width,
-        max_line_count=max_line_count, max_words_per_line=max_words_per_line,
-    )  # fmt: skip
+    check_colors(print_colors, output_format, output_dir)
+    layout = Layout(**{part.name: options.pop(part.name) for part in dataclasses.fields(Layout)})
     check_layout(layout, options["word_timestamps"])
     formats = list(FORMATS) if output_format == "all" else [output_format]
     plan: list[dict[str, Path]] | None = None
@@ -154,14 +153,18 @@ def transcribe(
     except (OSError, ValueError) as error:
         raise click.ClickException(message_of(error)) from None
 
+    from baldwhisper_mlx.cli.printing import Printer
     from baldwhisper_mlx.cli.runner import skip_finished, transcribe_files
 
     if skip_existing and plan is not None:
         files, plan = skip_finished(files, plan)
+    printer = None
+    if plan is None:
+        printer = Printer(output_format, layout, headers=len(files) > 1, colors=print_colors)
     if options["temperature"] is None:
         del options["temperature"]  # transcribe's own default is the schedule
     failed = transcribe_files(
-        files, model, revision, layout=layout, printed_format=formats[0], plan=plan,
+        files, model, revision, layout=layout, printer=printer, plan=plan,
         force=force, pcm_rate=pcm_rate, audio_context=audio_context, audio_options=audio_options,
         options=options,
     )  # fmt: skip

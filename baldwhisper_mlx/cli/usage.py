@@ -74,6 +74,19 @@ def check_output(
         )
 
 
+def check_colors(print_colors: bool, output_format: str, output_dir: Path | None) -> None:
+    """Checks that what is to be coloured is printed, and text.
+
+    Raises:
+        click.UsageError: it is not.
+    """
+    if print_colors and (output_dir is not None or output_format != "txt"):
+        raise click.UsageError(
+            "--print-colors is for text that is printed: it excludes --output-dir and the formats "
+            "other than txt"
+        )
+
+
 def check_layout(layout: Layout, word_timestamps: bool) -> None:
     """Checks the layout of subtitles.
 

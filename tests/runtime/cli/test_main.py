@@ -386,7 +386,7 @@ def test_warnings_of_loading_are_one_line(
 
 
 def test_the_bar_shows_seconds_on_a_terminal_only(monkeypatch: pytest.MonkeyPatch) -> None:
-    from baldwhisper_mlx.cli.runner import _progress_bar
+    from baldwhisper_mlx.cli.progress import progress_bar
 
     class Terminal(io.StringIO):
         def isatty(self) -> bool:
@@ -394,7 +394,7 @@ def test_the_bar_shows_seconds_on_a_terminal_only(monkeypatch: pytest.MonkeyPatc
 
     for stream, wanted in ((Terminal(), True), (io.StringIO(), False)):
         monkeypatch.setattr(sys, "stderr", stream)
-        with _progress_bar("a.wav") as on_progress:
+        with progress_bar("a.wav") as on_progress:
             assert (on_progress is not None) is wanted
             if on_progress is not None:
                 on_progress(30.0, 60.0)
