@@ -72,6 +72,31 @@ def test_a_segment_behind_the_end_is_put_at_the_end() -> None:
     assert moved.end == 15.0
 
 
+@settings(deadline=None)
+@given(segments(), st.integers(0, 8), st.floats(1, 40))
+def test_segments_in_two_parts_get_the_same_times(
+    before: list[Segment], n_first: int, duration: float
+) -> None:
+    first = within_audio(before[:n_first], duration)
+    after = first[-1].end if first else 0.0
+    parts = first + within_audio(before[n_first:], duration, after=after)
+    assert parts == within_audio(before, duration)
+
+
+@pytest.mark.parametrize("way", [{}, {"vad": True}])
+def test_what_a_later_window_puts_behind_the_end_follows_the_window_before(
+    loaded: LoadedModel, monkeypatch: pytest.MonkeyPatch, way: dict[str, Any]
+) -> None:
+    late = timed(loaded, (29.0, " two", 29.2), (29.2, " three", 29.5))
+    script(monkeypatch, [timed(loaded, (0.0, " one", 29.98)), late])
+    speech = load_audio(SAMPLE)
+    samples = np.concatenate([speech] * 4)[: 34 * RATE]
+    found = transcribe(samples, loaded, language="en", no_speech_threshold=None, **way)
+    one, two, _ = found.segments
+    assert one.end == pytest.approx(29.98, abs=0.5)
+    assert (two.start, two.end) == (one.end, pytest.approx(34, abs=0.5))
+
+
 @pytest.mark.parametrize("words", [False, True])
 def test_a_recording_that_ends_with_its_last_word(
     loaded: LoadedModel, monkeypatch: pytest.MonkeyPatch, words: bool
