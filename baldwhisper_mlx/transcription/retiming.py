@@ -50,7 +50,7 @@ def retimed(segment: Segment, time: Time) -> Segment:
 
 
 def within_audio(
-    segments: Sequence[Segment], duration: float, *, after: float = 0.0
+    segments: Sequence[Segment], duration: float, *, previous: Segment | None = None
 ) -> list[Segment]:
     """The segments with no time behind the end of the audio, words included.
 
@@ -59,17 +59,17 @@ def within_audio(
     Args:
         segments: in their order.
         duration: of the audio, in seconds.
-        after: end of the segment before them, in seconds.
+        previous: the segment before them, with times within the audio.
     """
     # Whole frames of 10 ms: no rounding, to milliseconds or hundredths, exceeds the duration.
     last = round(duration * SAMPLE_RATE) // HOP_LENGTH / FRAMES_PER_SECOND
     result: list[Segment] = []
     for segment in segments:
         if segment.end > last or segment.start >= last:
-            earliest = result[-1].end if result else after
             start = segment.start
             if start >= last:
-                start = min(earliest, max(0.0, last - TIME_PRECISION))
+                earliest, latest = (previous.start, previous.end) if previous else (0.0, 0.0)
+                start = max(earliest, min(latest, last - TIME_PRECISION))
             segment = dataclasses.replace(segment, start=start, end=min(segment.end, last))
         if segment.words and segment.words[-1].end > last:
             words = (
@@ -78,4 +78,5 @@ def within_audio(
             )
             segment = dataclasses.replace(segment, words=tuple(words))
         result.append(segment)
+        previous = segment
     return result

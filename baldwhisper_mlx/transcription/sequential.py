@@ -165,9 +165,9 @@ class Transcription:
             self.language.forget_silence(self.seek)
 
     def _add(self, segments: Sequence[Segment]) -> None:
-        after = self.segments[-1].end if self.segments else 0.0
+        previous = self.segments[-1] if self.segments else None
         added = numbered(segments, len(self.segments))
-        self.segments += within_audio(added, self.duration, after=after)
+        self.segments += within_audio(added, self.duration, previous=previous)
 
     def _is_padded_rest(self, n_frames: int, advance: int) -> bool:
         """Whether the recording ends shortly behind the last timestamp of a padded window.

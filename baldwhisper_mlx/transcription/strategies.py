@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import sys
 import warnings
-from collections.abc import Generator, Sequence
+from collections.abc import Generator
 from functools import partial
 
 from baldwhisper_mlx.audio.buffer import Samples
@@ -91,7 +91,8 @@ def _without_pauses(
         except StopIteration as end:
             transcript: Transcript = end.value
             break
-        segments += within_audio([segment], duration, after=_end_of(segments))
+        previous = segments[-1] if segments else None
+        segments += within_audio([segment], duration, previous=previous)
         yield segments[-1]
     return dataclasses.replace(transcript, segments=tuple(segments), duration=duration)
 
@@ -134,7 +135,9 @@ def _in_batches(
             for (start, _), transcript in zip(group, transcripts, strict=True)
             for segment in transcript.segments
         ]
-        finished = within_audio(numbered(moved, len(segments)), duration, after=_end_of(segments))
+        finished = within_audio(
+            numbered(moved, len(segments)), duration, previous=segments[-1] if segments else None
+        )
         segments += finished
         texts += [transcript.text for transcript in transcripts]
         done += sum(transcript.duration for transcript in transcripts)
@@ -142,10 +145,6 @@ def _in_batches(
     spoken = options.language is not None or bool(segments)
     code = transcripts[0].language if spoken else None
     return Transcript("".join(texts), tuple(segments), code, duration)
-
-
-def _end_of(segments: Sequence[Segment]) -> float:
-    return segments[-1].end if segments else 0.0
 
 
 def _later(offset: float, seconds: float, *, is_end: bool) -> float:

@@ -60,7 +60,12 @@ def test_all_times_are_within_the_audio(before: list[Segment], n_samples: int) -
         for word in new.words or ():
             assert 0 <= word.start <= word.end <= duration
     starts = [s.start for s in after]
-    assert starts == sorted(starts) or n_samples < 640
+    assert starts == sorted(starts)
+
+
+def test_a_segment_behind_the_end_never_starts_before_the_one_before() -> None:
+    first, second = within_audio([segment(0, 0.0625, 1.0, None), segment(1, 1.0, 1.0, None)], 0.07)
+    assert (first.start, second.start, second.end) == (0.0625, 0.0625, 0.07)
 
 
 def test_a_segment_behind_the_end_is_put_at_the_end() -> None:
@@ -78,8 +83,8 @@ def test_segments_in_two_parts_get_the_same_times(
     before: list[Segment], n_first: int, duration: float
 ) -> None:
     first = within_audio(before[:n_first], duration)
-    after = first[-1].end if first else 0.0
-    parts = first + within_audio(before[n_first:], duration, after=after)
+    previous = first[-1] if first else None
+    parts = first + within_audio(before[n_first:], duration, previous=previous)
     assert parts == within_audio(before, duration)
 
 
