@@ -32,6 +32,7 @@ PAGES = (
     "docs/format.md",
     "docs/output.md",
     "docs/profile.md",
+    "docs/python.md",
     "docs/reproduction.md",
     "docs/short-context.md",
     "docs/training.md",
