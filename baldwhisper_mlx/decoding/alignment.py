@@ -39,20 +39,26 @@ class Alignment:
 
 
 def attention_of(
-    cache: Sequence[LayerCache], heads: Sequence[tuple[int, int]]
-) -> npt.NDArray[np.float32]:
+    cache: Sequence[LayerCache],
+    heads: Sequence[tuple[int, int]],
+    positions: Sequence[npt.NDArray[np.int64]],
+) -> list[npt.NDArray[np.float32]]:
     """Attention of some heads to the audio, before the softmax.
 
     Args:
         cache: of a decoding whose queries were kept.
         heads: (layer, head) pairs.
+        positions: of the tokens in the cache whose attention is wanted, for each clip (n,).
 
     Returns:
-        (B, number of heads, tokens fed, T).
+        (number of heads, n, T) for each clip.
 
     Raises:
         ValueError: the queries were not kept.
     """
+    longest = max(len(places) for places in positions)
+    padded = [np.pad(places, (0, longest - len(places)), "edge") for places in positions]
+    index = mx.array(np.stack(padded))[:, None, :, None]
     scores = []
     for layer in sorted({layer for layer, _ in heads}):
         layer_cache = cache[layer]
@@ -60,9 +66,11 @@ def attention_of(
             raise ValueError("the queries of this decoding were not kept: decode with align_frames")
         chosen = mx.array([head for other, head in heads if other == layer])
         queries = mx.concatenate(layer_cache.queries, axis=2)[:, chosen].astype(mx.float32)
+        queries = mx.take_along_axis(queries, index, axis=2)
         keys = layer_cache.cross_attn.state()[0][:, chosen].astype(mx.float32)
         scores.append((queries * queries.shape[-1] ** -0.5) @ keys.swapaxes(-1, -2))
-    return np.array(mx.concatenate(scores, axis=1))
+    rows = np.array(mx.concatenate(scores, axis=1))
+    return [clip[:, : len(places)] for clip, places in zip(rows, positions, strict=True)]
 
 
 def align(

@@ -1,4 +1,4 @@
-"""From encoded audio to token ids: greedy decoding or sampling with cached keys and values.
+"""From encoded audio to token ids: greedy decoding, sampling or beam search with cached attention.
 
 `Decoder.encode` runs the encoder (model/whisper.py) on windows of features; `Decoder.decode` makes
 their tokens by the rules of logit_rules.py. The host submits step t + 1 before the device has
@@ -12,37 +12,29 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import mlx.core as mx
 import numpy as np
 import numpy.typing as npt
 
-from baldwhisper_mlx.decoding.alignment import Alignment, align, attention_of, heads_to_align
+from baldwhisper_mlx.decoding.alignment import align, attention_of, heads_to_align
+from baldwhisper_mlx.decoding.beam import BeamSearch, Record
 from baldwhisper_mlx.decoding.logit_rules import DecodingOptions, LogitRules, State, Vocabulary
-from baldwhisper_mlx.decoding.loop_guard import LoopGuard
+from baldwhisper_mlx.decoding.loop_guard import LoopGuard, Processor
+from baldwhisper_mlx.decoding.result import (
+    DecodingResult,
+    Hypothesis,
+    most_probable,
+    results_of,
+    sampled,
+)
+from baldwhisper_mlx.decoding.token_tree import TokenTree, cached_positions
 from baldwhisper_mlx.model.cache import EncodedAudio
 from baldwhisper_mlx.model.whisper import Whisper
 from baldwhisper_mlx.ops.buffers import trim
 
 CHECK_EVERY = 4
 """Steps between two checks of whether every row has ended; each makes the host wait once."""
-
-
-@dataclass(frozen=True)
-class DecodingResult:
-    """One clip's output."""
-
-    tokens: list[int]
-    """Ids, timestamps included, without prompt and end of text."""
-    avg_logprob: float
-    """Mean log-probability (nats) of the tokens and of the end of text, as OpenAI computes it."""
-    no_speech_prob: float
-    """Probability of <|nospeech|> at the start of the transcript, 0 to 1."""
-    temperature: float
-    """At which the tokens were sampled; 0 for the most likely ones."""
-    alignment: Alignment | None = None
-    """When each token was spoken, if `decode` was given `align_frames`."""
 
 
 class Decoder:
@@ -64,6 +56,7 @@ class Decoder:
         self._aligned_heads = heads_to_align(model.config)
         self._aligned_layers = {layer for layer, _ in self._aligned_heads}
         self._rules: dict[DecodingOptions, LogitRules] = {}
+        self._searches: dict[DecodingOptions, BeamSearch] = {}
 
     def encode(self, mel: mx.array, n_frames: Sequence[int]) -> None:
         """Encodes the clips that later calls decode.
@@ -142,23 +135,22 @@ class Decoder:
         for layer, cache in enumerate(self._cache):
             kept = align_frames is not None and layer in self._aligned_layers
             cache.queries = [] if kept else None
+        wanted = options.forced_length or options.max_tokens or self.model.config.n_text_ctx // 2
+        n_tokens = min(room, wanted)
         # Two positions matter: the one that predicts <|nospeech|>, and the one that predicts the
         # first token.
-        logits = self._prefill(mx.array(prompts), [sot, prompts.shape[1] - 1])
-        no_speech = mx.softmax(logits[:, 0], axis=-1)[:, self.vocabulary.no_speech]
-        wanted = options.forced_length or options.max_tokens or self.model.config.n_text_ctx // 2
-        state, tokens, sums = self._generate(logits[:, 1], min(room, wanted), options)
-        _require_finite(state.checksum.item())
-        results = _results(
-            np.array(tokens),
-            np.array(state.sum_logprob)[:, 0],
-            np.array(no_speech),
-            self.vocabulary.eot,
-            options.temperature,
+        logits = self._prefill(
+            mx.array(prompts), [sot, prompts.shape[1] - 1], options.hypotheses * (n_tokens - 1)
         )
+        no_speech = mx.softmax(logits[:, 0], axis=-1)[:, self.vocabulary.no_speech]
+        run = self._search if options.beam_size else self._generate
+        chosen = run(logits[:, 1], n_tokens, options)
+        results = results_of(chosen, np.array(no_speech), options.temperature)
         if align_frames is None:
             return results
-        return self._aligned(results, np.array(sums), prompts.shape[1] - 1 - sot, sot, align_frames)
+        return self._aligned(
+            results, chosen, options.hypotheses, prompts.shape[1], sot, align_frames
+        )
 
     def _checked_prompts(
         self, prompt: Sequence[int] | Sequence[Sequence[int]]
@@ -182,8 +174,9 @@ class Decoder:
     def _aligned(
         self,
         results: Sequence[DecodingResult],
-        sums: npt.NDArray[np.float32],
-        first: int,
+        chosen: Sequence[Hypothesis],
+        width: int,
+        n_prompt: int,
         sot: int,
         n_frames: Sequence[int],
     ) -> list[DecodingResult]:
@@ -191,45 +184,64 @@ class Decoder:
 
         Args:
             results: of the decoding whose queries are in the cache.
-            sums: cumulative log-probabilities of the tokens (B, n).
-            first: position that predicted the first token, counted from `sot`.
+            chosen: the hypotheses that they come from.
+            width: how many of them each clip had.
+            n_prompt: tokens of the prompt.
             sot: position of <|startoftranscript|> in the prompt.
             n_frames: mel frames of real audio in each clip.
         """
+        positions = cached_positions(
+            n_prompt, width, [each.path for each in chosen], self._cache[0].self_attn.offset
+        )
         # What precedes <|startoftranscript|> is previous text, which was not spoken here.
-        scores = attention_of(self._cache, self._aligned_heads)[:, :, sot:]
+        positions = [places[sot:] for places in positions]
+        scores = attention_of(self._cache, self._aligned_heads, positions)
         for cache in self._cache:
             cache.queries = None
-        # Differences of cumulative log-probabilities are those of the single tokens.
-        probabilities = np.exp(np.diff(sums.astype(np.float64), axis=1, prepend=0.0))
         return [
             dataclasses.replace(
                 result,
                 alignment=align(
-                    row,
+                    rows,
                     result.tokens,
-                    token_probabilities,
-                    first=first,
+                    hypothesis.probabilities(),
+                    first=n_prompt - 1 - sot,
                     text_end=self.vocabulary.eot,
                     n_frames=frames,
                 ),
             )
-            for result, row, token_probabilities, frames in zip(
-                results, scores, probabilities, n_frames, strict=True
+            for result, hypothesis, rows, frames in zip(
+                results, chosen, scores, n_frames, strict=True
             )
         ]
 
-    def _prefill(self, prompt: mx.array, positions: list[int]) -> mx.array:
-        """Runs the prompt (B, n) through empty caches; logits (B, len(positions), V)."""
+    def _prefill(self, prompt: mx.array, positions: list[int], n_later: int = 0) -> mx.array:
+        """Runs the prompt (B, n) through empty caches with room for `n_later` tokens after it.
+
+        Returns:
+            Logits (B, len(positions), V).
+        """
         for layer in self._cache:
-            layer.self_attn.reset()
+            layer.self_attn.reset(prompt.shape[1] + n_later)
         hidden = self.model.decoder(prompt, self._cache)
         return self.model.logits(hidden[:, mx.array(positions)])
 
+    def _rules_for(self, options: DecodingOptions) -> LogitRules:
+        # Rules are kept: making them builds masks over the vocabulary, and compiles on a GPU.
+        if options not in self._rules:
+            self._rules[options] = LogitRules(self.vocabulary, options)
+        return self._rules[options]
+
+    def _processors(self, options: DecodingOptions) -> list[Processor]:
+        """What changes the logits before the rules see them."""
+        if not options.guard_loops:
+            return []
+        return [LoopGuard(self.vocabulary.eot, self.vocabulary.timestamp_begin)]
+
     def _generate(
         self, logits: mx.array, n_tokens: int, options: DecodingOptions
-    ) -> tuple[State, mx.array, mx.array]:
-        """Chooses tokens until all rows have ended, or there are `n_tokens`.
+    ) -> list[Hypothesis]:
+        """Chooses or samples tokens until all rows have ended, or there are `n_tokens`.
 
         Args:
             logits: of the prompt's last position (B, V).
@@ -237,38 +249,70 @@ class Decoder:
             options: temperature, seed and rules.
 
         Returns:
-            The last state, tokens (B, n), and cumulative log-probabilities (B, n).
+            The most probable hypothesis of each clip.
         """
-        # Rules are kept: making them builds masks over the vocabulary, and compiles on a GPU.
-        if options not in self._rules:
-            self._rules[options] = LogitRules(self.vocabulary, options)
-        rules = self._rules[options]
-        guard = None
-        if options.guard_loops:
-            guard = LoopGuard(self.vocabulary.eot, self.vocabulary.timestamp_begin)
+        batch, width = len(logits), options.hypotheses
+        step = self._step
+        if width > 1:
+            logits = mx.repeat(logits, width, axis=0)
+            step = TokenTree(self.model, self._cache, batch, width).feed
+        rules, processors = self._rules_for(options), self._processors(options)
         keys = mx.random.split(mx.random.key(options.seed), n_tokens)
         state = rules.first(logits, keys[0])
         tokens, sums = [state.token], [state.sum_logprob]
-        for step in range(1, n_tokens):
+        for number in range(1, n_tokens):
             # Starts the device on the last step; the next one is built meanwhile.
             mx.async_eval(state)
-            logits = self._step(state.token)
-            if guard is not None:
-                logits = guard(logits, tokens)
-            previous, state = state, rules.next(logits, state, keys[step])
+            logits = step(state.token)
+            for processor in processors:
+                logits = processor(logits, tokens)
+            previous, state = state, rules.next(logits, state, keys[number])
             tokens.append(state.token)
             sums.append(state.sum_logprob)
-            if step % CHECK_EVERY == 0:
-                mx.async_eval(state)
-                # Waits for the step before the one just submitted, so the device is never idle.
-                _require_finite(previous.checksum.item())
-                if previous.all_finished.item():
-                    break
-        return state, mx.concatenate(tokens, axis=1), mx.concatenate(sums, axis=1)
+            if number % CHECK_EVERY == 0 and _ended(previous, state):
+                break
+        _require_finite(state.checksum.item())
+        rows = [np.array(mx.concatenate(columns, axis=1)) for columns in (tokens, sums)]
+        hypotheses = sampled(*rows, self.vocabulary.eot, width)
+        return [most_probable(each, options.length_penalty) for each in hypotheses]
+
+    def _search(
+        self, logits: mx.array, n_tokens: int, options: DecodingOptions
+    ) -> list[Hypothesis]:
+        """Beam search; arguments and result as in `_generate`."""
+        rules, processors = self._rules_for(options), self._processors(options)
+        if options not in self._searches:
+            self._searches[options] = BeamSearch(rules)
+        search, batch = self._searches[options], len(logits)
+        tree = TokenTree(self.model, self._cache, batch, search.width)
+        record = Record(search, with_history=bool(processors))
+        beams, sources = search.first(logits, rules.start(batch)), None
+        record.add(beams)
+        for number in range(1, n_tokens):
+            mx.async_eval(beams)
+            logits = tree.feed(beams.state.token, sources)
+            for processor in processors:
+                logits = processor(logits, record.history())
+            previous, beams = beams, search.next(logits, beams)
+            sources = record.add(beams)
+            if number % CHECK_EVERY == 0 and _ended(previous.state, beams.state):
+                break
+        _require_finite(beams.state.checksum.item())
+        return record.chosen()
 
     def _step(self, token: mx.array) -> mx.array:
         """Logits (B, V) after feeding the last token (B, 1)."""
         return self.model.logits(self.model.decoder(token, self._cache).squeeze(1))
+
+
+def _ended(previous: State, state: State) -> bool:
+    """Whether every clip had ended one step before `state`.
+
+    Waits for that step only, and submits the next one before, so the device is never idle.
+    """
+    mx.async_eval(state)
+    _require_finite(previous.checksum.item())
+    return bool(previous.all_finished.item())
 
 
 def _require_finite(checksum: object) -> None:
@@ -278,20 +322,3 @@ def _require_finite(checksum: object) -> None:
             "the model produced NaN or infinite logits: its weights are damaged, or they "
             'overflow in their dtype (try load_model(..., dtype="float32"))'
         )
-
-
-def _results(
-    tokens: npt.NDArray[np.int32],
-    sum_logprobs: npt.NDArray[np.float32],
-    no_speech_probs: npt.NDArray[np.float32],
-    eot: int,
-    temperature: float,
-) -> list[DecodingResult]:
-    """A result for each row of the tokens (B, n), which continue past a row's end of text."""
-    results = []
-    for row, sum_logprob, no_speech in zip(tokens, sum_logprobs, no_speech_probs, strict=True):
-        ends = np.flatnonzero(row == eot)
-        kept = row[: ends[0]] if ends.size else row
-        average = float(sum_logprob) / (len(kept) + 1)  # OpenAI counts the end of text, too
-        results.append(DecodingResult(kept.tolist(), average, float(no_speech), temperature))
-    return results

@@ -10,14 +10,19 @@ token.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from numbers import Integral
 from typing import NamedTuple
 
 import mlx.core as mx
 import numpy as np
 
 from baldwhisper_mlx.ops.functions import logsumexp
+
+MOST = 100
+"""Most hypotheses of a clip; each needs the memory of a whole output."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,11 +46,20 @@ class DecodingOptions:
     """How one window is decoded.
 
     Raises:
-        ValueError: a negative temperature or length.
+        ValueError: a value is out of range, or two options exclude each other.
     """
 
     temperature: float = 0.0
     """0 takes the most likely token; above, tokens are sampled."""
+    beam_size: int | None = None
+    """Hypotheses that beam search keeps; None for greedy decoding. Only at temperature 0."""
+    patience: float | None = None
+    """Beam search ends with round(beam_size * patience) finished hypotheses; None is 1."""
+    length_penalty: float | None = None
+    """alpha, 0 to 1: hypotheses are ranked by log-probability over ((5 + length) / 6) ** alpha,
+    with None over their length."""
+    best_of: int | None = None
+    """Samples that are drawn, of which the best is returned. Only above temperature 0."""
     timestamps: bool = True
     """Apply the timestamp rules; the prompt must then not end with <|notimestamps|>."""
     max_initial_timestamp: int | None = 50
@@ -65,6 +79,32 @@ class DecodingOptions:
         for length in (self.max_tokens, self.forced_length):
             if length is not None and length < 1:
                 raise ValueError(f"the number of tokens must be at least 1, not {length}")
+        self._check_hypotheses()
+
+    def _check_hypotheses(self) -> None:
+        for name in ("beam_size", "best_of"):
+            size = getattr(self, name)
+            if size is not None and not (isinstance(size, Integral) and 1 <= size <= MOST):
+                raise ValueError(f"{name} must be a whole number from 1 to {MOST}, not {size!r}")
+        if self.beam_size is not None and self.temperature > 0:
+            raise ValueError("beam_size is for temperature 0; use best_of above 0")
+        if self.best_of is not None and self.temperature == 0:
+            raise ValueError("best_of is for temperatures above 0; use beam_size at 0")
+        if self.patience is not None:
+            if self.beam_size is None:
+                raise ValueError("patience needs beam_size")
+            if not 0.5 < self.beam_size * self.patience < math.inf:
+                raise ValueError(
+                    "patience times beam_size must be a finite number above 0.5, not "
+                    f"{self.patience} times {self.beam_size}"
+                )
+        if self.length_penalty is not None and not 0 <= self.length_penalty <= 1:
+            raise ValueError(f"length_penalty must be from 0 to 1, not {self.length_penalty}")
+
+    @property
+    def hypotheses(self) -> int:
+        """Hypotheses of each clip that are decoded together."""
+        return self.beam_size or self.best_of or 1
 
 
 class State(NamedTuple):
@@ -120,16 +160,10 @@ class LogitRules:
             mx.compile(self._next) if on_gpu else self._next
         )
 
-    def first(self, logits: mx.array, key: mx.array) -> State:
-        """Chooses the first token.
-
-        Args:
-            logits: (B, V) float32, of the prompt's last position.
-            key: of the random numbers, for temperatures above 0.
-        """
-        batch = logits.shape[0]
+    def start(self, batch: int) -> State:
+        """The state before the first token, of `batch` rows."""
         no = mx.zeros((batch, 1), mx.bool_)
-        before = State(
+        return State(
             token=mx.zeros((batch, 1), mx.int32),
             # As in the reference, a lone first timestamp counts as a pair: text must follow it.
             is_timestamp=mx.logical_not(no),
@@ -140,14 +174,51 @@ class LogitRules:
             all_finished=mx.array(False),
             checksum=mx.array(0.0),
         )
-        return self._choose(logits, logits + self._suppress_first, before, key)
+
+    def first(self, logits: mx.array, key: mx.array) -> State:
+        """Chooses the first token.
+
+        Args:
+            logits: (B, V) float32, of the prompt's last position.
+            key: of the random numbers, for temperatures above 0.
+        """
+        return self._choose(logits, logits + self._suppress_first, self.start(len(logits)), key)
 
     def _next(self, logits: mx.array, state: State, key: mx.array) -> State:
         """Chooses a token that follows `state`; arguments as in `first`."""
+        return self._choose(logits, self._masked(logits, state), state, key)
+
+    def scores(
+        self, logits: mx.array, state: State, *, first: bool = False
+    ) -> tuple[mx.array, mx.array]:
+        """What a search ranks: the logits of all tokens that the rules allow.
+
+        Args:
+            logits: (B, V) float32.
+            state: of the rows (B).
+            first: whether the first token is searched.
+
+        Returns:
+            Logits (B, V), -inf where a token is forbidden, and their log-sum-exp (B, 1): the
+            difference is the log-probability, as the reference computes it.
+        """
+        masked = logits + self._suppress_first if first else self._masked(logits, state)
+        if not self.options.timestamps:
+            return masked, logsumexp(masked)
+        begin = self.vocabulary.timestamp_begin
+        timestamp_mass = logsumexp(masked[:, begin:])
+        text = masked[:, :begin]
+        forced = timestamp_mass > mx.max(text, axis=-1, keepdims=True)
+        mass = mx.logaddexp(logsumexp(text), timestamp_mass)
+        masked = mx.where(forced & (self._ids < begin), -mx.inf, masked)
+        return masked, mx.where(forced, timestamp_mass, mass)
+
+    def _masked(self, logits: mx.array, state: State) -> mx.array:
+        """Logits (B, V) without the tokens that may not follow `state`."""
         masked = logits + self._suppress
         if self.options.timestamps:
             masked = mx.where(self._forbidden(state), -mx.inf, masked)
-        return self._choose(logits, masked, state, key)
+        return masked
 
     def _forbidden(self, state: State) -> mx.array:
         """Ids that the rules about pairs and order of timestamps forbid, (B, V) bool.

@@ -7,6 +7,8 @@ token.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import mlx.core as mx
 import numpy as np
 
@@ -14,6 +16,8 @@ from baldwhisper_mlx.decoding.repetition import FEWEST, LONGEST_PERIOD
 
 _WINDOW = 2 * LONGEST_PERIOD
 """Tokens that are looked at: the longest phrase twice."""
+Processor = Callable[[mx.array, list[mx.array]], mx.array]
+"""From logits (B, V) of the next token and all tokens before it, (B, 1) each, to logits (B, V)."""
 _FORBIDDEN = -1e9  # finite, because sums of logits tell whether the model is damaged
 
 

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from numbers import Real
 from typing import cast
 
-from baldwhisper_mlx.decoding.decoder import DecodingResult
 from baldwhisper_mlx.decoding.logit_rules import DecodingOptions
 from baldwhisper_mlx.decoding.repetition import is_loop
+from baldwhisper_mlx.decoding.result import DecodingResult
 from baldwhisper_mlx.text.tokenizer import Tokenizer
 
 TEMPERATURES = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)

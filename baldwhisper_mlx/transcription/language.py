@@ -14,7 +14,7 @@ import numpy as np
 from baldwhisper_mlx.audio.buffer import Samples
 from baldwhisper_mlx.audio.features import LogMelSpectrogram
 from baldwhisper_mlx.checkpoint.load import LoadedModel
-from baldwhisper_mlx.decoding.decoder import DecodingResult
+from baldwhisper_mlx.decoding.result import DecodingResult
 from baldwhisper_mlx.text.tokenizer import ANOTHER_MODEL, Tokenizer, named
 
 IMPROBABLE = -1.0

@@ -23,7 +23,7 @@ from baldwhisper_mlx.audio.load import load_audio
 from baldwhisper_mlx.audio.vad import Speech, first_speech, speech_spans
 from baldwhisper_mlx.checkpoint.load import LoadedModel, load_model
 from baldwhisper_mlx.config import HOP_LENGTH, SAMPLE_RATE
-from baldwhisper_mlx.decoding.decoder import DecodingResult
+from baldwhisper_mlx.decoding.result import DecodingResult
 from baldwhisper_mlx.transcription.batched import transcribe_clips
 from baldwhisper_mlx.transcription.fallback import TEMPERATURES
 from baldwhisper_mlx.transcription.language import (
