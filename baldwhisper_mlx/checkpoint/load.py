@@ -153,6 +153,7 @@ def _load(folder: Path, dtype: Dtype | None, audio_context: RunContext | None) -
         timestamp_begin=tokenizer.timestamp_begin,
         suppress=tokenizer.suppressed_tokens,
         suppress_first=tokenizer.blank_tokens,
+        control=tokenizer.control_tokens,
     )
     return LoadedModel(model, config, tokenizer, Decoder(model, vocabulary), folder, turn)
 

@@ -18,15 +18,24 @@ import mlx.core as mx
 import numpy as np
 import numpy.typing as npt
 
-from baldwhisper_mlx.decoding.alignment import Alignment, align, attention_of, heads_to_align
+from baldwhisper_mlx.decoding.alignment import (
+    Alignment,
+    align_all,
+    attention_of,
+    heads_to_align,
+    probabilities_from_sums,
+    probabilities_of,
+)
 from baldwhisper_mlx.decoding.logit_rules import DecodingOptions, LogitRules, State, Vocabulary
-from baldwhisper_mlx.decoding.loop_guard import LoopGuard
+from baldwhisper_mlx.decoding.penalties import processors
 from baldwhisper_mlx.model.cache import EncodedAudio
 from baldwhisper_mlx.model.whisper import Whisper
 from baldwhisper_mlx.ops.buffers import trim
 
 CHECK_EVERY = 4
 """Steps between two checks of whether every row has ended; each makes the host wait once."""
+MOST_RULES = 32
+"""Sets of options whose masks are kept, a megabyte each."""
 
 
 @dataclass(frozen=True)
@@ -135,36 +144,53 @@ class Decoder:
             FloatingPointError: the model produced NaN or infinite logits.
         """
         options = options or DecodingOptions()
-        prompts, room = self._checked_prompts(prompt)
+        prompts, room = self._checked_prompts(prompt, options.prefix)
+        first = prompts.shape[1] - len(options.prefix) - 1  # it predicts the output's first token
         # The last one: with a previous text the prompt could hold others.
         sot = int(np.flatnonzero(prompts[0] == self.vocabulary.sot)[-1])
         # Only the layers with alignment heads keep their queries, and only for word times.
         for layer, cache in enumerate(self._cache):
             kept = align_frames is not None and layer in self._aligned_layers
             cache.queries = [] if kept else None
-        # Two positions matter: the one that predicts <|nospeech|>, and the one that predicts the
-        # first token.
-        logits = self._prefill(mx.array(prompts), [sot, prompts.shape[1] - 1])
+        # These positions matter: the one that predicts <|nospeech|>, and those that predict the
+        # tokens of the prefix and the one after it.
+        logits = self._prefill(mx.array(prompts), [sot, *range(first, prompts.shape[1])])
         no_speech = mx.softmax(logits[:, 0], axis=-1)[:, self.vocabulary.no_speech]
         wanted = options.forced_length or options.max_tokens or self.model.config.n_text_ctx // 2
-        state, tokens, sums = self._generate(logits[:, 1], min(room, wanted), options)
+        state, tokens, sums = self._generate(logits[:, -1], min(room, wanted), options)
         _require_finite(state.checksum.item())
         results = _results(
             np.array(tokens),
             np.array(state.sum_logprob)[:, 0],
             np.array(no_speech),
             self.vocabulary.eot,
-            options.temperature,
+            options,
         )
         if align_frames is None:
             return results
-        return self._aligned(results, np.array(sums), prompts.shape[1] - 1 - sot, sot, align_frames)
+        given = probabilities_of(options.prefix, logits[:, 1:-1])
+        alignments = align_all(
+            # What precedes <|startoftranscript|> is previous text, which was not spoken here.
+            attention_of(self._cache, self._aligned_heads)[:, :, sot:],
+            [result.tokens for result in results],
+            np.concatenate([given, probabilities_from_sums(np.array(sums))], axis=1),
+            first=first - sot,
+            text_end=self.vocabulary.eot,
+            n_frames=align_frames,
+        )
+        for cache in self._cache:
+            cache.queries = None
+        return [
+            dataclasses.replace(result, alignment=alignment)
+            for result, alignment in zip(results, alignments, strict=True)
+        ]
 
     def _checked_prompts(
-        self, prompt: Sequence[int] | Sequence[Sequence[int]]
+        self, prompt: Sequence[int] | Sequence[Sequence[int]], prefix: Sequence[int]
     ) -> tuple[npt.NDArray[np.int32], int]:
-        """The prompt of each clip (B, n), and how many tokens there is room for."""
-        prompts = np.array(prompt, np.int64, ndmin=2)  # ids of any size are checked
+        """Prompt and prefix of each clip (B, n), and how many tokens there is room for."""
+        rows = np.array(prompt, np.int64, ndmin=2)  # ids of any size are checked
+        prompts = np.concatenate([rows, np.tile(np.array(prefix, np.int64), (len(rows), 1))], 1)
         prompts = np.broadcast_to(prompts, (self._batch, prompts.shape[1]))
         # The last token is chosen and never fed, so it needs no position.
         room = self.model.config.n_text_ctx + 1 - prompts.shape[1]
@@ -178,46 +204,6 @@ class Decoder:
         if prompts.size and not (0 <= prompts.min() <= prompts.max() < self.vocabulary.n_vocab):
             raise ValueError("decode: the prompt has ids outside the vocabulary")
         return prompts.astype(np.int32), room
-
-    def _aligned(
-        self,
-        results: Sequence[DecodingResult],
-        sums: npt.NDArray[np.float32],
-        first: int,
-        sot: int,
-        n_frames: Sequence[int],
-    ) -> list[DecodingResult]:
-        """The results with the times of their tokens.
-
-        Args:
-            results: of the decoding whose queries are in the cache.
-            sums: cumulative log-probabilities of the tokens (B, n).
-            first: position that predicted the first token, counted from `sot`.
-            sot: position of <|startoftranscript|> in the prompt.
-            n_frames: mel frames of real audio in each clip.
-        """
-        # What precedes <|startoftranscript|> is previous text, which was not spoken here.
-        scores = attention_of(self._cache, self._aligned_heads)[:, :, sot:]
-        for cache in self._cache:
-            cache.queries = None
-        # Differences of cumulative log-probabilities are those of the single tokens.
-        probabilities = np.exp(np.diff(sums.astype(np.float64), axis=1, prepend=0.0))
-        return [
-            dataclasses.replace(
-                result,
-                alignment=align(
-                    row,
-                    result.tokens,
-                    token_probabilities,
-                    first=first,
-                    text_end=self.vocabulary.eot,
-                    n_frames=frames,
-                ),
-            )
-            for result, row, token_probabilities, frames in zip(
-                results, scores, probabilities, n_frames, strict=True
-            )
-        ]
 
     def _prefill(self, prompt: mx.array, positions: list[int]) -> mx.array:
         """Runs the prompt (B, n) through empty caches; logits (B, len(positions), V)."""
@@ -237,24 +223,29 @@ class Decoder:
             options: temperature, seed and rules.
 
         Returns:
-            The last state, tokens (B, n), and cumulative log-probabilities (B, n).
+            The last state, tokens with the prefix (B, n), and cumulative log-probabilities of those
+            that were chosen (B, m).
         """
         # Rules are kept: making them builds masks over the vocabulary, and compiles on a GPU.
         if options not in self._rules:
+            if len(self._rules) >= MOST_RULES:  # a server's requests may all have other options
+                self._rules.clear()
             self._rules[options] = LogitRules(self.vocabulary, options)
         rules = self._rules[options]
-        guard = None
-        if options.guard_loops:
-            guard = LoopGuard(self.vocabulary.eot, self.vocabulary.timestamp_begin)
+        changes = processors(options, self.vocabulary)
+        tokens = [mx.full((logits.shape[0], 1), token, mx.int32) for token in options.prefix]
+        for change in changes:  # a prefix counts as output
+            logits = change(logits, tokens)
         keys = mx.random.split(mx.random.key(options.seed), n_tokens)
         state = rules.first(logits, keys[0])
-        tokens, sums = [state.token], [state.sum_logprob]
+        tokens.append(state.token)
+        sums = [state.sum_logprob]
         for step in range(1, n_tokens):
             # Starts the device on the last step; the next one is built meanwhile.
             mx.async_eval(state)
             logits = self._step(state.token)
-            if guard is not None:
-                logits = guard(logits, tokens)
+            for change in changes:
+                logits = change(logits, tokens)
             previous, state = state, rules.next(logits, state, keys[step])
             tokens.append(state.token)
             sums.append(state.sum_logprob)
@@ -285,13 +276,15 @@ def _results(
     sum_logprobs: npt.NDArray[np.float32],
     no_speech_probs: npt.NDArray[np.float32],
     eot: int,
-    temperature: float,
+    options: DecodingOptions,
 ) -> list[DecodingResult]:
     """A result for each row of the tokens (B, n), which continue past a row's end of text."""
+    n_given = len(options.prefix)
     results = []
     for row, sum_logprob, no_speech in zip(tokens, sum_logprobs, no_speech_probs, strict=True):
         ends = np.flatnonzero(row == eot)
         kept = row[: ends[0]] if ends.size else row
-        average = float(sum_logprob) / (len(kept) + 1)  # OpenAI counts the end of text, too
+        n_chosen = len(kept) - n_given + 1  # OpenAI counts the end of text, too
+        average, temperature = float(sum_logprob) / n_chosen, options.temperature
         results.append(DecodingResult(kept.tolist(), average, float(no_speech), temperature))
     return results

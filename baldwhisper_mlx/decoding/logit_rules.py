@@ -17,6 +17,7 @@ from typing import NamedTuple
 import mlx.core as mx
 import numpy as np
 
+from baldwhisper_mlx.decoding.suppression import suppressed_ids
 from baldwhisper_mlx.ops.functions import logsumexp
 
 
@@ -34,6 +35,8 @@ class Vocabulary:
     """Ids that are never chosen."""
     suppress_first: tuple[int, ...]
     """Ids that are not chosen as the first token, because the output would be blank."""
+    control: tuple[int, ...] = ()
+    """Those of `suppress` that stay there whatever `DecodingOptions.suppress_tokens` says."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,6 +61,14 @@ class DecodingOptions:
     """Of the random numbers for sampling."""
     guard_loops: bool = False
     """Forbid tokens that would continue a loop; see loop_guard.py."""
+    suppress_tokens: tuple[int, ...] = (-1,)
+    """Ids that are never chosen; -1 stands for the vocabulary's own list."""
+    repetition_penalty: float = 1.0
+    """Above 1, tokens of the output so far are less probable; see penalties.py."""
+    no_repeat_ngram_size: int = 0
+    """Length of the token sequences that may not occur twice; 0 for none. See penalties.py."""
+    prefix: tuple[int, ...] = ()
+    """Ids with which the output begins."""
 
     def __post_init__(self) -> None:
         if not self.temperature >= 0:
@@ -65,6 +76,15 @@ class DecodingOptions:
         for length in (self.max_tokens, self.forced_length):
             if length is not None and length < 1:
                 raise ValueError(f"the number of tokens must be at least 1, not {length}")
+        # Within these bounds no finite logit becomes infinite.
+        if not 0.01 <= self.repetition_penalty <= 100:
+            raise ValueError(
+                f"repetition_penalty must be between 0.01 and 100, not {self.repetition_penalty}"
+            )
+        if self.no_repeat_ngram_size < 0:
+            raise ValueError(
+                f"no_repeat_ngram_size must be 0 or more, not {self.no_repeat_ngram_size}"
+            )
 
 
 class State(NamedTuple):
@@ -97,7 +117,10 @@ class LogitRules:
     def __init__(self, vocabulary: Vocabulary, options: DecodingOptions) -> None:
         v = self.vocabulary = vocabulary
         self.options = options
-        suppress = set(v.suppress)
+        suppress = suppressed_ids(
+            options.suppress_tokens, default=v.suppress, control=v.control, eot=v.eot,
+            timestamp_begin=v.timestamp_begin, n_vocab=v.n_vocab,
+        )  # fmt: skip
         if options.timestamps:  # <|notimestamps|> belongs to prompts
             suppress.add(v.no_timestamps)
         if options.forced_length is not None:
@@ -121,13 +144,15 @@ class LogitRules:
         )
 
     def first(self, logits: mx.array, key: mx.array) -> State:
-        """Chooses the first token.
+        """Chooses the first token after the prompt, and after the prefix if there is one.
 
         Args:
             logits: (B, V) float32, of the prompt's last position.
             key: of the random numbers, for temperatures above 0.
         """
         batch = logits.shape[0]
+        if self.options.prefix:
+            return self._next(logits, self._after_prefix(batch), key)
         no = mx.zeros((batch, 1), mx.bool_)
         before = State(
             token=mx.zeros((batch, 1), mx.int32),
@@ -141,6 +166,22 @@ class LogitRules:
             checksum=mx.array(0.0),
         )
         return self._choose(logits, logits + self._suppress_first, before, key)
+
+    def _after_prefix(self, batch: int) -> State:
+        """The state in which the tokens of the prefix were the last ones chosen."""
+        begin, prefix = self.vocabulary.timestamp_begin, self.options.prefix
+        latest = next((token for token in reversed(prefix) if token >= begin), begin - 1)
+        before = prefix[-2] if len(prefix) > 1 else begin  # a lone timestamp counts as a pair
+        return State(
+            token=mx.full((batch, 1), prefix[-1], mx.int32),
+            is_timestamp=mx.full((batch, 1), prefix[-1] >= begin),
+            was_timestamp=mx.full((batch, 1), before >= begin),
+            last_timestamp=mx.full((batch, 1), latest, mx.int32),
+            finished=mx.zeros((batch, 1), mx.bool_),
+            sum_logprob=mx.zeros((batch, 1)),
+            all_finished=mx.array(False),
+            checksum=mx.array(0.0),
+        )
 
     def _next(self, logits: mx.array, state: State, key: mx.array) -> State:
         """Chooses a token that follows `state`; arguments as in `first`."""
