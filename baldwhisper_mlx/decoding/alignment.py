@@ -108,7 +108,42 @@ def align(
     return Alignment(*(tuple(each.tolist()) for each in (starts, ends, text_probabilities)))
 
 
+def align_all(
+    scores: Sequence[npt.NDArray[np.float32]],
+    tokens: Sequence[Sequence[int]],
+    probabilities: Sequence[npt.NDArray[np.float64]],
+    *,
+    first: int,
+    text_end: int,
+    n_frames: Sequence[int],
+) -> list[Alignment]:
+    """`align` for each clip of a batch; arguments as there, for each clip."""
+    return [
+        align(*clip, first=first, text_end=text_end, n_frames=frames)
+        for clip, frames in zip(
+            zip(scores, tokens, probabilities, strict=True), n_frames, strict=True
+        )
+    ]
+
+
 def heads_to_align(config: ModelConfig) -> tuple[tuple[int, int], ...]:
     """The (layer, head) pairs whose attention follows the audio: the config's, else the default."""
     default = default_alignment_heads(config.n_text_layer, config.n_text_head)
     return config.alignment_heads or default
+
+
+def probabilities_of(tokens: Sequence[int], logits: mx.array) -> npt.NDArray[np.float64]:
+    """Probabilities of tokens that were not chosen but given.
+
+    Args:
+        tokens: n ids.
+        logits: that predict them (B, n, V).
+
+    Returns:
+        (B, n), 0 to 1.
+    """
+    if not tokens:
+        return np.zeros((logits.shape[0], 0))
+    ids = mx.broadcast_to(mx.array(list(tokens))[None, :, None], (*logits.shape[:2], 1))
+    chosen = mx.take_along_axis(mx.softmax(logits, axis=-1), ids, axis=-1)
+    return np.array(chosen[..., 0]).astype(np.float64)

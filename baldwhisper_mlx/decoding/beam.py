@@ -118,14 +118,17 @@ class Record:
 
     Args:
         search: whose choices these are.
+        prefix: tokens of the output before the first ones that are chosen, (B, 1) each.
         with_history: whether `history` is wanted.
     """
 
-    def __init__(self, search: BeamSearch, *, with_history: bool) -> None:
+    def __init__(self, search: BeamSearch, prefix: list[mx.array], *, with_history: bool) -> None:
         self._search = search
         self._steps: list[Beams] = []
-        self._history: mx.array | None = None
         self._with_history = with_history
+        self._history: mx.array | None = None
+        if with_history and prefix:
+            self._history = mx.repeat(mx.concatenate(prefix, axis=1), search.width, axis=0)
 
     def add(self, beams: Beams) -> mx.array:
         """Adds the choices of a step; the rows (B * K,) of the step before that they continue."""
@@ -133,7 +136,8 @@ class Record:
         if self._with_history:
             token = beams.state.token
             if self._history is not None:
-                token = mx.concatenate([self._history[sources], token], axis=1)
+                before = self._history[sources] if self._steps else self._history
+                token = mx.concatenate([before, token], axis=1)
             self._history = token
         self._steps.append(beams)
         return sources
@@ -146,27 +150,23 @@ class Record:
     def chosen(self) -> list[Hypothesis]:
         """The most probable hypothesis of every clip. The host waits for the device here."""
         width, options = self._search.width, self._search.rules.options
-        shape = (len(self._steps), -1, width)
-        tokens, sums, parents = (
-            np.array(mx.concatenate(arrays)).reshape(shape)
-            for arrays in zip(
-                *((b.state.token, b.state.sum_logprob, b.parents) for b in self._steps), strict=True
-            )
-        )
+        states = [beams.state for beams in self._steps]
+        shape = (len(states), -1, width)  # steps, clips, hypotheses
+        tokens = np.array(mx.concatenate([state.token for state in states])).reshape(shape)
+        sums = np.array(mx.concatenate([state.sum_logprob for state in states])).reshape(shape)
+        parents = np.array(mx.stack([beams.parents for beams in self._steps]))
         ended = [np.array(beams.ended) for beams in self._steps]
-        return [
-            most_probable(
-                _hypotheses(
-                    tokens[:, clip],
-                    sums[:, clip],
-                    parents[:, clip],
-                    [step[clip] for step in ended],
-                    self._search.enough,
-                ),
-                options.length_penalty,
+        hypotheses = [
+            _hypotheses(
+                tokens[:, clip],
+                sums[:, clip],
+                parents[:, clip],
+                [step[clip] for step in ended],
+                self._search.enough,
             )
-            for clip in range(tokens.shape[1])
+            for clip in range(len(ended[0]))
         ]
+        return [most_probable(each, options.length_penalty) for each in hypotheses]
 
 
 def _hypotheses(

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
 from baldwhisper_mlx.decoding.alignment import Alignment
+from baldwhisper_mlx.decoding.options import DecodingOptions
 
 
 @dataclass(frozen=True)
@@ -16,7 +17,7 @@ class DecodingResult:
     """One clip's output."""
 
     tokens: list[int]
-    """Ids, timestamps included, without prompt and end of text."""
+    """Ids, a prefix and timestamps included, without prompt and end of text."""
     avg_logprob: float
     """Mean log-probability (nats) of the tokens and of the end of text, as OpenAI computes it."""
     no_speech_prob: float
@@ -32,7 +33,7 @@ class Hypothesis:
     """One of the texts that were decoded for a clip."""
 
     tokens: list[int]
-    """Ids, timestamps included, without end of text."""
+    """Ids, timestamps included, without prefix and end of text."""
     sum_logprob: float
     """Log-probability (nats) of the tokens, and of the end of text if that was reached."""
     cumulative: npt.NDArray[np.float32]
@@ -46,10 +47,11 @@ class Hypothesis:
         differences = np.diff(self.cumulative.astype(np.float64), prepend=0.0)
         return np.asarray(np.exp(differences))
 
-    def result(self, no_speech_prob: float, temperature: float) -> DecodingResult:
-        """This as a clip's output."""
+    def result(self, options: DecodingOptions, no_speech_prob: float) -> DecodingResult:
+        """This as a clip's output, after the prefix."""
         average = self.sum_logprob / (len(self.tokens) + 1)  # OpenAI counts the end of text, too
-        return DecodingResult(self.tokens, average, no_speech_prob, temperature)
+        tokens = [*options.prefix, *self.tokens]
+        return DecodingResult(tokens, average, no_speech_prob, options.temperature)
 
 
 def most_probable(
@@ -62,10 +64,12 @@ def most_probable(
     """
 
     def score(hypothesis: Hypothesis) -> float:
-        length = len(hypothesis.tokens)
+        length = float(len(hypothesis.tokens))
         if length_penalty is not None:
-            return hypothesis.sum_logprob / ((5 + length) / 6) ** length_penalty
-        return hypothesis.sum_logprob / max(length, 1)
+            penalty: float = ((5 + length) / 6) ** length_penalty
+        else:
+            penalty = max(length, 1)
+        return hypothesis.sum_logprob / penalty
 
     return max(hypotheses, key=score)
 
@@ -90,13 +94,3 @@ def sampled(
             Hypothesis(ids[:length].tolist(), float(cumulative[-1]), cumulative[:length], path)
         )
     return [hypotheses[first : first + width] for first in range(0, len(hypotheses), width)]
-
-
-def results_of(
-    chosen: Sequence[Hypothesis], no_speech_probs: npt.NDArray[np.float32], temperature: float
-) -> list[DecodingResult]:
-    """The outputs of all clips."""
-    return [
-        hypothesis.result(float(no_speech), temperature)
-        for hypothesis, no_speech in zip(chosen, no_speech_probs, strict=True)
-    ]

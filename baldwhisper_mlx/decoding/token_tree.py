@@ -46,15 +46,15 @@ class TokenTree:
             sources: rows of the hypotheses that they continue (B * K,); None if each continues
                 its own, and for the first tokens.
         """
-        before = self._ancestors if sources is None else self._ancestors[sources]
-        self._ancestors = mx.concatenate([before, self._own], axis=1)
-        ancestors = self._ancestors.reshape(self._batch, 1, self._width, -1)
-        hidden = self._model.decoder(
-            tokens.reshape(self._batch, self._width),
-            self._cache,
-            Branches(self._position, ancestors),
-        )
-        self._position += 1
+        branches = None
+        if self._width > 1:
+            before = self._ancestors if sources is None else self._ancestors[sources]
+            self._ancestors = mx.concatenate([before, self._own], axis=1)
+            ancestors = self._ancestors.reshape(self._batch, 1, self._width, -1)
+            branches = Branches(self._position, ancestors)
+            self._position += 1
+        tokens = tokens.reshape(self._batch, self._width)
+        hidden = self._model.decoder(tokens, self._cache, branches)
         return self._model.logits(hidden.reshape(self._batch * self._width, -1))
 
 

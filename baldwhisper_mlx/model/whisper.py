@@ -205,14 +205,11 @@ class TextDecoder(nn.Module):
     def __call__(
         self, tokens: mx.array, cache: Sequence[LayerCache], branches: Branches | None = None
     ) -> mx.array:
-        """Runs tokens (B, L), one behind the other or in branches, after those in the cache.
-
-        Returns:
-            States (B, L, d).
-        """
+        """Runs tokens (B, L), consecutive ones or branches, after the cache's; states (B, L, d)."""
         (batch, length), offset = tokens.shape, cache[0].self_attn.offset
+        places = slice(offset, offset + length)
         # A single token may attend to all before it.
-        places, mask = slice(offset, offset + length), "causal" if length > 1 else None
+        mask: mx.array | str | None = "causal" if length > 1 else None
         if branches is not None:
             places, mask = slice(branches.position, branches.position + 1), branches.ancestors
         x = self.token_embedding(tokens) + self.positional_embedding[places]

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from numbers import Real
 from typing import cast
 
-from baldwhisper_mlx.decoding.logit_rules import DecodingOptions
+from baldwhisper_mlx.decoding.options import DecodingOptions
 from baldwhisper_mlx.decoding.repetition import is_loop
 from baldwhisper_mlx.decoding.result import DecodingResult
 from baldwhisper_mlx.text.tokenizer import Tokenizer

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from numbers import Integral, Real
 
-from baldwhisper_mlx.decoding.logit_rules import DecodingOptions
+from baldwhisper_mlx.decoding.options import DecodingOptions
 from baldwhisper_mlx.text.tokenizer import check_task
 from baldwhisper_mlx.transcription.fallback import TEMPERATURES, Thresholds, attempts
 

@@ -19,7 +19,7 @@ from baldwhisper_mlx.audio.features import N_FRAMES, LogMelSpectrogram
 from baldwhisper_mlx.audio.vad import first_speech
 from baldwhisper_mlx.checkpoint.load import LoadedModel
 from baldwhisper_mlx.config import HOP_LENGTH, SAMPLE_RATE
-from baldwhisper_mlx.decoding.logit_rules import DecodingOptions
+from baldwhisper_mlx.decoding.options import DecodingOptions
 from baldwhisper_mlx.decoding.result import DecodingResult
 from baldwhisper_mlx.model.padding import REST
 from baldwhisper_mlx.transcription.fallback import repetition

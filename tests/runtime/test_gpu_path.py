@@ -20,7 +20,7 @@ from mlx.utils import tree_flatten
 import baldwhisper_mlx
 from baldwhisper_mlx.checkpoint.calibrate import write_padding
 from baldwhisper_mlx.checkpoint.load import LoadedModel, load_model
-from baldwhisper_mlx.decoding.logit_rules import DecodingOptions
+from baldwhisper_mlx.decoding.options import DecodingOptions
 from baldwhisper_mlx.model.embedding import QuantizedMatrix
 from baldwhisper_mlx.ops import cpu_tiles, functions, turns
 from baldwhisper_mlx.quantization_config import Quantization

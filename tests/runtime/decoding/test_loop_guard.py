@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from baldwhisper_mlx.checkpoint.load import load_model
-from baldwhisper_mlx.decoding.logit_rules import DecodingOptions
 from baldwhisper_mlx.decoding.loop_guard import LoopGuard
+from baldwhisper_mlx.decoding.options import DecodingOptions
 from baldwhisper_mlx.decoding.repetition import FEWEST, FEWEST_OF_LOOP, LONGEST_PERIOD, is_loop
 
 EOT, BEGIN, VOCABULARY = 20, 25, 60
