@@ -225,7 +225,9 @@ def _best(logits: mx.array, count: int) -> tuple[mx.array, mx.array]:
     candidates = mx.take_along_axis(chunks, highest[:, :, None], axis=1).reshape(rows, -1)
     places = _largest(candidates, count)
     ids = mx.take_along_axis(highest, places // CHUNK, axis=1) * CHUNK + places % CHUNK
-    return ids.astype(mx.int32), mx.take_along_axis(candidates, places, axis=1)
+    # Where fewer tokens are allowed, the rest may lie in the padding.
+    ids = mx.minimum(ids.astype(mx.int32), n_vocab - 1)
+    return ids, mx.take_along_axis(candidates, places, axis=1)
 
 
 def _largest(x: mx.array, count: int) -> mx.array:
