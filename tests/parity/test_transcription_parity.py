@@ -21,6 +21,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "plain": {},
     "prompt": {"initial_prompt": "the quick brown fox"},
     "unconditioned": {"condition_on_previous_text": False},
+    "beams": {"beam_size": 3, "patience": 2.0, "length_penalty": 0.6},
     "text only": {"without_timestamps": True},
     "translate": {"task": "translate", "language": "french"},
     "silence skipped": {"no_speech_threshold": 0.0, "logprob_threshold": 0.0},
