@@ -13,7 +13,13 @@ from typing import Any
 import click
 
 from baldwhisper_mlx.cli.inputs import STDIN, expand, plan_outputs
-from baldwhisper_mlx.cli.usage import check_colors, check_input, check_layout, check_output
+from baldwhisper_mlx.cli.usage import (
+    check_colors,
+    check_input,
+    check_layout,
+    check_output,
+    check_search,
+)
 from baldwhisper_mlx.files import prepare_folder
 from baldwhisper_mlx.output.formats import FORMATS
 from baldwhisper_mlx.output.subtitles import Layout
@@ -22,6 +28,7 @@ from baldwhisper_mlx.terminal import message_of, printable
 CHANNELS = ["mix", "left", "right", "split"]
 """As in audio/channels.py, which `--help` should not load."""
 _COUNT = click.IntRange(min=1)
+_HYPOTHESES = click.IntRange(1, 100)
 
 
 def _finite(ctx: click.Context, param: click.Parameter, value: float | None) -> float | None:
@@ -54,6 +61,19 @@ def _finite(ctx: click.Context, param: click.Parameter, value: float | None) -> 
     help="Decode at this temperature only. Default: 0, then up to 1 in steps of 0.2 while the "
     "result is repetitive or improbable.",
 )
+@click.option("--beam-size", type=_HYPOTHESES,
+              help="Hypotheses that beam search keeps at temperature 0. Default: greedy "
+              "decoding.")  # fmt: skip
+@click.option("--patience", type=click.FloatRange(min=0.0, min_open=True), callback=_finite,
+              help="End beam search with beam size times patience finished hypotheses; needs "
+              "--beam-size. Default: 1.")  # fmt: skip
+@click.option("--length-penalty", type=click.FloatRange(0.0, 1.0), callback=_finite,
+              metavar="ALPHA",
+              help="Rank hypotheses by their log-probability over ((5 + length) / 6) ** ALPHA. "
+              "Default: over their length.")  # fmt: skip
+@click.option("--best-of", type=_HYPOTHESES,
+              help="Samples that are drawn at each temperature above 0, of which the most "
+              "probable is used. Default: 1.")  # fmt: skip
 @click.option("--condition-on-previous-text/--no-condition-on-previous-text",
               default=True, show_default=True,
               help="Whether each 30 s window is conditioned on the previous text.")  # fmt: skip
@@ -144,6 +164,7 @@ def transcribe(
     check_colors(print_colors, output_format, output_dir)
     layout = Layout(**{part.name: options.pop(part.name) for part in dataclasses.fields(Layout)})
     check_layout(layout, options["word_timestamps"])
+    check_search(options["beam_size"], options["patience"])
     formats = list(FORMATS) if output_format == "all" else [output_format]
     plan: list[dict[str, Path]] | None = None
     try:

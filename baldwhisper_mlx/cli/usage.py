@@ -102,3 +102,17 @@ def check_layout(layout: Layout, word_timestamps: bool) -> None:
         raise click.UsageError("--max-line-count needs --max-line-width")
     if layout.max_words_per_line is not None and layout.max_line_width is not None:
         raise click.UsageError("give --max-words-per-line or --max-line-width, not both")
+
+
+def check_search(beam_size: int | None, patience: float | None) -> None:
+    """Checks the options of beam search.
+
+    Raises:
+        click.UsageError: patience without beams, or so little that the search would not begin.
+    """
+    if patience is None:
+        return
+    if beam_size is None:
+        raise click.UsageError("--patience is for beam search: give --beam-size")
+    if not beam_size * patience > 0.5:
+        raise click.UsageError("--patience times --beam-size must be above 0.5")

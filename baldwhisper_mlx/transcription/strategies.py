@@ -17,7 +17,7 @@ from baldwhisper_mlx.audio.chunking import chunks_of, equal_parts, join_speech
 from baldwhisper_mlx.audio.vad import Speech, speech_spans
 from baldwhisper_mlx.checkpoint.load import LoadedModel
 from baldwhisper_mlx.config import SAMPLE_RATE
-from baldwhisper_mlx.decoding.decoder import DecodingResult
+from baldwhisper_mlx.decoding.result import DecodingResult
 from baldwhisper_mlx.output.segment import Segment
 from baldwhisper_mlx.output.transcript import Transcript
 from baldwhisper_mlx.transcription.batched import transcribe_clips

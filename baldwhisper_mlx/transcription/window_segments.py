@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from baldwhisper_mlx.decoding.decoder import DecodingResult
+from baldwhisper_mlx.decoding.result import DecodingResult
 from baldwhisper_mlx.output.segment import Segment
 from baldwhisper_mlx.text.tokenizer import Tokenizer
 from baldwhisper_mlx.transcription.characters import whole_characters

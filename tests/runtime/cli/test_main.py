@@ -107,6 +107,10 @@ def test_text_goes_to_stdout_and_everything_else_to_stderr(fake: Fake, run: Run)
             "language": None,
             "task": "transcribe",
             "initial_prompt": None,
+            "beam_size": None,
+            "patience": None,
+            "length_penalty": None,
+            "best_of": None,
             "condition_on_previous_text": True,
             "without_timestamps": False,
             "word_timestamps": False,
@@ -124,7 +128,8 @@ def test_options_reach_the_model(fake: Fake, run: Run) -> None:
         "--word-timestamps",
         "--vad",
     ]
-    flags += ["--batch-size", "4"]
+    flags += ["--batch-size", "4", "--beam-size", "5", "--patience", "1.5"]
+    flags += ["--length-penalty", "0.6", "--best-of", "3"]
     assert run(write("a.wav"), *options.split(), *flags).exit_code == 0
     assert fake.loaded == [("some/model", "v1")]
     assert fake.calls == [
@@ -133,6 +138,10 @@ def test_options_reach_the_model(fake: Fake, run: Run) -> None:
             "task": "translate",
             "initial_prompt": "Hello",
             "temperature": 0.4,
+            "beam_size": 5,
+            "patience": 1.5,
+            "length_penalty": 0.6,
+            "best_of": 3,
             "condition_on_previous_text": False,
             "without_timestamps": True,
             "word_timestamps": True,
@@ -269,6 +278,11 @@ def test_the_next_file_is_read_ahead_and_no_further() -> None:
         (["a.wav", "-f", "docx"], "docx"),
         (["a.wav", "--temperature", "-1"], "-1"),
         (["a.wav", "--temperature", "nan"], "nan"),
+        (["a.wav", "--beam-size", "0"], "0"),
+        (["a.wav", "--patience", "2"], "give --beam-size"),
+        (["a.wav", "--beam-size", "2", "--patience", "0.2"], "must be above 0.5"),
+        (["a.wav", "--length-penalty", "2"], "2"),
+        (["a.wav", "--best-of", "101"], "101"),
         (["a.wav", "--task", "summarize"], "summarize"),
         (["a.wav", "--skip-existing"], "--output-dir"),
         (["a.wav", "-o", "out", "--skip-existing", "--force"], "--force"),

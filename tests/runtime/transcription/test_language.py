@@ -13,7 +13,8 @@ import pytest
 from baldwhisper_mlx.audio.features import LogMelSpectrogram
 from baldwhisper_mlx.audio.load import load_audio
 from baldwhisper_mlx.checkpoint.load import LoadedModel, load_model
-from baldwhisper_mlx.decoding.decoder import Decoder, DecodingResult
+from baldwhisper_mlx.decoding.decoder import Decoder
+from baldwhisper_mlx.decoding.result import DecodingResult
 from baldwhisper_mlx.transcription.detect_language import detect_language
 from baldwhisper_mlx.transcription.language import IMPROBABLE, LanguageWarning, doubts
 from baldwhisper_mlx.transcription.transcribe import transcribe

@@ -50,7 +50,11 @@ def test_every_keyword_reaches_the_options(
         "language": "fr",
         "task": "translate",
         "initial_prompt": "Bloom",
-        "temperature": 0.25,
+        "temperature": (0, 0.25),
+        "beam_size": 5,
+        "patience": 1.5,
+        "length_penalty": 0.5,
+        "best_of": 3,
         "condition_on_previous_text": False,
         "without_timestamps": True,
         "word_timestamps": True,
@@ -78,10 +82,10 @@ def test_every_keyword_reaches_the_options(
 
 
 def test_an_unknown_keyword_is_a_type_error(loaded: LoadedModel) -> None:
-    with pytest.raises(TypeError, match="beam_size"):
-        transcribe(tone(), loaded, beam_size=5)  # type: ignore[call-arg]
-    with pytest.raises(TypeError, match="beam_size"):
-        TranscribeOptions(beam_size=5)  # type: ignore[call-arg]
+    with pytest.raises(TypeError, match="beams"):
+        transcribe(tone(), loaded, beams=5)  # type: ignore[call-arg]
+    with pytest.raises(TypeError, match="beams"):
+        TranscribeOptions(beams=5)  # type: ignore[call-arg]
 
 
 @pytest.mark.parametrize(
@@ -95,6 +99,11 @@ def test_an_unknown_keyword_is_a_type_error(loaded: LoadedModel) -> None:
         ("compression_ratio_threshold", float("nan")),
         ("logprob_threshold", "-1"),
         ("no_speech_threshold", float("nan")),
+        ("beam_size", 0),
+        ("beam_size", 2.5),
+        ("patience", 1.0),
+        ("length_penalty", 2.0),
+        ("best_of", 0),
         ("vad", "loud"),
         ("vad", None),
         ("batch_size", 0),
@@ -104,6 +113,22 @@ def test_an_unknown_keyword_is_a_type_error(loaded: LoadedModel) -> None:
 def test_errors_name_the_option_before_a_model_is_loaded(option: str, value: Any) -> None:
     with pytest.raises(ValueError, match=option):
         transcribe(tone(), "no/such/model", **{option: value})
+
+
+def test_beams_at_temperature_0_and_samples_above() -> None:
+    """As in openai-whisper, whose options are ignored where they do not apply."""
+    options = TranscribeOptions(
+        temperature=(0, 0.5), beam_size=5, patience=2.0, length_penalty=0.5, best_of=3
+    )
+    first, second = options.attempts
+    assert (first.beam_size, first.patience, first.best_of, first.length_penalty) == (
+        5, 2.0, None, 0.5,
+    )  # fmt: skip
+    assert (second.beam_size, second.patience, second.best_of, second.length_penalty) == (
+        None, None, 3, 0.5,
+    )  # fmt: skip
+    assert (first.temperature, second.temperature) == (0, 0.5)
+    assert TranscribeOptions(temperature=0.5, beam_size=5).attempts[0].beam_size is None
 
 
 def test_numbers_of_numpy_are_numbers() -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from baldwhisper_mlx.audio.load import load_audio
 from baldwhisper_mlx.checkpoint.load import LoadedModel, load_model
-from baldwhisper_mlx.decoding.decoder import DecodingResult
+from baldwhisper_mlx.decoding.result import DecodingResult
 from baldwhisper_mlx.transcription import second_opinion
 from baldwhisper_mlx.transcription.transcribe import transcribe
 from tests.runtime.audio.test_vad import RATE, SAMPLE
