@@ -24,12 +24,14 @@ if TYPE_CHECKING:
     from baldwhisper_mlx.output.segment import Segment, Word
     from baldwhisper_mlx.output.transcript import Transcript
     from baldwhisper_mlx.transcription.detect_language import detect_language
+    from baldwhisper_mlx.transcription.stream import TranscriptStream
     from baldwhisper_mlx.transcription.transcribe import transcribe, transcribe_iter
 
 __all__ = [
     "LoadedModel",
     "Segment",
     "Transcript",
+    "TranscriptStream",
     "Word",
     "__version__",
     "detect_language",
@@ -46,6 +48,7 @@ _HOME = {
     "transcribe_iter": "transcription.transcribe",
     "Segment": "output.segment",
     "Transcript": "output.transcript",
+    "TranscriptStream": "transcription.stream",
     "Word": "output.segment",
 }
 

@@ -38,6 +38,6 @@ def format_of(name: str) -> str:
     ending = name.rpartition(".")[2].lower() if "." in name else ""
     if ending not in FORMATS:
         raise ValueError(
-            f"{name}: its ending names no format; use one of {', '.join(FORMATS)}, or give format"
+            f"{name}: its ending names no format; use one of {', '.join(FORMATS)}, or give format="
         )
     return ending

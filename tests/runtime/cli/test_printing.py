@@ -24,7 +24,9 @@ from baldwhisper_mlx import Segment, Transcript, Word
 from baldwhisper_mlx.cli.main import cli
 from baldwhisper_mlx.cli.printing import Printer, colored
 from baldwhisper_mlx.cli.progress import beside_bars, progress_bar
+from baldwhisper_mlx.cli.runner import transcribe_files
 from baldwhisper_mlx.output.subtitles import PLAIN
+from baldwhisper_mlx.transcription.sequential import Transcription
 from tests.runtime.conftest import RATE
 from tests.support.pages import ROOT
 
@@ -206,22 +208,58 @@ def transcribe_on_terminal(model_folder: Path) -> Transcribe:
     return transcribe
 
 
+@pytest.mark.parametrize("options", [[], ["--channels", "split"]])
 def test_a_run_on_a_terminal(
-    transcribe_on_terminal: Transcribe, model_folder: Path, tmp_path: Path
+    transcribe_on_terminal: Transcribe, model_folder: Path, tmp_path: Path, options: list[str]
 ) -> None:
     speech, rate = soundfile.read(SAMPLE, dtype="float32")
     assert rate == RATE
     path = tmp_path / "talk.wav"
-    soundfile.write(path, np.tile(speech, 4), RATE)
-    command = ["transcribe", "-m", str(model_folder), "--temperature", "0", str(path)]
+    long = np.tile(speech, 3)
+    soundfile.write(path, np.stack([long, long[::-1]], axis=1), RATE)
+    command = ["transcribe", "-m", str(model_folder), "--temperature", "0", str(path), *options]
     plain = CliRunner().invoke(cli, command, catch_exceptions=False).stdout
-    code, raw = transcribe_on_terminal(str(path), "--print-colors")
+    code, raw = transcribe_on_terminal(str(path), "--print-colors", *options)
     assert code == 0
     assert COLOR.search(raw)
-    *lines, summary, last = on_screen(raw)
-    assert len(lines) > 2
+    lines = on_screen(raw)
+    (summary,) = (line for line in lines if "s of audio in" in line)
+    lines.remove(summary)
+    assert lines.pop() == ""
     printed = [line for line in lines if line.isprintable()]
-    assert printed
+    assert len(printed) > 2
     assert [line for line in plain.splitlines() if line.isprintable()] == printed
-    assert "s of audio in" in summary
-    assert last == ""
+
+
+def test_a_file_that_fails_in_the_middle(
+    model_folder: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """What was printed stays, the error is reported, and the next file has its own header."""
+    speech, _ = soundfile.read(SAMPLE, dtype="float32")
+    for name in "ab":
+        soundfile.write(tmp_path / f"{name}.wav", np.tile(speech, 3), RATE)
+    monkeypatch.chdir(tmp_path)
+    calls: list[int] = []
+    transcribe_window = Transcription.transcribe_window
+
+    def failing(run: Transcription, shared: Any = None) -> None:
+        calls.append(0)
+        if len(calls) == 2:
+            raise FloatingPointError("NaN in the logits")
+        transcribe_window(run, shared)
+
+    monkeypatch.setattr(Transcription, "transcribe_window", failing)
+    terminal, errors = terminal_as(monkeypatch, "stdout"), io.StringIO()
+    monkeypatch.setattr(sys, "stderr", errors)
+    failed = transcribe_files(
+        ["a.wav", "b.wav"], str(model_folder), None, layout=PLAIN, plan=None, force=False,
+        printer=Printer("txt", PLAIN, headers=True, colors=False), pcm_rate=None,
+        audio_context=None, audio_options={},
+        options={"language": None, "task": "transcribe", "temperature": 0.0},
+    )  # fmt: skip
+    assert failed == ["a.wav"]
+    assert "error: a.wav: NaN in the logits\n" in errors.getvalue()
+    first, second = terminal.text().split("\n\n==> b.wav <==\n")
+    assert first.startswith("==> a.wav <==\n")
+    assert len(first.splitlines()) > 1
+    assert second.startswith(first.removeprefix("==> a.wav <==\n"))
