@@ -21,7 +21,7 @@ from baldwhisper_mlx.decoding.alignment import (
 )
 from baldwhisper_mlx.decoding.generation import Generator, require_finite
 from baldwhisper_mlx.decoding.options import DecodingOptions, Vocabulary
-from baldwhisper_mlx.decoding.result import DecodingResult
+from baldwhisper_mlx.decoding.result import DecodingResult, Hypothesis
 from baldwhisper_mlx.decoding.token_tree import cached_positions
 from baldwhisper_mlx.model.cache import EncodedAudio
 from baldwhisper_mlx.model.whisper import Whisper
@@ -143,16 +143,9 @@ class Decoder:
         ]
         if align_frames is None:
             return results
-        positions = cached_positions(
-            prompts.shape[1],
-            options.hypotheses,
-            [hypothesis.path for hypothesis in chosen],
-            self._cache[0].self_attn.offset,
-        )
         given = probabilities_of(options.prefix, logits[:, 1:-1])
         alignments = align_all(
-            # What precedes <|startoftranscript|> is previous text, which was not spoken here.
-            attention_of(self._cache, self._aligned_heads, [row[sot:] for row in positions]),
+            self._attention(prompts.shape[1], sot, options.hypotheses, chosen),
             [result.tokens for result in results],
             [
                 np.concatenate([row, hypothesis.probabilities()])
@@ -162,12 +155,30 @@ class Decoder:
             text_end=self.vocabulary.eot,
             n_frames=align_frames,
         )
-        for cache in self._cache:
-            cache.queries = None
         return [
             dataclasses.replace(result, alignment=alignment)
             for result, alignment in zip(results, alignments, strict=True)
         ]
+
+    def _attention(
+        self, n_prompt: int, sot: int, width: int, chosen: Sequence[Hypothesis]
+    ) -> list[npt.NDArray[np.float32]]:
+        """Attention to the audio of every clip's prompt and hypothesis, from position `sot` on.
+
+        Args:
+            n_prompt: tokens of the prompt and the prefix.
+            sot: position of <|startoftranscript|>. What precedes it is previous text, which was not
+                spoken here.
+            width: hypotheses of each clip.
+            chosen: one of them for each clip.
+        """
+        n_cached = self._cache[0].self_attn.offset
+        paths = [hypothesis.path for hypothesis in chosen]
+        positions = cached_positions(n_prompt, width, paths, n_cached)
+        scores = attention_of(self._cache, self._aligned_heads, [row[sot:] for row in positions])
+        for cache in self._cache:
+            cache.queries = None
+        return scores
 
     def _checked_prompts(
         self, prompt: Sequence[int] | Sequence[Sequence[int]], prefix: Sequence[int]
