@@ -6,7 +6,6 @@ the prompts, lets generation.py make the tokens, and aligns these with the audio
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
 
 import mlx.core as mx
@@ -14,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from baldwhisper_mlx.decoding.alignment import (
+    Alignment,
     align_all,
     attention_of,
     heads_to_align,
@@ -21,7 +21,7 @@ from baldwhisper_mlx.decoding.alignment import (
 )
 from baldwhisper_mlx.decoding.generation import Generator, require_finite
 from baldwhisper_mlx.decoding.options import DecodingOptions, Vocabulary
-from baldwhisper_mlx.decoding.result import DecodingResult
+from baldwhisper_mlx.decoding.result import DecodingResult, Hypothesis
 from baldwhisper_mlx.decoding.token_tree import cached_positions
 from baldwhisper_mlx.model.cache import EncodedAudio
 from baldwhisper_mlx.model.whisper import Whisper
@@ -122,52 +122,59 @@ class Decoder:
         first = prompts.shape[1] - len(options.prefix) - 1  # it predicts the output's first token
         # The last one: with a previous text the prompt could hold others.
         sot = int(np.flatnonzero(prompts[0] == self.vocabulary.sot)[-1])
-        # Only the layers with alignment heads keep their queries, and only for word times.
-        for layer, cache in enumerate(self._cache):
-            kept = align_frames is not None and layer in self._aligned_layers
-            cache.queries = [] if kept else None
+        self._keep_queries(align_frames is not None)
         wanted = options.forced_length or options.max_tokens or self.model.config.n_text_ctx // 2
         n_tokens = min(room, wanted)
         # These positions matter: the one that predicts <|nospeech|>, and those that predict the
         # tokens of the prefix and the one after it.
-        logits = self._prefill(
-            mx.array(prompts),
-            [sot, *range(first, prompts.shape[1])],
-            n_later=options.hypotheses * (n_tokens - 1),
-        )
+        read = [sot, *range(first, prompts.shape[1])]
+        logits = self._prefill(mx.array(prompts), read, options.hypotheses * (n_tokens - 1))
         no_speech = mx.softmax(logits[:, 0], axis=-1)[:, self.vocabulary.no_speech]
         chosen = self._generate(logits[:, -1], n_tokens, options)
-        results = [
-            hypothesis.result(options, float(probability))
-            for hypothesis, probability in zip(chosen, np.array(no_speech), strict=True)
-        ]
-        if align_frames is None:
-            return results
-        positions = cached_positions(
-            prompts.shape[1],
-            options.hypotheses,
-            [hypothesis.path for hypothesis in chosen],
-            self._cache[0].self_attn.offset,
-        )
-        given = probabilities_of(options.prefix, logits[:, 1:-1])
-        alignments = align_all(
-            # What precedes <|startoftranscript|> is previous text, which was not spoken here.
-            attention_of(self._cache, self._aligned_heads, [row[sot:] for row in positions]),
-            [result.tokens for result in results],
-            [
-                np.concatenate([row, hypothesis.probabilities()])
-                for row, hypothesis in zip(given, chosen, strict=True)
-            ],
-            first=first - sot,
-            text_end=self.vocabulary.eot,
-            n_frames=align_frames,
-        )
-        for cache in self._cache:
-            cache.queries = None
+        alignments: Sequence[Alignment | None] = [None] * len(chosen)
+        if align_frames is not None:
+            given = probabilities_of(options.prefix, logits[:, 1:-1])
+            alignments = align_all(
+                self._attention(prompts.shape[1], sot, options.hypotheses, chosen),
+                [[*options.prefix, *each.tokens] for each in chosen],
+                [
+                    np.append(row, each.probabilities())
+                    for row, each in zip(given, chosen, strict=True)
+                ],
+                first=first - sot,
+                text_end=self.vocabulary.eot,
+                n_frames=align_frames,
+            )
         return [
-            dataclasses.replace(result, alignment=alignment)
-            for result, alignment in zip(results, alignments, strict=True)
+            each.result(options, float(probability), alignment)
+            for each, probability, alignment in zip(
+                chosen, np.array(no_speech), alignments, strict=True
+            )
         ]
+
+    def _keep_queries(self, kept: bool) -> None:
+        """Sets whether the layers with alignment heads keep their queries, for word times."""
+        for layer, cache in enumerate(self._cache):
+            cache.queries = [] if kept and layer in self._aligned_layers else None
+
+    def _attention(
+        self, n_prompt: int, sot: int, width: int, chosen: Sequence[Hypothesis]
+    ) -> list[npt.NDArray[np.float32]]:
+        """Attention to the audio of every clip's prompt and hypothesis, from position `sot` on.
+
+        Args:
+            n_prompt: tokens of the prompt and the prefix.
+            sot: position of <|startoftranscript|>. What precedes it is previous text, which was not
+                spoken here.
+            width: hypotheses of each clip.
+            chosen: one of them for each clip.
+        """
+        n_cached = self._cache[0].self_attn.offset
+        paths = [hypothesis.path for hypothesis in chosen]
+        positions = cached_positions(n_prompt, width, paths, n_cached)
+        scores = attention_of(self._cache, self._aligned_heads, [row[sot:] for row in positions])
+        self._keep_queries(False)
+        return scores
 
     def _checked_prompts(
         self, prompt: Sequence[int] | Sequence[Sequence[int]], prefix: Sequence[int]
@@ -189,7 +196,7 @@ class Decoder:
             raise ValueError("decode: the prompt has ids outside the vocabulary")
         return prompts.astype(np.int32), room
 
-    def _prefill(self, prompt: mx.array, positions: list[int], *, n_later: int = 0) -> mx.array:
+    def _prefill(self, prompt: mx.array, positions: list[int], n_later: int = 0) -> mx.array:
         """Runs the prompt (B, n) through empty caches with room for `n_later` tokens after it.
 
         Returns:

@@ -47,11 +47,13 @@ class Hypothesis:
         differences = np.diff(self.cumulative.astype(np.float64), prepend=0.0)
         return np.asarray(np.exp(differences))
 
-    def result(self, options: DecodingOptions, no_speech_prob: float) -> DecodingResult:
+    def result(
+        self, options: DecodingOptions, no_speech_prob: float, alignment: Alignment | None = None
+    ) -> DecodingResult:
         """This as a clip's output, after the prefix."""
         average = self.sum_logprob / (len(self.tokens) + 1)  # OpenAI counts the end of text, too
         tokens = [*options.prefix, *self.tokens]
-        return DecodingResult(tokens, average, no_speech_prob, options.temperature)
+        return DecodingResult(tokens, average, no_speech_prob, options.temperature, alignment)
 
 
 def most_probable(
