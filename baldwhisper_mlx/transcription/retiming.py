@@ -31,22 +31,39 @@ def retimed(segment: Segment, time: Time) -> Segment:
         segment: with the times of the part.
         time: from the part's times to those of the whole.
     """
-    words = segment.words and tuple(
-        dataclasses.replace(
-            word,
-            start=round(time(word.start, is_end=False), 2),
-            end=round(time(word.end, is_end=True), 2),
-        )
-        for word in segment.words
-    )
     seek = time(segment.seek * HOP_LENGTH / SAMPLE_RATE, is_end=False)
+    start, end = _span(segment.start, segment.end, time)
+    words = segment.words
+    if words:
+        moved = []
+        for word in words:
+            first, last = _span(word.start, word.end, time)
+            moved.append(dataclasses.replace(word, start=first, end=last))
+        # The same time may be put on either side of a cut, as the start of this or of that.
+        if segment.start == words[0].start:
+            start = moved[0].start
+        if segment.end == words[-1].end:
+            end = moved[-1].end
+        words = tuple(moved)
     return dataclasses.replace(
-        segment,
-        seek=round(seek * SAMPLE_RATE / HOP_LENGTH),
-        start=time(segment.start, is_end=False),
-        end=time(segment.end, is_end=True),
-        words=words,
+        segment, seek=round(seek * SAMPLE_RATE / HOP_LENGTH), start=start, end=end, words=words
     )
+
+
+def _span(start: float, end: float, time: Time) -> tuple[float, float]:
+    """Start and end in the whole, in hundredths of a second.
+
+    What lies at a cut, where its start belongs to the part behind and its end to the part before,
+    is put into the part that has more of it.
+    """
+    first, last = time(start, is_end=False), time(end, is_end=True)
+    if first > last:
+        before, behind = time(start, is_end=True), time(end, is_end=False)
+        if last - before >= behind - first:
+            first = before
+        else:
+            last = behind
+    return round(first, 2), round(last, 2)
 
 
 def within_audio(segments: Sequence[Segment], duration: float) -> tuple[Segment, ...]:
