@@ -4,7 +4,7 @@
 |---|---|
 | test_dtw | test_the_cheapest_path_is_found |
 | test_median_filter | test_the_filter_is_scipys_with_mirrored_ends |
-| test_dtw_cuda_equivalence, test_median_filter_equivalence | none: both run in NumPy on any device |
+| test_dtw_cuda_equivalence, test_median_filter_equivalence | none: NumPy on any device |
 """
 
 from __future__ import annotations

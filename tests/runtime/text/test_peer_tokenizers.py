@@ -1,12 +1,12 @@
-"""What openai-whisper's and faster-whisper's tests expect of tokenizers, of ours.
+"""What the tests of openai-whisper (o) and faster-whisper (f) expect of tokenizers, of ours.
 
-| theirs | ours |
+| theirs, in test_tokenizer.py | ours |
 |---|---|
-| openai test_tokenizer.py: test_tokenizer | test_language_tokens_are_below_the_timestamps |
-| openai test_tokenizer.py: test_multilingual_tokenizer | test_both_vocabularies_write_any_language |
-| openai, faster-whisper test_tokenizer.py: test_split_on_unicode | test_half_a_character_stands_alone |
-| faster-whisper test_tokenizer.py: test_suppressed_tokens_minus_1 | test_what_is_never_written |
-| faster-whisper test_transcribe.py: test_supported_languages | test_an_english_model_knows_english |
+| o: test_tokenizer | test_language_tokens_are_below_the_timestamps |
+| o: test_multilingual_tokenizer | test_both_vocabularies_write_any_language |
+| o, f: test_split_on_unicode | test_half_a_character_stands_alone |
+| f: test_suppressed_tokens_minus_1 | test_what_is_never_written |
+| f: test_supported_languages, in test_transcribe.py | test_an_english_model_knows_english |
 
 Both of OpenAI's vocabularies are in the package.
 """
@@ -72,7 +72,7 @@ def test_both_vocabularies_write_any_language(text: str) -> None:
 def test_half_a_character_stands_alone(language: str) -> None:
     """The first byte of an é is no character; the é after it, of two tokens or one, is whole."""
     tokenizer = MULTILINGUAL
-    byte = {value: key for value, key in read_ranks(rank_file(MULTILINGUAL_SIZE)).items()}[b"\xc3"]
+    byte = read_ranks(rank_file(MULTILINGUAL_SIZE))[b"\xc3"]
     before, after = tokenizer.encode(" elle est l'"), tokenizer.encode("école")
     assert tokenizer.decode([byte]) == "\ufffd"
     tokens = [TimedToken(token, 0.0, 0.0, 1.0) for token in [*before, byte, *after]]
