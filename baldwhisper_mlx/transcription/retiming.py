@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from baldwhisper_mlx.config import HOP_LENGTH, SAMPLE_RATE, TIME_PRECISION
-from baldwhisper_mlx.transcription.segments import Segment
+from baldwhisper_mlx.transcription.segments import Segment, Word
 
 FRAMES_PER_SECOND = SAMPLE_RATE // HOP_LENGTH
 
@@ -18,52 +18,44 @@ FRAMES_PER_SECOND = SAMPLE_RATE // HOP_LENGTH
 class Time(Protocol):
     """Maps seconds in a part of a recording to seconds in the whole.
 
-    `is_end` says whether something ends there, rather than begins.
+    `is_end` says whether something ends there, rather than begins; `middle` is that of a word which
+    starts or ends there, and which a cut does not divide.
     """
 
-    def __call__(self, seconds: float, *, is_end: bool) -> float: ...
+    def __call__(self, seconds: float, *, is_end: bool, middle: float | None = None) -> float: ...
 
 
 def retimed(segment: Segment, time: Time) -> Segment:
-    """A segment of a part of a recording, with the times of the whole, words included.
+    """A segment of a part of a recording, with the times of the whole in hundredths of a second.
 
     Args:
         segment: with the times of the part.
         time: from the part's times to those of the whole.
     """
     seek = time(segment.seek * HOP_LENGTH / SAMPLE_RATE, is_end=False)
-    start, end = _span(segment.start, segment.end, time)
-    words = segment.words
-    if words:
-        moved = []
-        for word in words:
-            first, last = _span(word.start, word.end, time)
-            moved.append(dataclasses.replace(word, start=first, end=last))
-        # The same time may be put on either side of a cut, as the start of this or of that.
-        if segment.start == words[0].start:
-            start = moved[0].start
-        if segment.end == words[-1].end:
-            end = moved[-1].end
-        words = tuple(moved)
+    start, end = time(segment.start, is_end=False), time(segment.end, is_end=True)
+    if start > end:  # it lies at a cut: starts there belong to what follows, ends to what precedes
+        start = time(segment.start, is_end=True)
+    old = words = segment.words
+    if old:
+        words = tuple(_retimed_word(word, time) for word in old)
+        # At a cut a segment and its words are put on the same side.
+        start = words[0].start if segment.start == old[0].start else start
+        end = words[-1].end if segment.end == old[-1].end else end
     return dataclasses.replace(
-        segment, seek=round(seek * SAMPLE_RATE / HOP_LENGTH), start=start, end=end, words=words
+        segment,
+        seek=round(seek * SAMPLE_RATE / HOP_LENGTH),
+        start=round(start, 2),
+        end=round(end, 2),
+        words=words,
     )
 
 
-def _span(start: float, end: float, time: Time) -> tuple[float, float]:
-    """Start and end in the whole, in hundredths of a second.
-
-    What lies at a cut, where its start belongs to the part behind and its end to the part before,
-    is put into the part that has more of it.
-    """
-    first, last = time(start, is_end=False), time(end, is_end=True)
-    if first > last:
-        before, behind = time(start, is_end=True), time(end, is_end=False)
-        if last - before >= behind - first:
-            first = before
-        else:
-            last = behind
-    return round(first, 2), round(last, 2)
+def _retimed_word(word: Word, time: Time) -> Word:
+    middle = (word.start + word.end) / 2
+    start = time(word.start, is_end=False, middle=middle)
+    end = time(word.end, is_end=True, middle=middle)
+    return dataclasses.replace(word, start=round(start, 2), end=round(end, 2))
 
 
 def within_audio(segments: Sequence[Segment], duration: float) -> tuple[Segment, ...]:

@@ -115,7 +115,7 @@ def _in_batches(
     return Transcript("".join(texts), within_audio(segments, duration), code, duration)
 
 
-def _later(offset: float, seconds: float, *, is_end: bool) -> float:
+def _later(offset: float, seconds: float, *, is_end: bool, middle: float | None = None) -> float:
     return offset + seconds
 
 

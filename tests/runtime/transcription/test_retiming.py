@@ -18,6 +18,7 @@ from baldwhisper_mlx.checkpoint.load import LoadedModel, load_model
 from baldwhisper_mlx.output.writers import WRITERS
 from baldwhisper_mlx.transcription.retiming import retimed, within_audio
 from baldwhisper_mlx.transcription.segments import Segment, Transcript, Word
+from baldwhisper_mlx.transcription.strategies import _later
 from baldwhisper_mlx.transcription.transcribe import transcribe
 from tests.runtime.audio.test_vad import RATE, SAMPLE, noise
 from tests.runtime.conftest import tone
@@ -81,20 +82,30 @@ JOINED = Joined(np.zeros(3 * RATE, np.float32), ((RATE, 3 * RATE), (8 * RATE, 9 
 @pytest.mark.parametrize(
     ("start", "end", "expected"),
     [
-        (1.8, 2.0, (2.8, 3.0)),
-        (2.0, 2.2, (8.0, 8.2)),
-        (2.0, 2.0, (3.0, 3.0)),
-        (1.5, 2.5, (2.5, 8.5)),
+        (1.8, 1.9, (2.8, 2.9)),
+        (2.1, 2.2, (8.1, 8.2)),
+        (1.4, 2.5, (2.4, 3.0)),
+        (1.5, 2.7, (8.0, 8.7)),
+        (2.0, 2.0, (8.0, 8.0)),
+        (2.9, 3.0, (8.9, 9.0)),
     ],
 )
-def test_a_word_at_a_cut_does_not_end_before_it_starts(
+def test_a_word_is_on_one_side_of_a_cut(
     start: float, end: float, expected: tuple[float, float]
 ) -> None:
-    """Between 1.7 and 2.3 s a start belongs to the speech behind the cut, an end to that before."""
+    """That of its middle: it neither ends before it starts nor holds the pause."""
     word = Word(start, end, " a", 0.5)
     found = retimed(segment(0, start, end, (word,)), JOINED.restore)
     assert (found.start, found.end) == expected
     assert [(w.start, w.end) for w in found.words or ()] == [expected]
+
+
+def test_a_segment_at_a_cut_does_not_end_before_it_starts() -> None:
+    """Between 1.7 and 2.3 s a start belongs to the speech behind the cut, an end to that before."""
+    found = retimed(segment(0, 1.8, 2.2, None), JOINED.restore)
+    assert (found.start, found.end) == (2.8, 3.0)
+    across = retimed(segment(0, 1.5, 2.5, None), JOINED.restore)
+    assert (across.start, across.end) == (2.5, 8.5)
 
 
 @settings(deadline=None)
@@ -103,13 +114,14 @@ def test_words_keep_their_order_across_cuts(edges: list[int], offset: int) -> No
     """And the first and the last of a segment its bounds, to the hundredth."""
     words = tuple(Word(a / 100, b / 100, " a", 0.5) for a, b in pairwise(edges))
     before = segment(0, words[0].start, words[-1].end, words)
-    later = partial(lambda by, seconds, *, is_end: by + seconds, offset * 0.004)
+    later = partial(_later, offset * 0.004)
     for time in (JOINED.restore, later):
         found = retimed(before, time)
         times = [t for word in found.words or () for t in (word.start, word.end)]
         assert times == sorted(times)
         assert (found.start, found.end) == (times[0], times[-1])
         plain = retimed(segment(0, before.start, before.end, None), time)
+        assert plain.start <= plain.end
         assert (plain.start, plain.end) == (round(plain.start, 2), round(plain.end, 2))
 
 
