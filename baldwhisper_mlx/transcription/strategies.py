@@ -147,7 +147,7 @@ def _in_batches(
     return Transcript("".join(texts), tuple(segments), code, duration)
 
 
-def _later(offset: float, seconds: float, *, is_end: bool) -> float:
+def _later(offset: float, seconds: float, *, is_end: bool, middle: float | None = None) -> float:
     return offset + seconds
 
 
