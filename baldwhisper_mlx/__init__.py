@@ -21,8 +21,9 @@ from baldwhisper_mlx._version import __version__
 
 if TYPE_CHECKING:
     from baldwhisper_mlx.checkpoint.load import LoadedModel, load_model
+    from baldwhisper_mlx.transcription.detect_language import detect_language
     from baldwhisper_mlx.transcription.segments import Segment, Transcript, Word
-    from baldwhisper_mlx.transcription.transcribe import detect_language, transcribe
+    from baldwhisper_mlx.transcription.transcribe import transcribe
 
 __all__ = [
     "LoadedModel",
@@ -38,7 +39,7 @@ __all__ = [
 _HOME = {
     "LoadedModel": "checkpoint.load",
     "load_model": "checkpoint.load",
-    "detect_language": "transcription.transcribe",
+    "detect_language": "transcription.detect_language",
     "transcribe": "transcription.transcribe",
     "Segment": "transcription.segments",
     "Transcript": "transcription.segments",

@@ -214,7 +214,7 @@ def _transcribe(
     skip_bad: bool,
 ) -> tuple[Any, Any]:
     """Transcribes all clips with one model; returns its run and its results."""
-    from baldwhisper_mlx.cli.transcribe import open_model
+    from baldwhisper_mlx.cli.loading import open_model
     from baldwhisper_mlx.evaluation.inference import InferenceSettings, transcribe_dataset
 
     chosen = {field.name: options[field.name] for field in fields(InferenceSettings)}

@@ -1,298 +1,173 @@
-"""Runs one model over many files: `baldwhisper transcribe` after its options are checked.
+"""The command `baldwhisper transcribe`: its options, checked before any work is done.
 
-A file that fails is reported, and the remaining ones are still processed. Each result is written
-before the next file is transcribed. Only results go to standard output.
+runner.py does the work. Only click is imported at the top, as in main.py.
 """
 
 from __future__ import annotations
 
-import contextlib
-import sys
-import time
-import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future
-from functools import partial
+import math
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
-from baldwhisper_mlx.cli.inputs import STDIN, without_existing
-from baldwhisper_mlx.cli.reading import audio_of_files
-from baldwhisper_mlx.cli.streams import ClosedOutput
-from baldwhisper_mlx.files import write_files
-from baldwhisper_mlx.output.writers import Writer
+from baldwhisper_mlx.cli.inputs import STDIN, expand, plan_outputs
+from baldwhisper_mlx.cli.usage import check_input, check_layout, check_output
+from baldwhisper_mlx.files import prepare_folder
+from baldwhisper_mlx.output.subtitles import Layout
+from baldwhisper_mlx.output.writers import WRITERS, writers_with
 from baldwhisper_mlx.terminal import message_of, printable
-from baldwhisper_mlx.transcription.segments import Transcript
 
-if TYPE_CHECKING:
-    from baldwhisper_mlx.audio.buffer import Samples
-
-Progress = Callable[[float, float], None]
-
-# What bad audio, a full disk and non-finite logits raise. Anything else is a bug, and shows its
-# traceback.
-_FILE_ERRORS = (OSError, ValueError, ArithmeticError, RuntimeError, MemoryError)
+CHANNELS = ["mix", "left", "right", "split"]
+"""As in audio/channels.py, which `--help` should not load."""
+_COUNT = click.IntRange(min=1)
 
 
-def transcribe_files(
-    files: Sequence[str],
-    model_name: str | None,
+def _finite(ctx: click.Context, param: click.Parameter, value: float | None) -> float | None:
+    if value is not None and not math.isfinite(value):
+        raise click.BadParameter(f"{value} is not a finite number.", ctx, param)
+    return value
+
+
+@click.command(short_help="Transcribe audio files.")
+@click.argument("files", nargs=-1, required=True, metavar="FILE...")
+@click.option("-m", "--model",
+              help="Model folder, or Hugging Face Hub id such as owner/name. Default: the English "
+              "model that comes with the package.")  # fmt: skip
+@click.option("--revision", help="Branch, tag or commit of a Hub model.")
+@click.option(
+    "-l",
+    "--language",
+    help="Spoken language, as a code or English name. Default: detected in each file.",
+)
+@click.option("--task", type=click.Choice(["transcribe", "translate"]), default="transcribe",
+              show_default=True,
+              help="Write the spoken words, or translate them into English.")  # fmt: skip
+@click.option("--initial-prompt",
+              help="Text to condition the first window on, as if it preceded the audio: names, "
+              "spelling, style.")  # fmt: skip
+@click.option(
+    "--temperature",
+    type=click.FloatRange(min=0.0),
+    callback=_finite,
+    help="Decode at this temperature only. Default: 0, then up to 1 in steps of 0.2 while the "
+    "result is repetitive or improbable.",
+)
+@click.option("--condition-on-previous-text/--no-condition-on-previous-text",
+              default=True, show_default=True,
+              help="Whether each 30 s window is conditioned on the previous text.")  # fmt: skip
+@click.option("--without-timestamps", is_flag=True,
+              help="One segment per 30 s window, decoded without timestamps.")  # fmt: skip
+@click.option("--word-timestamps", is_flag=True,
+              help="Add the start and end of every word (json, srt, vtt).")  # fmt: skip
+@click.option("--highlight-words", is_flag=True,
+              help="Underline each word while it is spoken (srt, vtt); needs "
+              "--word-timestamps.")  # fmt: skip
+@click.option("--max-line-width", type=_COUNT,
+              help="Most characters in a subtitle line (srt, vtt); needs "
+              "--word-timestamps.")  # fmt: skip
+@click.option("--max-line-count", type=_COUNT,
+              help="Most lines in a subtitle; needs --max-line-width.")  # fmt: skip
+@click.option("--max-words-per-line", type=_COUNT,
+              help="Most words in a subtitle (srt, vtt); needs --word-timestamps, and "
+              "excludes --max-line-width.")  # fmt: skip
+@click.option("--audio-context", type=click.Choice(["full", "padded"]),
+              help="Encode 30 s whatever the length of a clip (full, as OpenAI's Whisper), or the "
+              "clip alone with constants for the rest (padded). Default: padded if the model "
+              "folder has padding.safetensors.")  # fmt: skip
+@click.option("--vad", is_flag=True,
+              help="Transcribe only where Silero's detector finds speech, so that nothing is "
+              "made up over silence or noise.")  # fmt: skip
+@click.option("--batch-size", type=_COUNT, default=1, show_default=True,
+              help="Number of parts of a file that are decoded together; it is cut where it is "
+              "quiet, and no window is conditioned on the previous text.")  # fmt: skip
+@click.option("--track", type=_COUNT, metavar="N",
+              help="Number of the audio track, from 1. Default: the one marked as default, or "
+              "else the first.")  # fmt: skip
+@click.option("--channels", type=click.Choice(CHANNELS), default="mix", show_default=True,
+              help="Transcribe the mean of all channels, the left or the right one, or each by "
+              "itself (split): segments are then labelled and merged by time.")  # fmt: skip
+@click.option("--max-duration", type=click.FloatRange(min=0.0, min_open=True), callback=_finite,
+              default=24 * 3600.0, show_default="24 h", metavar="SECONDS",
+              help="Refuse recordings that are longer.")  # fmt: skip
+@click.option(
+    "-f",
+    "--output-format",
+    "output_format",
+    type=click.Choice([*WRITERS, "all"]),
+    default="txt",
+    show_default=True,
+    help="Output format; `all` writes one file per format and needs --output-dir.",
+)
+@click.option(
+    "-o",
+    "--output-dir",
+    type=click.Path(path_type=Path),
+    help="Folder for the results, one file per input and format, named after the input. "
+    "Default: standard output.",
+)
+@click.option("--force", is_flag=True, help="Replace output files that exist.")
+@click.option("--skip-existing", is_flag=True,
+              help="Skip inputs whose output files all exist.")  # fmt: skip
+@click.option("--pcm-rate", type=_COUNT, metavar="HZ",
+              help="Read standard input as raw PCM at this sample rate: 16-bit signed integers, "
+              "little-endian, one channel.")  # fmt: skip
+def transcribe(
+    files: tuple[str, ...],
+    model: str | None,
     revision: str | None,
-    *,
-    writers: Mapping[str, Writer],
-    printed_format: str,
-    plan: Sequence[Mapping[str, Path]] | None,
+    output_format: str,
+    output_dir: Path | None,
     force: bool,
+    skip_existing: bool,
     pcm_rate: int | None,
-    audio_context: Any,
-    audio_options: Mapping[str, Any],
-    options: dict[str, Any],
-) -> list[str]:
-    """Transcribes files in their order and reports on standard error.
+    audio_context: str | None,
+    highlight_words: bool,
+    max_line_width: int | None,
+    max_line_count: int | None,
+    max_words_per_line: int | None,
+    **options: Any,
+) -> None:
+    """Transcribe audio FILEs; `-` reads one from standard input.
 
-    Args:
-        files: audio paths, or `-` for standard input.
-        model_name: folder or Hub id; None for the bundled model.
-        revision: of a Hub model.
-        writers: by format.
-        printed_format: format of what is printed, if `plan` is None.
-        plan: from `plan_outputs`: per file, format to path; None to print on standard output.
-        force: whether existing outputs are replaced.
-        pcm_rate: Hz, if standard input is raw PCM.
-        audio_context: as for `load_model`.
-        audio_options: track, channels and max_duration, as for `load_audio`.
-        options: keyword arguments of `transcribe`.
-
-    Returns:
-        Names of the files that failed.
-
-    Raises:
-        click.ClickException: the model cannot be loaded or does not know the language.
+    A FILE can be a folder, for all audio files in it and below, or a quoted pattern such as
+    'talks/*.mp3'. Inputs with the same name get numbered outputs, in the order given: talk.txt,
+    talk-2.txt. A file that fails is reported, the remaining ones are still transcribed, and the
+    exit code is 1.
     """
-    failed = [name for name in files if not _is_readable(name)]
-    outputs = dict(zip(files, plan or [{} for _ in files], strict=True))
-    readable = [name for name in files if name not in failed]
-    if not readable:
-        return failed  # without loading a model, or downloading it, for nothing
-    model = open_model(
-        model_name, revision, options["language"], audio_context, task=options["task"]
-    )
-    printed = 0
-    for name, audio in audio_of_files(readable, pcm_rate=pcm_rate, **audio_options):
-        try:
-            transcript = _transcribe_one(name, audio, model, options)
-            if plan is None:
-                text = writers[printed_format](transcript)
-                _print(name, text, header=len(files) > 1, first=printed == 0)
-                printed += 1
-            else:
-                texts = {path: writers[kind](transcript) for kind, path in outputs[name].items()}
-                write_files(texts, force=force)
-        except (BrokenPipeError, ClosedOutput):
-            raise  # nothing can be printed: its reader has ended, which click exits for in silence
-        except _FILE_ERRORS as error:
-            _report(name, error)
-            failed.append(name)
-    return failed
-
-
-def detect_languages(
-    files: Sequence[str], model_name: str | None, revision: str | None, windows: int, top: int
-) -> list[str]:
-    """Prints the most probable languages of files, a line each.
-
-    Args:
-        files: audio paths, or `-` for standard input.
-        model_name: folder or Hub id; None for the bundled model.
-        revision: of a Hub model.
-        windows: of 30 s, over which probabilities are averaged.
-        top: languages to print.
-
-    Returns:
-        Names of the files that failed.
-
-    Raises:
-        click.ClickException: the model cannot be loaded.
-    """
-    from baldwhisper_mlx.transcription.transcribe import detect_language
-
-    failed = [name for name in files if not _is_readable(name)]
-    readable = [name for name in files if name not in failed]
-    model = open_model(model_name, revision, None) if readable else None
-    for name, audio in audio_of_files(readable):
-        try:
-            samples = audio.result()
-            assert not isinstance(samples, list)
-            probabilities = detect_language(samples, model, windows=windows)
-        except _FILE_ERRORS as error:
-            _report(name, error)
-            failed.append(name)
-            continue
-        likeliest = list(probabilities.items())[:top]
-        listed = ", ".join(f"{code} {probability:.3f}" for code, probability in likeliest)
-        click.echo(f"{_label(name)}: {listed or 'no speech'}")
-    return failed
-
-
-def skip_finished(
-    files: tuple[str, ...], plan: list[dict[str, Path]]
-) -> tuple[tuple[str, ...], list[dict[str, Path]]]:
-    """`without_existing`, with a line about how many files are skipped.
-
-    Args:
-        files: audio paths, or `-`.
-        plan: from `plan_outputs`.
-    """
-    remaining, missing = without_existing(files, plan)
-    if n_skipped := len(files) - len(remaining):
-        click.echo(f"{n_skipped} of {len(files)} files skipped: outputs exist", err=True)
-    return remaining, missing
-
-
-def _is_readable(name: str) -> bool:
-    if name == STDIN:
-        return True
-    path = Path(name)
-    if path.is_dir():
-        _report(name, ValueError("the folder contains no audio files"))
-    elif not path.exists():
-        _report(name, FileNotFoundError("no such file"))
-    else:
-        return True
-    return False
-
-
-def open_model(
-    model_name: str | None,
-    revision: str | None,
-    language: str | None,
-    audio_context: Any = None,
-    *,
-    task: str = "transcribe",
-) -> Any:
-    """Loads a model for a command; prints warnings on standard error.
-
-    Args:
-        model_name: folder or Hub id; None for the bundled model.
-        revision: of a Hub model.
-        language: code or name that the model has to know; None for any.
-        audio_context: as for `load_model`.
-        task: that the model has to be able to do.
-
-    Raises:
-        click.ClickException: the model cannot be loaded, does not know the language, or cannot
-            translate.
-    """
-    from baldwhisper_mlx.checkpoint.load import load_model
-
+    if files.count(STDIN) > 1:
+        raise click.UsageError("standard input can be read only once: give `-` only once")
+    files = tuple(expand(files))
+    audio_options = {name: options.pop(name) for name in ("track", "channels", "max_duration")}
+    check_input(files, pcm_rate, audio_options["track"], audio_options["channels"])
+    check_output(len(files), output_format, output_dir, force, skip_existing)
+    layout = Layout(
+        highlight_words=highlight_words, max_line_width=max_line_width,
+        max_line_count=max_line_count, max_words_per_line=max_words_per_line,
+    )  # fmt: skip
+    check_layout(layout, options["word_timestamps"])
+    formats = list(WRITERS) if output_format == "all" else [output_format]
+    plan: list[dict[str, Path]] | None = None
     try:
-        with warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("always")  # to print them, even where they would be errors
-            model = load_model(model_name, revision=revision, audio_context=audio_context)
-        for warning in caught:  # without the line of code that Python would print
-            click.echo(f"warning: {printable(str(warning.message))}", err=True)
-        if language is not None:  # here, or every file would fail
-            model.tokenizer.to_language(language)
-        model.tokenizer.check_task(task)
+        if output_dir is not None:
+            plan = plan_outputs(files, output_dir, formats, force=force or skip_existing)
+            prepare_folder(output_dir)
     except (OSError, ValueError) as error:
         raise click.ClickException(message_of(error)) from None
-    return model
 
+    from baldwhisper_mlx.cli.runner import skip_finished, transcribe_files
 
-def _transcribe_one(
-    name: str, audio: Future[Samples | list[Samples]], model: Any, options: dict[str, Any]
-) -> Transcript:
-    import mlx.core as mx
-
-    mx.reset_peak_memory()
-    started = time.perf_counter()
-    transcript = _transcribed(name, audio.result(), model, options)
-    seconds = time.perf_counter() - started
-    click.echo(
-        f"{_label(name)}: {transcript.duration:.1f} s of audio in {seconds:.1f} s "
-        f"({transcript.duration / seconds:.1f}x real time), "
-        f"{f'language {transcript.language}' if transcript.language else 'no speech'}, "
-        f"peak memory {mx.get_peak_memory() / 1e6:.0f} MB",
-        err=True,
-    )
-    return transcript
-
-
-def _transcribed(
-    name: str, samples: Samples | list[Samples], model: Any, options: dict[str, Any]
-) -> Transcript:
-    """The transcript of a recording, or of its channels, one by one."""
-    from baldwhisper_mlx.transcription.channels import merge_channels
-    from baldwhisper_mlx.transcription.transcribe import transcribe
-
-    channels = samples if isinstance(samples, list) else [samples]
-    transcripts = []
-    with _progress_bar(name) as on_progress, _language_warnings(name):
-        for i, channel in enumerate(channels):
-            progress = on_progress and partial(_advance, on_progress, i, len(channels))
-            transcripts.append(transcribe(channel, model, on_progress=progress, **options))
-    return merge_channels(transcripts) if len(channels) > 1 else transcripts[0]
-
-
-def _advance(report: Progress, channel: int, n_channels: int, done: float, total: float) -> None:
-    report(channel * total + done, n_channels * total)
-
-
-@contextlib.contextmanager
-def _language_warnings(name: str) -> Iterator[None]:
-    """Prints a `LanguageWarning` with the file's name; other warnings stay as they are."""
-    from baldwhisper_mlx.transcription.language import LanguageWarning
-
-    shown = warnings.showwarning
-
-    def show(message: Warning | str, category: type[Warning], *place: Any, **more: Any) -> None:
-        if issubclass(category, LanguageWarning):
-            click.echo(f"warning: {_label(name)}: {message}", err=True)
-        else:  # of the thread that reads the next file
-            shown(message, category, *place, **more)
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("always", LanguageWarning)
-        warnings.showwarning = show
-        yield
-
-
-@contextlib.contextmanager
-def _progress_bar(name: str) -> Iterator[Progress | None]:
-    """A progress bar in seconds of audio; None, and no bar, unless standard error is a terminal."""
-    if not sys.stderr.isatty():
-        yield None
-        return
-    from tqdm import tqdm
-
-    layout = "{desc} {percentage:3.0f}% |{bar}| {n:.0f}/{total:.0f} s [{elapsed}<{remaining}]"
-    with tqdm(total=0.0, desc=_label(name), bar_format=layout, leave=False) as bar:
-
-        def advance(done: float, total: float) -> None:
-            bar.total = total
-            bar.update(min(done, total) - bar.n)
-
-        yield advance
-
-
-def _print(name: str, text: str, *, header: bool, first: bool) -> None:
-    if header:
-        text = ("" if first else "\n") + f"==> {_label(name)} <==\n{text}"
-    if sys.stdout.isatty():
-        text = printable(text, keep="\n\t")
-    # Bytes, because output is UTF-8 whatever the locale.
-    click.echo(text.encode("utf-8", errors="surrogateescape"), nl=False)
-
-
-def _report(name: str, error: Exception) -> None:
-    message = str(error) or type(error).__name__
-    plain = "stdin" if name == STDIN else name
-    prefix = "" if message.startswith(plain) else f"{plain}: "
-    click.echo(f"error: {printable(prefix + message)}", err=True)
-
-
-def _label(name: str) -> str:
-    """The name of a file for messages."""
-    return "stdin" if name == STDIN else printable(name)
+    if skip_existing and plan is not None:
+        files, plan = skip_finished(files, plan)
+    if options["temperature"] is None:
+        del options["temperature"]  # transcribe's own default is the schedule
+    failed = transcribe_files(
+        files, model, revision, writers=writers_with(layout), printed_format=formats[0], plan=plan,
+        force=force, pcm_rate=pcm_rate, audio_context=audio_context, audio_options=audio_options,
+        options=options,
+    )  # fmt: skip
+    if failed and len(files) > 1:
+        names = printable(", ".join(failed))
+        click.echo(f"{len(failed)} of {len(files)} files failed: {names}", err=True)
+    if failed:
+        raise click.exceptions.Exit(1)

@@ -12,8 +12,10 @@ import mlx.core as mx
 import numpy as np
 
 from baldwhisper_mlx.audio.buffer import Samples
-from baldwhisper_mlx.audio.features import LogMelSpectrogram
+from baldwhisper_mlx.audio.features import N_FRAMES, LogMelSpectrogram
+from baldwhisper_mlx.audio.vad import first_speech
 from baldwhisper_mlx.checkpoint.load import LoadedModel
+from baldwhisper_mlx.config import HOP_LENGTH
 from baldwhisper_mlx.decoding.decoder import DecodingResult
 from baldwhisper_mlx.text.tokenizer import ANOTHER_MODEL, Tokenizer, named
 
@@ -28,6 +30,62 @@ NEAR = 500
 
 class LanguageWarning(UserWarning):
     """The audio does not look like a language that the model knows."""
+
+
+class SpokenLanguage:
+    """The language of a recording, detected where somebody first speaks unless it is known.
+
+    Args:
+        samples: of the recording, mono at 16 kHz (n,).
+        mel: its features.
+        loaded: from `load_model`.
+        wanted: code or English name; None to detect it.
+
+    Raises:
+        ValueError: the model does not know the language.
+    """
+
+    def __init__(
+        self, samples: Samples, mel: LogMelSpectrogram, loaded: LoadedModel, wanted: str | None
+    ) -> None:
+        self._samples, self._mel, self._loaded, self._wanted = samples, mel, loaded, wanted
+        self._detected_at = 0
+        """Mel frame of the window in which the language was detected."""
+        self._first_speech: int | None = None
+        """Mel frame of the first speech after some window; None until it was looked for."""
+        self.code = self._known()
+        """Code; None until it is detected."""
+
+    def choose(self, likeliest: str, seek: int) -> None:
+        """Chooses the language: of a window, or of the first one in which somebody speaks.
+
+        Args:
+            likeliest: that of the window.
+            seek: mel frame (10 ms) at which the window starts.
+        """
+        self.code, self._detected_at = likeliest, seek
+        if self._first_speech is None or self._first_speech < seek:
+            span = first_speech(self._samples, seek * HOP_LENGTH)
+            # Where nobody speaks at all, the model may still know better than the detector.
+            self._first_speech = span[0] // HOP_LENGTH if span else self._mel.n_frames
+        start = self._first_speech
+        if seek + NEAR <= start < self._mel.n_frames:
+            n_frames = min(N_FRAMES, self._mel.n_frames - start)
+            self._loaded.decoder.encode(self._mel.window(start)[None], [n_frames])
+            (self.code,) = likeliest_languages(self._loaded)
+            self._detected_at = start
+
+    def forget_silence(self, seek: int) -> None:
+        """Detects the language again if all before `seek` (mel frame, 10 ms) was silent."""
+        if self._detected_at < seek:
+            self.code = self._known()
+
+    def _known(self) -> str | None:
+        """The language if it does not have to be detected."""
+        tokenizer = self._loaded.tokenizer
+        if self._wanted is None:
+            return only_language(tokenizer)
+        return tokenizer.to_language(self._wanted)
 
 
 def doubts(attempts: Sequence[DecodingResult], tokenizer: Tokenizer) -> str | None:

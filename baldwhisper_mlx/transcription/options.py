@@ -1,19 +1,25 @@
 """The options of a transcription: one validated object for everything `transcribe` accepts.
 
-`transcribe` takes them as keyword arguments; below it every function takes this object. Its fields
-are the keyword arguments of `transcribe`, with the same defaults.
+`transcribe` takes them as keyword arguments; below it every function takes this object. A new
+option is a field of `TranscribeOptions`, a line in its docstring, and a key of
+`TranscribeKeywords`.
 """
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from numbers import Integral, Real
+from typing import ParamSpec, TypedDict, TypeVar
 
 from baldwhisper_mlx.decoding.logit_rules import DecodingOptions
 from baldwhisper_mlx.text.tokenizer import check_task
 from baldwhisper_mlx.transcription.fallback import TEMPERATURES, Thresholds, attempts
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 Progress = Callable[[float, float], None]
 """Called with the seconds of audio that are transcribed, and the seconds in all."""
@@ -22,6 +28,30 @@ Progress = Callable[[float, float], None]
 @dataclass(frozen=True, kw_only=True)
 class TranscribeOptions:
     """How a recording is transcribed.
+
+    Args:
+        language: code or English name of the spoken language; None to detect it where somebody
+            first speaks.
+        task: "transcribe", or "translate" into English.
+        initial_prompt: text on which the first window, or every stretch of a batch, is
+            conditioned, as if it preceded the audio: names, spelling.
+        temperature: of the sampling, 0 for the most likely token; of several, the next one is
+            used if an output is repetitive or improbable.
+        condition_on_previous_text: whether each window is conditioned on the text before it; with
+            `batch_size` above 1 none is.
+        without_timestamps: one segment per window, decoded without timestamp tokens.
+        word_timestamps: the start and end of every word (`Segment.words`).
+        compression_ratio_threshold: UTF-8 bytes of an output over its zlib-compressed bytes; above
+            this ratio the output is repetitive. None also switches off the search for phrases
+            three times in a row.
+        logprob_threshold: mean log-probability of the tokens, in nats; an output below it is
+            improbable. None for no such test.
+        no_speech_threshold: probability of no speech, 0 to 1; an improbable output above it is
+            silence. None for no such test.
+        vad: transcribe only the parts in which Silero's voice activity detector finds speech.
+        batch_size: stretches of the recording that are decoded together, cut where it is quiet; 1
+            for the whole, sequentially.
+        on_progress: called after every window with the seconds of audio done and in all.
 
     Raises:
         ValueError: a value is out of range; the message names the option.
@@ -32,37 +62,18 @@ class TranscribeOptions:
     """
 
     language: str | None = None
-    """Code or English name of the spoken language. Default None: detected where somebody first
-    speaks."""
     task: str = "transcribe"
-    """"transcribe", or "translate" into English. Default "transcribe"."""
     initial_prompt: str | None = None
-    """Text on which the first window, or every stretch of a batch, is conditioned: names,
-    spelling. Default none."""
     temperature: float | Sequence[float] = TEMPERATURES
-    """Sampling temperature, 0 for the most likely token; of several, the next one is used if an
-    output is repetitive or improbable. Default 0 to 1 in steps of 0.2."""
     condition_on_previous_text: bool = True
-    """Whether each window is conditioned on the text before it; with `batch_size` above 1 none is.
-    Default True."""
     without_timestamps: bool = False
-    """One segment per window, decoded without timestamp tokens. Default False."""
     word_timestamps: bool = False
-    """Whether every word gets its start and end. Default False."""
     compression_ratio_threshold: float | None = 2.4
-    """UTF-8 bytes of an output over its zlib-compressed bytes; above this ratio the output is
-    repetitive. None also switches off the search for repeated phrases. Default 2.4."""
     logprob_threshold: float | None = -1.0
-    """Mean log-probability of the tokens, in nats; an output below it is improbable. Default -1."""
     no_speech_threshold: float | None = 0.6
-    """Probability of no speech, 0 to 1; an improbable output above it is silence. Default 0.6."""
     vad: bool = False
-    """Whether only the parts are transcribed in which Silero's voice activity detector finds
-    speech. Default False."""
     batch_size: int = 1
-    """Stretches of the recording that are decoded together. Default 1: the whole, sequentially."""
     on_progress: Progress | None = field(default=None, compare=False)
-    """Called after every window with the seconds done and in all. Default none."""
 
     def __post_init__(self) -> None:
         check_task(self.task)
@@ -92,3 +103,38 @@ class TranscribeOptions:
         """Calls `on_progress`, if there is one, with the seconds done and in all."""
         if self.on_progress is not None:
             self.on_progress(done, total)
+
+
+class TranscribeKeywords(TypedDict, total=False):
+    """The fields of `TranscribeOptions` as keyword arguments, for type checkers."""
+
+    language: str | None
+    task: str
+    initial_prompt: str | None
+    temperature: float | Sequence[float]
+    condition_on_previous_text: bool
+    without_timestamps: bool
+    word_timestamps: bool
+    compression_ratio_threshold: float | None
+    logprob_threshold: float | None
+    no_speech_threshold: float | None
+    vad: bool
+    batch_size: int
+    on_progress: Progress | None
+
+
+def takes_options(function: Callable[P, R]) -> Callable[P, R]:
+    """Shows the options in the signature and the docstring of a function with `**options`.
+
+    `help()` and notebooks then list every option with its default and its description, and the
+    description stands in one place.
+    """
+    signature = inspect.signature(function)
+    parameters = [p for p in signature.parameters.values() if p.kind is not p.VAR_KEYWORD]
+    parameters += inspect.signature(TranscribeOptions).parameters.values()
+    vars(function)["__signature__"] = signature.replace(parameters=parameters)
+    described = inspect.getdoc(TranscribeOptions) or ""
+    listed = described[described.index("Args:\n") + 6 : described.index("Raises:")].rstrip()
+    own = inspect.getdoc(function) or ""
+    function.__doc__ = own.replace("    **options: see `TranscribeOptions`.", listed)
+    return function

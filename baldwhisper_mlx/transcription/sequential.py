@@ -16,16 +16,16 @@ import mlx.core as mx
 
 from baldwhisper_mlx.audio.buffer import Samples, check_samples
 from baldwhisper_mlx.audio.features import N_FRAMES, LogMelSpectrogram
-from baldwhisper_mlx.audio.vad import first_speech
 from baldwhisper_mlx.checkpoint.load import LoadedModel
-from baldwhisper_mlx.config import HOP_LENGTH, SAMPLE_RATE
+from baldwhisper_mlx.config import SAMPLE_RATE
 from baldwhisper_mlx.decoding.decoder import DecodingResult
 from baldwhisper_mlx.decoding.logit_rules import DecodingOptions
 from baldwhisper_mlx.model.padding import REST
 from baldwhisper_mlx.transcription.fallback import repetition
 from baldwhisper_mlx.transcription.first_attempt import FirstAttempt, in_full_context
-from baldwhisper_mlx.transcription.language import NEAR, likeliest_languages, only_language
+from baldwhisper_mlx.transcription.language import SpokenLanguage, likeliest_languages
 from baldwhisper_mlx.transcription.options import TranscribeOptions
+from baldwhisper_mlx.transcription.prompts import PreviousText
 from baldwhisper_mlx.transcription.retiming import within_audio
 from baldwhisper_mlx.transcription.second_opinion import WindowSpeech
 from baldwhisper_mlx.transcription.segments import Segment, Transcript, numbered
@@ -71,8 +71,8 @@ class Transcription:
     mel: LogMelSpectrogram
     duration: float
     """Seconds of the recording."""
-    language: str | None = None
-    """Code; None until it is detected in the first window with speech."""
+    language: SpokenLanguage
+    previous: PreviousText
     seek: int = 0
     """Mel frame (10 ms) at which the next window starts."""
     last_speech: float = 0.0
@@ -81,17 +81,7 @@ class Transcription:
     """Whether constants stood behind the window when it was last encoded (model/padding.py)."""
     first_attempts: list[DecodingResult] = field(default_factory=list)
     """At windows that are no silence."""
-    _language_seek: int = 0
-    """Mel frame of the window in which the language was detected."""
-    _first_speech: int | None = None
-    """Mel frame of the first speech after some window; None until it was looked for."""
     _segments: list[Segment] = field(default_factory=list)
-    _history: list[int] = field(default_factory=list)
-    """Tokens of the initial prompt, and of the text so far."""
-    _n_initial: int = 0
-    """How many of them are the initial prompt's, which is no part of the transcript."""
-    _prompt_from: int = 0
-    """First token of the history that the next window is conditioned on."""
 
     @classmethod
     def start(
@@ -102,18 +92,16 @@ class Transcription:
         Nothing is decoded yet.
         """
         samples = check_samples(samples)
-        prompt = options.initial_prompt
-        history = loaded.tokenizer.encode(" " + prompt.strip()) if prompt else []
+        mel = LogMelSpectrogram(samples, loaded.config.n_mels)
         run = cls(
             loaded,
             options,
             samples,
-            mel=LogMelSpectrogram(samples, loaded.config.n_mels),
+            mel=mel,
             duration=len(samples) / SAMPLE_RATE,
-            _history=history,
-            _n_initial=len(history),
+            language=SpokenLanguage(samples, mel, loaded, options.language),
+            previous=PreviousText(loaded, options),
         )
-        run.language = run._known_language()
         run.seek = run.mel.after_silence(0)
         return run
 
@@ -143,46 +131,27 @@ class Transcription:
             self.seek += n_frames
         else:
             result, ratio = decoded
-            window = Window(
-                self.loaded.tokenizer, self.options, self.seek, n_frames, self.language or "en"
-            )
+            language = self.language.code or "en"
+            window = Window(self.loaded.tokenizer, self.options, self.seek, n_frames, language)
             segments, advance, self.last_speech = window_segments(
-                result, ratio, window, speech, previous=self._previous, last_speech=self.last_speech
+                result,
+                ratio,
+                window,
+                speech,
+                previous=self.previous.conditioning,
+                last_speech=self.last_speech,
             )
             self._segments += numbered(segments, len(self._segments))
-            self._history += [token for segment in segments for token in segment.tokens]
+            self.previous.append([token for segment in segments for token in segment.tokens])
             self.seek += advance
             if self._is_padded_rest(n_frames, advance):
                 self.seek = self.mel.n_frames
             # As in OpenAI's code, text sampled at a high temperature is not used as context.
             if not self.options.condition_on_previous_text or result.temperature > 0.5:
-                self._prompt_from = len(self._history)
+                self.previous.forget()
         self.seek = self.mel.after_silence(self.seek)
-        if not self._segments and self._language_seek < self.seek:
-            self.language = self._known_language()  # what was silent does not tell the language
-
-    def choose_language(self, likeliest: str) -> None:
-        """Chooses the language: of the next window, or of the first one in which somebody speaks.
-
-        Args:
-            likeliest: that of the next window.
-        """
-        self.language, self._language_seek = likeliest, self.seek
-        if self._first_speech is None or self._first_speech < self.seek:
-            span = first_speech(self.samples, self.seek * HOP_LENGTH)
-            # Where nobody speaks at all, the model may still know better than the detector.
-            self._first_speech = span[0] // HOP_LENGTH if span else self.mel.n_frames
-        start = self._first_speech
-        if self.seek + NEAR <= start < self.mel.n_frames:
-            n_frames = min(N_FRAMES, self.mel.n_frames - start)
-            self.loaded.decoder.encode(self.mel.window(start)[None], [n_frames])
-            (self.language,) = likeliest_languages(self.loaded)
-            self._language_seek = start
-
-    def _known_language(self) -> str | None:
-        """The language if it does not have to be detected."""
-        named, tokenizer = self.options.language, self.loaded.tokenizer
-        return only_language(tokenizer) if named is None else tokenizer.to_language(named)
+        if not self._segments:
+            self.language.forget_silence(self.seek)
 
     def _is_padded_rest(self, n_frames: int, advance: int) -> bool:
         """Whether the recording ends shortly behind the last timestamp of a padded window.
@@ -195,26 +164,14 @@ class Transcription:
 
     def transcript(self) -> Transcript:
         """What has been transcribed so far."""
-        text = self.loaded.tokenizer.decode(self._history[self._n_initial :])
+        text = self.loaded.tokenizer.decode(self.previous.spoken)
         spoken = self.options.language is not None or bool(self._segments)
         segments = within_audio(self._segments, self.duration)
-        return Transcript(text, segments, self.language if spoken else None, self.duration)
+        return Transcript(text, segments, self.language.code if spoken else None, self.duration)
 
-    def prompt(self, *, conditioned: bool = True) -> list[int]:
-        """Tokens before the text: the end of the previous text if `conditioned`, language, task."""
-        tokenizer, most = self.loaded.tokenizer, self.loaded.config.n_text_ctx // 2 - 1
-        history = self._previous if conditioned else []
-        previous = [tokenizer.sot_prev, *history[-most:]] if history else []
-        return previous + tokenizer.sot_sequence(
-            self.language or "en",
-            self.options.task,
-            timestamps=not self.options.without_timestamps,
-        )
-
-    @property
-    def _previous(self) -> list[int]:
-        """Tokens of the text that the next window is conditioned on."""
-        return self._history[self._prompt_from :]
+    def prompt(self) -> list[int]:
+        """Tokens before the text of the next window."""
+        return self.previous.prompt(self.language.code)
 
     def _decode(
         self, shared: FirstAttempt | None, speech: WindowSpeech
@@ -238,7 +195,7 @@ class Transcription:
                 decoder.restore(shared.audio)  # it still holds the whole batch
             else:
                 result = decoder.decode(self.prompt(), attempt, align_frames=frames)[0]
-            ratio, loop = repetition(result.tokens, tokenizer, before=self._previous)
+            ratio, loop = repetition(result.tokens, tokenizer, before=self.previous.conditioning)
             if first is None:
                 first = result
                 if self._is_made_up(result, ratio, loop, speech):
@@ -250,7 +207,7 @@ class Transcription:
             if attempt is attempts[-1] or not failed:
                 break
             if loop:  # without the previous text, a phrase is written again only if it was spoken
-                self._prompt_from = len(self._history)
+                self.previous.forget()
         if first is None or thresholds.is_silence(result):
             return None
         self.first_attempts.append(first)
@@ -272,9 +229,10 @@ class Transcription:
             return False
         if result.no_speech_prob > (thresholds.no_speech or 0):  # the model and the detector agree
             return True
-        if self._previous:
+        if self.previous.conditioning:
             attempt = DecodingOptions(timestamps=not self.options.without_timestamps)
-            result = self.loaded.decoder.decode(self.prompt(conditioned=False), attempt)[0]
+            prompt = self.previous.prompt(self.language.code, conditioned=False)
+            result = self.loaded.decoder.decode(prompt, attempt)[0]
             ratio, loop = repetition(result.tokens, self.loaded.tokenizer)
         return thresholds.is_poor(result, ratio, loop=loop)
 
@@ -292,9 +250,9 @@ def encode_windows(runs: Sequence[Transcription]) -> None:
     for run in runs:  # the CPU works on the next features while the device decodes
         run.padded = runs[0].loaded.model.is_padded(frames)
         run.mel.prefetch(run.seek)
-    if any(run.language is None for run in runs):
+    if any(run.language.code is None for run in runs):
         audio = decoder.encoded()
         for run, language in zip(runs, likeliest_languages(runs[0].loaded), strict=True):
-            if run.language is None:
-                run.choose_language(language)
+            if run.language.code is None:
+                run.language.choose(language, run.seek)
         decoder.restore(audio)

@@ -5,14 +5,13 @@ from __future__ import annotations
 from types import SimpleNamespace
 from typing import Any
 
-import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from baldwhisper_convert.model.prompts import Prompts
 from baldwhisper_mlx.transcription.options import TranscribeOptions
-from baldwhisper_mlx.transcription.sequential import Transcription
+from baldwhisper_mlx.transcription.prompts import PreviousText
 from tests.support.tiny_speech import tiny_prompts, tiny_teacher
 
 PROMPTS = tiny_prompts("French")
@@ -25,16 +24,9 @@ def runtime_prompt(prompts: Prompts, previous: list[int], *, timestamps: bool) -
     loaded: Any = SimpleNamespace(
         tokenizer=prompts.tokenizer, config=SimpleNamespace(n_text_ctx=prompts.n_text_ctx)
     )
-    run = Transcription(
-        loaded=loaded,
-        options=TranscribeOptions(without_timestamps=not timestamps),
-        samples=np.zeros(0, np.float32),
-        mel=None,  # type: ignore[arg-type]
-        duration=0.0,
-        language=prompts.language,
-        _history=previous,
-    )
-    return run.prompt()
+    text = PreviousText(loaded, TranscribeOptions(without_timestamps=not timestamps))
+    text.append(previous)
+    return text.prompt(prompts.language)
 
 
 @pytest.mark.parametrize("prompts", [PROMPTS, ENGLISH_ONLY], ids=["multilingual", "english"])

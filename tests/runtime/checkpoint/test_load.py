@@ -172,17 +172,15 @@ def test_no_hub_and_no_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 def test_a_model_named_twice_is_loaded_once(
     model_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from baldwhisper_mlx.transcription import transcribe
+    from baldwhisper_mlx.transcription import inputs
 
     loads = []
-    monkeypatch.setattr(
-        transcribe, "load_model", lambda name: loads.append(name) or load_model(name)
-    )
-    transcribe._cached_model.cache_clear()
+    monkeypatch.setattr(inputs, "load_model", lambda name: loads.append(name) or load_model(name))
+    inputs._cached_model.cache_clear()
     for _ in range(2):
         baldwhisper_mlx.transcribe(tone(0.2), str(model_folder), temperature=0.0)
     assert loads == [str(model_folder)]
-    transcribe._cached_model.cache_clear()
+    inputs._cached_model.cache_clear()
 
 
 def run(code: str) -> str:

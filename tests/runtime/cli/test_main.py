@@ -26,7 +26,7 @@ from baldwhisper_mlx import __version__
 from baldwhisper_mlx.checkpoint import load
 from baldwhisper_mlx.cli.main import cli
 from baldwhisper_mlx.cli.reading import decoded_ahead
-from baldwhisper_mlx.transcription import transcribe as longform
+from baldwhisper_mlx.transcription import transcribe as transcribing
 from baldwhisper_mlx.transcription.language import LanguageWarning
 from baldwhisper_mlx.transcription.segments import Segment, Transcript
 from tests.runtime.conftest import RATE, tiny_config, tone, write_model
@@ -68,7 +68,7 @@ class Fake:
 def fake(monkeypatch: pytest.MonkeyPatch) -> Fake:
     fake = Fake()
     monkeypatch.setattr(load, "load_model", fake.load_model)
-    monkeypatch.setattr(longform, "transcribe", fake.transcribe)
+    monkeypatch.setattr(transcribing, "transcribe", fake.transcribe)
     return fake
 
 
@@ -385,7 +385,7 @@ def test_warnings_of_loading_are_one_line(
 
 
 def test_the_bar_shows_seconds_on_a_terminal_only(monkeypatch: pytest.MonkeyPatch) -> None:
-    from baldwhisper_mlx.cli.transcribe import _progress_bar
+    from baldwhisper_mlx.cli.runner import _progress_bar
 
     class Terminal(io.StringIO):
         def isatty(self) -> bool:
@@ -442,7 +442,7 @@ def test_transcribe_end_to_end(model_folder: Path, wav: Path, tmp_path: Path) ->
     assert raw["duration"] == 1.0
     assert raw["language"] in ("en", "fr")
     assert len(list(out.iterdir())) == 5
-    again = longform.transcribe(wav, str(model_folder), temperature=0.0)
+    again = transcribing.transcribe(wav, str(model_folder), temperature=0.0)
     assert raw == json.loads(json.dumps(again.to_dict()))
 
 
@@ -510,7 +510,7 @@ def test_doubts_about_the_language_are_shown(
         warnings.warn("the text is improbable", LanguageWarning, stacklevel=1)
         return Transcript("", (), None, 1.0)
 
-    monkeypatch.setattr(longform, "transcribe", doubting)
+    monkeypatch.setattr(transcribing, "transcribe", doubting)
     other = Path(shutil.copy(wav, wav.with_name("other.wav")))
     result = run(str(wav), str(other), "-f", "json", "--output-dir", "out")
     assert result.exit_code == 0

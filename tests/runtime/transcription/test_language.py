@@ -15,8 +15,9 @@ from baldwhisper_mlx.audio.load import load_audio
 from baldwhisper_mlx.checkpoint.load import LoadedModel, load_model
 from baldwhisper_mlx.decoding.decoder import Decoder, DecodingResult
 from baldwhisper_mlx.output.writers import write_json
+from baldwhisper_mlx.transcription.detect_language import detect_language
 from baldwhisper_mlx.transcription.language import IMPROBABLE, LanguageWarning, doubts
-from baldwhisper_mlx.transcription.transcribe import detect_language, transcribe
+from baldwhisper_mlx.transcription.transcribe import transcribe
 from tests.runtime.audio.test_vad import RATE, SAMPLE, noise
 from tests.runtime.conftest import tiny_config, tone, write_model
 from tests.support.scripted import script, timed

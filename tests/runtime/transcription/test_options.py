@@ -12,7 +12,7 @@ import pytest
 
 from baldwhisper_mlx.checkpoint.load import LoadedModel, load_model
 from baldwhisper_mlx.transcription import transcribe as module
-from baldwhisper_mlx.transcription.options import TranscribeOptions
+from baldwhisper_mlx.transcription.options import TranscribeKeywords, TranscribeOptions
 from baldwhisper_mlx.transcription.transcribe import transcribe
 from tests.runtime.conftest import tone
 
@@ -35,6 +35,13 @@ def test_every_field_is_a_keyword_of_transcribe_and_the_other_way_round() -> Non
     assert [name for name in fields if f"\n    {name}: " not in documented] == []
 
 
+def test_type_checkers_know_the_same_keywords() -> None:
+    types = {field.name: field.type for field in dataclasses.fields(TranscribeOptions)}
+    assert TranscribeKeywords.__annotations__.keys() == types.keys()
+    keywords = TranscribeKeywords.__annotations__.items()
+    assert {name: reference.__forward_arg__ for name, reference in keywords} == types
+
+
 def test_every_keyword_reaches_the_options(
     loaded: LoadedModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -55,7 +62,9 @@ def test_every_keyword_reaches_the_options(
     }
     assert given.keys() == KEYWORDS.keys()
     received: list[TranscribeOptions] = []
-    monkeypatch.setattr(module, "_transcribe", lambda samples, loaded, o: received.append(o))
+    monkeypatch.setattr(
+        module, "transcribe_recording", lambda samples, loaded, o: received.append(o)
+    )
     transcribe(tone(), loaded, **given)
     (options,) = received
     assert {name: getattr(options, name) for name in given} == given

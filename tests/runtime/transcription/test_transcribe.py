@@ -11,8 +11,9 @@ import pytest
 from baldwhisper_mlx.audio.load import load_audio
 from baldwhisper_mlx.checkpoint.load import LoadedModel, load_model
 from baldwhisper_mlx.decoding.decoder import Decoder
-from baldwhisper_mlx.transcription import transcribe as longform
-from baldwhisper_mlx.transcription.transcribe import detect_language, transcribe
+from baldwhisper_mlx.transcription import strategies
+from baldwhisper_mlx.transcription.detect_language import detect_language
+from baldwhisper_mlx.transcription.transcribe import transcribe
 from tests.runtime.audio.test_vad import RATE, SAMPLE, noise, talk
 
 OPTIONS: dict[str, Any] = {"language": "en", "temperature": 0.0, "no_speech_threshold": None}
@@ -31,7 +32,7 @@ def shifted(transcript: Any, seconds: float) -> list[tuple[float, float, str]]:
 def test_silence_around_speech_changes_nothing_but_the_times(loaded: LoadedModel) -> None:
     speech = load_audio(SAMPLE)[: 4 * RATE]
     padded = np.concatenate([noise(20, 0), speech, noise(15, 0)])
-    (span,) = longform.speech_spans(padded)
+    (span,) = strategies.speech_spans(padded)
     alone = transcribe(padded[span[0] : span[1]], loaded, **OPTIONS)
     found = transcribe(padded, loaded, vad=True, **OPTIONS)
     assert found.text == alone.text
@@ -48,7 +49,7 @@ def test_silence_around_speech_changes_nothing_but_the_times(loaded: LoadedModel
 def test_a_recording_without_speech_has_no_text(
     loaded: LoadedModel, monkeypatch: pytest.MonkeyPatch, batch_size: int
 ) -> None:
-    monkeypatch.setattr(longform, "speech_spans", lambda samples: [])
+    monkeypatch.setattr(strategies, "speech_spans", lambda samples: [])
     found = transcribe(noise(3, 0), loaded, language="french", vad=True, batch_size=batch_size)
     assert (found.text, found.segments, found.language, found.duration) == ("", (), "fr", 3.0)
 
@@ -64,10 +65,10 @@ def test_batches_are_the_stretches_one_by_one(
     parts = [speech, noise(2, 0), speech, noise(1.5, 0), speech, noise(2, 0), speech[: 5 * RATE]]
     samples = np.concatenate(parts)
     if speech_only:
-        spans = longform.speech_spans(samples)
-        chunks = longform.chunks_of(samples, spans, longform.WINDOW)
+        spans = strategies.speech_spans(samples)
+        chunks = strategies.chunks_of(samples, spans, strategies.WINDOW)
     else:
-        chunks = longform.equal_parts(samples, 2)  # of 43 s
+        chunks = strategies.equal_parts(samples, 2)  # of 43 s
     assert len(chunks) > 1
     steps: list[tuple[float, float]] = []
     found = transcribe(

@@ -1,0 +1,47 @@
+"""Loads the model of a command, with its warnings on standard error."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import click
+
+from baldwhisper_mlx.terminal import message_of, printable
+
+
+def open_model(
+    model_name: str | None,
+    revision: str | None,
+    language: str | None,
+    audio_context: Any = None,
+    *,
+    task: str = "transcribe",
+) -> Any:
+    """Loads a model for a command; prints warnings on standard error.
+
+    Args:
+        model_name: folder or Hub id; None for the bundled model.
+        revision: of a Hub model.
+        language: code or name that the model has to know; None for any.
+        audio_context: as for `load_model`.
+        task: that the model has to be able to do.
+
+    Raises:
+        click.ClickException: the model cannot be loaded, does not know the language, or cannot
+            translate.
+    """
+    from baldwhisper_mlx.checkpoint.load import load_model
+
+    try:
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")  # to print them, even where they would be errors
+            model = load_model(model_name, revision=revision, audio_context=audio_context)
+        for warning in caught:  # without the line of code that Python would print
+            click.echo(f"warning: {printable(str(warning.message))}", err=True)
+        if language is not None:  # here, or every file would fail
+            model.tokenizer.to_language(language)
+        model.tokenizer.check_task(task)
+    except (OSError, ValueError) as error:
+        raise click.ClickException(message_of(error)) from None
+    return model

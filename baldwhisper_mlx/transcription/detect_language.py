@@ -1,0 +1,94 @@
+"""`detect_language`: the language of a recording, from a few windows with speech."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+import numpy.typing as npt
+
+from baldwhisper_mlx.audio.buffer import Samples
+from baldwhisper_mlx.audio.chunking import Span
+from baldwhisper_mlx.audio.features import N_FRAMES
+from baldwhisper_mlx.audio.vad import first_speech
+from baldwhisper_mlx.checkpoint.load import LoadedModel
+from baldwhisper_mlx.config import HOP_LENGTH
+from baldwhisper_mlx.transcription.inputs import model_of, samples_of
+from baldwhisper_mlx.transcription.language import NEAR, language_probabilities, only_language
+
+WINDOW = N_FRAMES * HOP_LENGTH
+"""Samples of a window, which Whisper encodes at once: 30 s."""
+
+
+def detect_language(
+    audio: str | Path | BinaryIO | npt.NDArray[np.float32],
+    model: LoadedModel | str | Path | None = None,
+    *,
+    windows: int = 3,
+) -> dict[str, float]:
+    """The probability that each language is spoken in a recording, the most probable first.
+
+    Args:
+        audio: as for `transcribe`.
+        model: as for `transcribe`.
+        windows: how many windows of 30 s, spread over the recording, are averaged.
+
+    Returns:
+        Language code to probability, of the windows with speech: empty if nobody speaks. For a
+        model that knows one language only, that one with a probability of 1.
+
+    Raises:
+        FileNotFoundError, ValueError, RuntimeError, FloatingPointError: as `transcribe`.
+    """
+    if windows < 1:
+        raise ValueError(f"windows must be at least 1, not {windows}")
+    samples, loaded = samples_of(audio), model_of(model)
+    if (code := only_language(loaded.tokenizer)) is not None:
+        return {code: 1.0}
+    count = min(windows, max(1, -(-len(samples) // WINDOW)))
+    starts = np.linspace(0, max(0, len(samples) - WINDOW), count).round().astype(int).tolist()
+    parts = _parts_with_speech(
+        [(start, min(start + WINDOW, len(samples))) for start in starts], samples
+    )
+    if not parts and (span := first_speech(samples)) is not None:
+        parts = [samples[span[0] : span[0] + WINDOW]]
+    if not parts:
+        return {}
+    with loaded.in_use():
+        return language_probabilities(parts, loaded)
+
+
+def common_language(samples: Samples, stretches: Sequence[Span], loaded: LoadedModel) -> str:
+    """The language of a recording, from the first 30 s of the first three stretches with speech.
+
+    Args:
+        samples: of the recording.
+        stretches: at least one.
+        loaded: from `load_model`.
+    """
+    parts = _parts_with_speech(stretches, samples, most=3)
+    if not parts:
+        parts = [samples[start : min(end, start + WINDOW)] for start, end in stretches[:3]]
+    return next(iter(language_probabilities(parts, loaded)))
+
+
+def _parts_with_speech(
+    spans: Sequence[Span], samples: Samples, most: int | None = None
+) -> list[Samples]:
+    """The parts of a recording in which somebody speaks, each from the first speech on.
+
+    Args:
+        spans: of the parts.
+        samples: of the recording.
+        most: parts to return at most.
+    """
+    parts: list[Samples] = []
+    for start, end in spans:
+        if len(parts) == most:
+            break
+        if (speech := first_speech(samples[start:end])) is not None:
+            begin = speech[0] if speech[0] >= NEAR * HOP_LENGTH else 0
+            parts.append(samples[start + begin : min(end, start + begin + WINDOW)])
+    return parts
