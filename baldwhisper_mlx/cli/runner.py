@@ -139,7 +139,7 @@ def _transcribed(
 
     channels = samples if isinstance(samples, list) else [samples]
     transcripts = []
-    with _progress_bar(name) as on_progress, _language_warnings(name):
+    with _progress_bar(name) as on_progress, _warnings(name):
         for i, channel in enumerate(channels):
             progress = on_progress and partial(_advance, on_progress, i, len(channels))
             transcripts.append(transcribe(channel, model, on_progress=progress, **options))
@@ -151,20 +151,22 @@ def _advance(report: Progress, channel: int, n_channels: int, done: float, total
 
 
 @contextlib.contextmanager
-def _language_warnings(name: str) -> Iterator[None]:
-    """Prints a `LanguageWarning` with the file's name; other warnings stay as they are."""
+def _warnings(name: str) -> Iterator[None]:
+    """Prints warnings about a transcription with the file's name; others stay as they are."""
     from baldwhisper_mlx.transcription.language import LanguageWarning
+    from baldwhisper_mlx.transcription.options import OptionWarning
 
     shown = warnings.showwarning
 
     def show(message: Warning | str, category: type[Warning], *place: Any, **more: Any) -> None:
-        if issubclass(category, LanguageWarning):
-            click.echo(f"warning: {label(name)}: {message}", err=True)
+        if issubclass(category, (LanguageWarning, OptionWarning)):
+            click.echo(f"warning: {label(name)}: {printable(str(message))}", err=True)
         else:  # of the thread that reads the next file
             shown(message, category, *place, **more)
 
     with warnings.catch_warnings():
         warnings.simplefilter("always", LanguageWarning)
+        warnings.simplefilter("always", OptionWarning)
         warnings.showwarning = show
         yield
 

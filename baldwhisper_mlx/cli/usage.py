@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -89,3 +90,29 @@ def check_layout(layout: Layout, word_timestamps: bool) -> None:
         raise click.UsageError("--max-line-count needs --max-line-width")
     if layout.max_words_per_line is not None and layout.max_line_width is not None:
         raise click.UsageError("give --max-words-per-line or --max-line-width, not both")
+
+
+def check_values(options: Mapping[str, Any]) -> None:
+    """Checks options whose values have a form of their own.
+
+    Args:
+        options: of `transcribe`, by name.
+
+    Raises:
+        click.UsageError: they cannot be read, or one needs another.
+    """
+    from baldwhisper_mlx.transcription.ranges import parse_ranges
+
+    silence = "hallucination_silence_threshold"
+    if options[silence] is not None and not options["word_timestamps"]:
+        raise click.UsageError("--hallucination-silence-threshold needs --word-timestamps")
+    ids = [item.strip() for item in options["suppress_tokens"].split(",") if item.strip()]
+    if not all(item.removeprefix("-").isdecimal() for item in ids):
+        raise click.UsageError("--suppress-tokens: give token ids with commas between them")
+    if options["carry_initial_prompt"] and not options["initial_prompt"]:
+        raise click.UsageError("--carry-initial-prompt needs --initial-prompt")
+    try:
+        if options["clip_timestamps"] is not None:
+            parse_ranges(options["clip_timestamps"])
+    except ValueError as error:
+        raise click.UsageError(str(error).replace("clip_timestamps", "--clip-timestamps")) from None

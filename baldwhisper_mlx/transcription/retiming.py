@@ -49,7 +49,9 @@ def retimed(segment: Segment, time: Time) -> Segment:
     )
 
 
-def within_audio(segments: Sequence[Segment], duration: float) -> tuple[Segment, ...]:
+def within_audio(
+    segments: Sequence[Segment], duration: float, *, begin: float = 0.0
+) -> tuple[Segment, ...]:
     """The segments with no time behind the end of the audio, words included.
 
     Timestamps of a model can point past the end. What begins there, too, is put at the end.
@@ -57,16 +59,17 @@ def within_audio(segments: Sequence[Segment], duration: float) -> tuple[Segment,
     Args:
         segments: in their order.
         duration: of the audio, in seconds.
+        begin: earliest time of a segment that is put at the end.
     """
     # Whole frames of 10 ms: no rounding, to milliseconds or hundredths, exceeds the duration.
     last = round(duration * SAMPLE_RATE) // HOP_LENGTH / FRAMES_PER_SECOND
     result: list[Segment] = []
     for segment in segments:
         if segment.end > last or segment.start >= last:
-            earliest = result[-1].end if result else 0.0
+            earliest = result[-1].end if result else begin
             start = segment.start
             if start >= last:
-                start = min(earliest, max(0.0, last - TIME_PRECISION))
+                start = min(earliest, max(begin, last - TIME_PRECISION))
             segment = dataclasses.replace(segment, start=start, end=min(segment.end, last))
         if segment.words and segment.words[-1].end > last:
             words = (

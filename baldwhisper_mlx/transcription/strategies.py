@@ -7,16 +7,18 @@ import warnings
 from functools import partial
 
 from baldwhisper_mlx.audio.buffer import Samples
-from baldwhisper_mlx.audio.chunking import chunks_of, equal_parts, join_speech
+from baldwhisper_mlx.audio.chunking import Span, chunks_of, equal_parts, join_speech
 from baldwhisper_mlx.audio.vad import Speech, speech_spans
 from baldwhisper_mlx.checkpoint.load import LoadedModel
-from baldwhisper_mlx.config import SAMPLE_RATE
+from baldwhisper_mlx.config import HOP_LENGTH, SAMPLE_RATE
 from baldwhisper_mlx.decoding.decoder import DecodingResult
 from baldwhisper_mlx.transcription.batched import transcribe_clips
 from baldwhisper_mlx.transcription.detect_language import WINDOW, common_language
 from baldwhisper_mlx.transcription.language import LanguageWarning, doubts, only_language
-from baldwhisper_mlx.transcription.options import TranscribeOptions
-from baldwhisper_mlx.transcription.retiming import retimed, within_audio
+from baldwhisper_mlx.transcription.options import OptionWarning, TranscribeOptions
+from baldwhisper_mlx.transcription.prompts import GivenText
+from baldwhisper_mlx.transcription.ranges import frames_of, ranges_behind
+from baldwhisper_mlx.transcription.retiming import FRAMES_PER_SECOND, retimed, within_audio
 from baldwhisper_mlx.transcription.segments import Segment, Transcript
 from baldwhisper_mlx.transcription.sequential import transcribe_sequentially
 
@@ -41,11 +43,24 @@ def transcribe_recording(
         way = _in_batches
     elif options.vad:
         way = _without_pauses
+    for message in _unmet(len(samples) / SAMPLE_RATE, loaded, options):
+        warnings.warn(message, OptionWarning, stacklevel=3)
     first_attempts: list[DecodingResult] = []
     transcript = way(samples, loaded, options, first_attempts)
     if doubt := doubts(first_attempts, loaded.tokenizer):
         warnings.warn(doubt, LanguageWarning, stacklevel=3)
     return transcript
+
+
+def _unmet(duration: float, loaded: LoadedModel, options: TranscribeOptions) -> tuple[str, ...]:
+    """What can be followed only in part: texts too long for the context, ranges behind the end.
+
+    Args:
+        duration: of the recording, in seconds.
+        loaded: from `load_model`.
+        options: see `TranscribeOptions`.
+    """
+    return GivenText.of(loaded, options).cut + ranges_behind(options.ranges or (), duration)
 
 
 def _without_pauses(
@@ -56,14 +71,14 @@ def _without_pauses(
 ) -> Transcript:
     """Transcribes the speech as one recording, and maps its times back to the whole."""
     duration = len(samples) / SAMPLE_RATE
-    joined = join_speech(samples, speech_spans(samples), Speech().pad)
+    joined = join_speech(samples, _speech(samples, options), Speech().pad)
     if not joined.spans:
         return _empty(samples, loaded, options)
 
     def progress(done: float, _total: float) -> None:
         options.report(joined.restore(done, is_end=True), duration)
 
-    inner = dataclasses.replace(options, on_progress=progress)
+    inner = dataclasses.replace(options, clip_timestamps=None, on_progress=progress)
     transcript = transcribe_sequentially(joined.samples, loaded, inner, first_attempts)
     segments = [retimed(segment, joined.restore) for segment in transcript.segments]
     return dataclasses.replace(
@@ -79,17 +94,17 @@ def _in_batches(
 ) -> Transcript:
     """Transcribes `batch_size` stretches in lockstep: of speech, or equal parts of everything."""
     batch_size = options.batch_size
-    if options.vad:
-        stretches = chunks_of(samples, speech_spans(samples), WINDOW)
-    else:
-        stretches = equal_parts(samples, min(batch_size, -(-len(samples) // WINDOW)))
+    stretches = _stretches(samples, options)
     if not stretches:
         return _empty(samples, loaded, options)
     language = options.language or only_language(loaded.tokenizer)
     if language is None:
         language = common_language(samples, stretches, loaded)
     # The text before a stretch is not there yet while the stretches are decoded together.
-    inner = dataclasses.replace(options, language=language, condition_on_previous_text=False)
+    inner = dataclasses.replace(
+        options, language=language, condition_on_previous_text=False, clip_timestamps=None
+    )
+    each = [inner, *[dataclasses.replace(inner, prefix=None)] * (len(stretches) - 1)]
     duration, length = len(samples) / SAMPLE_RATE, sum(end - start for start, end in stretches)
     texts: list[str] = []
     segments: list[Segment] = []
@@ -101,8 +116,9 @@ def _in_batches(
     for first in range(0, len(stretches), batch_size):
         group = stretches[first : first + batch_size]
         clips = [samples[start:end] for start, end in group]
+        own = each[first : first + batch_size]
         transcripts = transcribe_clips(
-            clips, loaded, inner, first_attempts=first_attempts, on_window=progress
+            clips, loaded, own, first_attempts=first_attempts, on_window=progress
         )
         for (start, _), transcript in zip(group, transcripts, strict=True):
             for segment in transcript.segments:
@@ -113,6 +129,37 @@ def _in_batches(
     spoken = options.language is not None or bool(segments)
     code = transcripts[0].language if spoken else None
     return Transcript("".join(texts), within_audio(segments, duration), code, duration)
+
+
+def _ranges(samples: Samples, options: TranscribeOptions) -> list[Span]:
+    """What is transcribed of a recording, in samples."""
+    if options.ranges is None:
+        return [(0, len(samples))]
+    n_frames = len(samples) // HOP_LENGTH
+    frames = frames_of(options.ranges, n_frames, FRAMES_PER_SECOND)
+    return [(start * HOP_LENGTH, end * HOP_LENGTH) for start, end in frames]
+
+
+def _speech(samples: Samples, options: TranscribeOptions) -> list[Span]:
+    """Spans of speech in what is transcribed."""
+    return [
+        (begin + start, begin + end)
+        for begin, until in _ranges(samples, options)
+        for start, end in speech_spans(samples[begin:until])
+    ]
+
+
+def _stretches(samples: Samples, options: TranscribeOptions) -> list[Span]:
+    """Stretches of speech, or equal parts of everything, of each range by itself."""
+    stretches: list[Span] = []
+    for begin, until in _ranges(samples, options):
+        part = samples[begin:until]
+        if options.vad:
+            spans = chunks_of(part, speech_spans(part), WINDOW)
+        else:
+            spans = equal_parts(part, min(options.batch_size, -(-len(part) // WINDOW)))
+        stretches += [(begin + start, begin + end) for start, end in spans]
+    return stretches
 
 
 def _later(offset: float, seconds: float, *, is_end: bool) -> float:

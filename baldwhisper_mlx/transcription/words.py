@@ -19,7 +19,6 @@ from baldwhisper_mlx.transcription.segments import (
     Segment,
     WindowSplit,
     Word,
-    emptied_if_blank,
 )
 from baldwhisper_mlx.transcription.word_splitting import TimedToken, split_words
 
@@ -67,7 +66,8 @@ def add_words(
     """Adds their words to the segments of one window, and adjusts the segments' times to them.
 
     Args:
-        segments: of the window, those without text still among them.
+        segments: of the window, those without text still among them; what takes no time or has
+            a blank text even with its words is emptied later.
         timed: the text tokens of each segment.
         decode: ids to text, undecodable bytes as U+FFFD.
         language: code, which tells where words are split.
@@ -94,8 +94,7 @@ def add_words(
             position += 1
         segment = _with_words(segment, segment_words, usual, last_speech)
         last_speech = segment.end if segment_words else last_speech
-        # Only now, because the words may have given an empty segment a length.
-        result.append(emptied_if_blank(segment))
+        result.append(segment)
     return tuple(result), last_speech
 
 
