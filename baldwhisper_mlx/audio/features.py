@@ -75,17 +75,13 @@ class LogMelSpectrogram:
         self._chunks: dict[int, npt.NDArray[np.float32]] = {}
         self._floor: np.float32 | None = None
 
-    def window(self, seek: int, n_frames: int = N_FRAMES) -> mx.array:
+    def window(self, seek: int) -> mx.array:
         """The 30 s window that starts at frame `seek`.
 
-        Args:
-            seek: frame.
-            n_frames: of the recording in it, at most 3000.
-
         Returns:
-            Features (3000, n_mels), float32, zeros after these frames and the recording's last one.
+            Features (3000, n_mels), float32, zeros after the recording's last frame.
         """
-        size = max(0, min(N_FRAMES, n_frames, self.n_frames - seek))
+        size = max(0, min(N_FRAMES, self.n_frames - seek))
         # The chunks that the window lies in, at most two.
         first, last = seek // N_FRAMES, (seek + max(size, 1) - 1) // N_FRAMES
         floor = self._clamp()

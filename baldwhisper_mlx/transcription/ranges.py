@@ -89,11 +89,12 @@ def _pairs(ranges: Ranges) -> list[tuple[object, object]]:
             return [_split(str(item)) for item in items]
         return _two_by_two(items)
     items = list(ranges)
-    if any(isinstance(item, Sequence) for item in items):
-        if not all(isinstance(item, Sequence) and len(item) == 2 for item in items):
-            raise ValueError(f"clip_timestamps: {ranges!r} mixes pairs and numbers; {FORMS}")
-        return [(item[0], item[1]) for item in items if isinstance(item, Sequence)]
-    return _two_by_two(items)
+    pairs = [item for item in items if isinstance(item, Sequence) and not isinstance(item, str)]
+    if not pairs:
+        return _two_by_two(items)
+    if len(pairs) < len(items) or any(len(pair) != 2 for pair in pairs):
+        raise ValueError(f"clip_timestamps: {ranges!r} mixes pairs and numbers; {FORMS}")
+    return [(pair[0], pair[1]) for pair in pairs]
 
 
 def _split(item: str) -> tuple[str, str | None]:

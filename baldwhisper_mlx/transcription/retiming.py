@@ -66,10 +66,11 @@ def within_audio(
     result: list[Segment] = []
     for segment in segments:
         if segment.end > last or segment.start >= last:
-            earliest = result[-1].end if result else begin
             start = segment.start
             if start >= last:
-                start = min(earliest, max(begin, last - TIME_PRECISION))
+                before = result[-1] if result else None
+                latest = max(before.start if before else begin, last - TIME_PRECISION)
+                start = min(before.end if before else begin, latest)
             segment = dataclasses.replace(segment, start=start, end=min(segment.end, last))
         if segment.words and segment.words[-1].end > last:
             words = (

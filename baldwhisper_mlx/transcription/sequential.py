@@ -122,7 +122,10 @@ class Transcription:
     @property
     def window(self) -> mx.array:
         """Features of the next window (3000, n_mels), zeros after the range that it lies in."""
-        return self.mel.window(self.seek, self.window_frames)
+        window = self.mel.window(self.seek)
+        if self.options.ranges is None:
+            return window
+        return mx.where(mx.arange(N_FRAMES)[:, None] < self.window_frames, window, 0)
 
     @property
     def attempts(self) -> list[DecodingOptions]:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import warnings
 from functools import partial
+
+import numpy as np
 
 from baldwhisper_mlx.audio.buffer import Samples
 from baldwhisper_mlx.audio.chunking import Span, chunks_of, equal_parts, join_speech
@@ -71,14 +74,22 @@ def _without_pauses(
 ) -> Transcript:
     """Transcribes the speech as one recording, and maps its times back to the whole."""
     duration = len(samples) / SAMPLE_RATE
-    joined = join_speech(samples, _speech(samples, options), Speech().pad)
+    speech = _speech(samples, options)
+    joined = join_speech(samples, [span for spans in speech for span in spans], Speech().pad)
     if not joined.spans:
         return _empty(samples, loaded, options)
 
     def progress(done: float, _total: float) -> None:
         options.report(joined.restore(done, is_end=True), duration)
 
-    inner = dataclasses.replace(options, clip_timestamps=None, on_progress=progress)
+    # Windows end with a range also where the pauses between ranges are left out.
+    ends = np.cumsum([sum(end - start for start, end in spans) for spans in speech]) / SAMPLE_RATE
+    ranges = list(itertools.pairwise([0.0, *ends.tolist()]))
+    inner = dataclasses.replace(
+        options,
+        clip_timestamps=options.ranges and [(start, end) for start, end in ranges if start < end],
+        on_progress=progress,
+    )
     transcript = transcribe_sequentially(joined.samples, loaded, inner, first_attempts)
     segments = [retimed(segment, joined.restore) for segment in transcript.segments]
     return dataclasses.replace(
@@ -140,12 +151,11 @@ def _ranges(samples: Samples, options: TranscribeOptions) -> list[Span]:
     return [(start * HOP_LENGTH, end * HOP_LENGTH) for start, end in frames]
 
 
-def _speech(samples: Samples, options: TranscribeOptions) -> list[Span]:
-    """Spans of speech in what is transcribed."""
+def _speech(samples: Samples, options: TranscribeOptions) -> list[list[Span]]:
+    """Spans of speech in each part that is transcribed."""
     return [
-        (begin + start, begin + end)
+        [(begin + start, begin + end) for start, end in speech_spans(samples[begin:until])]
         for begin, until in _ranges(samples, options)
-        for start, end in speech_spans(samples[begin:until])
     ]
 
 
