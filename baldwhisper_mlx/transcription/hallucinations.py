@@ -15,8 +15,8 @@ from baldwhisper_mlx.transcription.segments import Segment, Word
 from baldwhisper_mlx.transcription.words import APPENDED, PREPENDED
 
 _PER_SECOND = SAMPLE_RATE / HOP_LENGTH
-_WINDOW = WINDOW_POSITIONS * FRAMES_PER_POSITION / _PER_SECOND
-"""Seconds of a window, whose end counts even if the audio ends before it."""
+_WINDOW = WINDOW_POSITIONS * FRAMES_PER_POSITION
+"""Mel frames of a window, whose end counts even if the audio ends before it."""
 _NEAR_THE_EDGE = 2.0
 """Seconds from the start or the end of a window within which no silence is needed."""
 
@@ -48,7 +48,7 @@ def without_hallucinations(
         The segments, the mel frames from the window to the next one, and the seconds at which the
         last word ended.
     """
-    begin, window_end = seek / _PER_SECOND, seek / _PER_SECOND + _WINDOW
+    begin, window_end = seek / _PER_SECOND, (seek + _WINDOW) / _PER_SECOND
     end = _last_end(segments)
     if not is_complete and end is not None and end > begin:
         # What little follows the last word is not worth a window of its own.

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 import baldwhisper_mlx
@@ -42,6 +42,10 @@ class Window:
     is_complete: bool
 
 
+SPOKEN: Words = [(0.5, 0.9, " a", 0.9), (0.9, 1.4, " word", 0.9), (26.0, 27.3, " b", 0.9)]
+ORDINARY = Window(((0.5, 27.3, SPOKEN),), True)
+
+
 @st.composite
 def window(draw: st.DrawFn) -> Window:
     """Short and long words, probable or not, close together or with pauses between them."""
@@ -63,7 +67,11 @@ def tokens_of(window: Window, loaded: LoadedModel) -> list[int]:
     begin, tokens = loaded.tokenizer.timestamp_begin, []
     for start, end, words in window.segments:
         text = "".join(word for _, _, word, _ in words) or " -"
-        tokens += [begin + round(start / 0.02), *text.encode(), begin + round(end / 0.02)]
+        tokens += [
+            begin + round(start / 0.02),
+            *loaded.tokenizer.encode(text),
+            begin + round(end / 0.02),
+        ]
     # Without a second timestamp at the end there is speech that the next window decodes again.
     return tokens if window.is_complete else [*tokens, tokens[-1]]
 
@@ -165,7 +173,10 @@ def compare(
 
 
 once = settings(
-    max_examples=120, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=30,
+    deadline=None,
+    phases=[Phase.generate],
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 
 
@@ -174,8 +185,7 @@ once = settings(
 @given(windows=st.lists(window(), min_size=1, max_size=6), threshold=st.sampled_from([0.5, 2.0]))
 def test_what_is_left_out(loaded: LoadedModel, windows: list[Window], threshold: float) -> None:
     """After the drawn windows there is ordinary speech to the end of the recording."""
-    ordinary = Window(((0.0, 28.0, [(0.0, 14.0, " a", 0.9), (14.0, 28.0, " b", 0.9)]),), True)
-    compare([*windows, *[ordinary] * 99], loaded, {"hallucination_silence_threshold": threshold})
+    compare([*windows, *[ORDINARY] * 99], loaded, {"hallucination_silence_threshold": threshold})
 
 
 @pytest.mark.usefixtures("same_vocabulary")
@@ -198,15 +208,11 @@ def test_the_rules_change_something(loaded: LoadedModel) -> None:
 @given(
     windows=st.lists(window(), min_size=1, max_size=6),
     ranges=st.sampled_from(["0,10,60", "5,40,50,52,52.5,100", "3.3,97", "0"]),
-    threshold=st.sampled_from([None, 2.0]),
 )
-def test_ranges(
-    loaded: LoadedModel, windows: list[Window], ranges: str, threshold: float | None
-) -> None:
+def test_ranges(loaded: LoadedModel, windows: list[Window], ranges: str) -> None:
     """Texts and windows; ours end with their range (docs/differences.md)."""
-    ordinary = Window(((0.0, 28.0, [(0.0, 14.0, " a", 0.9), (14.0, 28.0, " b", 0.9)]),), True)
-    several = [*windows, *[ordinary] * 99]
-    options = {"clip_timestamps": ranges, "hallucination_silence_threshold": threshold}
+    several = [*windows, *[ORDINARY] * 99]
+    options = {"clip_timestamps": ranges}
     expected = theirs(several, loaded, options)
     segments = ours(several, loaded, options)
     ends = [float(end) for end in ranges.split(",")[1::2]] + [100.0]
