@@ -59,7 +59,11 @@ def retimed(segment: Segment, time: Time) -> Segment:
 
 
 def within_audio(
-    segments: Sequence[Segment], duration: float, *, previous: Segment | None = None
+    segments: Sequence[Segment],
+    duration: float,
+    *,
+    begin: float = 0.0,
+    previous: Segment | None = None,
 ) -> list[Segment]:
     """The segments with no time behind the end of the audio, words included.
 
@@ -68,6 +72,7 @@ def within_audio(
     Args:
         segments: in their order.
         duration: of the audio, in seconds.
+        begin: earliest time of a segment that is put at the end.
         previous: the segment before them, with times within the audio.
     """
     # Whole frames of 10 ms: no rounding, to milliseconds or hundredths, exceeds the duration.
@@ -77,7 +82,7 @@ def within_audio(
         if segment.end > last or segment.start >= last:
             start = segment.start
             if start >= last:
-                earliest, latest = (previous.start, previous.end) if previous else (0.0, 0.0)
+                earliest, latest = (previous.start, previous.end) if previous else (begin, begin)
                 start = max(earliest, min(latest, last - TIME_PRECISION))
             segment = dataclasses.replace(segment, start=start, end=min(segment.end, last))
         if segment.words and segment.words[-1].end > last:

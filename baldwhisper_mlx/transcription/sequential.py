@@ -9,6 +9,7 @@ arXiv 2212.04356, section 4.5).
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass, field
 
@@ -17,7 +18,7 @@ import mlx.core as mx
 from baldwhisper_mlx.audio.buffer import Samples, check_samples
 from baldwhisper_mlx.audio.features import N_FRAMES, LogMelSpectrogram
 from baldwhisper_mlx.checkpoint.load import LoadedModel
-from baldwhisper_mlx.config import SAMPLE_RATE
+from baldwhisper_mlx.config import HOP_LENGTH, SAMPLE_RATE
 from baldwhisper_mlx.decoding.options import DecodingOptions
 from baldwhisper_mlx.decoding.result import DecodingResult
 from baldwhisper_mlx.model.padding import REST
@@ -28,7 +29,8 @@ from baldwhisper_mlx.transcription.first_attempt import FirstAttempt, in_full_co
 from baldwhisper_mlx.transcription.language import SpokenLanguage, likeliest_languages
 from baldwhisper_mlx.transcription.options import TranscribeOptions
 from baldwhisper_mlx.transcription.prompts import PreviousText
-from baldwhisper_mlx.transcription.retiming import within_audio
+from baldwhisper_mlx.transcription.ranges import frames_of, parse_ranges
+from baldwhisper_mlx.transcription.retiming import FRAMES_PER_SECOND, within_audio
 from baldwhisper_mlx.transcription.second_opinion import WindowSpeech
 from baldwhisper_mlx.transcription.segments import numbered
 from baldwhisper_mlx.transcription.window_segments import Window, window_segments
@@ -83,6 +85,8 @@ class Transcription:
     """Seconds of the recording."""
     language: SpokenLanguage
     previous: PreviousText
+    ranges: tuple[tuple[int, int], ...]
+    """Mel frames of the parts that are transcribed, in their order."""
     seek: int = 0
     """Mel frame (10 ms) at which the next window starts."""
     last_speech: float = 0.0
@@ -104,22 +108,55 @@ class Transcription:
         """
         samples = check_samples(samples)
         mel = LogMelSpectrogram(samples, loaded.config.n_mels)
+        wanted = options.ranges or parse_ranges([])
+        ranges = frames_of(wanted, mel.n_frames, FRAMES_PER_SECOND)
+        # What follows the last range does not tell the language.
+        until = samples if options.ranges is None else samples[: _end(ranges) * HOP_LENGTH]
         run = cls(
             loaded,
             options,
             samples,
             mel=mel,
             duration=len(samples) / SAMPLE_RATE,
-            language=SpokenLanguage(samples, mel, loaded, options.language),
+            language=SpokenLanguage(until, mel, loaded, options.language),
             previous=PreviousText(loaded, options),
+            ranges=ranges,
         )
-        run.seek = run.mel.after_silence(0)
+        run.seek = run._next_sound(0)
         return run
 
     @property
     def window_frames(self) -> int:
         """Mel frames of the next window; 0 when the recording is done."""
-        return max(0, min(N_FRAMES, self.mel.n_frames - self.seek))
+        return max(0, min(N_FRAMES, self._range_end - self.seek))
+
+    @property
+    def window(self) -> mx.array:
+        """Features of the next window (3000, n_mels), zeros after the range that it lies in."""
+        window = self.mel.window(self.seek)
+        if self.options.ranges is None:
+            return window
+        return mx.where(mx.arange(N_FRAMES)[:, None] < self.window_frames, window, 0)
+
+    @property
+    def attempts(self) -> list[DecodingOptions]:
+        """How the next window is decoded, attempt by attempt until one is good enough."""
+        prefix = self.previous.prefix
+        return [dataclasses.replace(attempt, prefix=prefix) for attempt in self.options.attempts]
+
+    @property
+    def _range_end(self) -> int:
+        """Mel frame at which the range of the next window ends, or the recording behind all."""
+        return next((end for _, end in self.ranges if self.seek < end), self.mel.n_frames)
+
+    def _next_sound(self, seek: int) -> int:
+        """Mel frame of the next window, from `seek` on: in a range, and not in digital silence."""
+        for start, end in self.ranges:
+            if seek < end:
+                seek = self.mel.after_silence(max(seek, start))
+                if seek < end:
+                    return seek
+        return self.mel.n_frames
 
     @property
     def seconds_done(self) -> float:
@@ -135,7 +172,7 @@ class Transcription:
         """
         if shared is None:
             encode_windows([self])
-        n_frames = self.window_frames
+        n_frames, end = self.window_frames, self._range_end
         speech = WindowSpeech(self.samples, self.seek, n_frames)
         decoded = self._decode(shared, speech)
         if decoded is None:
@@ -143,24 +180,29 @@ class Transcription:
         else:
             result, ratio = decoded
             language = self.language.code or "en"
-            window = Window(self.loaded.tokenizer, self.options, self.seek, n_frames, language)
+            window = Window(self.loaded.tokenizer, self.options, self.seek, n_frames, end, language)
             segments, advance, self.last_speech = window_segments(
                 result,
                 ratio,
                 window,
                 speech,
-                previous=self.previous.conditioning,
+                previous=self.previous.copyable,
                 last_speech=self.last_speech,
             )
             self._add(segments)
             self.previous.append([token for segment in segments for token in segment.tokens])
-            self.seek += advance
-            if self._is_padded_rest(n_frames, advance):
-                self.seek = self.mel.n_frames
+            is_last = self.seek + n_frames >= end
+            # Timestamps may point past the end of the range, and into the next one.
+            self.seek = min(self.seek + advance, end)
+            if self.padded and is_last and end - self.seek < REST:
+                # Padded, an output often ends in two timestamps instead of one, and the rest behind
+                # them is not recognized as silence (docs/short-context.md). It has been decoded
+                # once already.
+                self.seek = end
             # As in OpenAI's code, text sampled at a high temperature is not used as context.
             if not self.options.condition_on_previous_text or result.temperature > 0.5:
                 self.previous.forget()
-        self.seek = self.mel.after_silence(self.seek)
+        self.seek = self._next_sound(self.seek)
         if not self.segments:
             self.language.forget_silence(self.seek)
 
@@ -168,15 +210,6 @@ class Transcription:
         previous = self.segments[-1] if self.segments else None
         added = numbered(segments, len(self.segments))
         self.segments += within_audio(added, self.duration, previous=previous)
-
-    def _is_padded_rest(self, n_frames: int, advance: int) -> bool:
-        """Whether the recording ends shortly behind the last timestamp of a padded window.
-
-        Padded, an output often ends in two timestamps instead of one, and the rest behind them is
-        not recognized as silence (docs/short-context.md). It has been decoded once already.
-        """
-        is_last = self.seek - advance + n_frames >= self.mel.n_frames
-        return self.padded and is_last and self.window_frames < REST
 
     def transcript(self) -> Transcript:
         """What has been transcribed so far."""
@@ -202,7 +235,7 @@ class Transcription:
         """
         decoder, tokenizer = self.loaded.decoder, self.loaded.tokenizer
         frames = [self.window_frames] if self.options.word_timestamps else None
-        attempts, thresholds = self.options.attempts, self.options.thresholds
+        attempts, thresholds = self.attempts, self.options.thresholds
         first = None
         for attempt in attempts:
             if shared is not None and first is None:
@@ -232,24 +265,29 @@ class Transcription:
         """The first attempt at the window once more, encoded with all of its 30 s."""
         self.padded = False
         frames = [self.window_frames] if self.options.word_timestamps else None
-        window, attempt = self.mel.window(self.seek), self.options.attempts[0]
-        return in_full_context(self.loaded, window, self.prompt(), attempt, align_frames=frames)
+        return in_full_context(
+            self.loaded, self.window, self.prompt(), self.attempts[0], align_frames=frames
+        )
 
     def _is_made_up(
         self, result: DecodingResult, ratio: float, loop: bool, speech: WindowSpeech
     ) -> bool:
-        """Whether nobody speaks in the window, and the previous text alone makes text probable."""
+        """Whether nobody speaks in the window, and what the model is given makes text probable."""
         thresholds = self.options.thresholds
         if not thresholds.may_be_silence(result) or speech.spans:
             return False
         if result.no_speech_prob > (thresholds.no_speech or 0):  # the model and the detector agree
             return True
-        if self.previous.conditioning:
-            attempt = DecodingOptions(timestamps=not self.options.without_timestamps)
+        if self.previous.conditioning or self.previous.prefix:
+            attempt = dataclasses.replace(self.options.attempts[0], temperature=0.0)
             prompt = self.previous.prompt(self.language.code, conditioned=False)
             result = self.loaded.decoder.decode(prompt, attempt)[0]
             ratio, loop = repetition(result.tokens, self.loaded.tokenizer)
         return thresholds.is_poor(result, ratio, loop=loop)
+
+
+def _end(ranges: Sequence[tuple[int, int]]) -> int:
+    return ranges[-1][1] if ranges else 0
 
 
 def encode_windows(runs: Sequence[Transcription]) -> None:
@@ -259,7 +297,7 @@ def encode_windows(runs: Sequence[Transcription]) -> None:
         runs: of one model and with the same options.
     """
     decoder = runs[0].loaded.decoder
-    windows = mx.stack([run.mel.window(run.seek) for run in runs])
+    windows = mx.stack([run.window for run in runs])
     frames = [run.window_frames for run in runs]
     decoder.encode(windows, frames)
     for run in runs:  # the CPU works on the next features while the device decodes

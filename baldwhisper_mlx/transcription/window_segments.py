@@ -9,9 +9,11 @@ from baldwhisper_mlx.decoding.result import DecodingResult
 from baldwhisper_mlx.output.segment import Segment
 from baldwhisper_mlx.text.tokenizer import Tokenizer
 from baldwhisper_mlx.transcription.characters import whole_characters
+from baldwhisper_mlx.transcription.hallucinations import without_hallucinations
 from baldwhisper_mlx.transcription.options import TranscribeOptions
+from baldwhisper_mlx.transcription.retiming import FRAMES_PER_SECOND, within_audio
 from baldwhisper_mlx.transcription.second_opinion import WindowSpeech, checked
-from baldwhisper_mlx.transcription.segments import make_segments, split_window
+from baldwhisper_mlx.transcription.segments import emptied_if_blank, make_segments, split_window
 from baldwhisper_mlx.transcription.words import add_words, advance_by_words, timed_tokens
 
 
@@ -25,6 +27,8 @@ class Window:
     """Mel frame (10 ms) at which it starts."""
     n_frames: int
     """Mel frames of audio in it."""
+    range_end: int
+    """Mel frame at which the range ends that it lies in."""
     language: str
     """Code, which tells where words are split."""
 
@@ -52,12 +56,13 @@ def window_segments(
         The segments, the mel frames from the window to the next one, and the seconds at which
         the last word ended.
     """
+    before = last_speech
     tokenizer, seek, words = window.tokenizer, window.seek, window.options.word_timestamps
     begin = tokenizer.timestamp_begin
     order = whole_characters(result.tokens, tokenizer.decode, timestamp_begin=begin)
     tokens = [result.tokens[index] for index in order]
     split = split_window(tokens, timestamp_begin=begin, seek=seek, segment_size=window.n_frames)
-    segments = make_segments(
+    segments: Sequence[Segment] = make_segments(
         split.pieces,
         tokenizer.decode,
         first_id=0,
@@ -82,7 +87,24 @@ def window_segments(
             last_speech=last_speech,
         )
         advance = advance_by_words(split, segments, seek)
-    kept: Sequence[Segment] = segments
+    threshold = window.options.hallucination_silence_threshold
+    if threshold is not None:
+        segments, advance, last_speech = without_hallucinations(
+            segments,
+            advance,
+            threshold,
+            seek=seek,
+            n_frames=window.n_frames,
+            range_end=window.range_end,
+            is_complete=split.is_complete,
+            last_speech=before,
+        )
+    kept: Sequence[Segment] = [emptied_if_blank(segment) for segment in segments]
     if window.options.no_speech_threshold is not None:
-        kept = checked(segments, previous, speech, text_end=tokenizer.eot)
-    return [segment for segment in kept if segment.text], advance, last_speech
+        hotwords = window.options.hotwords
+        kept = checked(kept, previous, speech, text_end=tokenizer.eot, hotwords=hotwords)
+    kept = [segment for segment in kept if segment.text]
+    if window.options.ranges is not None:  # no text of a range ends after it
+        end = window.range_end / FRAMES_PER_SECOND
+        kept = within_audio(kept, end, begin=seek / FRAMES_PER_SECOND)
+    return list(kept), advance, last_speech

@@ -15,7 +15,7 @@ from typing import Protocol
 
 from baldwhisper_mlx.config import HOP_LENGTH, SAMPLE_RATE
 from baldwhisper_mlx.output.segment import Segment, Word
-from baldwhisper_mlx.transcription.segments import Piece, WindowSplit, emptied_if_blank
+from baldwhisper_mlx.transcription.segments import Piece, WindowSplit
 from baldwhisper_mlx.transcription.word_splitting import TimedToken, split_words
 
 PREPENDED = "\"'“¿([{-"
@@ -63,7 +63,8 @@ def add_words(
     The words of a segment, joined, are its text.
 
     Args:
-        segments: of the window, those without text still among them.
+        segments: of the window, those without text still among them; what takes no time or has
+            a blank text even with its words is emptied later.
         timed: the text tokens of each segment.
         decode: ids to text, undecodable bytes as U+FFFD.
         language: code, which tells where words are split.
@@ -87,8 +88,7 @@ def add_words(
         position = end
         segment = _with_words(segment, segment_words, usual, last_speech)
         last_speech = segment.end if segment_words else last_speech
-        # Only now, because the words may have given an empty segment a length.
-        result.append(emptied_if_blank(segment))
+        result.append(segment)
     return tuple(result), last_speech
 
 

@@ -50,6 +50,9 @@ def test_every_keyword_reaches_the_options(
         "language": "fr",
         "task": "translate",
         "initial_prompt": "Bloom",
+        "carry_initial_prompt": True,
+        "hotwords": "Kokoro",
+        "prefix": "Once",
         "temperature": (0, 0.25),
         "beam_size": 5,
         "patience": 1.5,
@@ -58,6 +61,11 @@ def test_every_keyword_reaches_the_options(
         "condition_on_previous_text": False,
         "without_timestamps": True,
         "word_timestamps": True,
+        "clip_timestamps": "0-10,60-",
+        "hallucination_silence_threshold": 2.0,
+        "suppress_tokens": [-1, 50],
+        "repetition_penalty": 1.5,
+        "no_repeat_ngram_size": 3,
         "compression_ratio_threshold": 2.5,
         "logprob_threshold": -2.0,
         "no_speech_threshold": 0.5,
@@ -108,6 +116,18 @@ def test_an_unknown_keyword_is_a_type_error(loaded: LoadedModel) -> None:
         ("vad", None),
         ("batch_size", 0),
         ("batch_size", 1.5),
+        ("hotwords", ["Kokoro"]),
+        ("prefix", 5),
+        ("initial_prompt", b"x"),
+        ("clip_timestamps", "10-5"),
+        ("hallucination_silence_threshold", 2.0),  # without word_timestamps
+        ("suppress_tokens", "50;60"),
+        ("suppress_tokens", [1.5]),
+        ("suppress_tokens", 50),
+        ("repetition_penalty", "1"),
+        ("repetition_penalty", 0.0),
+        ("no_repeat_ngram_size", 1.5),
+        ("no_repeat_ngram_size", -1),
     ],
 )
 def test_errors_name_the_option_before_a_model_is_loaded(option: str, value: Any) -> None:
@@ -136,6 +156,23 @@ def test_numbers_of_numpy_are_numbers() -> None:
         temperature=np.float32(0.5), batch_size=np.int64(2), logprob_threshold=np.float32(-1)
     )
     assert [attempt.temperature for attempt in options.attempts] == [0.5]
+
+
+@pytest.mark.parametrize("bad", [-1.0, float("nan"), float("inf"), "2"])
+def test_the_threshold_of_silence_is_a_time(bad: Any) -> None:
+    with pytest.raises(ValueError, match="hallucination_silence_threshold must be"):
+        TranscribeOptions(word_timestamps=True, hallucination_silence_threshold=bad)
+
+
+@pytest.mark.parametrize("given", ["-1, 50,60", [-1, 50, 60], (-1, 50, np.int64(60))])
+def test_all_attempts_suppress_the_same_tokens(given: Any) -> None:
+    options = TranscribeOptions(suppress_tokens=given, repetition_penalty=2, no_repeat_ngram_size=3)
+    assert len(options.attempts) == 6
+    for attempt in options.attempts:
+        assert attempt.suppress_tokens == (-1, 50, 60)
+        assert (attempt.repetition_penalty, attempt.no_repeat_ngram_size) == (2.0, 3)
+    assert TranscribeOptions(suppress_tokens="").attempts[0].suppress_tokens == ()
+    assert TranscribeOptions().attempts[0].suppress_tokens == (-1,)
 
 
 def test_options_are_frozen() -> None:
