@@ -60,18 +60,24 @@ def detect_language(
         return language_probabilities(parts, loaded)
 
 
-def common_language(samples: Samples, stretches: Sequence[Span], loaded: LoadedModel) -> str:
+def common_language(
+    samples: Samples,
+    stretches: Sequence[Span],
+    loaded: LoadedModel,
+    languages: Sequence[str] | None = None,
+) -> str:
     """The language of a recording, from the first 30 s of the first three stretches with speech.
 
     Args:
         samples: of the recording.
         stretches: at least one.
         loaded: from `load_model`.
+        languages: codes or names to choose from; None for all that the model knows.
     """
     parts = _parts_with_speech(stretches, samples, most=3)
     if not parts:
         parts = [samples[start : min(end, start + WINDOW)] for start, end in stretches[:3]]
-    return next(iter(language_probabilities(parts, loaded)))
+    return next(iter(language_probabilities(parts, loaded, languages)))
 
 
 def _parts_with_speech(

@@ -50,6 +50,8 @@ class Segment:
     words: tuple[Word, ...] | None = None
     channel: int | None = None
     """From 1, if each channel of the recording was transcribed by itself."""
+    language: str | None = None
+    """Code, if the language was detected window by window (`multilingual`)."""
 
 
 @dataclass(frozen=True)
@@ -82,10 +84,11 @@ class Transcript:
 def _segment_dict(segment: Segment) -> dict[str, Any]:
     raw = dataclasses.asdict(segment)
     raw["tokens"] = list(segment.tokens)
-    words, channel = raw.pop("words"), raw.pop("channel")
+    words, channel, language = raw.pop("words"), raw.pop("channel"), raw.pop("language")
     if words is not None:
         raw["words"] = list(words)
-    return raw if channel is None else raw | {"channel": channel}
+    more = {"channel": channel, "language": language}
+    return raw | {key: value for key, value in more.items() if value is not None}
 
 
 @dataclass(frozen=True)
@@ -230,3 +233,13 @@ def numbered(segments: Sequence[Segment], first_id: int) -> list[Segment]:
         dataclasses.replace(segment, id=index)
         for index, segment in enumerate(segments, start=first_id)
     ]
+
+
+def main_language(segments: Sequence[Segment]) -> str | None:
+    """The language in which most of the time is spoken; None if the segments have none."""
+    seconds: dict[str, float] = {}
+    for segment in segments:
+        if segment.language is not None:
+            length = segment.end - segment.start
+            seconds[segment.language] = seconds.get(segment.language, 0.0) + length
+    return max(seconds, key=lambda code: seconds[code], default=None)

@@ -9,6 +9,7 @@ arXiv 2212.04356, section 4.5).
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -17,18 +18,19 @@ import mlx.core as mx
 from baldwhisper_mlx.audio.buffer import Samples, check_samples
 from baldwhisper_mlx.audio.features import N_FRAMES, LogMelSpectrogram
 from baldwhisper_mlx.checkpoint.load import LoadedModel
-from baldwhisper_mlx.config import SAMPLE_RATE
+from baldwhisper_mlx.config import HOP_LENGTH, SAMPLE_RATE
 from baldwhisper_mlx.decoding.decoder import DecodingResult
 from baldwhisper_mlx.decoding.logit_rules import DecodingOptions
 from baldwhisper_mlx.model.padding import REST
 from baldwhisper_mlx.transcription.fallback import repetition
 from baldwhisper_mlx.transcription.first_attempt import FirstAttempt, in_full_context
 from baldwhisper_mlx.transcription.language import SpokenLanguage, likeliest_languages
+from baldwhisper_mlx.transcription.language_changes import stretches_of_windows
 from baldwhisper_mlx.transcription.options import TranscribeOptions
 from baldwhisper_mlx.transcription.prompts import PreviousText
 from baldwhisper_mlx.transcription.retiming import within_audio
 from baldwhisper_mlx.transcription.second_opinion import WindowSpeech
-from baldwhisper_mlx.transcription.segments import Segment, Transcript, numbered
+from baldwhisper_mlx.transcription.segments import Segment, Transcript, main_language, numbered
 from baldwhisper_mlx.transcription.window_segments import Window, window_segments
 
 
@@ -77,6 +79,8 @@ class Transcription:
     """Mel frame (10 ms) at which the next window starts."""
     last_speech: float = 0.0
     """Seconds at which the last word ended, with word timestamps."""
+    window_end: int | None = None
+    """Mel frame at which the next window ends before its 30 s, because another language follows."""
     padded: bool = False
     """Whether constants stood behind the window when it was last encoded (model/padding.py)."""
     first_attempts: list[DecodingResult] = field(default_factory=list)
@@ -99,7 +103,7 @@ class Transcription:
             samples,
             mel=mel,
             duration=len(samples) / SAMPLE_RATE,
-            language=SpokenLanguage(samples, mel, loaded, options.language),
+            language=SpokenLanguage(samples, mel, loaded, options),
             previous=PreviousText(loaded, options),
         )
         run.seek = run.mel.after_silence(0)
@@ -108,7 +112,13 @@ class Transcription:
     @property
     def window_frames(self) -> int:
         """Mel frames of the next window; 0 when the recording is done."""
-        return max(0, min(N_FRAMES, self.mel.n_frames - self.seek))
+        end = self.mel.n_frames if self.window_end is None else self.window_end
+        return max(0, min(N_FRAMES, end - self.seek))
+
+    @property
+    def features(self) -> mx.array:
+        """Log-mel (3000, n_mels) of the next window, zeros behind its last frame."""
+        return self.mel.window(self.seek, self.window_frames)
 
     @property
     def seconds_done(self) -> float:
@@ -141,6 +151,9 @@ class Transcription:
                 previous=self.previous.conditioning,
                 last_speech=self.last_speech,
             )
+            if self.options.multilingual:
+                segments = [dataclasses.replace(one, language=language) for one in segments]
+                advance = min(advance, n_frames)  # what follows may be in another language
             self._segments += numbered(segments, len(self._segments))
             self.previous.append([token for segment in segments for token in segment.tokens])
             self.seek += advance
@@ -149,6 +162,7 @@ class Transcription:
             # As in OpenAI's code, text sampled at a high temperature is not used as context.
             if not self.options.condition_on_previous_text or result.temperature > 0.5:
                 self.previous.forget()
+        self.window_end = None
         self.seek = self.mel.after_silence(self.seek)
         if not self._segments:
             self.language.forget_silence(self.seek)
@@ -167,7 +181,8 @@ class Transcription:
         text = self.loaded.tokenizer.decode(self.previous.spoken)
         spoken = self.options.language is not None or bool(self._segments)
         segments = within_audio(self._segments, self.duration)
-        return Transcript(text, segments, self.language.code if spoken else None, self.duration)
+        code = (main_language(segments) or self.language.code) if spoken else None
+        return Transcript(text, segments, code, self.duration)
 
     def prompt(self) -> list[int]:
         """Tokens before the text of the next window."""
@@ -217,8 +232,10 @@ class Transcription:
         """The first attempt at the window once more, encoded with all of its 30 s."""
         self.padded = False
         frames = [self.window_frames] if self.options.word_timestamps else None
-        window, attempt = self.mel.window(self.seek), self.options.attempts[0]
-        return in_full_context(self.loaded, window, self.prompt(), attempt, align_frames=frames)
+        attempt = self.options.attempts[0]
+        return in_full_context(
+            self.loaded, self.features, self.prompt(), attempt, align_frames=frames
+        )
 
     def _is_made_up(
         self, result: DecodingResult, ratio: float, loop: bool, speech: WindowSpeech
@@ -240,19 +257,48 @@ class Transcription:
 def encode_windows(runs: Sequence[Transcription]) -> None:
     """Encodes the next windows of recordings, and detects languages that are not known yet.
 
+    With the option `multilingual` every window ends where the language changes, and is encoded
+    again if that is within it.
+
     Args:
         runs: of one model and with the same options.
     """
+    _encode(runs)
     decoder = runs[0].loaded.decoder
-    windows = mx.stack([run.mel.window(run.seek) for run in runs])
-    frames = [run.window_frames for run in runs]
-    decoder.encode(windows, frames)
     for run in runs:  # the CPU works on the next features while the device decodes
-        run.padded = runs[0].loaded.model.is_padded(frames)
         run.mel.prefetch(run.seek)
+    if runs[0].options.multilingual and _end_at_changes(runs):
+        _encode(runs)
     if any(run.language.code is None for run in runs):
         audio = decoder.encoded()
-        for run, language in zip(runs, likeliest_languages(runs[0].loaded), strict=True):
+        languages = likeliest_languages(runs[0].loaded, runs[0].language.candidates)
+        for run, language in zip(runs, languages, strict=True):
             if run.language.code is None:
                 run.language.choose(language, run.seek)
         decoder.restore(audio)
+
+
+def _encode(runs: Sequence[Transcription]) -> None:
+    frames = [run.window_frames for run in runs]
+    runs[0].loaded.decoder.encode(mx.stack([run.features for run in runs]), frames)
+    for run in runs:
+        run.padded = runs[0].loaded.model.is_padded(frames)
+
+
+def _end_at_changes(runs: Sequence[Transcription]) -> bool:
+    """Ends the encoded windows where the language changes; whether any is shorter now."""
+    windows = [
+        run.samples[run.seek * HOP_LENGTH : (run.seek + run.window_frames) * HOP_LENGTH]
+        for run in runs
+    ]
+    present = [run.language.code for run in runs]
+    stretches = stretches_of_windows(runs[0].loaded, windows, present, runs[0].language.candidates)
+    for run, stretch in zip(runs, stretches, strict=True):
+        if stretch is None:  # nobody speaks
+            continue
+        if run.language.code not in (None, stretch.language):
+            run.previous.forget()  # text in one language makes the next window be in it, too
+        run.language.code = stretch.language
+        if stretch.n_samples is not None:
+            run.window_end = run.seek + stretch.n_samples // HOP_LENGTH
+    return any(run.window_end is not None for run in runs)

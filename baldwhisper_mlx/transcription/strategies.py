@@ -17,7 +17,7 @@ from baldwhisper_mlx.transcription.detect_language import WINDOW, common_languag
 from baldwhisper_mlx.transcription.language import LanguageWarning, doubts, only_language
 from baldwhisper_mlx.transcription.options import TranscribeOptions
 from baldwhisper_mlx.transcription.retiming import retimed, within_audio
-from baldwhisper_mlx.transcription.segments import Segment, Transcript
+from baldwhisper_mlx.transcription.segments import Segment, Transcript, main_language
 from baldwhisper_mlx.transcription.sequential import transcribe_sequentially
 
 
@@ -36,6 +36,8 @@ def transcribe_recording(
     Raises:
         ValueError, FloatingPointError: as `transcribe_sequentially`.
     """
+    if options.multilingual:
+        loaded.tokenizer.check_multilingual()
     way = transcribe_sequentially
     if options.batch_size > 1:
         way = _in_batches
@@ -85,11 +87,13 @@ def _in_batches(
         stretches = equal_parts(samples, min(batch_size, -(-len(samples) // WINDOW)))
     if not stretches:
         return _empty(samples, loaded, options)
-    language = options.language or only_language(loaded.tokenizer)
-    if language is None:
-        language = common_language(samples, stretches, loaded)
     # The text before a stretch is not there yet while the stretches are decoded together.
-    inner = dataclasses.replace(options, language=language, condition_on_previous_text=False)
+    inner = dataclasses.replace(options, condition_on_previous_text=False)
+    if not options.multilingual and options.language is None:
+        language = only_language(loaded.tokenizer, options.languages)
+        if language is None:
+            language = common_language(samples, stretches, loaded, options.languages)
+        inner = dataclasses.replace(inner, language=language, languages=None)
     duration, length = len(samples) / SAMPLE_RATE, sum(end - start for start, end in stretches)
     texts: list[str] = []
     segments: list[Segment] = []
@@ -111,7 +115,7 @@ def _in_batches(
             texts.append(transcript.text)
         done += sum(transcript.duration for transcript in transcripts)
     spoken = options.language is not None or bool(segments)
-    code = transcripts[0].language if spoken else None
+    code = (main_language(segments) or transcripts[0].language) if spoken else None
     return Transcript("".join(texts), within_audio(segments, duration), code, duration)
 
 

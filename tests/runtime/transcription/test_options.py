@@ -60,14 +60,16 @@ def test_every_keyword_reaches_the_options(
         "batch_size": 2,
         "on_progress": lambda done, total: None,
     }
-    assert given.keys() == KEYWORDS.keys()
+    # These two exclude `language`.
+    detected: dict[str, Any] = {"languages": ["en", "fr"], "multilingual": True}
+    assert given.keys() | detected.keys() == KEYWORDS.keys()
     received: list[TranscribeOptions] = []
     monkeypatch.setattr(
         module, "transcribe_recording", lambda samples, loaded, o: received.append(o)
     )
-    transcribe(tone(), loaded, **given)
-    (options,) = received
-    assert {name: getattr(options, name) for name in given} == given
+    for keywords in (given, detected):
+        transcribe(tone(), loaded, **keywords)
+        assert {name: getattr(received[-1], name) for name in keywords} == keywords
 
 
 def test_an_unknown_keyword_is_a_type_error(loaded: LoadedModel) -> None:
@@ -88,6 +90,10 @@ def test_an_unknown_keyword_is_a_type_error(loaded: LoadedModel) -> None:
         ("compression_ratio_threshold", float("nan")),
         ("logprob_threshold", "-1"),
         ("no_speech_threshold", float("nan")),
+        ("languages", "en"),
+        ("languages", []),
+        ("languages", ["en", 5]),
+        ("multilingual", "yes"),
         ("vad", "loud"),
         ("vad", None),
         ("batch_size", 0),
@@ -97,6 +103,12 @@ def test_an_unknown_keyword_is_a_type_error(loaded: LoadedModel) -> None:
 def test_errors_name_the_option_before_a_model_is_loaded(option: str, value: Any) -> None:
     with pytest.raises(ValueError, match=option):
         transcribe(tone(), "no/such/model", **{option: value})
+
+
+@pytest.mark.parametrize("other", [{"multilingual": True}, {"languages": ["en", "fr"]}])
+def test_a_language_leaves_nothing_to_detect(other: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=f"language and {next(iter(other))} exclude each other"):
+        TranscribeOptions(language="fr", **other)
 
 
 def test_numbers_of_numpy_are_numbers() -> None:
