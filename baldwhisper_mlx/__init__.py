@@ -21,7 +21,11 @@ from baldwhisper_mlx._version import __version__
 
 if TYPE_CHECKING:
     from baldwhisper_mlx.checkpoint.load import LoadedModel, load_model
-    from baldwhisper_mlx.transcription.detect_language import detect_language
+    from baldwhisper_mlx.transcription.detect_language import (
+        WindowLanguage,
+        detect_language,
+        detect_language_per_window,
+    )
     from baldwhisper_mlx.transcription.segments import Segment, Transcript, Word
     from baldwhisper_mlx.transcription.transcribe import transcribe
 
@@ -29,9 +33,11 @@ __all__ = [
     "LoadedModel",
     "Segment",
     "Transcript",
+    "WindowLanguage",
     "Word",
     "__version__",
     "detect_language",
+    "detect_language_per_window",
     "load_model",
     "transcribe",
 ]
@@ -39,7 +45,9 @@ __all__ = [
 _HOME = {
     "LoadedModel": "checkpoint.load",
     "load_model": "checkpoint.load",
+    "WindowLanguage": "transcription.detect_language",
     "detect_language": "transcription.detect_language",
+    "detect_language_per_window": "transcription.detect_language",
     "transcribe": "transcription.transcribe",
     "Segment": "transcription.segments",
     "Transcript": "transcription.segments",

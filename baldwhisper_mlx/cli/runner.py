@@ -75,8 +75,9 @@ def transcribe_files(
     if not readable:
         return failed  # without loading a model, or downloading it, for nothing
     model = open_model(
-        model_name, revision, options["language"], audio_context, task=options["task"]
-    )
+        model_name, revision, options["language"], audio_context, task=options["task"],
+        languages=options["languages"], multilingual=options["multilingual"],
+    )  # fmt: skip
     printed = 0
     for name, audio in audio_of_files(readable, pcm_rate=pcm_rate, **audio_options):
         try:
