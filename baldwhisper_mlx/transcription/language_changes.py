@@ -1,14 +1,13 @@
 """Where the language changes within a window, and which part of it is transcribed next.
 
-Whisper's decoder writes one language per window; what follows in another one is translated or lost.
-So the language is asked for in every part of the window that lies between pauses, from the encoder
-states that are there anyway: the decoder attends to those of one part. Single parts are uncertain,
-above all short ones, therefore the likeliest sequence is chosen, in which every change costs
-something (Viterbi). The window ends where the first change is; the next one begins there.
+The window is cut into parts at pauses. Single parts are uncertain, above all short ones, therefore
+the likeliest sequence of languages is chosen, in which every change costs something (Viterbi). The
+window ends where the first change is; the next one begins there. multilingual.py asks the model.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -17,9 +16,8 @@ import numpy.typing as npt
 
 from baldwhisper_mlx.audio.buffer import Samples
 from baldwhisper_mlx.audio.chunking import Span, cut_at_quiet
-from baldwhisper_mlx.audio.vad import HOP, Speech, spans_of, speech_probabilities
-from baldwhisper_mlx.checkpoint.load import LoadedModel
-from baldwhisper_mlx.config import FRAMES_PER_POSITION, HOP_LENGTH, SAMPLE_RATE
+from baldwhisper_mlx.audio.vad import Speech, speech_spans
+from baldwhisper_mlx.config import SAMPLE_RATE
 
 CHANGE = 3.0
 """Cost of a change of languages, in nats: about as much as one clear part tells."""
@@ -29,6 +27,8 @@ CLEAR = 2.0
 """Seconds of a part from which on its probabilities count in full."""
 LONGEST = 5 * SAMPLE_RATE
 """Samples; longer speech without a pause is cut where it is quietest."""
+SHORTEST = 3 * SAMPLE_RATE // 2
+"""Samples; shorter speech between two pauses belongs to the part across the shorter pause."""
 BETWEEN_PAUSES = Speech(pause=0.2, pad=0.0)
 
 
@@ -47,12 +47,35 @@ def parts_of(samples: Samples) -> list[Span]:
     Args:
         samples: of the window, mono at 16 kHz (n,).
     """
-    spans = spans_of(speech_probabilities(samples), HOP, len(samples), BETWEEN_PAUSES)
     return [
         (start + first, start + last)
-        for start, end in spans
+        for start, end in without_short(speech_spans(samples, BETWEEN_PAUSES))
         for first, last in cut_at_quiet(samples[start:end], LONGEST)
     ]
+
+
+def without_short(spans: Sequence[Span], shortest: int = SHORTEST) -> list[Span]:
+    """The spans, those that are too short joined with the neighbour that is nearer.
+
+    Args:
+        spans: in their order, apart from each other.
+        shortest: samples that each has to have, if there is another.
+
+    Example:
+        >>> without_short([(0, 20), (25, 30), (90, 120)], shortest=10)
+        [(0, 30), (90, 120)]
+    """
+    joined = list(spans)
+    while len(joined) > 1:
+        short = [place for place, (start, end) in enumerate(joined) if end - start < shortest]
+        if not short:
+            break
+        gaps = [after[0] - before[1] for before, after in itertools.pairwise(joined)]
+        place = short[0]
+        neighbours = [gap for gap in (place - 1, place) if 0 <= gap < len(gaps)]
+        gap = min(neighbours, key=lambda one: gaps[one])
+        joined[gap : gap + 2] = [(joined[gap][0], joined[gap + 1][1])]
+    return joined
 
 
 def likeliest_sequence(
@@ -115,42 +138,3 @@ def first_stretch(
             pause = parts[number - 1][1], parts[number][0]
             return Stretch(languages[sequence[0]], sum(pause) // 2)
     return Stretch(languages[sequence[0]], None)
-
-
-def stretches_of_windows(
-    loaded: LoadedModel,
-    windows: Sequence[Samples],
-    present: Sequence[str | None],
-    languages: Sequence[str],
-) -> list[Stretch | None]:
-    """The stretch of each encoded window that is transcribed next.
-
-    Args:
-        loaded: its decoder has encoded the windows.
-        windows: their samples, mono at 16 kHz (n,) each.
-        present: language before each window, None for none.
-        languages: codes among which the language is.
-
-    Returns:
-        None where nobody speaks.
-    """
-    parts = [parts_of(window) for window in windows]
-    position = FRAMES_PER_POSITION * HOP_LENGTH
-    asked = [
-        (clip, start // position, max(start // position + 1, end // position))
-        for clip, spans in enumerate(parts)
-        for start, end in spans
-    ]
-    tokens = [loaded.tokenizer.languages[code] for code in languages]
-    rows = iter(loaded.decoder.detect_languages_of_parts(tokens, asked))
-    result: list[Stretch | None] = []
-    for spans, before in zip(parts, present, strict=True):
-        if not spans:
-            result.append(None)
-            continue
-        probabilities = np.array([next(rows) for _ in spans])
-        seconds = [(end - start) / SAMPLE_RATE for start, end in spans]
-        index = languages.index(before) if before in languages else None
-        sequence = likeliest_sequence(probabilities, seconds, index)
-        result.append(first_stretch(spans, sequence, languages))
-    return result

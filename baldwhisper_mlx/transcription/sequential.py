@@ -18,14 +18,14 @@ import mlx.core as mx
 from baldwhisper_mlx.audio.buffer import Samples, check_samples
 from baldwhisper_mlx.audio.features import N_FRAMES, LogMelSpectrogram
 from baldwhisper_mlx.checkpoint.load import LoadedModel
-from baldwhisper_mlx.config import HOP_LENGTH, SAMPLE_RATE
+from baldwhisper_mlx.config import SAMPLE_RATE
 from baldwhisper_mlx.decoding.decoder import DecodingResult
 from baldwhisper_mlx.decoding.logit_rules import DecodingOptions
 from baldwhisper_mlx.model.padding import REST
 from baldwhisper_mlx.transcription.fallback import repetition
 from baldwhisper_mlx.transcription.first_attempt import FirstAttempt, in_full_context
 from baldwhisper_mlx.transcription.language import SpokenLanguage, likeliest_languages
-from baldwhisper_mlx.transcription.language_changes import stretches_of_windows
+from baldwhisper_mlx.transcription.multilingual import end_at_changes
 from baldwhisper_mlx.transcription.options import TranscribeOptions
 from baldwhisper_mlx.transcription.prompts import PreviousText
 from baldwhisper_mlx.transcription.retiming import within_audio
@@ -267,7 +267,7 @@ def encode_windows(runs: Sequence[Transcription]) -> None:
     decoder = runs[0].loaded.decoder
     for run in runs:  # the CPU works on the next features while the device decodes
         run.mel.prefetch(run.seek)
-    if runs[0].options.multilingual and _end_at_changes(runs):
+    if runs[0].options.multilingual and end_at_changes(runs):
         _encode(runs)
     if any(run.language.code is None for run in runs):
         audio = decoder.encoded()
@@ -283,22 +283,3 @@ def _encode(runs: Sequence[Transcription]) -> None:
     runs[0].loaded.decoder.encode(mx.stack([run.features for run in runs]), frames)
     for run in runs:
         run.padded = runs[0].loaded.model.is_padded(frames)
-
-
-def _end_at_changes(runs: Sequence[Transcription]) -> bool:
-    """Ends the encoded windows where the language changes; whether any is shorter now."""
-    windows = [
-        run.samples[run.seek * HOP_LENGTH : (run.seek + run.window_frames) * HOP_LENGTH]
-        for run in runs
-    ]
-    present = [run.language.code for run in runs]
-    stretches = stretches_of_windows(runs[0].loaded, windows, present, runs[0].language.candidates)
-    for run, stretch in zip(runs, stretches, strict=True):
-        if stretch is None:  # nobody speaks
-            continue
-        if run.language.code not in (None, stretch.language):
-            run.previous.forget()  # text in one language makes the next window be in it, too
-        run.language.code = stretch.language
-        if stretch.n_samples is not None:
-            run.window_end = run.seek + stretch.n_samples // HOP_LENGTH
-    return any(run.window_end is not None for run in runs)

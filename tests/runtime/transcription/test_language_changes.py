@@ -15,6 +15,7 @@ from baldwhisper_mlx.transcription.language_changes import (
     Stretch,
     first_stretch,
     likeliest_sequence,
+    without_short,
 )
 
 FEW = st.integers(1, 5)
@@ -102,3 +103,23 @@ def test_a_stretch_ends_in_the_middle_of_the_pause_before_the_first_change() -> 
     parts = [(0, 100), (150, 200), (260, 300), (310, 400)]
     assert first_stretch(parts, [1, 1, 0, 1], ["en", "fr"]) == Stretch("fr", 230)
     assert first_stretch(parts, [0, 0, 0, 0], ["en", "fr"]) == Stretch("en", None)
+
+
+@given(st.lists(st.integers(1, 40), min_size=1, max_size=24), st.integers(1, 60))
+def test_short_spans_join_a_neighbour(steps: list[int], shortest: int) -> None:
+    edges = list(itertools.accumulate(steps))
+    spans = list(zip(edges[::2], edges[1::2], strict=False))
+    joined = without_short(spans, shortest)
+    assert len(joined) <= 1 or all(end - start >= shortest for start, end in joined)
+    # Nothing is lost, and nothing reaches into what was apart and long enough.
+    for span in spans:
+        assert sum(start <= span[0] and span[1] <= end for start, end in joined) == 1
+    assert {edge for span in joined for edge in span} <= {edge for span in spans for edge in span}
+    if all(end - start >= shortest for start, end in spans):
+        assert joined == spans
+
+
+def test_a_short_span_joins_across_the_shorter_pause() -> None:
+    assert without_short([(0, 20), (30, 32), (35, 60)], 5) == [(0, 20), (30, 60)]
+    assert without_short([(0, 20), (22, 24), (35, 60)], 5) == [(0, 24), (35, 60)]
+    assert without_short([(3, 4)], 5) == [(3, 4)]

@@ -16,7 +16,7 @@ from baldwhisper_mlx.checkpoint.load import LoadedModel, load_model
 from baldwhisper_mlx.config import HOP_LENGTH
 from baldwhisper_mlx.decoding.decoder import Decoder
 from baldwhisper_mlx.output.writers import write_json
-from baldwhisper_mlx.transcription import language_changes
+from baldwhisper_mlx.transcription import language_changes, multilingual
 from baldwhisper_mlx.transcription.detect_language import detect_language
 from baldwhisper_mlx.transcription.transcribe import transcribe
 from tests.runtime.audio.test_vad import RATE, SAMPLE
@@ -47,6 +47,9 @@ class Detection:
         """Seconds at which the windows start that were asked for their language."""
         monkeypatch.setattr(language_changes, "parts_of", self.parts_of)
         monkeypatch.setattr(Decoder, "detect_languages_of_parts", self.detect)
+        monkeypatch.setattr(multilingual, "_alone", self.alone)
+        self.encoded_alone: list[float] = []
+        """Seconds at which the parts start that were encoded by themselves."""
 
     def parts_of(self, samples: np.ndarray) -> list[tuple[int, int]]:
         place = next(
@@ -61,11 +64,17 @@ class Detection:
 
     def detect(self, tokens: Sequence[int], parts: Sequence[tuple[int, int, int]]) -> Any:
         starts, self._starts = self._starts, []
-        rows = np.full((len(parts), len(tokens)), 1e-3, np.float32)
-        for row, (clip, first, last) in zip(rows, parts, strict=True):
-            middle = starts[clip] + 0.02 * (first + last) / 2
-            code = next(code for end, code in self.until if middle < end)
-            row[self.codes.index(code)] = 0.99
+        return self.table([starts[clip] + 0.02 * (a + b) / 2 for clip, a, b in parts])
+
+    def alone(self, _: Any, parts: Sequence[Any], __: Any) -> Any:
+        starts = [window.seek / 100 + first / RATE for window, (first, _) in parts]
+        self.encoded_alone += starts
+        return self.table([start + 0.1 for start in starts])
+
+    def table(self, times: Sequence[float]) -> np.ndarray:
+        rows = np.full((len(times), len(self.codes)), 1e-3, np.float32)
+        for row, time in zip(rows, times, strict=True):
+            row[self.codes.index(next(code for end, code in self.until if time < end))] = 0.99
         return rows
 
     codes: Sequence[str] = ()
@@ -96,6 +105,8 @@ def test_a_window_ends_where_the_language_changes(
     )  # fmt: skip
     assert [_language(loaded, prompt) for prompt in prompts] == ["fr", "en"]
     assert detection.windows == [0, 20]
+    # Before the first window no language is expected; then only parts in another one are asked.
+    assert detection.encoded_alone == [0, 5, 10, 15, 20, 25, 20, 25, 30, 35, 40]
     assert [(one.text, one.language) for one in found.segments] == [
         (" un", "fr"), (" deux", "fr"), (" three", "en"),
     ]  # fmt: skip
@@ -116,6 +127,7 @@ def test_text_in_the_same_language_is_context(
     found = transcribe(unlike, loaded, multilingual=True, **options)
     assert loaded.tokenizer.sot_prev in prompts[1]
     assert detection.windows == [0, 30]
+    assert detection.encoded_alone == [0, 5, 10, 15, 20, 25]
     assert found.language == "fr"
     script(monkeypatch, script_of)
     named = transcribe(unlike, loaded, language="fr", **options)

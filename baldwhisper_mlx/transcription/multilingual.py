@@ -1,0 +1,126 @@
+"""Asks the model which language each part of a window is in, and ends the window where it changes.
+
+Whisper's decoder writes one language per window; what follows in another one is translated or lost.
+The encoder states of a window tell the language of its parts badly, because every state depends on
+the whole window: they only show that a part is in the present language. All other parts are
+encoded by themselves, a few seconds each, which costs little in the padded audio context.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import mlx.core as mx
+import numpy as np
+import numpy.typing as npt
+
+from baldwhisper_mlx.audio.buffer import Samples
+from baldwhisper_mlx.audio.chunking import Span
+from baldwhisper_mlx.audio.features import LogMelSpectrogram
+from baldwhisper_mlx.checkpoint.load import LoadedModel
+from baldwhisper_mlx.config import FRAMES_PER_POSITION, HOP_LENGTH, SAMPLE_RATE
+from baldwhisper_mlx.transcription import language_changes
+from baldwhisper_mlx.transcription.language import SpokenLanguage
+from baldwhisper_mlx.transcription.language_changes import (
+    Stretch,
+    first_stretch,
+    likeliest_sequence,
+)
+from baldwhisper_mlx.transcription.prompts import PreviousText
+
+SURE = 0.5
+"""Probability of the present language, by the states of the whole window, from which on a part is
+not encoded by itself."""
+TOGETHER = 4
+"""Parts that are encoded together."""
+_POSITION = FRAMES_PER_POSITION * HOP_LENGTH
+
+
+class Run(Protocol):
+    """What is asked of a recording: `sequential.Transcription`."""
+
+    loaded: LoadedModel
+    samples: Samples
+    mel: LogMelSpectrogram
+    language: SpokenLanguage
+    previous: PreviousText
+    seek: int
+    window_end: int | None
+
+    @property
+    def window_frames(self) -> int: ...
+
+
+def end_at_changes(runs: Sequence[Run]) -> bool:
+    """Chooses the languages of encoded windows, and ends each where its language changes.
+
+    Text in another language than the window's is no context for it.
+
+    Args:
+        runs: recordings whose next windows the decoder has encoded, and still has at the end.
+
+    Returns:
+        Whether any window is shorter now, and has to be encoded again.
+    """
+    for run, stretch in zip(runs, stretches_of(runs), strict=True):
+        if stretch is None:  # nobody speaks
+            continue
+        if run.language.code not in (None, stretch.language):
+            run.previous.forget()
+        run.language.code = stretch.language
+        if stretch.n_samples is not None:
+            run.window_end = run.seek + stretch.n_samples // HOP_LENGTH
+    return any(run.window_end is not None for run in runs)
+
+
+def stretches_of(runs: Sequence[Run]) -> list[Stretch | None]:
+    """The stretch of each encoded window that is transcribed next; None where nobody speaks."""
+    loaded, languages = runs[0].loaded, runs[0].language.candidates
+    parts = [language_changes.parts_of(_samples(run)) for run in runs]
+    codes = [run.language.code for run in runs]
+    present = [None if code is None else languages.index(code) for code in codes]
+    asked = [(clip, part) for clip, spans in enumerate(parts) for part in spans]
+    tokens = [loaded.tokenizer.languages[code] for code in languages]
+    table = loaded.decoder.detect_languages_of_parts(
+        tokens, [(clip, start // _POSITION, _end(start, end)) for clip, (start, end) in asked]
+    )
+    unsure = [
+        row
+        for row, (clip, _) in enumerate(asked)
+        if (before := present[clip]) is None or table[row, before] < SURE
+    ]
+    audio = loaded.decoder.encoded()
+    for first in range(0, len(unsure), TOGETHER):
+        rows = unsure[first : first + TOGETHER]
+        table[rows] = _alone(loaded, [(runs[asked[r][0]], asked[r][1]) for r in rows], tokens)
+    loaded.decoder.restore(audio)
+    result: list[Stretch | None] = []
+    done = 0
+    for spans, before in zip(parts, present, strict=True):
+        rows_of_window, done = table[done : done + len(spans)], done + len(spans)
+        seconds = [(end - start) / SAMPLE_RATE for start, end in spans]
+        sequence = likeliest_sequence(rows_of_window, seconds, before)
+        result.append(first_stretch(spans, sequence, languages) if spans else None)
+    return result
+
+
+def _samples(run: Run) -> Samples:
+    return run.samples[run.seek * HOP_LENGTH : (run.seek + run.window_frames) * HOP_LENGTH]
+
+
+def _end(start: int, end: int) -> int:
+    return max(start // _POSITION + 1, end // _POSITION)
+
+
+def _alone(
+    loaded: LoadedModel, parts: Sequence[tuple[Run, Span]], tokens: Sequence[int]
+) -> npt.NDArray[np.float32]:
+    """Probabilities of languages in parts that are encoded by themselves."""
+    frames = [max(1, (end - start) // HOP_LENGTH) for _, (start, end) in parts]
+    features = [
+        run.mel.window(run.seek + start // HOP_LENGTH, n)
+        for (run, (start, _)), n in zip(parts, frames, strict=True)
+    ]
+    loaded.decoder.encode(mx.stack(features), frames)
+    return loaded.decoder.detect_language(tokens)
