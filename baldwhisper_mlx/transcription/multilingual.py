@@ -32,8 +32,10 @@ from baldwhisper_mlx.transcription.prompts import PreviousText
 SURE = 0.5
 """Probability of the present language, by the states of the whole window, from which on a part is
 not encoded by itself."""
-TOGETHER = 4
+TOGETHER = 3
 """Parts that are encoded together."""
+CONFIRMED = 2
+"""Parts in another language after which the rest of the window is not asked."""
 _POSITION = FRAMES_PER_POSITION * HOP_LENGTH
 
 
@@ -76,33 +78,43 @@ def end_at_changes(runs: Sequence[Run]) -> bool:
 
 def stretches_of(runs: Sequence[Run]) -> list[Stretch | None]:
     """The stretch of each encoded window that is transcribed next; None where nobody speaks."""
-    loaded, languages = runs[0].loaded, runs[0].language.candidates
-    parts = [language_changes.parts_of(_samples(run)) for run in runs]
-    codes = [run.language.code for run in runs]
-    present = [None if code is None else languages.index(code) for code in codes]
-    asked = [(clip, part) for clip, spans in enumerate(parts) for part in spans]
-    tokens = [loaded.tokenizer.languages[code] for code in languages]
-    table = loaded.decoder.detect_languages_of_parts(
-        tokens, [(clip, start // _POSITION, _end(start, end)) for clip, (start, end) in asked]
-    )
-    unsure = [
-        row
-        for row, (clip, _) in enumerate(asked)
-        if (before := present[clip]) is None or table[row, before] < SURE
-    ]
-    audio = loaded.decoder.encoded()
+    decoder = runs[0].loaded.decoder
+    audio = decoder.encoded()
+    result = []
+    for clip, run in enumerate(runs):
+        spans = language_changes.parts_of(_samples(run))
+        result.append(_stretch_of(run, clip, spans) if spans else None)
+        decoder.restore(audio)
+    return result
+
+
+def _stretch_of(run: Run, clip: int, spans: Sequence[Span]) -> Stretch:
+    """The beginning of a window in one language.
+
+    Args:
+        run: a recording.
+        clip: its place in the batch that the decoder has encoded.
+        spans: the parts of its window.
+    """
+    languages, tokenizer = run.language.candidates, run.loaded.tokenizer
+    # Probabilities are those among all languages, or a part that is like none of the candidates
+    # would speak for one of them.
+    tokens = [tokenizer.languages[code] for code in tokenizer.known_languages]
+    columns = [tokenizer.known_languages.index(code) for code in languages]
+    present = None if run.language.code is None else languages.index(run.language.code)
+    positions = [(clip, start // _POSITION, _end(start, end)) for start, end in spans]
+    table = run.loaded.decoder.detect_languages_of_parts(tokens, positions)[:, columns]
+    seconds = [(end - start) / SAMPLE_RATE for start, end in spans]
+    sure = np.zeros(len(spans)) if present is None else table[:, present]
+    unsure = np.flatnonzero(sure < SURE)
     for first in range(0, len(unsure), TOGETHER):
         rows = unsure[first : first + TOGETHER]
-        table[rows] = _alone(loaded, [(runs[asked[r][0]], asked[r][1]) for r in rows], tokens)
-    loaded.decoder.restore(audio)
-    result: list[Stretch | None] = []
-    done = 0
-    for spans, before in zip(parts, present, strict=True):
-        rows_of_window, done = table[done : done + len(spans)], done + len(spans)
-        seconds = [(end - start) / SAMPLE_RATE for start, end in spans]
-        sequence = likeliest_sequence(rows_of_window, seconds, before)
-        result.append(first_stretch(spans, sequence, languages) if spans else None)
-    return result
+        table[rows] = _alone(run, [spans[row] for row in rows], tokens)[:, columns]
+        done = int(rows[-1]) + 1
+        sequence = likeliest_sequence(table[:done], seconds[:done], present)
+        if sequence.count(sequence[0]) <= done - CONFIRMED:
+            return first_stretch(spans[:done], sequence, languages)
+    return first_stretch(spans, likeliest_sequence(table, seconds, present), languages)
 
 
 def _samples(run: Run) -> Samples:
@@ -113,14 +125,12 @@ def _end(start: int, end: int) -> int:
     return max(start // _POSITION + 1, end // _POSITION)
 
 
-def _alone(
-    loaded: LoadedModel, parts: Sequence[tuple[Run, Span]], tokens: Sequence[int]
-) -> npt.NDArray[np.float32]:
-    """Probabilities of languages in parts that are encoded by themselves."""
-    frames = [max(1, (end - start) // HOP_LENGTH) for _, (start, end) in parts]
+def _alone(run: Run, spans: Sequence[Span], tokens: Sequence[int]) -> npt.NDArray[np.float32]:
+    """Probabilities of languages in parts of a window that are encoded by themselves."""
+    frames = [max(1, (end - start) // HOP_LENGTH) for start, end in spans]
     features = [
         run.mel.window(run.seek + start // HOP_LENGTH, n)
-        for (run, (start, _)), n in zip(parts, frames, strict=True)
+        for (start, _), n in zip(spans, frames, strict=True)
     ]
-    loaded.decoder.encode(mx.stack(features), frames)
-    return loaded.decoder.detect_language(tokens)
+    run.loaded.decoder.encode(mx.stack(features), frames)
+    return run.loaded.decoder.detect_language(tokens)

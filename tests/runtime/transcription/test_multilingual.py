@@ -66,8 +66,8 @@ class Detection:
         starts, self._starts = self._starts, []
         return self.table([starts[clip] + 0.02 * (a + b) / 2 for clip, a, b in parts])
 
-    def alone(self, _: Any, parts: Sequence[Any], __: Any) -> Any:
-        starts = [window.seek / 100 + first / RATE for window, (first, _) in parts]
+    def alone(self, run: Any, spans: Sequence[Any], _: Any) -> Any:
+        starts = [run.seek / 100 + first / RATE for first, _ in spans]
         self.encoded_alone += starts
         return self.table([start + 0.1 for start in starts])
 
