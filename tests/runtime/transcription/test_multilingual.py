@@ -17,7 +17,10 @@ from baldwhisper_mlx.config import HOP_LENGTH
 from baldwhisper_mlx.decoding.decoder import Decoder
 from baldwhisper_mlx.output.writers import write_json
 from baldwhisper_mlx.transcription import language_changes, multilingual
+from baldwhisper_mlx.transcription.batched import transcribe_clips
 from baldwhisper_mlx.transcription.detect_language import detect_language
+from baldwhisper_mlx.transcription.language_changes import Stretch
+from baldwhisper_mlx.transcription.options import TranscribeOptions
 from baldwhisper_mlx.transcription.transcribe import transcribe
 from tests.runtime.audio.test_vad import RATE, SAMPLE
 from tests.runtime.conftest import tiny_config, tone, write_model
@@ -164,6 +167,37 @@ def test_real_parts_in_every_way(loaded: LoadedModel, way: dict[str, Any], words
     seeks = [segment.seek for segment in found.segments]
     assert seeks == sorted(seeks)
     assert max(segment.end for segment in found.segments) <= found.duration
+
+
+def test_clips_of_a_batch_change_their_languages_by_themselves(
+    loaded: LoadedModel, monkeypatch: pytest.MonkeyPatch, unlike: np.ndarray
+) -> None:
+    """One clip is conditioned on its text, and the other is not any more."""
+    changing, same = unlike, unlike[::-1].copy()
+
+    def stretches(runs: Sequence[Any]) -> list[Stretch]:
+        codes = ["en" if run.seek and run.samples[0] == changing[0] else "fr" for run in runs]
+        return [Stretch(code, None) for code in codes]
+
+    monkeypatch.setattr(multilingual, "stretches_of", stretches)
+    first = timed(loaded, (0.0, " un", 29.98))
+    prompts = script(monkeypatch, [first, first, *[timed(loaded, (0.0, " x", 14.98))] * 2])
+    scripted = Decoder.decode
+
+    def same_length(decoder: Decoder, prompt: Any, *more: Any, **options: Any) -> Any:
+        assert not isinstance(prompt[0], list) or len({len(one) for one in prompt}) == 1
+        return scripted(decoder, prompt, *more, **options)
+
+    monkeypatch.setattr(Decoder, "decode", same_length)
+    options = TranscribeOptions(multilingual=True, temperature=0.0, no_speech_threshold=None)
+    found = transcribe_clips([changing, same], loaded, options)
+    assert [[s.language for s in clip.segments] for clip in found] == [["fr", "en"], ["fr", "fr"]]
+    assert [loaded.tokenizer.sot_prev in prompt for prompt in prompts] == [
+        False,
+        False,
+        False,
+        True,
+    ]
 
 
 def test_parts_of_a_window_are_detected_as_if_they_were_alone(loaded: LoadedModel) -> None:
