@@ -110,32 +110,6 @@ class Decoder:
         _require_finite(logits.sum().item())
         return np.array(mx.softmax(logits, axis=-1))
 
-    def detect_languages_of_parts(
-        self, language_tokens: Sequence[int], parts: Sequence[tuple[int, int, int]]
-    ) -> npt.NDArray[np.float32]:
-        """Probabilities of languages in parts of the encoded clips, without encoding them again.
-
-        The decoder attends to the encoder positions of one part at a time. The clips stay encoded.
-
-        Args:
-            language_tokens: ids of the languages.
-            parts: clip, first position (20 ms), and the one after the last; none is empty.
-
-        Returns:
-            (number of parts, number of languages).
-        """
-        audio = self.encoded()
-        chosen, rows = mx.array(list(language_tokens)), []
-        for clip, first, last in parts:
-            layers = audio.clip(clip).layers
-            part = tuple((k[:, :, first:last], v[:, :, first:last]) for k, v in layers)
-            self.restore(EncodedAudio(part, None))
-            rows.append(self._prefill(mx.array([[self.vocabulary.sot]]), [0])[:, 0, chosen])
-        self.restore(audio)
-        logits = mx.concatenate(rows) if rows else mx.zeros((0, chosen.size))
-        _require_finite(logits.sum().item())
-        return np.array(mx.softmax(logits, axis=-1))
-
     def decode(
         self,
         prompt: Sequence[int] | Sequence[Sequence[int]],

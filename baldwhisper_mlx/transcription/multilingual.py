@@ -20,6 +20,8 @@ from baldwhisper_mlx.audio.chunking import Span
 from baldwhisper_mlx.audio.features import LogMelSpectrogram
 from baldwhisper_mlx.checkpoint.load import LoadedModel
 from baldwhisper_mlx.config import FRAMES_PER_POSITION, HOP_LENGTH, SAMPLE_RATE
+from baldwhisper_mlx.decoding.decoder import Decoder
+from baldwhisper_mlx.model.cache import EncodedAudio
 from baldwhisper_mlx.transcription import language_changes
 from baldwhisper_mlx.transcription.language import SpokenLanguage
 from baldwhisper_mlx.transcription.language_changes import (
@@ -103,7 +105,7 @@ def _stretch_of(run: Run, clip: int, spans: Sequence[Span]) -> Stretch:
     columns = [tokenizer.known_languages.index(code) for code in languages]
     present = None if run.language.code is None else languages.index(run.language.code)
     positions = [(clip, start // _POSITION, _end(start, end)) for start, end in spans]
-    table = run.loaded.decoder.detect_languages_of_parts(tokens, positions)[:, columns]
+    table = languages_of_parts(run.loaded.decoder, tokens, positions)[:, columns]
     seconds = [(end - start) / SAMPLE_RATE for start, end in spans]
     sure = np.zeros(len(spans)) if present is None else table[:, present]
     unsure = np.flatnonzero(sure < SURE)
@@ -115,6 +117,31 @@ def _stretch_of(run: Run, clip: int, spans: Sequence[Span]) -> Stretch:
         if sequence.count(sequence[0]) <= done - CONFIRMED:
             return first_stretch(spans[:done], sequence, languages)
     return first_stretch(spans, likeliest_sequence(table, seconds, present), languages)
+
+
+def languages_of_parts(
+    decoder: Decoder, tokens: Sequence[int], parts: Sequence[tuple[int, int, int]]
+) -> npt.NDArray[np.float32]:
+    """Probabilities of languages in parts of the encoded clips, without encoding them again.
+
+    The decoder attends to the encoder positions of one part at a time. The clips stay encoded.
+
+    Args:
+        decoder: has encoded the clips.
+        tokens: ids of the languages.
+        parts: clip, first position (20 ms), and the one after the last; none is empty.
+
+    Returns:
+        (number of parts, number of languages).
+    """
+    audio, table = decoder.encoded(), np.zeros((len(parts), len(tokens)), np.float32)
+    for row, (clip, first, last) in zip(table, parts, strict=True):
+        layers = audio.clip(clip).layers
+        part = tuple((keys[:, :, first:last], values[:, :, first:last]) for keys, values in layers)
+        decoder.restore(EncodedAudio(part, None))
+        row[:] = decoder.detect_language(tokens)[0]
+    decoder.restore(audio)
+    return table
 
 
 def _samples(run: Run) -> Samples:

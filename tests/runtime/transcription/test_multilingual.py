@@ -49,7 +49,7 @@ class Detection:
         self.windows: list[float] = []
         """Seconds at which the windows start that were asked for their language."""
         monkeypatch.setattr(language_changes, "parts_of", self.parts_of)
-        monkeypatch.setattr(Decoder, "detect_languages_of_parts", self.detect)
+        monkeypatch.setattr(multilingual, "languages_of_parts", self.detect)
         monkeypatch.setattr(multilingual, "_alone", self.alone)
         self.encoded_alone: list[float] = []
         """Seconds at which the parts start that were encoded by themselves."""
@@ -65,7 +65,7 @@ class Detection:
         step = 5 * RATE
         return [(at, min(at + step, len(samples))) for at in range(0, len(samples), step)]
 
-    def detect(self, tokens: Sequence[int], parts: Sequence[tuple[int, int, int]]) -> Any:
+    def detect(self, _: Any, tokens: Sequence[int], parts: Sequence[tuple[int, int, int]]) -> Any:
         starts, self._starts = self._starts, []
         return self.table([starts[clip] + 0.02 * (a + b) / 2 for clip, a, b in parts])
 
@@ -208,11 +208,11 @@ def test_parts_of_a_window_are_detected_as_if_they_were_alone(loaded: LoadedMode
     whole = decoder.detect_language(tokens)
     positions = loaded.model.audio_positions(N_FRAMES)
     parts = [(0, 0, positions), (1, 0, positions), (1, 3, positions // 2)]
-    found = decoder.detect_languages_of_parts(tokens, parts)
+    found = multilingual.languages_of_parts(decoder, tokens, parts)
     assert found[:2] == pytest.approx(whole, abs=1e-5)
     assert np.abs(found[2] - whole[1]).max() > 1e-4
     assert decoder.detect_language(tokens) == pytest.approx(whole, abs=1e-6)
-    assert decoder.detect_languages_of_parts(tokens, []).shape == (0, 2)
+    assert multilingual.languages_of_parts(decoder, tokens, []).shape == (0, 2)
 
 
 @pytest.mark.parametrize("way", [{}, {"vad": True, "batch_size": 2}])
