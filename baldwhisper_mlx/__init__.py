@@ -23,7 +23,11 @@ if TYPE_CHECKING:
     from baldwhisper_mlx.checkpoint.load import LoadedModel, load_model
     from baldwhisper_mlx.output.segment import Segment, Word
     from baldwhisper_mlx.output.transcript import Transcript
-    from baldwhisper_mlx.transcription.detect_language import detect_language
+    from baldwhisper_mlx.transcription.detect_language import (
+        WindowLanguage,
+        detect_language,
+        detect_language_per_window,
+    )
     from baldwhisper_mlx.transcription.stream import TranscriptStream
     from baldwhisper_mlx.transcription.transcribe import transcribe, transcribe_iter
 
@@ -32,9 +36,11 @@ __all__ = [
     "Segment",
     "Transcript",
     "TranscriptStream",
+    "WindowLanguage",
     "Word",
     "__version__",
     "detect_language",
+    "detect_language_per_window",
     "load_model",
     "transcribe",
     "transcribe_iter",
@@ -43,7 +49,9 @@ __all__ = [
 _HOME = {
     "LoadedModel": "checkpoint.load",
     "load_model": "checkpoint.load",
+    "WindowLanguage": "transcription.detect_language",
     "detect_language": "transcription.detect_language",
+    "detect_language_per_window": "transcription.detect_language",
     "transcribe": "transcription.transcribe",
     "transcribe_iter": "transcription.transcribe",
     "Segment": "output.segment",

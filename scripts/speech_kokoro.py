@@ -112,7 +112,7 @@ class Kokoro:
             RuntimeError: kokoro-onnx is not installed.
             ValueError: the file is not Kokoro's model, or a voice is damaged.
         """
-        _load(self.model)
+        load_kokoro(self.model)
         hasher = hashlib.sha256(self.model.read_bytes())
         for name in names:
             hasher.update(_voice(self.folder, name).tobytes())
@@ -132,7 +132,7 @@ class Kokoro:
             share = 0.5 if voice.pitch is None else voice.pitch
             style = share * style + (1.0 - share) * _voice(self.folder, second)
             accent = first if share >= 0.5 else second
-        audio, rate = _load(self.model).create(
+        audio, rate = load_kokoro(self.model).create(
             text,
             voice=style.astype(np.float32),
             speed=1.0 / voice.rate,
@@ -147,7 +147,7 @@ def _voice(folder: Path, name: str) -> NDArray[np.float32]:
 
 
 @functools.cache
-def _load(model: Path) -> Any:
+def load_kokoro(model: Path) -> Any:
     """Loads the model with one thread; several processes use the cores better than threads do."""
     try:
         # By name, because they are not dependencies of this project.

@@ -75,13 +75,18 @@ class LogMelSpectrogram:
         self._chunks: dict[int, npt.NDArray[np.float32]] = {}
         self._floor: np.float32 | None = None
 
-    def window(self, seek: int) -> mx.array:
+    def window(self, seek: int, n_frames: int = N_FRAMES) -> mx.array:
         """The 30 s window that starts at frame `seek`.
 
+        Args:
+            seek: first frame (10 ms).
+            n_frames: frames after which it ends, at most 3000.
+
         Returns:
-            Features (3000, n_mels), float32, zeros after the recording's last frame.
+            Features (3000, n_mels), float32, zeros after the window's or the recording's last
+            frame.
         """
-        size = max(0, min(N_FRAMES, self.n_frames - seek))
+        size = max(0, min(n_frames, self.n_frames - seek))
         # The chunks that the window lies in, at most two.
         first, last = seek // N_FRAMES, (seek + max(size, 1) - 1) // N_FRAMES
         floor = self._clamp()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from typing import Any
 
 import click
@@ -17,6 +18,8 @@ def open_model(
     audio_context: Any = None,
     *,
     task: str = "transcribe",
+    languages: Sequence[str] | None = None,
+    multilingual: bool = False,
 ) -> Any:
     """Loads a model for a command; prints warnings on standard error.
 
@@ -26,6 +29,8 @@ def open_model(
         language: code or name that the model has to know; None for any.
         audio_context: as for `load_model`.
         task: that the model has to be able to do.
+        languages: codes or names that the model has to know; None for any.
+        multilingual: whether it has to know several languages.
 
     Raises:
         click.ClickException: the model cannot be loaded, does not know the language, or cannot
@@ -41,6 +46,10 @@ def open_model(
             click.echo(f"warning: {printable(str(warning.message))}", err=True)
         if language is not None:  # here, or every file would fail
             model.tokenizer.to_language(language)
+        if languages is not None:
+            model.tokenizer.candidates(languages)
+        if multilingual:
+            model.tokenizer.check_multilingual()
         model.tokenizer.check_task(task)
     except (OSError, ValueError) as error:
         raise click.ClickException(message_of(error)) from None

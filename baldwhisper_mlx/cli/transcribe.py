@@ -15,11 +15,13 @@ import click
 from baldwhisper_mlx.cli.inputs import STDIN, expand, plan_outputs
 from baldwhisper_mlx.cli.usage import (
     check_colors,
+    check_detection,
     check_input,
     check_layout,
     check_output,
     check_search,
     check_values,
+    several,
 )
 from baldwhisper_mlx.files import prepare_folder
 from baldwhisper_mlx.output.formats import FORMATS
@@ -49,6 +51,12 @@ def _finite(ctx: click.Context, param: click.Parameter, value: float | None) -> 
     "--language",
     help="Spoken language, as a code or English name. Default: detected in each file.",
 )
+@click.option("--languages", metavar="CODES", callback=several,
+              help="Languages among which the spoken one is detected, with commas between them, "
+              "such as en,fr,de. Default: all that the model knows.")  # fmt: skip
+@click.option("--multilingual", is_flag=True,
+              help="Detect the language again in every window, and end a window where it changes; "
+              "for recordings in several languages.")  # fmt: skip
 @click.option("--task", type=click.Choice(["transcribe", "translate"]), default="transcribe",
               show_default=True,
               help="Write the spoken words, or translate them into English.")  # fmt: skip
@@ -183,6 +191,7 @@ def transcribe(
     """
     if files.count(STDIN) > 1:
         raise click.UsageError("standard input can be read only once: give `-` only once")
+    check_detection(options["language"], options["languages"], options["multilingual"])
     files = tuple(expand(files))
     audio_options = {name: options.pop(name) for name in ("track", "channels", "max_duration")}
     check_input(files, pcm_rate, audio_options["track"], audio_options["channels"])

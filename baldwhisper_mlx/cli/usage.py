@@ -14,6 +14,36 @@ from baldwhisper_mlx.cli.streams import is_closed
 from baldwhisper_mlx.output.subtitles import PLAIN, Layout
 
 
+def several(_ctx: click.Context, _param: click.Parameter, value: str | None) -> list[str] | None:
+    """A click callback: what an option lists with commas between."""
+    if value is None:
+        return None
+    names = [name.strip() for name in value.split(",")]
+    if not all(names):
+        raise click.BadParameter(f"{value!r} is no list such as en,fr,de.")
+    return names
+
+
+def check_detection(
+    language: str | None, languages: Sequence[str] | None, multilingual: bool
+) -> None:
+    """Checks that there is a language to detect, if options say how.
+
+    Args:
+        language: of all files.
+        languages: to choose from.
+        multilingual: whether it is detected in every window.
+
+    Raises:
+        click.UsageError: `language` leaves nothing to detect.
+    """
+    if language is not None and (multilingual or languages is not None):
+        other = "--multilingual" if multilingual else "--languages"
+        raise click.UsageError(
+            f"{other} is about detecting the language: leave out --language, or {other}"
+        )
+
+
 def check_input(
     files: Sequence[str], pcm_rate: int | None, track: int | None, channels: str
 ) -> None:

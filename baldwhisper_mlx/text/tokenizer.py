@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 
@@ -76,6 +76,19 @@ def check_task(task: str) -> None:
     """
     if task not in TASKS:
         raise ValueError(f"unknown task {task!r}: task must be {' or '.join(TASKS)}")
+
+
+def check_languages(languages: Sequence[str]) -> None:
+    """Makes sure that languages to choose from are a list of texts that is not empty.
+
+    Raises:
+        ValueError: they are not.
+    """
+    several = not isinstance(languages, str) and isinstance(languages, Collection)
+    if not several or not languages or not all(isinstance(one, str) for one in languages):
+        raise ValueError(
+            f"languages must be a list of codes or names such as ['en', 'fr'], not {languages!r}"
+        )
 
 
 @contextlib.contextmanager
@@ -160,6 +173,32 @@ class Tokenizer:
                     f"this model does not know {named(code)}, only {listed}; {ANOTHER_MODEL}"
                 )
         raise ValueError(f"unknown language {language!r}; this model knows {listed}")
+
+    def candidates(self, languages: Sequence[str] | None) -> tuple[str, ...]:
+        """Codes of the languages among which one is detected.
+
+        Args:
+            languages: codes or English names; None for all that the model knows.
+
+        Raises:
+            ValueError: none, or one that the model does not know.
+        """
+        if languages is None:
+            return self.known_languages
+        check_languages(languages)
+        return tuple(dict.fromkeys(map(self.to_language, languages)))
+
+    def check_multilingual(self) -> None:
+        """Makes sure that the model knows more languages than one.
+
+        Raises:
+            ValueError: it knows one only.
+        """
+        if len(self.known_languages) == 1:
+            raise ValueError(
+                f"multilingual: this model knows only {named(self.known_languages[0])}; "
+                f"{ANOTHER_MODEL}"
+            )
 
     def check_task(self, task: str) -> None:
         """Makes sure that the model can do a task.

@@ -79,8 +79,11 @@ def _decode_together(
     if len(runs) < 2 or attempt.temperature > 0:
         return [None] * len(runs)
     encode_windows(runs)
+    prompts = [run.prompt() for run in runs]
+    if len(set(map(len, prompts))) > 1:  # a language has changed, so a text is no context any more
+        return [None] * len(runs)
     words = runs[0].options.word_timestamps
     frames = [run.window_frames for run in runs] if words else None
     audio = loaded.decoder.encoded()
-    results = loaded.decoder.decode([run.prompt() for run in runs], attempt, align_frames=frames)
+    results = loaded.decoder.decode(prompts, attempt, align_frames=frames)
     return [FirstAttempt(result, audio.clip(i)) for i, result in enumerate(results)]

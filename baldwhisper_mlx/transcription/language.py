@@ -18,6 +18,7 @@ from baldwhisper_mlx.checkpoint.load import LoadedModel
 from baldwhisper_mlx.config import HOP_LENGTH
 from baldwhisper_mlx.decoding.result import DecodingResult
 from baldwhisper_mlx.text.tokenizer import ANOTHER_MODEL, Tokenizer, named
+from baldwhisper_mlx.transcription.options import TranscribeOptions
 
 IMPROBABLE = -1.0
 """Mean log-probability (nats) of a recording's tokens below which its language is doubted."""
@@ -39,16 +40,25 @@ class SpokenLanguage:
         samples: of the recording, mono at 16 kHz (n,).
         mel: its features.
         loaded: from `load_model`.
-        wanted: code or English name; None to detect it.
+        options: of them `language`, or the `languages` among which it is detected.
 
     Raises:
-        ValueError: the model does not know the language.
+        ValueError: the model does not know a language.
     """
 
     def __init__(
-        self, samples: Samples, mel: LogMelSpectrogram, loaded: LoadedModel, wanted: str | None
+        self,
+        samples: Samples,
+        mel: LogMelSpectrogram,
+        loaded: LoadedModel,
+        options: TranscribeOptions,
     ) -> None:
-        self._samples, self._mel, self._loaded, self._wanted = samples, mel, loaded, wanted
+        self._samples, self._mel, self._loaded = samples, mel, loaded
+        tokenizer = loaded.tokenizer
+        self.candidates = tokenizer.candidates(options.languages)
+        """Codes among which the language is detected."""
+        if options.language is not None:
+            self.candidates = (tokenizer.to_language(options.language),)
         self._detected_at = 0
         """Mel frame of the window in which the language was detected."""
         self._first_speech: int | None = None
@@ -72,7 +82,7 @@ class SpokenLanguage:
         if seek + NEAR <= start < self._mel.n_frames:
             n_frames = min(N_FRAMES, self._mel.n_frames - start)
             self._loaded.decoder.encode(self._mel.window(start)[None], [n_frames])
-            (self.code,) = likeliest_languages(self._loaded)
+            (self.code,) = likeliest_languages(self._loaded, self.candidates)
             self._detected_at = start
 
     def forget_silence(self, seek: int) -> None:
@@ -82,10 +92,7 @@ class SpokenLanguage:
 
     def _known(self) -> str | None:
         """The language if it does not have to be detected."""
-        tokenizer = self._loaded.tokenizer
-        if self._wanted is None:
-            return only_language(tokenizer)
-        return tokenizer.to_language(self._wanted)
+        return self.candidates[0] if len(self.candidates) == 1 else None
 
 
 def doubts(attempts: Sequence[DecodingResult], tokenizer: Tokenizer) -> str | None:
@@ -110,36 +117,53 @@ def doubts(attempts: Sequence[DecodingResult], tokenizer: Tokenizer) -> str | No
     )
 
 
-def only_language(tokenizer: Tokenizer) -> str | None:
-    """The language of a model that knows one only; None if there is a choice."""
-    return tokenizer.known_languages[0] if len(tokenizer.known_languages) == 1 else None
+def only_language(tokenizer: Tokenizer, languages: Sequence[str] | None = None) -> str | None:
+    """The only language there is to choose from; None if there is a choice.
+
+    Args:
+        tokenizer: of the model.
+        languages: codes or names to choose from; None for all that the model knows.
+
+    Raises:
+        ValueError: the model does not know one of them.
+    """
+    candidates = tokenizer.candidates(languages)
+    return candidates[0] if len(candidates) == 1 else None
 
 
-def likeliest_languages(loaded: LoadedModel) -> list[str]:
-    """The most probable of the model's languages for each encoded window."""
+def likeliest_languages(loaded: LoadedModel, candidates: Sequence[str] | None = None) -> list[str]:
+    """The most probable language of each encoded window.
+
+    Args:
+        loaded: its decoder has encoded the windows.
+        candidates: codes to choose from; None for all that the model knows.
+    """
     tokenizer = loaded.tokenizer
-    known = tokenizer.known_languages
-    probabilities = loaded.decoder.detect_language([tokenizer.languages[code] for code in known])
-    return [known[index] for index in probabilities.argmax(axis=1)]
+    codes = tokenizer.known_languages if candidates is None else candidates
+    probabilities = loaded.decoder.detect_language([tokenizer.languages[code] for code in codes])
+    return [codes[index] for index in probabilities.argmax(axis=1)]
 
 
-def language_probabilities(parts: Sequence[Samples], loaded: LoadedModel) -> dict[str, float]:
-    """The probability of each language that the model knows, averaged over parts of a recording.
+def language_probabilities(
+    parts: Sequence[Samples], loaded: LoadedModel, languages: Sequence[str] | None = None
+) -> dict[str, float]:
+    """The probability of each language, averaged over parts of a recording.
 
     Args:
         parts: at least one; mono at 16 kHz (n,), of which the first 30 s are used.
         loaded: from `load_model`.
+        languages: codes or names to choose from; None for all that the model knows.
 
     Returns:
         Language code to probability, the most probable first.
     """
     tokenizer = loaded.tokenizer
-    if (code := only_language(tokenizer)) is not None:
-        return {code: 1.0}
+    known = tokenizer.candidates(languages)
+    if len(known) == 1:
+        return {known[0]: 1.0}
     mels = [LogMelSpectrogram(part, loaded.config.n_mels) for part in parts]
     windows = mx.stack([mel.window(0) for mel in mels])
     frames = len(windows[0])
     loaded.decoder.encode(windows, [min(frames, mel.n_frames) for mel in mels])
-    known = tokenizer.known_languages
     means = loaded.decoder.detect_language([tokenizer.languages[code] for code in known]).mean(0)
     return {known[i]: float(means[i]) for i in np.argsort(-means, kind="stable")}

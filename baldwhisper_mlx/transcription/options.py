@@ -16,7 +16,7 @@ from numbers import Integral, Real
 from typing import ParamSpec, TypedDict, TypeVar
 
 from baldwhisper_mlx.decoding.options import DecodingOptions
-from baldwhisper_mlx.text.tokenizer import check_task
+from baldwhisper_mlx.text.tokenizer import check_languages, check_task
 from baldwhisper_mlx.transcription.fallback import TEMPERATURES, Thresholds, attempts
 from baldwhisper_mlx.transcription.ranges import Ranges, parse_ranges
 
@@ -34,6 +34,10 @@ class TranscribeOptions:
     Args:
         language: code or English name of the spoken language; None to detect it where somebody
             first speaks.
+        languages: codes or English names among which the language is detected; None for all that
+            the model knows.
+        multilingual: detect the language again in every window, and end the window where it
+            changes; segments then carry their `language`.
         task: "transcribe", or "translate" into English.
         initial_prompt: text on which the first window, or every stretch of a batch, is
             conditioned, as if it preceded the audio: names, spelling.
@@ -85,6 +89,8 @@ class TranscribeOptions:
     """
 
     language: str | None = None
+    languages: Sequence[str] | None = None
+    multilingual: bool = False
     task: str = "transcribe"
     initial_prompt: str | None = None
     carry_initial_prompt: bool = False
@@ -118,14 +124,26 @@ class TranscribeOptions:
             value = getattr(self, name)
             if value is not None and (not isinstance(value, Real) or math.isnan(value)):
                 raise ValueError(f"{name} must be a number or None, not {value!r}")
-        if not isinstance(self.vad, bool):
-            raise ValueError(f"vad must be True or False, not {self.vad!r}")
+        for name in ("multilingual", "vad"):
+            value = getattr(self, name)
+            if not isinstance(value, bool):
+                raise ValueError(f"{name} must be True or False, not {value!r}")
         for name in ("initial_prompt", "hotwords", "prefix"):
             if not isinstance(getattr(self, name), (str, type(None))):
                 raise ValueError(f"{name} must be text or None, not {getattr(self, name)!r}")
+        self._check_languages()
         _check_silence(self.hallucination_silence_threshold, self.word_timestamps)
         _check_penalties(self.repetition_penalty, self.no_repeat_ngram_size)
         self.ranges, self.attempts  # noqa: B018  # they name what is out of range
+
+    def _check_languages(self) -> None:
+        if self.language is not None and (self.multilingual or self.languages is not None):
+            other = "multilingual" if self.multilingual else "languages"
+            raise ValueError(
+                f"language and {other} exclude each other: with `language` nothing is detected"
+            )
+        if self.languages is not None:
+            check_languages(self.languages)
 
     @property
     def attempts(self) -> list[DecodingOptions]:
@@ -208,6 +226,8 @@ class TranscribeKeywords(TypedDict, total=False):
     """The fields of `TranscribeOptions` as keyword arguments, for type checkers."""
 
     language: str | None
+    languages: Sequence[str] | None
+    multilingual: bool
     task: str
     initial_prompt: str | None
     carry_initial_prompt: bool

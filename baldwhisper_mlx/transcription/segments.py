@@ -157,3 +157,13 @@ def numbered(segments: Sequence[Segment], first_id: int) -> list[Segment]:
         dataclasses.replace(segment, id=index)
         for index, segment in enumerate(segments, start=first_id)
     ]
+
+
+def main_language(segments: Sequence[Segment]) -> str | None:
+    """The language in which most of the time is spoken; None if the segments have none."""
+    seconds: dict[str, float] = {}
+    for segment in segments:
+        if segment.language is not None:
+            length = segment.end - segment.start
+            seconds[segment.language] = seconds.get(segment.language, 0.0) + length
+    return max(seconds, key=lambda code: seconds[code], default=None)

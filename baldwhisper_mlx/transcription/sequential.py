@@ -27,12 +27,13 @@ from baldwhisper_mlx.output.transcript import Transcript
 from baldwhisper_mlx.transcription.fallback import repetition
 from baldwhisper_mlx.transcription.first_attempt import FirstAttempt, in_full_context
 from baldwhisper_mlx.transcription.language import SpokenLanguage, likeliest_languages
+from baldwhisper_mlx.transcription.multilingual import end_at_changes
 from baldwhisper_mlx.transcription.options import TranscribeOptions
 from baldwhisper_mlx.transcription.prompts import PreviousText
 from baldwhisper_mlx.transcription.ranges import frames_of, parse_ranges
 from baldwhisper_mlx.transcription.retiming import FRAMES_PER_SECOND, within_audio
 from baldwhisper_mlx.transcription.second_opinion import WindowSpeech
-from baldwhisper_mlx.transcription.segments import numbered
+from baldwhisper_mlx.transcription.segments import main_language, numbered
 from baldwhisper_mlx.transcription.window_segments import Window, window_segments
 
 
@@ -91,6 +92,8 @@ class Transcription:
     """Mel frame (10 ms) at which the next window starts."""
     last_speech: float = 0.0
     """Seconds at which the last word ended, with word timestamps."""
+    window_end: int | None = None
+    """Mel frame at which the next window ends before its 30 s, because another language follows."""
     padded: bool = False
     """Whether constants stood behind the window when it was last encoded (model/padding.py)."""
     first_attempts: list[DecodingResult] = field(default_factory=list)
@@ -118,7 +121,7 @@ class Transcription:
             samples,
             mel=mel,
             duration=len(samples) / SAMPLE_RATE,
-            language=SpokenLanguage(until, mel, loaded, options.language),
+            language=SpokenLanguage(until, mel, loaded, options),
             previous=PreviousText(loaded, options),
             ranges=ranges,
         )
@@ -128,15 +131,13 @@ class Transcription:
     @property
     def window_frames(self) -> int:
         """Mel frames of the next window; 0 when the recording is done."""
-        return max(0, min(N_FRAMES, self._range_end - self.seek))
+        end = self._range_end if self.window_end is None else self.window_end
+        return max(0, min(N_FRAMES, end - self.seek))
 
     @property
-    def window(self) -> mx.array:
-        """Features of the next window (3000, n_mels), zeros after the range that it lies in."""
-        window = self.mel.window(self.seek)
-        if self.options.ranges is None:
-            return window
-        return mx.where(mx.arange(N_FRAMES)[:, None] < self.window_frames, window, 0)
+    def features(self) -> mx.array:
+        """Log-mel (3000, n_mels) of the next window, zeros behind its last frame."""
+        return self.mel.window(self.seek, self.window_frames)
 
     @property
     def attempts(self) -> list[DecodingOptions]:
@@ -189,6 +190,9 @@ class Transcription:
                 previous=self.previous.copyable,
                 last_speech=self.last_speech,
             )
+            if self.options.multilingual:
+                segments = [dataclasses.replace(one, language=language) for one in segments]
+                advance = min(advance, n_frames)  # what follows may be in another language
             self._add(segments)
             self.previous.append([token for segment in segments for token in segment.tokens])
             is_last = self.seek + n_frames >= end
@@ -202,6 +206,7 @@ class Transcription:
             # As in OpenAI's code, text sampled at a high temperature is not used as context.
             if not self.options.condition_on_previous_text or result.temperature > 0.5:
                 self.previous.forget()
+        self.window_end = None
         self.seek = self._next_sound(self.seek)
         if not self.segments:
             self.language.forget_silence(self.seek)
@@ -214,8 +219,9 @@ class Transcription:
     def transcript(self) -> Transcript:
         """What has been transcribed so far."""
         text = self.loaded.tokenizer.decode(self.previous.spoken)
-        language = self.language.code if self.options.language or self.segments else None
-        return Transcript(text, tuple(self.segments), language, self.duration)
+        spoken = self.options.language is not None or bool(self.segments)
+        code = (main_language(self.segments) or self.language.code) if spoken else None
+        return Transcript(text, tuple(self.segments), code, self.duration)
 
     def prompt(self) -> list[int]:
         """Tokens before the text of the next window."""
@@ -266,7 +272,7 @@ class Transcription:
         self.padded = False
         frames = [self.window_frames] if self.options.word_timestamps else None
         return in_full_context(
-            self.loaded, self.window, self.prompt(), self.attempts[0], align_frames=frames
+            self.loaded, self.features, self.prompt(), self.attempts[0], align_frames=frames
         )
 
     def _is_made_up(
@@ -293,19 +299,29 @@ def _end(ranges: Sequence[tuple[int, int]]) -> int:
 def encode_windows(runs: Sequence[Transcription]) -> None:
     """Encodes the next windows of recordings, and detects languages that are not known yet.
 
+    With the option `multilingual` every window ends where the language changes, and is encoded
+    again if that is within it.
+
     Args:
         runs: of one model and with the same options.
     """
+    _encode(runs)
     decoder = runs[0].loaded.decoder
-    windows = mx.stack([run.window for run in runs])
-    frames = [run.window_frames for run in runs]
-    decoder.encode(windows, frames)
     for run in runs:  # the CPU works on the next features while the device decodes
-        run.padded = runs[0].loaded.model.is_padded(frames)
         run.mel.prefetch(run.seek)
+    if runs[0].options.multilingual and end_at_changes(runs):
+        _encode(runs)
     if any(run.language.code is None for run in runs):
         audio = decoder.encoded()
-        for run, language in zip(runs, likeliest_languages(runs[0].loaded), strict=True):
+        languages = likeliest_languages(runs[0].loaded, runs[0].language.candidates)
+        for run, language in zip(runs, languages, strict=True):
             if run.language.code is None:
                 run.language.choose(language, run.seek)
         decoder.restore(audio)
+
+
+def _encode(runs: Sequence[Transcription]) -> None:
+    frames = [run.window_frames for run in runs]
+    runs[0].loaded.decoder.encode(mx.stack([run.features for run in runs]), frames)
+    for run in runs:
+        run.padded = runs[0].loaded.model.is_padded(frames)

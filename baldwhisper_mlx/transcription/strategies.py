@@ -30,7 +30,7 @@ from baldwhisper_mlx.transcription.options import OptionWarning, TranscribeOptio
 from baldwhisper_mlx.transcription.prompts import GivenText
 from baldwhisper_mlx.transcription.ranges import frames_of, ranges_behind
 from baldwhisper_mlx.transcription.retiming import FRAMES_PER_SECOND, retimed, within_audio
-from baldwhisper_mlx.transcription.segments import numbered
+from baldwhisper_mlx.transcription.segments import main_language, numbered
 from baldwhisper_mlx.transcription.sequential import transcribe_sequentially
 
 
@@ -52,6 +52,8 @@ def transcribe_recording(
     Raises:
         ValueError, FloatingPointError: as `transcribe_sequentially`.
     """
+    if options.multilingual:
+        loaded.tokenizer.check_multilingual()
     way = transcribe_sequentially
     if options.batch_size > 1:
         way = _in_batches
@@ -134,13 +136,13 @@ def _in_batches(
     stretches = _stretches(samples, options)
     if not stretches:
         return _empty(samples, loaded, options)
-    language = options.language or only_language(loaded.tokenizer)
-    if language is None:
-        language = common_language(samples, stretches, loaded)
     # The text before a stretch is not there yet while the stretches are decoded together.
-    inner = dataclasses.replace(
-        options, language=language, condition_on_previous_text=False, clip_timestamps=None
-    )
+    inner = dataclasses.replace(options, condition_on_previous_text=False, clip_timestamps=None)
+    if not options.multilingual and options.language is None:
+        language = only_language(loaded.tokenizer, options.languages)
+        if language is None:
+            language = common_language(samples, stretches, loaded, options.languages)
+        inner = dataclasses.replace(inner, language=language, languages=None)
     each = [inner, *[dataclasses.replace(inner, prefix=None)] * (len(stretches) - 1)]
     duration, length = len(samples) / SAMPLE_RATE, sum(end - start for start, end in stretches)
     texts: list[str] = []
@@ -170,7 +172,7 @@ def _in_batches(
         done += sum(transcript.duration for transcript in transcripts)
         yield from finished
     spoken = options.language is not None or bool(segments)
-    code = transcripts[0].language if spoken else None
+    code = (main_language(segments) or transcripts[0].language) if spoken else None
     return Transcript("".join(texts), tuple(segments), code, duration)
 
 

@@ -72,10 +72,10 @@ def packages(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     runtime.InferenceSession = FakeSession  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "kokoro_onnx", package)
     monkeypatch.setitem(sys.modules, "onnxruntime", runtime)
-    kokoro._load.cache_clear()
+    kokoro.load_kokoro.cache_clear()
     kokoro._voice.cache_clear()
     yield
-    kokoro._load.cache_clear()
+    kokoro.load_kokoro.cache_clear()
     kokoro._voice.cache_clear()
 
 
@@ -103,7 +103,7 @@ def command_line(
 
 def test_a_sentence_is_resampled_at_its_speed(engine: kokoro.Kokoro) -> None:
     audio = engine("x" * 30, engines.VoiceSetting("kokoro", "bf_lily", 1.25))
-    call = kokoro._load(engine.model).calls[-1]
+    call = kokoro.load_kokoro(engine.model).calls[-1]
     assert call["speed"] == pytest.approx(0.8)
     assert call["lang"] == "en-gb"
     assert call["voice"].dtype == np.float32
@@ -119,7 +119,7 @@ def test_a_mixture_is_the_weighted_mean_with_the_larger_share_s_accent(
     engine: kokoro.Kokoro, share: float, accent: str
 ) -> None:
     engine("A sentence.", engines.VoiceSetting("kokoro", "am_puck+bf_lily", 1.0, share))
-    call = kokoro._load(engine.model).calls[-1]
+    call = kokoro.load_kokoro(engine.model).calls[-1]
     expected = share * 1000 + (1 - share) * 2000 + np.arange(4)
     assert call["voice"].shape == (4, 1, kokoro.STYLE_SIZE)
     np.testing.assert_allclose(call["voice"][:, 0, 7], expected, rtol=1e-6)
@@ -129,7 +129,7 @@ def test_a_mixture_is_the_weighted_mean_with_the_larger_share_s_accent(
 def test_one_thread_and_one_load(engine: kokoro.Kokoro) -> None:
     engine("One.", engines.VoiceSetting("kokoro", "af_heart", 1.0))
     engine("Two.", engines.VoiceSetting("kokoro", "af_heart", 1.0))
-    loaded = kokoro._load(engine.model)
+    loaded = kokoro.load_kokoro(engine.model)
     assert [call["text"] for call in loaded.calls] == ["One.", "Two."]
     assert vars(loaded.session.options) == {"intra_op_num_threads": 1, "inter_op_num_threads": 1}
 
@@ -211,7 +211,7 @@ def test_missing_packages_are_named_with_the_command(
 
 def test_bad_files_are_named(engine: kokoro.Kokoro, monkeypatch: pytest.MonkeyPatch) -> None:
     def refused(match: str, *more: str) -> None:
-        kokoro._load.cache_clear()
+        kokoro.load_kokoro.cache_clear()
         kokoro._voice.cache_clear()
         with pytest.raises((ValueError, OSError), match=match):
             make_speech.choose_voices(command_line(monkeypatch, engine, *more))

@@ -23,6 +23,7 @@ import soundfile
 from click.testing import CliRunner, Result
 
 from baldwhisper_mlx import __version__
+from baldwhisper_mlx.audio.load import load_audio
 from baldwhisper_mlx.checkpoint import load
 from baldwhisper_mlx.cli.main import cli
 from baldwhisper_mlx.cli.reading import decoded_ahead
@@ -64,7 +65,9 @@ class Fake:
     ) -> Any:
         self.loaded.append((name, revision))
         tokenizer = SimpleNamespace(
-            to_language=lambda language: language, check_task=lambda _: None
+            to_language=lambda language: language,
+            candidates=lambda languages: languages,
+            check_task=lambda _: None,
         )
         return SimpleNamespace(tokenizer=tokenizer)
 
@@ -118,6 +121,8 @@ def test_text_goes_to_stdout_and_everything_else_to_stderr(fake: Fake, run: Run)
     assert fake.calls == [
         {
             "language": None,
+            "languages": None,
+            "multilingual": False,
             "task": "transcribe",
             "initial_prompt": None,
             "beam_size": None,
@@ -149,6 +154,8 @@ def test_options_reach_the_model(fake: Fake, run: Run) -> None:
     assert fake.calls == [
         {
             "language": "French",
+            "languages": None,
+            "multilingual": False,
             "task": "translate",
             "initial_prompt": "Hello",
             **UNSET,
@@ -164,6 +171,12 @@ def test_options_reach_the_model(fake: Fake, run: Run) -> None:
             "batch_size": 4,
         }
     ]
+
+
+def test_the_way_of_detection_reaches_the_model(fake: Fake, run: Run) -> None:
+    assert run(write("a.wav"), "--languages", "en, french").exit_code == 0
+    (options,) = fake.calls
+    assert (options["languages"], options["multilingual"]) == (["en", "french"], False)
 
 
 def test_one_file_in_any_format_to_stdout(fake: Fake, run: Run) -> None:
@@ -531,6 +544,53 @@ def test_detect_language(model_folder: Path, wav: Path, tmp_path: Path) -> None:
     assert name == str(sample)
     assert len(languages.split(", ")) == 2
     assert tone == f"{wav}: no speech"
+
+
+def test_detect_language_per_window(model_folder: Path, tmp_path: Path) -> None:
+    speech = load_audio(ROOT / "examples" / "sample.wav")
+    long = np.concatenate([np.zeros(32 * RATE, np.float32), speech])
+    path = tmp_path / "long.wav"
+    soundfile.write(path, long, RATE)
+    command = ["detect-language", "-m", str(model_folder), "--per-window"]
+    result = CliRunner().invoke(cli, [*command, "--languages", "en,fr", str(path)])
+    assert result.exit_code == 0, result.stderr
+    first, second = result.stdout.splitlines()
+    assert first == f"{path}: 0.0 to 30.0 s: no speech"
+    start, _, languages = second.rpartition(": ")
+    assert start == f"{path}: 30.0 to {len(long) / RATE:.1f} s"
+    assert sorted(part.split()[0] for part in languages.split(", ")) == ["en", "fr"]
+    assert sum(float(part.split()[1]) for part in languages.split(", ")) == pytest.approx(
+        1, abs=2e-3
+    )
+    refused = CliRunner().invoke(cli, [*command, "--windows", "2", str(path)])
+    assert refused.exit_code == 2
+    assert "leave out --windows" in refused.stderr
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--languages", "en,xx"], "unknown language 'xx'"),
+        (["--languages", "en,,fr"], "no list such as en,fr,de"),
+        (["--languages", "en,fr", "--language", "en"], "leave out --language"),
+        (["--multilingual", "--language", "en"], "leave out --language"),
+    ],
+)
+def test_bad_languages_are_refused(
+    model_folder: Path, wav: Path, options: list[str], message: str
+) -> None:
+    result = CliRunner().invoke(cli, ["transcribe", "-m", str(model_folder), *options, str(wav)])
+    assert result.exit_code in (1, 2)
+    assert message in result.stderr
+    if "--language" not in options:
+        command = ["detect-language", "-m", str(model_folder), *options, str(wav)]
+        assert message in CliRunner().invoke(cli, command).stderr
+
+
+def test_a_model_of_one_language_is_not_multilingual(wav: Path) -> None:
+    result = CliRunner().invoke(cli, ["transcribe", "--multilingual", str(wav)])
+    assert result.exit_code == 1
+    assert "multilingual: this model knows only en (english)" in result.stderr
 
 
 def test_doubts_about_the_language_are_shown(

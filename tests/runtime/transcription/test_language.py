@@ -43,9 +43,9 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     encoded: list[int] = []
     window, detect = LogMelSpectrogram.window, Decoder.detect_language
 
-    def noted(self: LogMelSpectrogram, seek: int) -> Any:
+    def noted(self: LogMelSpectrogram, seek: int, *size: int) -> Any:
         encoded.append(seek)
-        return window(self, seek)
+        return window(self, seek, *size)
 
     def counted(self: Decoder, tokens: Any) -> Any:
         seeks.append(encoded[-1])

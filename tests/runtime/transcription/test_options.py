@@ -73,7 +73,9 @@ def test_every_keyword_reaches_the_options(
         "batch_size": 2,
         "on_progress": lambda done, total: None,
     }
-    assert given.keys() == KEYWORDS.keys()
+    # These two exclude `language`.
+    detected: dict[str, Any] = {"languages": ["en", "fr"], "multilingual": True}
+    assert given.keys() | detected.keys() == KEYWORDS.keys()
     received: list[TranscribeOptions] = []
 
     def recording(_: Any, __: Any, options: TranscribeOptions) -> Any:
@@ -82,11 +84,12 @@ def test_every_keyword_reaches_the_options(
         return Transcript("", (), None, 1.0)
 
     monkeypatch.setattr(stream, "transcribe_recording", recording)
-    transcribe(tone(), loaded, **given)
-    transcribe_iter(tone(), loaded, **given).transcript()
-    assert len(received) == 2
-    for options in received:
-        assert {name: getattr(options, name) for name in given} == given
+    for keywords in (given, detected):
+        transcribe(tone(), loaded, **keywords)
+        transcribe_iter(tone(), loaded, **keywords).transcript()
+        for options in received[-2:]:
+            assert {name: getattr(options, name) for name in keywords} == keywords
+    assert len(received) == 4
 
 
 def test_an_unknown_keyword_is_a_type_error(loaded: LoadedModel) -> None:
@@ -112,6 +115,10 @@ def test_an_unknown_keyword_is_a_type_error(loaded: LoadedModel) -> None:
         ("patience", 1.0),
         ("length_penalty", 2.0),
         ("best_of", 0),
+        ("languages", "en"),
+        ("languages", []),
+        ("languages", ["en", 5]),
+        ("multilingual", "yes"),
         ("vad", "loud"),
         ("vad", None),
         ("batch_size", 0),
@@ -149,6 +156,12 @@ def test_beams_at_temperature_0_and_samples_above() -> None:
     )  # fmt: skip
     assert (first.temperature, second.temperature) == (0, 0.5)
     assert TranscribeOptions(temperature=0.5, beam_size=5).attempts[0].beam_size is None
+
+
+@pytest.mark.parametrize("other", [{"multilingual": True}, {"languages": ["en", "fr"]}])
+def test_a_language_leaves_nothing_to_detect(other: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=f"language and {next(iter(other))} exclude each other"):
+        TranscribeOptions(language="fr", **other)
 
 
 def test_numbers_of_numpy_are_numbers() -> None:

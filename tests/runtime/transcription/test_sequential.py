@@ -105,7 +105,7 @@ def test_windows_without_a_sound_are_not_decoded(
     monkeypatch.setattr(
         LogMelSpectrogram,
         "window",
-        lambda self, seek: (seeks.append(seek), window(self, seek))[1],
+        lambda self, seek, *size: (seeks.append(seek), window(self, seek, *size))[1],
     )
     options: dict[str, Any] = {"language": "en", "temperature": 0.0, "no_speech_threshold": None}
     found = transcribe(samples, loaded, **options)
