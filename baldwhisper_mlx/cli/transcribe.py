@@ -15,11 +15,9 @@ import click
 from baldwhisper_mlx.cli.inputs import STDIN, expand, plan_outputs
 from baldwhisper_mlx.cli.usage import (
     check_colors,
-    check_detection,
     check_input,
     check_layout,
     check_output,
-    check_search,
     check_values,
     several,
 )
@@ -191,7 +189,6 @@ def transcribe(
     """
     if files.count(STDIN) > 1:
         raise click.UsageError("standard input can be read only once: give `-` only once")
-    check_detection(options["language"], options["languages"], options["multilingual"])
     files = tuple(expand(files))
     audio_options = {name: options.pop(name) for name in ("track", "channels", "max_duration")}
     check_input(files, pcm_rate, audio_options["track"], audio_options["channels"])
@@ -199,7 +196,6 @@ def transcribe(
     check_colors(print_colors, output_format, output_dir)
     layout = Layout(**{part.name: options.pop(part.name) for part in dataclasses.fields(Layout)})
     check_layout(layout, options["word_timestamps"])
-    check_search(options["beam_size"], options["patience"])
     check_values(options)
     formats = list(FORMATS) if output_format == "all" else [output_format]
     plan: list[dict[str, Path]] | None = None

@@ -156,10 +156,12 @@ def check_values(options: Mapping[str, Any]) -> None:
         options: of `transcribe`, by name.
 
     Raises:
-        click.UsageError: they cannot be read, or one needs another.
+        click.UsageError: they cannot be read, one needs another, or two exclude each other.
     """
     from baldwhisper_mlx.transcription.ranges import parse_ranges
 
+    check_detection(options["language"], options["languages"], options["multilingual"])
+    check_search(options["beam_size"], options["patience"])
     silence = "hallucination_silence_threshold"
     if options[silence] is not None and not options["word_timestamps"]:
         raise click.UsageError("--hallucination-silence-threshold needs --word-timestamps")

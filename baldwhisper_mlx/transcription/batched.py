@@ -51,7 +51,7 @@ def transcribe_clips(
             _transcribe_windows(loaded, group)
             on_window(sum(run.seconds_done for run in runs))
     if first_attempts is not None:
-        first_attempts += [attempt for run in runs for attempt in run.first_attempts]
+        first_attempts += [attempt for run in runs for attempt in run.decoding.first_attempts]
     return [run.transcript() for run in runs]
 
 
@@ -66,7 +66,7 @@ def _alike(runs: Sequence[Transcription]) -> list[list[Transcription]]:
     """Recordings grouped by the length of their next window's prompt, and by its prefix."""
     groups: dict[tuple[int, DecodingOptions], list[Transcription]] = {}
     for run in runs:
-        groups.setdefault((len(run.prompt()), run.attempts[0]), []).append(run)
+        groups.setdefault((len(run.decoding.prompt()), run.decoding.attempts[0]), []).append(run)
     return list(groups.values())
 
 
@@ -74,12 +74,12 @@ def _decode_together(
     loaded: LoadedModel, runs: Sequence[Transcription]
 ) -> Sequence[FirstAttempt | None]:
     """First attempts at the next windows; None for each that has to be made alone."""
-    attempt = runs[0].attempts[0]
+    attempt = runs[0].decoding.attempts[0]
     # What is sampled depends on the row of the batch, so only greedy attempts can be shared.
     if len(runs) < 2 or attempt.temperature > 0:
         return [None] * len(runs)
     encode_windows(runs)
-    prompts = [run.prompt() for run in runs]
+    prompts = [run.decoding.prompt() for run in runs]
     if len(set(map(len, prompts))) > 1:  # a language has changed, so a text is no context any more
         return [None] * len(runs)
     words = runs[0].options.word_timestamps

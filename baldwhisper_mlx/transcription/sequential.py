@@ -19,13 +19,11 @@ from baldwhisper_mlx.audio.buffer import Samples, check_samples
 from baldwhisper_mlx.audio.features import N_FRAMES, LogMelSpectrogram
 from baldwhisper_mlx.checkpoint.load import LoadedModel
 from baldwhisper_mlx.config import HOP_LENGTH, SAMPLE_RATE
-from baldwhisper_mlx.decoding.options import DecodingOptions
 from baldwhisper_mlx.decoding.result import DecodingResult
 from baldwhisper_mlx.model.padding import REST
 from baldwhisper_mlx.output.segment import Segment
 from baldwhisper_mlx.output.transcript import Transcript
-from baldwhisper_mlx.transcription.fallback import repetition
-from baldwhisper_mlx.transcription.first_attempt import FirstAttempt, in_full_context
+from baldwhisper_mlx.transcription.first_attempt import FirstAttempt
 from baldwhisper_mlx.transcription.language import SpokenLanguage, likeliest_languages
 from baldwhisper_mlx.transcription.multilingual import end_at_changes
 from baldwhisper_mlx.transcription.options import TranscribeOptions
@@ -34,6 +32,7 @@ from baldwhisper_mlx.transcription.ranges import frames_of, parse_ranges
 from baldwhisper_mlx.transcription.retiming import FRAMES_PER_SECOND, within_audio
 from baldwhisper_mlx.transcription.second_opinion import WindowSpeech
 from baldwhisper_mlx.transcription.segments import main_language, numbered
+from baldwhisper_mlx.transcription.window_decoding import WindowDecoding
 from baldwhisper_mlx.transcription.window_segments import Window, window_segments
 
 
@@ -67,7 +66,7 @@ def transcribe_sequentially(
         run.transcribe_window()
         options.report(run.seconds_done, run.duration)
         yield from run.segments[n_finished:]
-    first_attempts += run.first_attempts
+    first_attempts += run.decoding.first_attempts
     return run.transcript()
 
 
@@ -86,6 +85,7 @@ class Transcription:
     """Seconds of the recording."""
     language: SpokenLanguage
     previous: PreviousText
+    decoding: WindowDecoding
     ranges: tuple[tuple[int, int], ...]
     """Mel frames of the parts that are transcribed, in their order."""
     seek: int = 0
@@ -94,10 +94,6 @@ class Transcription:
     """Seconds at which the last word ended, with word timestamps."""
     window_end: int | None = None
     """Mel frame at which the next window ends before its 30 s, because another language follows."""
-    padded: bool = False
-    """Whether constants stood behind the window when it was last encoded (model/padding.py)."""
-    first_attempts: list[DecodingResult] = field(default_factory=list)
-    """At windows that are no silence."""
     segments: list[Segment] = field(default_factory=list)
     """Of the windows so far."""
 
@@ -115,14 +111,19 @@ class Transcription:
         ranges = frames_of(wanted, mel.n_frames, FRAMES_PER_SECOND)
         # What follows the last range does not tell the language.
         until = samples if options.ranges is None else samples[: _end(ranges) * HOP_LENGTH]
+        language, previous = (
+            SpokenLanguage(until, mel, loaded, options),
+            PreviousText(loaded, options),
+        )
         run = cls(
             loaded,
             options,
             samples,
             mel=mel,
             duration=len(samples) / SAMPLE_RATE,
-            language=SpokenLanguage(until, mel, loaded, options),
-            previous=PreviousText(loaded, options),
+            language=language,
+            previous=previous,
+            decoding=WindowDecoding(loaded, options, language, previous),
             ranges=ranges,
         )
         run.seek = run._next_sound(0)
@@ -138,12 +139,6 @@ class Transcription:
     def features(self) -> mx.array:
         """Log-mel (3000, n_mels) of the next window, zeros behind its last frame."""
         return self.mel.window(self.seek, self.window_frames)
-
-    @property
-    def attempts(self) -> list[DecodingOptions]:
-        """How the next window is decoded, attempt by attempt until one is good enough."""
-        prefix = self.previous.prefix
-        return [dataclasses.replace(attempt, prefix=prefix) for attempt in self.options.attempts]
 
     @property
     def _range_end(self) -> int:
@@ -175,7 +170,7 @@ class Transcription:
             encode_windows([self])
         n_frames, end = self.window_frames, self._range_end
         speech = WindowSpeech(self.samples, self.seek, n_frames)
-        decoded = self._decode(shared, speech)
+        decoded = self.decoding.decode(lambda: self.features, n_frames, speech, shared)
         if decoded is None:
             self.seek += n_frames
         else:
@@ -198,7 +193,7 @@ class Transcription:
             is_last = self.seek + n_frames >= end
             # Timestamps may point past the end of the range, and into the next one.
             self.seek = min(self.seek + advance, end)
-            if self.padded and is_last and end - self.seek < REST:
+            if self.decoding.padded and is_last and end - self.seek < REST:
                 # Padded, an output often ends in two timestamps instead of one, and the rest behind
                 # them is not recognized as silence (docs/short-context.md). It has been decoded
                 # once already.
@@ -222,74 +217,6 @@ class Transcription:
         spoken = self.options.language is not None or bool(self.segments)
         code = (main_language(self.segments) or self.language.code) if spoken else None
         return Transcript(text, tuple(self.segments), code, self.duration)
-
-    def prompt(self) -> list[int]:
-        """Tokens before the text of the next window."""
-        return self.previous.prompt(self.language.code)
-
-    def _decode(
-        self, shared: FirstAttempt | None, speech: WindowSpeech
-    ) -> tuple[DecodingResult, float] | None:
-        """Attempts at rising temperature until one passes: its output and compression ratio.
-
-        Args:
-            shared: the first attempt, if it was decoded in a batch.
-            speech: of the window.
-
-        Returns:
-            None if the window is silence.
-        """
-        decoder, tokenizer = self.loaded.decoder, self.loaded.tokenizer
-        frames = [self.window_frames] if self.options.word_timestamps else None
-        attempts, thresholds = self.attempts, self.options.thresholds
-        first = None
-        for attempt in attempts:
-            if shared is not None and first is None:
-                result = shared.result
-                decoder.restore(shared.audio)  # it still holds the whole batch
-            else:
-                result = decoder.decode(self.prompt(), attempt, align_frames=frames)[0]
-            ratio, loop = repetition(result.tokens, tokenizer, before=self.previous.conditioning)
-            if first is None:
-                first = result
-                if self._is_made_up(result, ratio, loop, speech):
-                    return None
-            failed = thresholds.is_failure(result, ratio, loop=loop)
-            # Constants can be the reason of a poor output, and make the model less sure of silence.
-            if self.padded and attempts[1:] and (failed or thresholds.may_be_silence(result)):
-                return self._decode(self._in_full_context(), speech)
-            if attempt is attempts[-1] or not failed:
-                break
-            if loop:  # without the previous text, a phrase is written again only if it was spoken
-                self.previous.forget()
-        if first is None or thresholds.is_silence(result):
-            return None
-        self.first_attempts.append(first)
-        return result, ratio
-
-    def _in_full_context(self) -> FirstAttempt:
-        """The first attempt at the window once more, encoded with all of its 30 s."""
-        self.padded = False
-        frames = [self.window_frames] if self.options.word_timestamps else None
-        return in_full_context(
-            self.loaded, self.features, self.prompt(), self.attempts[0], align_frames=frames
-        )
-
-    def _is_made_up(
-        self, result: DecodingResult, ratio: float, loop: bool, speech: WindowSpeech
-    ) -> bool:
-        """Whether nobody speaks in the window, and what the model is given makes text probable."""
-        thresholds = self.options.thresholds
-        if not thresholds.may_be_silence(result) or speech.spans:
-            return False
-        if result.no_speech_prob > (thresholds.no_speech or 0):  # the model and the detector agree
-            return True
-        if self.previous.conditioning or self.previous.prefix:
-            attempt = dataclasses.replace(self.options.attempts[0], temperature=0.0)
-            prompt = self.previous.prompt(self.language.code, conditioned=False)
-            result = self.loaded.decoder.decode(prompt, attempt)[0]
-            ratio, loop = repetition(result.tokens, self.loaded.tokenizer)
-        return thresholds.is_poor(result, ratio, loop=loop)
 
 
 def _end(ranges: Sequence[tuple[int, int]]) -> int:
@@ -324,4 +251,4 @@ def _encode(runs: Sequence[Transcription]) -> None:
     frames = [run.window_frames for run in runs]
     runs[0].loaded.decoder.encode(mx.stack([run.features for run in runs]), frames)
     for run in runs:
-        run.padded = runs[0].loaded.model.is_padded(frames)
+        run.decoding.padded = runs[0].loaded.model.is_padded(frames)
