@@ -148,10 +148,7 @@ class Decoder:
         first = prompts.shape[1] - len(options.prefix) - 1  # it predicts the output's first token
         # The last one: with a previous text the prompt could hold others.
         sot = int(np.flatnonzero(prompts[0] == self.vocabulary.sot)[-1])
-        # Only the layers with alignment heads keep their queries, and only for word times.
-        for layer, cache in enumerate(self._cache):
-            kept = align_frames is not None and layer in self._aligned_layers
-            cache.queries = [] if kept else None
+        self._keep_queries(align_frames is not None)
         # These positions matter: the one that predicts <|nospeech|>, and those that predict the
         # tokens of the prefix and the one after it.
         logits = self._prefill(mx.array(prompts), [sot, *range(first, prompts.shape[1])])
@@ -159,13 +156,9 @@ class Decoder:
         wanted = options.forced_length or options.max_tokens or self.model.config.n_text_ctx // 2
         state, tokens, sums = self._generate(logits[:, -1], min(room, wanted), options)
         _require_finite(state.checksum.item())
-        results = _results(
-            np.array(tokens),
-            np.array(state.sum_logprob)[:, 0],
-            np.array(no_speech),
-            self.vocabulary.eot,
-            options,
-        )
+        sum_logprobs = np.array(state.sum_logprob)[:, 0]
+        eot = self.vocabulary.eot
+        results = _results(np.array(tokens), sum_logprobs, np.array(no_speech), eot, options)
         if align_frames is None:
             return results
         given = probabilities_of(options.prefix, logits[:, 1:-1])
@@ -175,15 +168,19 @@ class Decoder:
             [result.tokens for result in results],
             np.concatenate([given, probabilities_from_sums(np.array(sums))], axis=1),
             first=first - sot,
-            text_end=self.vocabulary.eot,
+            text_end=eot,
             n_frames=align_frames,
         )
-        for cache in self._cache:
-            cache.queries = None
+        self._keep_queries(False)
         return [
             dataclasses.replace(result, alignment=alignment)
             for result, alignment in zip(results, alignments, strict=True)
         ]
+
+    def _keep_queries(self, kept: bool) -> None:
+        """Sets whether the layers with alignment heads keep their queries, for word times."""
+        for layer, cache in enumerate(self._cache):
+            cache.queries = [] if kept and layer in self._aligned_layers else None
 
     def _checked_prompts(
         self, prompt: Sequence[int] | Sequence[Sequence[int]], prefix: Sequence[int]

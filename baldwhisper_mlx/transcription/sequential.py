@@ -27,7 +27,7 @@ from baldwhisper_mlx.transcription.first_attempt import FirstAttempt, in_full_co
 from baldwhisper_mlx.transcription.language import SpokenLanguage, likeliest_languages
 from baldwhisper_mlx.transcription.options import TranscribeOptions
 from baldwhisper_mlx.transcription.prompts import PreviousText
-from baldwhisper_mlx.transcription.ranges import frames_of, parse_ranges
+from baldwhisper_mlx.transcription.ranges import Parts
 from baldwhisper_mlx.transcription.retiming import FRAMES_PER_SECOND, within_audio
 from baldwhisper_mlx.transcription.second_opinion import WindowSpeech
 from baldwhisper_mlx.transcription.segments import Segment, Transcript, numbered
@@ -75,8 +75,8 @@ class Transcription:
     """Seconds of the recording."""
     language: SpokenLanguage
     previous: PreviousText
-    ranges: tuple[tuple[int, int], ...]
-    """Mel frames of the parts that are transcribed, in their order."""
+    parts: Parts
+    """What is transcribed."""
     seek: int = 0
     """Mel frame (10 ms) at which the next window starts."""
     last_speech: float = 0.0
@@ -97,10 +97,9 @@ class Transcription:
         """
         samples = check_samples(samples)
         mel = LogMelSpectrogram(samples, loaded.config.n_mels)
-        wanted = options.ranges or parse_ranges([])
-        ranges = frames_of(wanted, mel.n_frames, FRAMES_PER_SECOND)
+        parts = Parts(options.ranges, mel.n_frames, FRAMES_PER_SECOND)
         # What follows the last range does not tell the language.
-        until = samples if options.ranges is None else samples[: _end(ranges) * HOP_LENGTH]
+        until = samples if options.ranges is None else samples[: parts.last * HOP_LENGTH]
         run = cls(
             loaded,
             options,
@@ -109,15 +108,15 @@ class Transcription:
             duration=len(samples) / SAMPLE_RATE,
             language=SpokenLanguage(until, mel, loaded, options.language),
             previous=PreviousText(loaded, options),
-            ranges=ranges,
+            parts=parts,
         )
-        run.seek = run._next_sound(0)
+        run.seek = parts.next_sound(0, mel.after_silence)
         return run
 
     @property
     def window_frames(self) -> int:
         """Mel frames of the next window; 0 when the recording is done."""
-        return max(0, min(N_FRAMES, self._range_end - self.seek))
+        return max(0, min(N_FRAMES, self.parts.end_of(self.seek) - self.seek))
 
     @property
     def window(self) -> mx.array:
@@ -134,20 +133,6 @@ class Transcription:
         return [dataclasses.replace(attempt, prefix=prefix) for attempt in self.options.attempts]
 
     @property
-    def _range_end(self) -> int:
-        """Mel frame at which the range of the next window ends, or the recording behind all."""
-        return next((end for _, end in self.ranges if self.seek < end), self.mel.n_frames)
-
-    def _next_sound(self, seek: int) -> int:
-        """Mel frame of the next window, from `seek` on: in a range, and not in digital silence."""
-        for start, end in self.ranges:
-            if seek < end:
-                seek = self.mel.after_silence(max(seek, start))
-                if seek < end:
-                    return seek
-        return self.mel.n_frames
-
-    @property
     def seconds_done(self) -> float:
         """Seconds of the recording that have been transcribed."""
         frames = self.mel.n_frames
@@ -161,7 +146,7 @@ class Transcription:
         """
         if shared is None:
             encode_windows([self])
-        n_frames, end = self.window_frames, self._range_end
+        n_frames, end = self.window_frames, self.parts.end_of(self.seek)
         speech = WindowSpeech(self.samples, self.seek, n_frames)
         decoded = self._decode(shared, speech)
         if decoded is None:
@@ -191,7 +176,7 @@ class Transcription:
             # As in OpenAI's code, text sampled at a high temperature is not used as context.
             if not self.options.condition_on_previous_text or result.temperature > 0.5:
                 self.previous.forget()
-        self.seek = self._next_sound(self.seek)
+        self.seek = self.parts.next_sound(self.seek, self.mel.after_silence)
         if not self._segments:
             self.language.forget_silence(self.seek)
 
@@ -259,20 +244,24 @@ class Transcription:
     ) -> bool:
         """Whether nobody speaks in the window, and what the model is given makes text probable."""
         thresholds = self.options.thresholds
-        if not thresholds.may_be_silence(result) or speech.spans:
+        given = bool(self.previous.conditioning or self.previous.prefix)
+        # What the model is given also makes it less sure that nobody speaks, so that it loops over
+        # music, and writes anything at a high temperature.
+        is_doubtful = thresholds.may_be_silence(result) or (
+            given
+            and thresholds.no_speech is not None
+            and thresholds.is_poor(result, ratio, loop=loop)
+        )
+        if not is_doubtful or speech.spans:
             return False
-        if result.no_speech_prob > (thresholds.no_speech or 0):  # the model and the detector agree
-            return True
-        if self.previous.conditioning or self.previous.prefix:
+        if given and result.no_speech_prob <= (thresholds.no_speech or 0):
             attempt = dataclasses.replace(self.options.attempts[0], temperature=0.0)
             prompt = self.previous.prompt(self.language.code, conditioned=False)
             result = self.loaded.decoder.decode(prompt, attempt)[0]
             ratio, loop = repetition(result.tokens, self.loaded.tokenizer)
+        if result.no_speech_prob > (thresholds.no_speech or 0):  # the model and the detector agree
+            return True
         return thresholds.is_poor(result, ratio, loop=loop)
-
-
-def _end(ranges: Sequence[tuple[int, int]]) -> int:
-    return ranges[-1][1] if ranges else 0
 
 
 def encode_windows(runs: Sequence[Transcription]) -> None:

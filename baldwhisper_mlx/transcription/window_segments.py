@@ -60,7 +60,6 @@ def window_segments(
         The segments, the mel frames from the window to the next one, and the seconds at which
         the last word ended.
     """
-    before = last_speech
     tokenizer, seek, words = window.tokenizer, window.seek, window.options.word_timestamps
     begin = tokenizer.timestamp_begin
     order = whole_characters(result.tokens, tokenizer.decode, timestamp_begin=begin)
@@ -83,32 +82,30 @@ def window_segments(
         timed = timed_tokens(
             split.pieces, tokens, result.alignment, order=order, eot=tokenizer.eot, seek=seek
         )
+        before = last_speech
         segments, last_speech = add_words(
-            segments,
-            timed,
-            tokenizer.decode,
-            language=window.language,
-            last_speech=last_speech,
+            segments, timed, tokenizer.decode, language=window.language, last_speech=last_speech
         )
         advance = advance_by_words(split, segments, seek)
-    threshold = window.options.hallucination_silence_threshold
-    if threshold is not None:
-        segments, advance, last_speech = without_hallucinations(
-            segments,
-            advance,
-            threshold,
-            seek=seek,
-            n_frames=window.n_frames,
-            range_end=window.range_end,
-            is_complete=split.is_complete,
-            last_speech=before,
-        )
+        threshold = window.options.hallucination_silence_threshold
+        if threshold is not None:
+            segments, advance, last_speech = without_hallucinations(
+                segments, advance, threshold, seek=seek, n_frames=window.n_frames,
+                range_end=window.range_end, is_complete=split.is_complete, last_speech=before,
+            )  # fmt: skip
+    return _kept(segments, window, speech, previous), advance, last_speech
+
+
+def _kept(
+    segments: Sequence[Segment], window: Window, speech: WindowSpeech, previous: Sequence[int]
+) -> list[Segment]:
+    """The segments that have text and are no copies, none of them past the range's end."""
+    options, end = window.options, window.range_end / FRAMES_PER_SECOND
     kept: Sequence[Segment] = [emptied_if_blank(segment) for segment in segments]
-    if window.options.no_speech_threshold is not None:
-        hotwords = window.options.hotwords
-        kept = checked(kept, previous, speech, text_end=tokenizer.eot, hotwords=hotwords)
+    if options.no_speech_threshold is not None:
+        text_end = window.tokenizer.eot
+        kept = checked(kept, previous, speech, text_end=text_end, hotwords=options.hotwords)
     kept = [segment for segment in kept if segment.text]
-    if window.options.ranges is not None:  # no text of a range ends after it
-        end = window.range_end / FRAMES_PER_SECOND
-        kept = within_audio(kept, end, begin=seek / FRAMES_PER_SECOND)
-    return list(kept), advance, last_speech
+    if options.ranges is not None:
+        kept = within_audio(kept, end, begin=window.seek / FRAMES_PER_SECOND)
+    return list(kept)
