@@ -58,7 +58,25 @@ def without_hallucinations(
     if first is not None and is_anomaly(first) and first.start - begin > threshold:
         # The text is decoded again without the silence before it.
         return [], max(1, _frames(first.start - begin)), last_speech
-    kept = list(segments)
+    index = _first_made_up(segments, threshold, seek, n_frames, last_speech)
+    kept = list(segments[:index])
+    if index is not None:
+        made_up = segments[index]
+        advance = _frames(max(begin + 1, made_up.start)) - seek
+        if range_end / _PER_SECOND - made_up.end < threshold:
+            advance = range_end - seek
+    end = _last_end(kept)
+    return kept, max(1, advance), last_speech if end is None else end
+
+
+def _first_made_up(
+    segments: Sequence[Segment], threshold: float, seek: int, n_frames: int, last_speech: float
+) -> int | None:
+    """The first suspicious segment with silence around it; None if there is none.
+
+    Arguments as for `without_hallucinations`.
+    """
+    begin, window_end = seek / _PER_SECOND, (seek + _WINDOW) / _PER_SECOND
     previous_end = last_speech
     for index, segment in enumerate(segments):
         if not segment.words:
@@ -78,14 +96,9 @@ def without_hallucinations(
                 or window_end - segment.end < _NEAR_THE_EDGE
             )
             if is_after_silence and is_before_silence:
-                advance = _frames(max(begin + 1, segment.start)) - seek
-                if range_end / _PER_SECOND - segment.end < threshold:
-                    advance = range_end - seek
-                kept = kept[:index]
-                break
+                return index
         previous_end = segment.end
-    end = _last_end(kept)
-    return kept, max(1, advance), last_speech if end is None else end
+    return None
 
 
 def is_anomaly(segment: Segment) -> bool:

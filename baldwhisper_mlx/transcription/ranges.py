@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from numbers import Real
 
 Ranges = str | Sequence[float] | Sequence[tuple[float, float | None]]
@@ -65,6 +65,42 @@ def frames_of(
         for start, end in ranges
     ]
     return tuple((start, end) for start, end in frames if start < end)
+
+
+class Parts:
+    """The parts of a recording that are transcribed, in mel frames (10 ms).
+
+    Args:
+        ranges: from `parse_ranges`; None for all of it.
+        n_frames: of the recording.
+        per_second: frames per second.
+    """
+
+    def __init__(
+        self, ranges: Sequence[tuple[float, float]] | None, n_frames: int, per_second: int
+    ) -> None:
+        self.n_frames = n_frames
+        self._frames = frames_of(ranges or [(0.0, math.inf)], n_frames, per_second)
+        self.last = self._frames[-1][1] if self._frames else 0
+        """Where the last part ends."""
+
+    def end_of(self, seek: int) -> int:
+        """Where the part ends that a frame lies in or before; that of the recording behind all."""
+        return next((end for _, end in self._frames if seek < end), self.n_frames)
+
+    def next_sound(self, seek: int, after_silence: Callable[[int], int]) -> int:
+        """The next frame to transcribe: in a part, and not in digital silence.
+
+        Args:
+            seek: the first frame that may be.
+            after_silence: from a frame to the end of the silence that begins there.
+        """
+        for start, end in self._frames:
+            if seek < end:
+                seek = after_silence(max(seek, start))
+                if seek < end:
+                    return seek
+        return self.n_frames
 
 
 def ranges_behind(ranges: Sequence[tuple[float, float]], duration: float) -> tuple[str, ...]:

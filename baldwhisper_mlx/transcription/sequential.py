@@ -28,7 +28,7 @@ from baldwhisper_mlx.transcription.language import SpokenLanguage, likeliest_lan
 from baldwhisper_mlx.transcription.multilingual import end_at_changes
 from baldwhisper_mlx.transcription.options import TranscribeOptions
 from baldwhisper_mlx.transcription.prompts import PreviousText
-from baldwhisper_mlx.transcription.ranges import frames_of, parse_ranges
+from baldwhisper_mlx.transcription.ranges import Parts
 from baldwhisper_mlx.transcription.retiming import FRAMES_PER_SECOND, within_audio
 from baldwhisper_mlx.transcription.second_opinion import WindowSpeech
 from baldwhisper_mlx.transcription.segments import main_language, numbered
@@ -86,8 +86,8 @@ class Transcription:
     language: SpokenLanguage
     previous: PreviousText
     decoding: WindowDecoding
-    ranges: tuple[tuple[int, int], ...]
-    """Mel frames of the parts that are transcribed, in their order."""
+    parts: Parts
+    """What is transcribed."""
     seek: int = 0
     """Mel frame (10 ms) at which the next window starts."""
     last_speech: float = 0.0
@@ -107,14 +107,11 @@ class Transcription:
         """
         samples = check_samples(samples)
         mel = LogMelSpectrogram(samples, loaded.config.n_mels)
-        wanted = options.ranges or parse_ranges([])
-        ranges = frames_of(wanted, mel.n_frames, FRAMES_PER_SECOND)
+        parts = Parts(options.ranges, mel.n_frames, FRAMES_PER_SECOND)
         # What follows the last range does not tell the language.
-        until = samples if options.ranges is None else samples[: _end(ranges) * HOP_LENGTH]
-        language, previous = (
-            SpokenLanguage(until, mel, loaded, options),
-            PreviousText(loaded, options),
-        )
+        until = samples if options.ranges is None else samples[: parts.last * HOP_LENGTH]
+        language = SpokenLanguage(until, mel, loaded, options)
+        previous = PreviousText(loaded, options)
         run = cls(
             loaded,
             options,
@@ -124,35 +121,21 @@ class Transcription:
             language=language,
             previous=previous,
             decoding=WindowDecoding(loaded, options, language, previous),
-            ranges=ranges,
+            parts=parts,
         )
-        run.seek = run._next_sound(0)
+        run.seek = parts.next_sound(0, mel.after_silence)
         return run
 
     @property
     def window_frames(self) -> int:
         """Mel frames of the next window; 0 when the recording is done."""
-        end = self._range_end if self.window_end is None else self.window_end
+        end = self.parts.end_of(self.seek) if self.window_end is None else self.window_end
         return max(0, min(N_FRAMES, end - self.seek))
 
     @property
     def features(self) -> mx.array:
         """Log-mel (3000, n_mels) of the next window, zeros behind its last frame."""
         return self.mel.window(self.seek, self.window_frames)
-
-    @property
-    def _range_end(self) -> int:
-        """Mel frame at which the range of the next window ends, or the recording behind all."""
-        return next((end for _, end in self.ranges if self.seek < end), self.mel.n_frames)
-
-    def _next_sound(self, seek: int) -> int:
-        """Mel frame of the next window, from `seek` on: in a range, and not in digital silence."""
-        for start, end in self.ranges:
-            if seek < end:
-                seek = self.mel.after_silence(max(seek, start))
-                if seek < end:
-                    return seek
-        return self.mel.n_frames
 
     @property
     def seconds_done(self) -> float:
@@ -168,7 +151,7 @@ class Transcription:
         """
         if shared is None:
             encode_windows([self])
-        n_frames, end = self.window_frames, self._range_end
+        n_frames, end = self.window_frames, self.parts.end_of(self.seek)
         speech = WindowSpeech(self.samples, self.seek, n_frames)
         decoded = self.decoding.decode(lambda: self.features, n_frames, speech, shared)
         if decoded is None:
@@ -202,7 +185,7 @@ class Transcription:
             if not self.options.condition_on_previous_text or result.temperature > 0.5:
                 self.previous.forget()
         self.window_end = None
-        self.seek = self._next_sound(self.seek)
+        self.seek = self.parts.next_sound(self.seek, self.mel.after_silence)
         if not self.segments:
             self.language.forget_silence(self.seek)
 
@@ -217,10 +200,6 @@ class Transcription:
         spoken = self.options.language is not None or bool(self.segments)
         code = (main_language(self.segments) or self.language.code) if spoken else None
         return Transcript(text, tuple(self.segments), code, self.duration)
-
-
-def _end(ranges: Sequence[tuple[int, int]]) -> int:
-    return ranges[-1][1] if ranges else 0
 
 
 def encode_windows(runs: Sequence[Transcription]) -> None:

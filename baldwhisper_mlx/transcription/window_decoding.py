@@ -107,13 +107,21 @@ class WindowDecoding:
     ) -> bool:
         """Whether nobody speaks in the window, and what the model is given makes text probable."""
         thresholds = self.options.thresholds
-        if not thresholds.may_be_silence(result) or speech.spans:
+        given = bool(self.previous.conditioning or self.previous.prefix)
+        # What the model is given also makes it less sure that nobody speaks, so that it loops over
+        # music, and writes anything at a high temperature.
+        is_doubtful = thresholds.may_be_silence(result) or (
+            given
+            and thresholds.no_speech is not None
+            and thresholds.is_poor(result, ratio, loop=loop)
+        )
+        if not is_doubtful or speech.spans:
             return False
-        if result.no_speech_prob > (thresholds.no_speech or 0):  # the model and the detector agree
-            return True
-        if self.previous.conditioning or self.previous.prefix:
-            attempt = dataclasses.replace(self.options.attempts[0], temperature=0.0)
+        if given and result.no_speech_prob <= (thresholds.no_speech or 0):
+            attempt = dataclasses.replace(self.options.attempts[0], temperature=0.0, best_of=None)
             prompt = self.previous.prompt(self.language.code, conditioned=False)
             result = self.loaded.decoder.decode(prompt, attempt)[0]
             ratio, loop = repetition(result.tokens, self.loaded.tokenizer)
+        if result.no_speech_prob > (thresholds.no_speech or 0):  # the model and the detector agree
+            return True
         return thresholds.is_poor(result, ratio, loop=loop)

@@ -233,3 +233,38 @@ def test_what_hotwords_make_probable_is_decoded_without_them(
     )
     assert (found.text, found.segments) == ("", ())
     assert prompts[1] == loaded.tokenizer.sot_sequence("en", "transcribe", timestamps=True)
+
+
+@pytest.mark.parametrize("options", [{"hotwords": "Kokoro"}, {"initial_prompt": "Kokoro"}])
+@pytest.mark.parametrize(
+    ("no_speech", "logprob", "kept"), [(0.64, -0.7, False), (0.1, -1.9, False), (0.1, -0.5, True)]
+)
+def test_a_loop_over_music_is_decoded_without_what_made_it(
+    loaded: LoadedModel,
+    monkeypatch: pytest.MonkeyPatch,
+    options: dict[str, Any],
+    no_speech: float,
+    logprob: float,
+    kept: bool,
+) -> None:
+    """Given a text, the model does not doubt that somebody speaks, and at last samples anything.
+
+    What it is sure of by itself, such as singing, is decoded again as ever.
+    """
+    loop = timed(loaded, (0.0, " to get a chance" * 9, 20.0), no_speech=0.16, logprob=-0.2)
+    alone = timed(loaded, (0.0, " la la li lo", 20.0), no_speech=no_speech, logprob=logprob)
+    anything = timed(loaded, (0.0, " ned", 20.0), no_speech=0.16, logprob=-0.3)
+    prompts = script(monkeypatch, [loop, alone, anything])
+    found = transcribe(music(25), loaded, language="en", **options)
+    assert found.text == (" ned" if kept else "")
+    assert len(prompts) == 2 + kept
+    assert prompts[1] == loaded.tokenizer.sot_sequence("en", "transcribe", timestamps=True)
+
+
+def test_the_detector_is_not_asked_of_a_loop_that_nothing_made(
+    loaded: LoadedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loop = timed(loaded, (0.0, " to get a chance" * 9, 20.0), no_speech=0.16, logprob=-0.2)
+    song = timed(loaded, (0.0, " la la li lo", 20.0), no_speech=0.16, logprob=-0.3)
+    script(monkeypatch, [loop, song])
+    assert transcribe(music(25), loaded, language="en").text == " la la li lo"
