@@ -25,6 +25,13 @@ class Time(Protocol):
     def __call__(self, seconds: float, *, is_end: bool, middle: float | None = None) -> float: ...
 
 
+def _retimed_word(word: Word, time: Time) -> Word:
+    middle = (word.start + word.end) / 2
+    start = time(word.start, is_end=False, middle=middle)
+    end = time(word.end, is_end=True, middle=middle)
+    return dataclasses.replace(word, start=round(start, 2), end=round(end, 2))
+
+
 def retimed(segment: Segment, time: Time) -> Segment:
     """A segment of a part of a recording, with the times of the whole in hundredths of a second.
 
@@ -49,13 +56,6 @@ def retimed(segment: Segment, time: Time) -> Segment:
         end=round(end, 2),
         words=words,
     )
-
-
-def _retimed_word(word: Word, time: Time) -> Word:
-    middle = (word.start + word.end) / 2
-    start = time(word.start, is_end=False, middle=middle)
-    end = time(word.end, is_end=True, middle=middle)
-    return dataclasses.replace(word, start=round(start, 2), end=round(end, 2))
 
 
 def within_audio(segments: Sequence[Segment], duration: float) -> tuple[Segment, ...]:
