@@ -62,7 +62,7 @@ def test_a_prefix_begins_the_transcript(bundled: LoadedModel, batch_size: int) -
 
 @pytest.mark.parametrize("batch_size", [1, 2])
 def test_ranges_alone_are_transcribed(bundled: LoadedModel, batch_size: int) -> None:
-    ranges = [(0.0, 2.95), (7.05, 10.97)]  # cut in the pauses between the sentences
+    ranges = [(0.0, 2.9), (3.0, 7.0)]  # the third sentence is left out
     found = baldwhisper_mlx.transcribe(
         SAMPLE, bundled, clip_timestamps=ranges, batch_size=batch_size
     )
@@ -72,7 +72,7 @@ def test_ranges_alone_are_transcribed(bundled: LoadedModel, batch_size: int) -> 
         for start, end in ranges
     ]
     texts = [spoken_words("".join(s.text for s in part)) for part in own]
-    assert texts == [FIRST, THIRD]
+    assert texts == [FIRST, SECOND]
     assert sum(map(len, own)) == len(found.segments)
 
 
