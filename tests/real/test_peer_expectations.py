@@ -24,9 +24,9 @@ import numpy as np
 import pytest
 
 import baldwhisper_mlx
+from baldwhisper_mlx import Transcript
 from baldwhisper_mlx.audio.load import load_audio, load_channels
 from baldwhisper_mlx.checkpoint.load import LoadedModel, load_model
-from baldwhisper_mlx.transcription.segments import Transcript
 from tests.support.real_data import named
 from tests.support.transcripts import check_transcript, spoken_words
 

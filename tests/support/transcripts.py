@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from itertools import pairwise
 
+from baldwhisper_mlx import Transcript
 from baldwhisper_mlx.checkpoint.load import LoadedModel
-from baldwhisper_mlx.transcription.segments import Transcript
 
 
 def spoken_words(text: str) -> list[str]:

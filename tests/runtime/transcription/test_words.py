@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from baldwhisper_mlx.transcription.segments import Segment
+from baldwhisper_mlx import Segment
 from baldwhisper_mlx.transcription.word_splitting import TimedToken
 from baldwhisper_mlx.transcription.words import add_words
 
