@@ -7,7 +7,7 @@
 | test_cliptimestamps_segments, test_cliptimestamps_timings | test_ranges_alone_are_transcribed |
 | test_suppressed_tokens_minus_value | test_a_suppressed_token_is_not_written |
 | test_transcribe: five beams, their default | test_beams_write_what_is_spoken |
-| test_multilingual_transcription | test_a_model_of_one_language_stays_with_it |
+| test_multilingual_transcription | test_a_model_of_one_language_refuses_to_look_for_others |
 
 tests/real/test_peer_features.py has them with their recordings.
 """
@@ -95,8 +95,7 @@ def test_beams_write_what_is_spoken(bundled: LoadedModel) -> None:
     assert spoken_words(found.text) == [*FIRST, *SECOND, *THIRD]
 
 
-def test_a_model_of_one_language_stays_with_it(bundled: LoadedModel) -> None:
-    found = baldwhisper_mlx.transcribe(SAMPLE, bundled, multilingual=True)
-    assert found.language == "en"
-    assert {segment.language for segment in found.segments} <= {"en", None}
-    assert spoken_words(found.text) == [*FIRST, *SECOND, *THIRD]
+def test_a_model_of_one_language_refuses_to_look_for_others(bundled: LoadedModel) -> None:
+    """faster-whisper warns, and transcribes in the one language."""
+    with pytest.raises(ValueError, match=r"multilingual: .* only en \(english\)"):
+        baldwhisper_mlx.transcribe(SAMPLE, bundled, multilingual=True)
