@@ -261,6 +261,17 @@ def test_a_loop_over_music_is_decoded_without_what_made_it(
     assert prompts[1] == loaded.tokenizer.sot_sequence("en", "transcribe", timestamps=True)
 
 
+def test_that_is_done_after_the_best_of_several_samples_too(
+    loaded: LoadedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Temperature 0, at which the window is decoded without the prompt, draws no samples."""
+    sampled = timed(loaded, (0.0, " Kokoro likes it", 20.0), no_speech=0.4, logprob=-0.3)
+    alone = timed(loaded, (0.0, " ned", 20.0), no_speech=0.4, logprob=-1.9)
+    script(monkeypatch, [sampled, alone])
+    options: dict[str, Any] = {"temperature": 0.5, "best_of": 2, "hotwords": "Kokoro"}
+    assert transcribe(music(25), loaded, language="en", **options).text == ""
+
+
 def test_the_detector_is_not_asked_of_a_loop_that_nothing_made(
     loaded: LoadedModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
