@@ -74,8 +74,8 @@ def transcribe_files(
     readable = [name for name in files if name not in failed]
     if not readable:
         return failed  # without loading a model, or downloading it, for nothing
-    needed = {name: options[name] for name in ("task", "languages", "multilingual")}
-    model = open_model(model_name, revision, options["language"], audio_context, **needed)
+    needed = {key: options[key] for key in ("task", "languages", "multilingual") if key in options}
+    model = open_model(model_name, revision, options.get("language"), audio_context, **needed)
     for name, audio in audio_of_files(readable, pcm_rate=pcm_rate, **audio_options):
         try:
             transcript = _transcribe_one(name, audio, model, options, printer)
