@@ -50,7 +50,7 @@ def check_output(
 
     Args:
         n_files: inputs.
-        output_format: a key of `WRITERS`, or "all".
+        output_format: one of `FORMATS`, or "all".
         output_dir: folder for the results; None for standard output.
         force: whether existing outputs are replaced.
         skip_existing: whether inputs with existing outputs are skipped.
@@ -71,6 +71,19 @@ def check_output(
     if n_files > 1 and output_format != "txt":
         raise click.UsageError(
             f"several {output_format} results cannot share standard output: give --output-dir"
+        )
+
+
+def check_colors(print_colors: bool, output_format: str, output_dir: Path | None) -> None:
+    """Checks that what is to be coloured is printed, and text.
+
+    Raises:
+        click.UsageError: it is not.
+    """
+    if print_colors and (output_dir is not None or output_format != "txt"):
+        raise click.UsageError(
+            "--print-colors is for text that is printed: it excludes --output-dir and the formats "
+            "other than txt"
         )
 
 

@@ -26,14 +26,15 @@ from baldwhisper_mlx import __version__
 from baldwhisper_mlx.checkpoint import load
 from baldwhisper_mlx.cli.main import cli
 from baldwhisper_mlx.cli.reading import decoded_ahead
+from baldwhisper_mlx.output.segment import Segment
+from baldwhisper_mlx.output.transcript import Transcript
 from baldwhisper_mlx.transcription import transcribe as transcribing
 from baldwhisper_mlx.transcription.language import LanguageWarning
-from baldwhisper_mlx.transcription.segments import Segment, Transcript
 from tests.runtime.conftest import RATE, tiny_config, tone, write_model
 
 Run = Callable[..., Result]
 PYTHON = [sys.executable, "-c", "from baldwhisper_mlx.cli.main import main; main()"]
-KINDS = ("txt", "srt", "vtt", "tsv", "json")
+KINDS = ("txt", "srt", "vtt", "tsv", "lrc", "ass", "json")
 ROOT = Path(__file__).parents[3]
 
 
@@ -399,7 +400,7 @@ def test_warnings_of_loading_are_one_line(
 
 
 def test_the_bar_shows_seconds_on_a_terminal_only(monkeypatch: pytest.MonkeyPatch) -> None:
-    from baldwhisper_mlx.cli.runner import _progress_bar
+    from baldwhisper_mlx.cli.progress import progress_bar
 
     class Terminal(io.StringIO):
         def isatty(self) -> bool:
@@ -407,7 +408,7 @@ def test_the_bar_shows_seconds_on_a_terminal_only(monkeypatch: pytest.MonkeyPatc
 
     for stream, wanted in ((Terminal(), True), (io.StringIO(), False)):
         monkeypatch.setattr(sys, "stderr", stream)
-        with _progress_bar("a.wav") as on_progress:
+        with progress_bar("a.wav") as on_progress:
             assert (on_progress is not None) is wanted
             if on_progress is not None:
                 on_progress(30.0, 60.0)
@@ -455,7 +456,7 @@ def test_transcribe_end_to_end(model_folder: Path, wav: Path, tmp_path: Path) ->
     raw = json.loads((out / "tone.json").read_text("utf-8"))
     assert raw["duration"] == 1.0
     assert raw["language"] in ("en", "fr")
-    assert len(list(out.iterdir())) == 5
+    assert len(list(out.iterdir())) == len(KINDS)
     again = transcribing.transcribe(wav, str(model_folder), temperature=0.0)
     assert raw == json.loads(json.dumps(again.to_dict()))
 

@@ -19,8 +19,8 @@ from click.testing import CliRunner, Result
 
 from baldwhisper_mlx.cli.main import cli
 from baldwhisper_mlx.evaluation import hypotheses, inference
+from baldwhisper_mlx.output.transcript import Transcript
 from baldwhisper_mlx.transcription import batched
-from baldwhisper_mlx.transcription.segments import Transcript
 from tests.runtime.conftest import RATE, tiny_config, tone, write_model
 
 ROOT = Path(__file__).parents[3]

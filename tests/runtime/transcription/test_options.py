@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 
 from baldwhisper_mlx.checkpoint.load import LoadedModel, load_model
-from baldwhisper_mlx.transcription import transcribe as module
+from baldwhisper_mlx.output.transcript import Transcript
+from baldwhisper_mlx.transcription import stream
 from baldwhisper_mlx.transcription.options import TranscribeKeywords, TranscribeOptions
-from baldwhisper_mlx.transcription.transcribe import transcribe
+from baldwhisper_mlx.transcription.transcribe import transcribe, transcribe_iter
 from tests.runtime.conftest import tone
 
 KEYWORDS = {
@@ -66,12 +67,18 @@ def test_every_keyword_reaches_the_options(
     }
     assert given.keys() == KEYWORDS.keys()
     received: list[TranscribeOptions] = []
-    monkeypatch.setattr(
-        module, "transcribe_recording", lambda samples, loaded, o: received.append(o)
-    )
+
+    def recording(_: Any, __: Any, options: TranscribeOptions) -> Any:
+        received.append(options)
+        yield from ()
+        return Transcript("", (), None, 1.0)
+
+    monkeypatch.setattr(stream, "transcribe_recording", recording)
     transcribe(tone(), loaded, **given)
-    (options,) = received
-    assert {name: getattr(options, name) for name in given} == given
+    transcribe_iter(tone(), loaded, **given).transcript()
+    assert len(received) == 2
+    for options in received:
+        assert {name: getattr(options, name) for name in given} == given
 
 
 def test_an_unknown_keyword_is_a_type_error(loaded: LoadedModel) -> None:
