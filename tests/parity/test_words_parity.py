@@ -23,7 +23,6 @@ from baldwhisper_mlx.transcription import words
 from baldwhisper_mlx.transcription.segments import emptied_if_blank
 from baldwhisper_mlx.transcription.word_splitting import TimedToken, split_words
 from tests.parity.test_features_parity import speechlike
-from tests.parity.test_transcription_parity import multilingual, same_vocabulary  # noqa: F401
 from tests.support.tiny import tiny_checkpoint, tiny_dims
 
 timing = pytest.importorskip("whisper.timing")
