@@ -252,16 +252,22 @@ class Transcription:
             and thresholds.no_speech is not None
             and thresholds.is_poor(result, ratio, loop=loop)
         )
-        if not is_doubtful or speech.spans:
+        if not is_doubtful:
             return False
-        if given and result.no_speech_prob <= (thresholds.no_speech or 0):
+        spoken, silence = bool(speech.spans), thresholds.no_speech or 0.0
+        if result.no_speech_prob > silence and not spoken:  # the model and the detector agree
+            return True
+        if spoken and not (given and result.no_speech_prob > silence):
+            return False
+        if given:
             attempt = dataclasses.replace(self.options.attempts[0], temperature=0.0)
             prompt = self.previous.prompt(self.language.code, conditioned=False)
             result = self.loaded.decoder.decode(prompt, attempt)[0]
             ratio, loop = repetition(result.tokens, self.loaded.tokenizer)
-        if result.no_speech_prob > (thresholds.no_speech or 0):  # the model and the detector agree
-            return True
-        return thresholds.is_poor(result, ratio, loop=loop)
+        if spoken:  # OpenAI's test of silence, without what makes any text probable
+            return thresholds.is_silence(result)
+        is_silent = result.no_speech_prob > silence
+        return is_silent or thresholds.is_poor(result, ratio, loop=loop)
 
 
 def encode_windows(runs: Sequence[Transcription]) -> None:

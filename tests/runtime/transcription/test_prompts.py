@@ -267,3 +267,17 @@ def test_the_detector_is_not_asked_of_a_loop_that_nothing_made(
     song = timed(loaded, (0.0, " la la li lo", 20.0), no_speech=0.16, logprob=-0.3)
     script(monkeypatch, [loop, song])
     assert transcribe(music(25), loaded, language="en").text == " la la li lo"
+
+
+@pytest.mark.parametrize(("logprob", "kept"), [(-1.9, False), (-0.5, True)])
+def test_the_test_of_silence_is_made_without_what_makes_text_probable(
+    loaded: LoadedModel, monkeypatch: pytest.MonkeyPatch, logprob: float, kept: bool
+) -> None:
+    """The detector takes thunder for speech, but the model does not."""
+    probable = timed(loaded, (0.0, " Kokoro likes it", 5.0), no_speech=0.8, logprob=-0.5)
+    alone = timed(loaded, (0.0, " I got the gun", 5.0), no_speech=0.8, logprob=logprob)
+    prompts = script(monkeypatch, [probable, alone])
+    speech = load_audio(SAMPLE)[: 8 * RATE]
+    found = transcribe(speech, loaded, language="en", hotwords="Kokoro", temperature=0.0)
+    assert found.text == (" Kokoro likes it" if kept else "")
+    assert len(prompts) == 2
