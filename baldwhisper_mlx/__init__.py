@@ -21,19 +21,23 @@ from baldwhisper_mlx._version import __version__
 
 if TYPE_CHECKING:
     from baldwhisper_mlx.checkpoint.load import LoadedModel, load_model
+    from baldwhisper_mlx.output.segment import Segment, Word
+    from baldwhisper_mlx.output.transcript import Transcript
     from baldwhisper_mlx.transcription.detect_language import detect_language
-    from baldwhisper_mlx.transcription.segments import Segment, Transcript, Word
-    from baldwhisper_mlx.transcription.transcribe import transcribe
+    from baldwhisper_mlx.transcription.stream import TranscriptStream
+    from baldwhisper_mlx.transcription.transcribe import transcribe, transcribe_iter
 
 __all__ = [
     "LoadedModel",
     "Segment",
     "Transcript",
+    "TranscriptStream",
     "Word",
     "__version__",
     "detect_language",
     "load_model",
     "transcribe",
+    "transcribe_iter",
 ]
 
 _HOME = {
@@ -41,9 +45,11 @@ _HOME = {
     "load_model": "checkpoint.load",
     "detect_language": "transcription.detect_language",
     "transcribe": "transcription.transcribe",
-    "Segment": "transcription.segments",
-    "Transcript": "transcription.segments",
-    "Word": "transcription.segments",
+    "transcribe_iter": "transcription.transcribe",
+    "Segment": "output.segment",
+    "Transcript": "output.transcript",
+    "TranscriptStream": "transcription.stream",
+    "Word": "output.segment",
 }
 
 if sys.platform == "linux":

@@ -33,7 +33,7 @@ from baldwhisper_mlx.config import (
     ModelConfig,
 )
 from baldwhisper_mlx.decoding.decoder import Decoder
-from baldwhisper_mlx.decoding.logit_rules import Vocabulary
+from baldwhisper_mlx.decoding.options import Vocabulary
 from baldwhisper_mlx.model.padding import Padding
 from baldwhisper_mlx.model.whisper import Whisper
 from baldwhisper_mlx.ops import blas

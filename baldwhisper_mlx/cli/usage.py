@@ -51,7 +51,7 @@ def check_output(
 
     Args:
         n_files: inputs.
-        output_format: a key of `WRITERS`, or "all".
+        output_format: one of `FORMATS`, or "all".
         output_dir: folder for the results; None for standard output.
         force: whether existing outputs are replaced.
         skip_existing: whether inputs with existing outputs are skipped.
@@ -72,6 +72,19 @@ def check_output(
     if n_files > 1 and output_format != "txt":
         raise click.UsageError(
             f"several {output_format} results cannot share standard output: give --output-dir"
+        )
+
+
+def check_colors(print_colors: bool, output_format: str, output_dir: Path | None) -> None:
+    """Checks that what is to be coloured is printed, and text.
+
+    Raises:
+        click.UsageError: it is not.
+    """
+    if print_colors and (output_dir is not None or output_format != "txt"):
+        raise click.UsageError(
+            "--print-colors is for text that is printed: it excludes --output-dir and the formats "
+            "other than txt"
         )
 
 
@@ -116,3 +129,17 @@ def check_values(options: Mapping[str, Any]) -> None:
             parse_ranges(options["clip_timestamps"])
     except ValueError as error:
         raise click.UsageError(str(error).replace("clip_timestamps", "--clip-timestamps")) from None
+
+
+def check_search(beam_size: int | None, patience: float | None) -> None:
+    """Checks the options of beam search.
+
+    Raises:
+        click.UsageError: patience without beams, or so little that the search would not begin.
+    """
+    if patience is None:
+        return
+    if beam_size is None:
+        raise click.UsageError("--patience is for beam search: give --beam-size")
+    if not beam_size * patience > 0.5:
+        raise click.UsageError("--patience times --beam-size must be above 0.5")

@@ -12,8 +12,8 @@ from collections.abc import Callable
 
 import mlx.core as mx
 
-from baldwhisper_mlx.decoding.logit_rules import DecodingOptions, Vocabulary
 from baldwhisper_mlx.decoding.loop_guard import FORBIDDEN, LoopGuard
+from baldwhisper_mlx.decoding.options import DecodingOptions, Vocabulary
 
 Processor = Callable[[mx.array, list[mx.array]], mx.array]
 """From logits (B, V) of the next token and all tokens before it, (B, 1) each, to logits (B, V)."""

@@ -7,41 +7,65 @@ OpenAI's `whisper/transcribe.py`; the search for loops (`decoding.repetition`) i
 
 from __future__ import annotations
 
+import dataclasses
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from numbers import Real
 from typing import cast
 
-from baldwhisper_mlx.decoding.decoder import DecodingResult
-from baldwhisper_mlx.decoding.logit_rules import DecodingOptions
+from baldwhisper_mlx.decoding.options import DecodingOptions
 from baldwhisper_mlx.decoding.repetition import is_loop
+from baldwhisper_mlx.decoding.result import DecodingResult
 from baldwhisper_mlx.text.tokenizer import Tokenizer
 
 TEMPERATURES = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
-"""OpenAI's schedule: greedy first, then sampling, each attempt at a higher temperature."""
+"""OpenAI's schedule: the most likely tokens first, then sampling at rising temperatures."""
 
 
-def attempts(temperature: float | Sequence[float], *, timestamps: bool) -> list[DecodingOptions]:
+def attempts(
+    temperature: float | Sequence[float],
+    *,
+    timestamps: bool,
+    beam_size: int | None = None,
+    patience: float | None = None,
+    length_penalty: float | None = None,
+    best_of: int | None = None,
+) -> list[DecodingOptions]:
     """How a window is decoded, attempt by attempt.
 
     Args:
         temperature: one, or several in the order in which they are used.
         timestamps: whether outputs carry timestamp tokens.
+        beam_size: of beam search, at temperature 0.
+        patience: of beam search.
+        length_penalty: of the ranking of hypotheses.
+        best_of: samples at each temperature above 0.
 
     Returns:
         One for each temperature; all but the first forbid tokens that continue a loop.
 
     Raises:
-        ValueError: no temperature, or one that is negative or not a number.
+        ValueError: no temperature, or a value that is out of range.
     """
     several = [temperature] if isinstance(temperature, Real) else temperature
     temperatures = cast(Sequence[float], several)
     if not len(temperatures):
         raise ValueError("temperature: at least one is needed")
+    search = DecodingOptions(
+        timestamps=timestamps,
+        beam_size=beam_size,
+        patience=patience,
+        length_penalty=length_penalty,
+    )
+    sampling = DecodingOptions(
+        temperature=1.0, timestamps=timestamps, best_of=best_of, length_penalty=length_penalty
+    )
     # The first attempt gives OpenAI's tokens exactly; the others are made because it failed.
     return [
-        DecodingOptions(temperature=float(t), timestamps=timestamps, guard_loops=number > 0)
+        dataclasses.replace(
+            sampling if t > 0 else search, temperature=float(t), guard_loops=number > 0
+        )
         for number, t in enumerate(temperatures)
     ]
 
@@ -66,6 +90,21 @@ class Thresholds:
     def may_be_silence(self, result: DecodingResult) -> bool:
         """Whether there is reason to ask the speech detector; speech is rarely above a tenth."""
         return self.no_speech is not None and result.no_speech_prob > self.no_speech / 3
+
+    def is_doubtful(self, result: DecodingResult, ratio: float, *, loop: bool, given: bool) -> bool:
+        """Whether the first attempt at a window is reason to ask the speech detector.
+
+        What a model is given also makes it less sure that nobody speaks, so that it loops over
+        music, and writes anything at a high temperature.
+
+        Args:
+            result: of the attempt.
+            ratio: `compression_ratio` of its text.
+            loop: whether its tokens are caught in a phrase.
+            given: whether there were a prompt, hotwords, a prefix or previous text.
+        """
+        poor = self.no_speech is not None and self.is_poor(result, ratio, loop=loop)
+        return self.may_be_silence(result) or (given and poor)
 
     def is_poor(self, result: DecodingResult, ratio: float, *, loop: bool) -> bool:
         """Whether an output is repetitive or improbable; arguments as for `is_failure`."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from baldwhisper_mlx.config import FRAMES_PER_POSITION, HOP_LENGTH, SAMPLE_RATE, WINDOW_POSITIONS
-from baldwhisper_mlx.transcription.segments import Segment, Word
+from baldwhisper_mlx.output.segment import Segment, Word
 from baldwhisper_mlx.transcription.words import APPENDED, PREPENDED
 
 _PER_SECOND = SAMPLE_RATE / HOP_LENGTH

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from numbers import Integral, Real
 from typing import ParamSpec, TypedDict, TypeVar
 
-from baldwhisper_mlx.decoding.logit_rules import DecodingOptions
+from baldwhisper_mlx.decoding.options import DecodingOptions
 from baldwhisper_mlx.text.tokenizer import check_task
 from baldwhisper_mlx.transcription.fallback import TEMPERATURES, Thresholds, attempts
 from baldwhisper_mlx.transcription.ranges import Ranges, parse_ranges
@@ -44,6 +44,12 @@ class TranscribeOptions:
         prefix: text that the transcript begins with; the model continues it.
         temperature: of the sampling, 0 for the most likely token; of several, the next one is
             used if an output is repetitive or improbable.
+        beam_size: hypotheses that beam search keeps at temperature 0; None for greedy decoding.
+        patience: beam search ends with round(beam_size * patience) finished hypotheses; None is 1.
+        length_penalty: alpha, 0 to 1: of several hypotheses that is chosen whose log-probability
+            over ((5 + length) / 6) ** alpha is highest, with None that over the length.
+        best_of: samples that are drawn at every temperature above 0; the most probable one is
+            used. None is 1.
         condition_on_previous_text: whether each window is conditioned on the text before it; with
             `batch_size` above 1 none is.
         without_timestamps: one segment per window, decoded without timestamp tokens.
@@ -85,6 +91,10 @@ class TranscribeOptions:
     hotwords: str | None = None
     prefix: str | None = None
     temperature: float | Sequence[float] = TEMPERATURES
+    beam_size: int | None = None
+    patience: float | None = None
+    length_penalty: float | None = None
+    best_of: int | None = None
     condition_on_previous_text: bool = True
     without_timestamps: bool = False
     word_timestamps: bool = False
@@ -120,6 +130,14 @@ class TranscribeOptions:
     @property
     def attempts(self) -> list[DecodingOptions]:
         """How a window is decoded, attempt by attempt until one is good enough."""
+        several = attempts(
+            self.temperature,
+            timestamps=not self.without_timestamps,
+            beam_size=self.beam_size,
+            patience=self.patience,
+            length_penalty=self.length_penalty,
+            best_of=self.best_of,
+        )
         return [
             dataclasses.replace(
                 attempt,
@@ -127,7 +145,7 @@ class TranscribeOptions:
                 repetition_penalty=float(self.repetition_penalty),
                 no_repeat_ngram_size=int(self.no_repeat_ngram_size),
             )
-            for attempt in attempts(self.temperature, timestamps=not self.without_timestamps)
+            for attempt in several
         ]
 
     @property
@@ -196,6 +214,10 @@ class TranscribeKeywords(TypedDict, total=False):
     hotwords: str | None
     prefix: str | None
     temperature: float | Sequence[float]
+    beam_size: int | None
+    patience: float | None
+    length_penalty: float | None
+    best_of: int | None
     condition_on_previous_text: bool
     without_timestamps: bool
     word_timestamps: bool

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from baldwhisper_mlx.config import HOP_LENGTH, SAMPLE_RATE, TIME_PRECISION
-from baldwhisper_mlx.transcription.segments import Segment
+from baldwhisper_mlx.output.segment import Segment
 
 FRAMES_PER_SECOND = SAMPLE_RATE // HOP_LENGTH
 
@@ -50,8 +50,12 @@ def retimed(segment: Segment, time: Time) -> Segment:
 
 
 def within_audio(
-    segments: Sequence[Segment], duration: float, *, begin: float = 0.0
-) -> tuple[Segment, ...]:
+    segments: Sequence[Segment],
+    duration: float,
+    *,
+    previous: Segment | None = None,
+    begin: float = 0.0,
+) -> list[Segment]:
     """The segments with no time behind the end of the audio, words included.
 
     Timestamps of a model can point past the end. What begins there, too, is put at the end.
@@ -59,7 +63,8 @@ def within_audio(
     Args:
         segments: in their order.
         duration: of the audio, in seconds.
-        begin: earliest time of a segment that is put at the end.
+        previous: the segment before them, with times within the audio.
+        begin: earliest time of what is put at the end, if there is no segment before it.
     """
     # Whole frames of 10 ms: no rounding, to milliseconds or hundredths, exceeds the duration.
     last = round(duration * SAMPLE_RATE) // HOP_LENGTH / FRAMES_PER_SECOND
@@ -68,9 +73,8 @@ def within_audio(
         if segment.end > last or segment.start >= last:
             start = segment.start
             if start >= last:
-                before = result[-1] if result else None
-                latest = max(before.start if before else begin, last - TIME_PRECISION)
-                start = min(before.end if before else begin, latest)
+                earliest, latest = (previous.start, previous.end) if previous else (begin, begin)
+                start = max(earliest, min(latest, last - TIME_PRECISION))
             segment = dataclasses.replace(segment, start=start, end=min(segment.end, last))
         if segment.words and segment.words[-1].end > last:
             words = (
@@ -79,4 +83,5 @@ def within_audio(
             )
             segment = dataclasses.replace(segment, words=tuple(words))
         result.append(segment)
-    return tuple(result)
+        previous = segment
+    return result

@@ -10,7 +10,7 @@ arXiv 2212.04356, section 4.5).
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass, field
 
 import mlx.core as mx
@@ -19,9 +19,11 @@ from baldwhisper_mlx.audio.buffer import Samples, check_samples
 from baldwhisper_mlx.audio.features import N_FRAMES, LogMelSpectrogram
 from baldwhisper_mlx.checkpoint.load import LoadedModel
 from baldwhisper_mlx.config import HOP_LENGTH, SAMPLE_RATE
-from baldwhisper_mlx.decoding.decoder import DecodingResult
-from baldwhisper_mlx.decoding.logit_rules import DecodingOptions
+from baldwhisper_mlx.decoding.options import DecodingOptions
+from baldwhisper_mlx.decoding.result import DecodingResult
 from baldwhisper_mlx.model.padding import REST
+from baldwhisper_mlx.output.segment import Segment
+from baldwhisper_mlx.output.transcript import Transcript
 from baldwhisper_mlx.transcription.fallback import repetition
 from baldwhisper_mlx.transcription.first_attempt import FirstAttempt, in_full_context
 from baldwhisper_mlx.transcription.language import SpokenLanguage, likeliest_languages
@@ -30,7 +32,7 @@ from baldwhisper_mlx.transcription.prompts import PreviousText
 from baldwhisper_mlx.transcription.ranges import Parts
 from baldwhisper_mlx.transcription.retiming import FRAMES_PER_SECOND, within_audio
 from baldwhisper_mlx.transcription.second_opinion import WindowSpeech
-from baldwhisper_mlx.transcription.segments import Segment, Transcript, numbered
+from baldwhisper_mlx.transcription.segments import numbered
 from baldwhisper_mlx.transcription.window_segments import Window, window_segments
 
 
@@ -39,8 +41,11 @@ def transcribe_sequentially(
     loaded: LoadedModel,
     options: TranscribeOptions,
     first_attempts: list[DecodingResult],
-) -> Transcript:
+) -> Generator[Segment, None, Transcript]:
     """Transcribes one recording, window after window.
+
+    Yields the segments of each window when it is finished. Until the next one is asked for, the
+    model is free for others.
 
     Args:
         samples: mono at 16 kHz (n,), full scale at 1.0.
@@ -48,14 +53,19 @@ def transcribe_sequentially(
         options: all but `vad` and `batch_size`.
         first_attempts: gets the first attempt at every window that is no silence.
 
+    Returns:
+        The transcript, of the segments that were yielded.
+
     Raises:
         ValueError: unusable samples, or a language or task that the model does not know.
         FloatingPointError: the model produced NaN or infinite logits.
     """
     run = Transcription.start(samples, loaded, options)
     while run.window_frames:
+        n_finished = len(run.segments)
         run.transcribe_window()
         options.report(run.seconds_done, run.duration)
+        yield from run.segments[n_finished:]
     first_attempts += run.first_attempts
     return run.transcript()
 
@@ -85,7 +95,8 @@ class Transcription:
     """Whether constants stood behind the window when it was last encoded (model/padding.py)."""
     first_attempts: list[DecodingResult] = field(default_factory=list)
     """At windows that are no silence."""
-    _segments: list[Segment] = field(default_factory=list)
+    segments: list[Segment] = field(default_factory=list)
+    """Of the windows so far."""
 
     @classmethod
     def start(
@@ -163,7 +174,7 @@ class Transcription:
                 previous=self.previous.copyable,
                 last_speech=self.last_speech,
             )
-            self._segments += numbered(segments, len(self._segments))
+            self._add(segments)
             self.previous.append([token for segment in segments for token in segment.tokens])
             is_last = self.seek + n_frames >= end
             # Timestamps may point past the end of the range, and into the next one.
@@ -177,15 +188,19 @@ class Transcription:
             if not self.options.condition_on_previous_text or result.temperature > 0.5:
                 self.previous.forget()
         self.seek = self.parts.next_sound(self.seek, self.mel.after_silence)
-        if not self._segments:
+        if not self.segments:
             self.language.forget_silence(self.seek)
+
+    def _add(self, segments: Sequence[Segment]) -> None:
+        previous = self.segments[-1] if self.segments else None
+        added = numbered(segments, len(self.segments))
+        self.segments += within_audio(added, self.duration, previous=previous)
 
     def transcript(self) -> Transcript:
         """What has been transcribed so far."""
         text = self.loaded.tokenizer.decode(self.previous.spoken)
-        spoken = self.options.language is not None or bool(self._segments)
-        segments = within_audio(self._segments, self.duration)
-        return Transcript(text, segments, self.language.code if spoken else None, self.duration)
+        language = self.language.code if self.options.language or self.segments else None
+        return Transcript(text, tuple(self.segments), language, self.duration)
 
     def prompt(self) -> list[int]:
         """Tokens before the text of the next window."""
@@ -245,14 +260,7 @@ class Transcription:
         """Whether nobody speaks in the window, and what the model is given makes text probable."""
         thresholds = self.options.thresholds
         given = bool(self.previous.conditioning or self.previous.prefix)
-        # What the model is given also makes it less sure that nobody speaks, so that it loops over
-        # music, and writes anything at a high temperature.
-        is_doubtful = thresholds.may_be_silence(result) or (
-            given
-            and thresholds.no_speech is not None
-            and thresholds.is_poor(result, ratio, loop=loop)
-        )
-        if not is_doubtful:
+        if not thresholds.is_doubtful(result, ratio, loop=loop, given=given):
             return False
         spoken, silence = bool(speech.spans), thresholds.no_speech or 0.0
         if result.no_speech_prob > silence and not spoken:  # the model and the detector agree

@@ -20,10 +20,10 @@ from hypothesis import strategies as st
 import baldwhisper_mlx
 from baldwhisper_mlx.checkpoint.load import LoadedModel
 from baldwhisper_mlx.decoding.alignment import Alignment
-from baldwhisper_mlx.decoding.decoder import Decoder, DecodingResult
+from baldwhisper_mlx.decoding.decoder import Decoder
+from baldwhisper_mlx.decoding.result import DecodingResult
+from baldwhisper_mlx.output.segment import Segment, Word
 from baldwhisper_mlx.transcription import window_segments
-from baldwhisper_mlx.transcription.segments import Segment, Word
-from tests.parity.test_transcription_parity import same_vocabulary  # noqa: F401
 
 whisper_transcribe = pytest.importorskip("whisper.transcribe")
 TheirResult = pytest.importorskip("whisper.decoding").DecodingResult

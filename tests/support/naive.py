@@ -12,7 +12,7 @@ from typing import Any
 import mlx.core as mx
 import numpy as np
 
-from baldwhisper_mlx.decoding.logit_rules import DecodingOptions, Vocabulary
+from baldwhisper_mlx.decoding.options import DecodingOptions, Vocabulary
 from baldwhisper_mlx.model.whisper import Whisper
 
 Array = np.ndarray[Any, np.dtype[np.float64]]

@@ -12,8 +12,8 @@ import soundfile
 from click.testing import CliRunner, Result
 
 from baldwhisper_mlx.cli.main import cli
+from baldwhisper_mlx.output.transcript import Transcript
 from baldwhisper_mlx.transcription import transcribe as transcribing
-from baldwhisper_mlx.transcription.segments import Transcript
 from tests.runtime.conftest import RATE, tone
 
 

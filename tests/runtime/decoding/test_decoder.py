@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 from baldwhisper_mlx.checkpoint.load import LoadedModel, load_model
-from baldwhisper_mlx.decoding import decoder
-from baldwhisper_mlx.decoding.logit_rules import DecodingOptions
+from baldwhisper_mlx.decoding import decoder, generation
+from baldwhisper_mlx.decoding.options import DecodingOptions
+from baldwhisper_mlx.decoding.token_tree import TokenTree
 from tests.runtime.conftest import tiny_config, write_model
 from tests.support.naive import naive_decode
 
@@ -136,9 +137,9 @@ def test_what_a_model_writes_is_what_it_writes_after_its_own_beginning(
 def test_sets_of_options_are_not_kept_for_ever(loaded: LoadedModel, mel: mx.array) -> None:
     loaded.decoder.encode(mel[:1], N_FRAMES[:1])
     prompt = prompt_of(loaded, timestamps=True, previous=())
-    for token in range(65, 65 + decoder.MOST_RULES + 3):
+    for token in range(65, 65 + generation.MOST_RULES + 3):
         loaded.decoder.decode(prompt, DecodingOptions(max_tokens=1, prefix=(token,)))
-    assert len(loaded.decoder._rules) <= decoder.MOST_RULES
+    assert len(loaded.decoder._generate._rules) <= generation.MOST_RULES
 
 
 def test_a_batch_is_its_clips_one_by_one(loaded: LoadedModel, mel: mx.array) -> None:
@@ -169,30 +170,30 @@ def test_when_the_host_looks_changes_nothing(
     prompt = prompt_of(loaded, timestamps=False, previous=())
     options = DecodingOptions(timestamps=False)
     expected = loaded.decoder.decode(prompt, options)
-    monkeypatch.setattr(decoder, "CHECK_EVERY", check_every)
+    monkeypatch.setattr(generation, "CHECK_EVERY", check_every)
     assert loaded.decoder.decode(prompt, options) == expected
 
 
-def test_early_rows_end_the_loop(loaded: LoadedModel, mel: mx.array) -> None:
+def test_early_rows_end_the_loop(
+    loaded: LoadedModel, mel: mx.array, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """With end of text forced by a bias, a few steps run, not half the context."""
     loaded.decoder.encode(mel, N_FRAMES)
     steps = 0
-    step = loaded.decoder._step
+    feed = TokenTree.feed
 
-    def counted(token: mx.array) -> mx.array:
+    def counted(self: TokenTree, *arguments: mx.array) -> mx.array:
         nonlocal steps
         steps += 1
-        return step(token) + 1e4 * (mx.arange(loaded.config.n_vocab) == loaded.tokenizer.eot)
+        ends = mx.arange(loaded.config.n_vocab) == loaded.tokenizer.eot
+        return feed(self, *arguments) + 1e4 * ends
 
-    loaded.decoder._step = counted  # type: ignore[method-assign]
-    try:
-        options = DecodingOptions(timestamps=False)
-        prompt = prompt_of(loaded, timestamps=False, previous=())
-        results = loaded.decoder.decode(prompt, options)
-    finally:
-        del loaded.decoder._step
+    monkeypatch.setattr(TokenTree, "feed", counted)
+    options = DecodingOptions(timestamps=False)
+    prompt = prompt_of(loaded, timestamps=False, previous=())
+    results = loaded.decoder.decode(prompt, options)
     assert [len(result.tokens) for result in results] == [1, 1, 1]
-    assert steps <= 2 * decoder.CHECK_EVERY
+    assert steps <= 2 * generation.CHECK_EVERY
 
 
 def test_forced_length_and_the_end_of_the_context(loaded: LoadedModel, mel: mx.array) -> None:

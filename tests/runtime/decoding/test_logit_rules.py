@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from baldwhisper_mlx.decoding.logit_rules import DecodingOptions, LogitRules, State, Vocabulary
+from baldwhisper_mlx.decoding.logit_rules import LogitRules, State
+from baldwhisper_mlx.decoding.options import DecodingOptions, Vocabulary
 from tests.support.naive import logsumexp, masked_logits
 
 V = Vocabulary(

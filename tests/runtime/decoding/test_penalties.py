@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from baldwhisper_mlx.decoding.logit_rules import DecodingOptions, LogitRules, Vocabulary
+from baldwhisper_mlx.decoding.logit_rules import LogitRules
 from baldwhisper_mlx.decoding.loop_guard import LoopGuard
+from baldwhisper_mlx.decoding.options import DecodingOptions, Vocabulary
 from baldwhisper_mlx.decoding.penalties import NoRepeatNgram, RepetitionPenalty, processors
 from baldwhisper_mlx.decoding.suppression import suppressed_ids
 from tests.support.naive import penalized_logits

@@ -10,7 +10,8 @@ import pytest
 
 from baldwhisper_mlx.audio.load import load_audio
 from baldwhisper_mlx.checkpoint.load import LoadedModel, load_model
-from baldwhisper_mlx.decoding.decoder import Decoder, DecodingResult
+from baldwhisper_mlx.decoding.decoder import Decoder
+from baldwhisper_mlx.decoding.result import DecodingResult
 from baldwhisper_mlx.transcription.options import OptionWarning, TranscribeOptions
 from baldwhisper_mlx.transcription.prompts import GivenText, PreviousText
 from baldwhisper_mlx.transcription.transcribe import transcribe
