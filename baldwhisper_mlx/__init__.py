@@ -21,18 +21,21 @@ from baldwhisper_mlx._version import __version__
 
 if TYPE_CHECKING:
     from baldwhisper_mlx.checkpoint.load import LoadedModel, load_model
+    from baldwhisper_mlx.output.segment import Segment, Word
+    from baldwhisper_mlx.output.transcript import Transcript
     from baldwhisper_mlx.transcription.detect_language import (
         WindowLanguage,
         detect_language,
         detect_language_per_window,
     )
-    from baldwhisper_mlx.transcription.segments import Segment, Transcript, Word
-    from baldwhisper_mlx.transcription.transcribe import transcribe
+    from baldwhisper_mlx.transcription.stream import TranscriptStream
+    from baldwhisper_mlx.transcription.transcribe import transcribe, transcribe_iter
 
 __all__ = [
     "LoadedModel",
     "Segment",
     "Transcript",
+    "TranscriptStream",
     "WindowLanguage",
     "Word",
     "__version__",
@@ -40,6 +43,7 @@ __all__ = [
     "detect_language_per_window",
     "load_model",
     "transcribe",
+    "transcribe_iter",
 ]
 
 _HOME = {
@@ -49,9 +53,11 @@ _HOME = {
     "detect_language": "transcription.detect_language",
     "detect_language_per_window": "transcription.detect_language",
     "transcribe": "transcription.transcribe",
-    "Segment": "transcription.segments",
-    "Transcript": "transcription.segments",
-    "Word": "transcription.segments",
+    "transcribe_iter": "transcription.transcribe",
+    "Segment": "output.segment",
+    "Transcript": "output.transcript",
+    "TranscriptStream": "transcription.stream",
+    "Word": "output.segment",
 }
 
 if sys.platform == "linux":

@@ -30,7 +30,7 @@ RULES: tuple[tuple[str, str, str], ...] = (
     (
         "baldwhisper_mlx",
         "layers",
-        "cli > bench, evaluation > output > transcription > checkpoint > decoding "
+        "cli > bench, evaluation > transcription > checkpoint, output > decoding "
         "> audio, model, text > (root) > ops",
     ),
     (
@@ -45,11 +45,7 @@ RULES: tuple[tuple[str, str, str], ...] = (
         "torch, transformers, accelerate, safetensors, baldwhisper_convert",
     ),
     ("baldwhisper_mlx.decoding", "never", "baldwhisper_mlx.audio, baldwhisper_mlx.text"),
-    (
-        "baldwhisper_mlx.output",
-        "only",
-        "baldwhisper_mlx.output, baldwhisper_mlx.transcription.segments",
-    ),
+    ("baldwhisper_mlx.output", "only", "baldwhisper_mlx.output, baldwhisper_mlx.files"),
     (
         "baldwhisper_mlx.evaluation.bootstrap, baldwhisper_mlx.evaluation.normalizers, "
         "baldwhisper_mlx.evaluation.report, baldwhisper_mlx.evaluation.scoring",

@@ -14,7 +14,8 @@ from typing import Any
 import mlx.core as mx
 
 from baldwhisper_mlx.checkpoint.load import LoadedModel
-from baldwhisper_mlx.decoding.logit_rules import DecodingOptions, LogitRules
+from baldwhisper_mlx.decoding.logit_rules import LogitRules
+from baldwhisper_mlx.decoding.options import DecodingOptions
 from baldwhisper_mlx.ops.functions import mlx_only
 
 _NODE = re.compile(r'label ?= ?"([^"]+)", shape=rectangle')

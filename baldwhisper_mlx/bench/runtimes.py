@@ -20,8 +20,8 @@ from baldwhisper_mlx.bench.gpu_costs import gpu_costs
 from baldwhisper_mlx.bench.memory import peak_process_bytes
 from baldwhisper_mlx.checkpoint.load import load_model
 from baldwhisper_mlx.config import FRAMES_PER_POSITION, ModelConfig
-from baldwhisper_mlx.decoding.decoder import CHECK_EVERY
-from baldwhisper_mlx.decoding.logit_rules import DecodingOptions
+from baldwhisper_mlx.decoding.generation import CHECK_EVERY
+from baldwhisper_mlx.decoding.options import DecodingOptions
 from baldwhisper_mlx.transcription.fallback import TEMPERATURES
 from baldwhisper_mlx.transcription.language import likeliest_languages, only_language
 from baldwhisper_mlx.transcription.transcribe import transcribe

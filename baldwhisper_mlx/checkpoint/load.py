@@ -33,7 +33,7 @@ from baldwhisper_mlx.config import (
     ModelConfig,
 )
 from baldwhisper_mlx.decoding.decoder import Decoder
-from baldwhisper_mlx.decoding.logit_rules import Vocabulary
+from baldwhisper_mlx.decoding.options import Vocabulary
 from baldwhisper_mlx.model.padding import Padding
 from baldwhisper_mlx.model.whisper import Whisper
 from baldwhisper_mlx.ops import blas
@@ -153,6 +153,7 @@ def _load(folder: Path, dtype: Dtype | None, audio_context: RunContext | None) -
         timestamp_begin=tokenizer.timestamp_begin,
         suppress=tokenizer.suppressed_tokens,
         suppress_first=tokenizer.blank_tokens,
+        control=tokenizer.control_tokens,
     )
     return LoadedModel(model, config, tokenizer, Decoder(model, vocabulary), folder, turn)
 

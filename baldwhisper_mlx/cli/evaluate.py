@@ -77,8 +77,11 @@ REPORT_FILE = "report.json"
     "--fallback",
     is_flag=True,
     help="Retry at rising temperatures where the result is repetitive or improbable, as "
-    "`transcribe` does. By default decoding is greedy.",
+    "`transcribe` does. By default only temperature 0 is used.",
 )
+@click.option("--beam-size", type=click.IntRange(1, 100),
+              help="Hypotheses that beam search keeps at temperature 0. Default: greedy "
+              "decoding.")  # fmt: skip
 @click.option(
     "--batch-size",
     type=click.IntRange(min=1),
@@ -146,6 +149,7 @@ def _evaluate(
     from baldwhisper_mlx.checkpoint.files import find_model
     from baldwhisper_mlx.evaluation.dataset import Source, Speech
     from baldwhisper_mlx.evaluation.hypotheses import Hypotheses, fingerprint
+    from baldwhisper_mlx.evaluation.inference import NO_BEAMS
     from baldwhisper_mlx.evaluation.normalizers import load_normalizer
     from baldwhisper_mlx.evaluation.report import make_report
     from baldwhisper_mlx.evaluation.scoring import load_jiwer
@@ -164,7 +168,8 @@ def _evaluate(
             f"{', '.join(missing[:3])}; use --skip-bad to leave them out"
         )
     prints = {role: fingerprint(find_model(name)) for role, name in models.items()}
-    settings = options | {"fingerprints": prints}
+    written = {key: value for key, value in options.items() if (key, value) != NO_BEAMS}
+    settings = written | {"fingerprints": prints}
     known = Hypotheses(None if output is None else _open_folder(output, settings, force))
     results, runs = {}, {}
     for role, name in models.items():

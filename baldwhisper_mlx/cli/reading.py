@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from baldwhisper_mlx.cli.inputs import STDIN
+from baldwhisper_mlx.cli.progress import beside_bars
 from baldwhisper_mlx.cli.streams import Stdin
 from baldwhisper_mlx.terminal import printable
 
@@ -105,7 +106,8 @@ def audio_of_files(
     """
 
     def show(message: Warning | str, *_: Any, **__: Any) -> None:
-        click.echo(f"warning: {printable(str(message))}", err=True)
+        with beside_bars(sys.stderr):
+            click.echo(f"warning: {printable(str(message))}", err=True)
 
     stop = Stop()
     read = partial(_read, pcm_rate=pcm_rate, stop=stop, **audio_options)

@@ -10,7 +10,7 @@ import contextlib
 import sys
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from functools import partial
 from pathlib import Path
@@ -20,18 +20,17 @@ import click
 
 from baldwhisper_mlx.cli.inputs import without_existing
 from baldwhisper_mlx.cli.loading import open_model
+from baldwhisper_mlx.cli.printing import Printer
+from baldwhisper_mlx.cli.progress import Progress, beside_bars, progress_bar
 from baldwhisper_mlx.cli.reading import audio_of_files
 from baldwhisper_mlx.cli.reporting import FILE_ERRORS, is_readable, label, report
 from baldwhisper_mlx.cli.streams import ClosedOutput
 from baldwhisper_mlx.files import write_files
-from baldwhisper_mlx.output.writers import Writer
-from baldwhisper_mlx.terminal import printable
-from baldwhisper_mlx.transcription.segments import Transcript
+from baldwhisper_mlx.output.subtitles import Layout
+from baldwhisper_mlx.output.transcript import Transcript
 
 if TYPE_CHECKING:
     from baldwhisper_mlx.audio.buffer import Samples
-
-Progress = Callable[[float, float], None]
 
 
 def transcribe_files(
@@ -39,8 +38,8 @@ def transcribe_files(
     model_name: str | None,
     revision: str | None,
     *,
-    writers: Mapping[str, Writer],
-    printed_format: str,
+    layout: Layout,
+    printer: Printer | None,
     plan: Sequence[Mapping[str, Path]] | None,
     force: bool,
     pcm_rate: int | None,
@@ -54,9 +53,9 @@ def transcribe_files(
         files: audio paths, or `-` for standard input.
         model_name: folder or Hub id; None for the bundled model.
         revision: of a Hub model.
-        writers: by format.
-        printed_format: format of what is printed, if `plan` is None.
-        plan: from `plan_outputs`: per file, format to path; None to print on standard output.
+        layout: of subtitles.
+        printer: prints the transcripts; None to write files.
+        plan: from `plan_outputs`: per file, format to path; None to print.
         force: whether existing outputs are replaced.
         pcm_rate: Hz, if standard input is raw PCM.
         audio_context: as for `load_model`.
@@ -76,17 +75,14 @@ def transcribe_files(
         return failed  # without loading a model, or downloading it, for nothing
     needed = {name: options[name] for name in ("task", "languages", "multilingual")}
     model = open_model(model_name, revision, options["language"], audio_context, **needed)
-    printed = 0
     for name, audio in audio_of_files(readable, pcm_rate=pcm_rate, **audio_options):
         try:
-            transcript = _transcribe_one(name, audio, model, options)
-            if plan is None:
-                text = writers[printed_format](transcript)
-                _print(name, text, header=len(files) > 1, first=printed == 0)
-                printed += 1
-            else:
-                texts = {path: writers[kind](transcript) for kind, path in outputs[name].items()}
-                write_files(texts, force=force)
+            transcript = _transcribe_one(name, audio, model, options, printer)
+            if printer is not None:
+                printer.transcript(name, transcript)
+            wanted = outputs[name].items()
+            texts = {path: transcript.to_format(kind, layout) for kind, path in wanted}
+            write_files(texts, force=force)
         except (BrokenPipeError, ClosedOutput):
             raise  # nothing can be printed: its reader has ended, which click exits for in silence
         except FILE_ERRORS as error:
@@ -111,13 +107,17 @@ def skip_finished(
 
 
 def _transcribe_one(
-    name: str, audio: Future[Samples | list[Samples]], model: Any, options: dict[str, Any]
+    name: str,
+    audio: Future[Samples | list[Samples]],
+    model: Any,
+    options: dict[str, Any],
+    printer: Printer | None,
 ) -> Transcript:
     import mlx.core as mx
 
     mx.reset_peak_memory()
     started = time.perf_counter()
-    transcript = _transcribed(name, audio.result(), model, options)
+    transcript = _transcribed(name, audio.result(), model, options, printer)
     seconds = time.perf_counter() - started
     click.echo(
         f"{label(name)}: {transcript.duration:.1f} s of audio in {seconds:.1f} s "
@@ -130,15 +130,27 @@ def _transcribe_one(
 
 
 def _transcribed(
-    name: str, samples: Samples | list[Samples], model: Any, options: dict[str, Any]
+    name: str,
+    samples: Samples | list[Samples],
+    model: Any,
+    options: dict[str, Any],
+    printer: Printer | None,
 ) -> Transcript:
-    """The transcript of a recording, or of its channels, one by one."""
+    """The transcript of a recording, or of its channels, one by one.
+
+    Segments are printed as they come, but for those of channels, which are merged at the end.
+    """
     from baldwhisper_mlx.transcription.channels import merge_channels
-    from baldwhisper_mlx.transcription.transcribe import transcribe
+    from baldwhisper_mlx.transcription.transcribe import transcribe, transcribe_iter
 
     channels = samples if isinstance(samples, list) else [samples]
     transcripts = []
-    with _progress_bar(name) as on_progress, _language_warnings(name):
+    with progress_bar(name) as on_progress, _language_warnings(name):
+        if printer is not None and printer.takes_segments and len(channels) == 1:
+            stream = transcribe_iter(channels[0], model, on_progress=on_progress, **options)
+            for segment in stream:
+                printer.segment(name, segment)
+            return stream.transcript()
         for i, channel in enumerate(channels):
             progress = on_progress and partial(_advance, on_progress, i, len(channels))
             transcripts.append(transcribe(channel, model, on_progress=progress, **options))
@@ -158,7 +170,8 @@ def _language_warnings(name: str) -> Iterator[None]:
 
     def show(message: Warning | str, category: type[Warning], *place: Any, **more: Any) -> None:
         if issubclass(category, LanguageWarning):
-            click.echo(f"warning: {label(name)}: {message}", err=True)
+            with beside_bars(sys.stderr):
+                click.echo(f"warning: {label(name)}: {message}", err=True)
         else:  # of the thread that reads the next file
             shown(message, category, *place, **more)
 
@@ -166,30 +179,3 @@ def _language_warnings(name: str) -> Iterator[None]:
         warnings.simplefilter("always", LanguageWarning)
         warnings.showwarning = show
         yield
-
-
-@contextlib.contextmanager
-def _progress_bar(name: str) -> Iterator[Progress | None]:
-    """A progress bar in seconds of audio; None, and no bar, unless standard error is a terminal."""
-    if not sys.stderr.isatty():
-        yield None
-        return
-    from tqdm import tqdm
-
-    layout = "{desc} {percentage:3.0f}% |{bar}| {n:.0f}/{total:.0f} s [{elapsed}<{remaining}]"
-    with tqdm(total=0.0, desc=label(name), bar_format=layout, leave=False) as bar:
-
-        def advance(done: float, total: float) -> None:
-            bar.total = total
-            bar.update(min(done, total) - bar.n)
-
-        yield advance
-
-
-def _print(name: str, text: str, *, header: bool, first: bool) -> None:
-    if header:
-        text = ("" if first else "\n") + f"==> {label(name)} <==\n{text}"
-    if sys.stdout.isatty():
-        text = printable(text, keep="\n\t")
-    # Bytes, because output is UTF-8 whatever the locale.
-    click.echo(text.encode("utf-8", errors="surrogateescape"), nl=False)

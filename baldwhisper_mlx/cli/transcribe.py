@@ -5,6 +5,7 @@ runner.py does the work. Only click is imported at the top, as in main.py.
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from pathlib import Path
 from typing import Any
@@ -13,20 +14,23 @@ import click
 
 from baldwhisper_mlx.cli.inputs import STDIN, expand, plan_outputs
 from baldwhisper_mlx.cli.usage import (
+    check_colors,
     check_detection,
     check_input,
     check_layout,
     check_output,
+    check_search,
     several,
 )
 from baldwhisper_mlx.files import prepare_folder
+from baldwhisper_mlx.output.formats import FORMATS
 from baldwhisper_mlx.output.subtitles import Layout
-from baldwhisper_mlx.output.writers import WRITERS, writers_with
 from baldwhisper_mlx.terminal import message_of, printable
 
 CHANNELS = ["mix", "left", "right", "split"]
 """As in audio/channels.py, which `--help` should not load."""
 _COUNT = click.IntRange(min=1)
+_HYPOTHESES = click.IntRange(1, 100)
 
 
 def _finite(ctx: click.Context, param: click.Parameter, value: float | None) -> float | None:
@@ -65,24 +69,36 @@ def _finite(ctx: click.Context, param: click.Parameter, value: float | None) -> 
     help="Decode at this temperature only. Default: 0, then up to 1 in steps of 0.2 while the "
     "result is repetitive or improbable.",
 )
+@click.option("--beam-size", type=_HYPOTHESES,
+              help="Hypotheses that beam search keeps at temperature 0. Default: greedy "
+              "decoding.")  # fmt: skip
+@click.option("--patience", type=click.FloatRange(min=0.0, min_open=True), callback=_finite,
+              help="End beam search with beam size times patience finished hypotheses; needs "
+              "--beam-size. Default: 1.")  # fmt: skip
+@click.option("--length-penalty", type=click.FloatRange(0.0, 1.0), callback=_finite,
+              metavar="ALPHA",
+              help="Rank hypotheses by their log-probability over ((5 + length) / 6) ** ALPHA. "
+              "Default: over their length.")  # fmt: skip
+@click.option("--best-of", type=_HYPOTHESES,
+              help="Samples that are drawn at each temperature above 0, of which the most "
+              "probable is used. Default: 1.")  # fmt: skip
 @click.option("--condition-on-previous-text/--no-condition-on-previous-text",
               default=True, show_default=True,
               help="Whether each 30 s window is conditioned on the previous text.")  # fmt: skip
 @click.option("--without-timestamps", is_flag=True,
               help="One segment per 30 s window, decoded without timestamps.")  # fmt: skip
 @click.option("--word-timestamps", is_flag=True,
-              help="Add the start and end of every word (json, srt, vtt).")  # fmt: skip
+              help="Add the start and end of every word (json and subtitles).")  # fmt: skip
 @click.option("--highlight-words", is_flag=True,
-              help="Underline each word while it is spoken (srt, vtt); needs "
-              "--word-timestamps.")  # fmt: skip
+              help="Mark each word while it is spoken (srt, vtt, lrc, ass); "
+              "needs --word-timestamps.")  # fmt: skip
 @click.option("--max-line-width", type=_COUNT,
-              help="Most characters in a subtitle line (srt, vtt); needs "
-              "--word-timestamps.")  # fmt: skip
+              help="Most characters in a subtitle line; needs --word-timestamps.")  # fmt: skip
 @click.option("--max-line-count", type=_COUNT,
               help="Most lines in a subtitle; needs --max-line-width.")  # fmt: skip
 @click.option("--max-words-per-line", type=_COUNT,
-              help="Most words in a subtitle (srt, vtt); needs --word-timestamps, and "
-              "excludes --max-line-width.")  # fmt: skip
+              help="Most words in a subtitle; needs --word-timestamps, and excludes "
+              "--max-line-width.")  # fmt: skip
 @click.option("--audio-context", type=click.Choice(["full", "padded"]),
               help="Encode 30 s whatever the length of a clip (full, as OpenAI's Whisper), or the "
               "clip alone with constants for the rest (padded). Default: padded if the model "
@@ -106,11 +122,14 @@ def _finite(ctx: click.Context, param: click.Parameter, value: float | None) -> 
     "-f",
     "--output-format",
     "output_format",
-    type=click.Choice([*WRITERS, "all"]),
+    type=click.Choice([*FORMATS, "all"]),
     default="txt",
     show_default=True,
     help="Output format; `all` writes one file per format and needs --output-dir.",
 )
+@click.option("--print-colors", is_flag=True,
+              help="On a terminal, print each word in the colour of its confidence: red, yellow "
+              "or green. Without --word-timestamps, each window has one colour.")  # fmt: skip
 @click.option(
     "-o",
     "--output-dir",
@@ -129,15 +148,12 @@ def transcribe(
     model: str | None,
     revision: str | None,
     output_format: str,
+    print_colors: bool,
     output_dir: Path | None,
     force: bool,
     skip_existing: bool,
     pcm_rate: int | None,
     audio_context: str | None,
-    highlight_words: bool,
-    max_line_width: int | None,
-    max_line_count: int | None,
-    max_words_per_line: int | None,
     **options: Any,
 ) -> None:
     """Transcribe audio FILEs; `-` reads one from standard input.
@@ -154,12 +170,11 @@ def transcribe(
     audio_options = {name: options.pop(name) for name in ("track", "channels", "max_duration")}
     check_input(files, pcm_rate, audio_options["track"], audio_options["channels"])
     check_output(len(files), output_format, output_dir, force, skip_existing)
-    layout = Layout(
-        highlight_words=highlight_words, max_line_width=max_line_width,
-        max_line_count=max_line_count, max_words_per_line=max_words_per_line,
-    )  # fmt: skip
+    check_colors(print_colors, output_format, output_dir)
+    layout = Layout(**{part.name: options.pop(part.name) for part in dataclasses.fields(Layout)})
     check_layout(layout, options["word_timestamps"])
-    formats = list(WRITERS) if output_format == "all" else [output_format]
+    check_search(options["beam_size"], options["patience"])
+    formats = list(FORMATS) if output_format == "all" else [output_format]
     plan: list[dict[str, Path]] | None = None
     try:
         if output_dir is not None:
@@ -168,14 +183,18 @@ def transcribe(
     except (OSError, ValueError) as error:
         raise click.ClickException(message_of(error)) from None
 
+    from baldwhisper_mlx.cli.printing import Printer
     from baldwhisper_mlx.cli.runner import skip_finished, transcribe_files
 
     if skip_existing and plan is not None:
         files, plan = skip_finished(files, plan)
+    printer = None
+    if plan is None:
+        printer = Printer(output_format, layout, headers=len(files) > 1, colors=print_colors)
     if options["temperature"] is None:
         del options["temperature"]  # transcribe's own default is the schedule
     failed = transcribe_files(
-        files, model, revision, writers=writers_with(layout), printed_format=formats[0], plan=plan,
+        files, model, revision, layout=layout, printer=printer, plan=plan,
         force=force, pcm_rate=pcm_rate, audio_context=audio_context, audio_options=audio_options,
         options=options,
     )  # fmt: skip

@@ -80,7 +80,7 @@ def check_output(
 
     Args:
         n_files: inputs.
-        output_format: a key of `WRITERS`, or "all".
+        output_format: one of `FORMATS`, or "all".
         output_dir: folder for the results; None for standard output.
         force: whether existing outputs are replaced.
         skip_existing: whether inputs with existing outputs are skipped.
@@ -104,6 +104,19 @@ def check_output(
         )
 
 
+def check_colors(print_colors: bool, output_format: str, output_dir: Path | None) -> None:
+    """Checks that what is to be coloured is printed, and text.
+
+    Raises:
+        click.UsageError: it is not.
+    """
+    if print_colors and (output_dir is not None or output_format != "txt"):
+        raise click.UsageError(
+            "--print-colors is for text that is printed: it excludes --output-dir and the formats "
+            "other than txt"
+        )
+
+
 def check_layout(layout: Layout, word_timestamps: bool) -> None:
     """Checks the layout of subtitles.
 
@@ -119,3 +132,17 @@ def check_layout(layout: Layout, word_timestamps: bool) -> None:
         raise click.UsageError("--max-line-count needs --max-line-width")
     if layout.max_words_per_line is not None and layout.max_line_width is not None:
         raise click.UsageError("give --max-words-per-line or --max-line-width, not both")
+
+
+def check_search(beam_size: int | None, patience: float | None) -> None:
+    """Checks the options of beam search.
+
+    Raises:
+        click.UsageError: patience without beams, or so little that the search would not begin.
+    """
+    if patience is None:
+        return
+    if beam_size is None:
+        raise click.UsageError("--patience is for beam search: give --beam-size")
+    if not beam_size * patience > 0.5:
+        raise click.UsageError("--patience times --beam-size must be above 0.5")

@@ -39,20 +39,26 @@ class Alignment:
 
 
 def attention_of(
-    cache: Sequence[LayerCache], heads: Sequence[tuple[int, int]]
-) -> npt.NDArray[np.float32]:
+    cache: Sequence[LayerCache],
+    heads: Sequence[tuple[int, int]],
+    positions: Sequence[npt.NDArray[np.int64]],
+) -> list[npt.NDArray[np.float32]]:
     """Attention of some heads to the audio, before the softmax.
 
     Args:
         cache: of a decoding whose queries were kept.
         heads: (layer, head) pairs.
+        positions: of the tokens in the cache whose attention is wanted, for each clip (n,).
 
     Returns:
-        (B, number of heads, tokens fed, T).
+        (number of heads, n, T) for each clip.
 
     Raises:
         ValueError: the queries were not kept.
     """
+    longest = max(len(places) for places in positions)
+    padded = [np.pad(places, (0, longest - len(places)), "edge") for places in positions]
+    index = mx.array(np.stack(padded))[:, None, :, None]
     scores = []
     for layer in sorted({layer for layer, _ in heads}):
         layer_cache = cache[layer]
@@ -60,9 +66,11 @@ def attention_of(
             raise ValueError("the queries of this decoding were not kept: decode with align_frames")
         chosen = mx.array([head for other, head in heads if other == layer])
         queries = mx.concatenate(layer_cache.queries, axis=2)[:, chosen].astype(mx.float32)
+        queries = mx.take_along_axis(queries, index, axis=2)
         keys = layer_cache.cross_attn.state()[0][:, chosen].astype(mx.float32)
         scores.append((queries * queries.shape[-1] ** -0.5) @ keys.swapaxes(-1, -2))
-    return np.array(mx.concatenate(scores, axis=1))
+    rows = np.array(mx.concatenate(scores, axis=1))
+    return [clip[:, : len(places)] for clip, places in zip(rows, positions, strict=True)]
 
 
 def align(
@@ -100,7 +108,42 @@ def align(
     return Alignment(*(tuple(each.tolist()) for each in (starts, ends, text_probabilities)))
 
 
+def align_all(
+    scores: Sequence[npt.NDArray[np.float32]],
+    tokens: Sequence[Sequence[int]],
+    probabilities: Sequence[npt.NDArray[np.float64]],
+    *,
+    first: int,
+    text_end: int,
+    n_frames: Sequence[int],
+) -> list[Alignment]:
+    """`align` for each clip of a batch; arguments as there, for each clip."""
+    return [
+        align(*clip, first=first, text_end=text_end, n_frames=frames)
+        for clip, frames in zip(
+            zip(scores, tokens, probabilities, strict=True), n_frames, strict=True
+        )
+    ]
+
+
 def heads_to_align(config: ModelConfig) -> tuple[tuple[int, int], ...]:
     """The (layer, head) pairs whose attention follows the audio: the config's, else the default."""
     default = default_alignment_heads(config.n_text_layer, config.n_text_head)
     return config.alignment_heads or default
+
+
+def probabilities_of(tokens: Sequence[int], logits: mx.array) -> npt.NDArray[np.float64]:
+    """Probabilities of tokens that were not chosen but given.
+
+    Args:
+        tokens: n ids.
+        logits: that predict them (B, n, V).
+
+    Returns:
+        (B, n), 0 to 1.
+    """
+    if not tokens:
+        return np.zeros((logits.shape[0], 0))
+    ids = mx.broadcast_to(mx.array(list(tokens))[None, :, None], (*logits.shape[:2], 1))
+    chosen = mx.take_along_axis(mx.softmax(logits, axis=-1), ids, axis=-1)
+    return np.array(chosen[..., 0]).astype(np.float64)

@@ -11,60 +11,14 @@ token.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import mlx.core as mx
 import numpy as np
 
+from baldwhisper_mlx.decoding.options import DecodingOptions, Vocabulary
+from baldwhisper_mlx.decoding.suppression import suppressed_ids
 from baldwhisper_mlx.ops.functions import logsumexp
-
-
-@dataclass(frozen=True, kw_only=True)
-class Vocabulary:
-    """The token ids that decoding has to know; it treats all others below `eot` as text."""
-
-    n_vocab: int
-    eot: int
-    sot: int
-    no_speech: int
-    no_timestamps: int
-    timestamp_begin: int
-    suppress: tuple[int, ...]
-    """Ids that are never chosen."""
-    suppress_first: tuple[int, ...]
-    """Ids that are not chosen as the first token, because the output would be blank."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class DecodingOptions:
-    """How one window is decoded.
-
-    Raises:
-        ValueError: a negative temperature or length.
-    """
-
-    temperature: float = 0.0
-    """0 takes the most likely token; above, tokens are sampled."""
-    timestamps: bool = True
-    """Apply the timestamp rules; the prompt must then not end with <|notimestamps|>."""
-    max_initial_timestamp: int | None = 50
-    """Latest first timestamp, in steps of 20 ms; None for no limit."""
-    max_tokens: int | None = None
-    """Most tokens of the output; by default half the text context, which is a limit anyway."""
-    forced_length: int | None = None
-    """For benchmarks: exactly so many tokens; the output never ends early."""
-    seed: int = 0
-    """Of the random numbers for sampling."""
-    guard_loops: bool = False
-    """Forbid tokens that would continue a loop; see loop_guard.py."""
-
-    def __post_init__(self) -> None:
-        if not self.temperature >= 0:
-            raise ValueError(f"temperature must be 0 or more, not {self.temperature}")
-        for length in (self.max_tokens, self.forced_length):
-            if length is not None and length < 1:
-                raise ValueError(f"the number of tokens must be at least 1, not {length}")
 
 
 class State(NamedTuple):
@@ -97,7 +51,10 @@ class LogitRules:
     def __init__(self, vocabulary: Vocabulary, options: DecodingOptions) -> None:
         v = self.vocabulary = vocabulary
         self.options = options
-        suppress = set(v.suppress)
+        suppress = suppressed_ids(
+            options.suppress_tokens, default=v.suppress, control=v.control, eot=v.eot,
+            timestamp_begin=v.timestamp_begin, n_vocab=v.n_vocab,
+        )  # fmt: skip
         if options.timestamps:  # <|notimestamps|> belongs to prompts
             suppress.add(v.no_timestamps)
         if options.forced_length is not None:
@@ -120,34 +77,75 @@ class LogitRules:
             mx.compile(self._next) if on_gpu else self._next
         )
 
+    def start(self, batch: int) -> State:
+        """The state of `batch` rows before the first token: after the prompt and a prefix."""
+        begin, prefix = self.vocabulary.timestamp_begin, self.options.prefix
+        # As in the reference, a lone first timestamp counts as a pair: text must follow it. So what
+        # precedes the output counts as a timestamp, but none that a later one has to exceed.
+        before, last = [begin, begin, *prefix][-2:]
+        latest = next((token for token in reversed(prefix) if token >= begin), begin - 1)
+        return State(
+            token=mx.full((batch, 1), last, mx.int32),
+            is_timestamp=mx.full((batch, 1), last >= begin),
+            was_timestamp=mx.full((batch, 1), before >= begin),
+            last_timestamp=mx.full((batch, 1), latest, mx.int32),
+            finished=mx.zeros((batch, 1), mx.bool_),
+            sum_logprob=mx.zeros((batch, 1)),
+            all_finished=mx.array(False),
+            checksum=mx.array(0.0),
+        )
+
     def first(self, logits: mx.array, key: mx.array) -> State:
-        """Chooses the first token.
+        """Chooses the first token after the prompt, and after the prefix if there is one.
 
         Args:
             logits: (B, V) float32, of the prompt's last position.
             key: of the random numbers, for temperatures above 0.
         """
-        batch = logits.shape[0]
-        no = mx.zeros((batch, 1), mx.bool_)
-        before = State(
-            token=mx.zeros((batch, 1), mx.int32),
-            # As in the reference, a lone first timestamp counts as a pair: text must follow it.
-            is_timestamp=mx.logical_not(no),
-            was_timestamp=no,
-            last_timestamp=mx.full((batch, 1), self.vocabulary.timestamp_begin - 1, mx.int32),
-            finished=no,
-            sum_logprob=mx.zeros((batch, 1)),
-            all_finished=mx.array(False),
-            checksum=mx.array(0.0),
-        )
-        return self._choose(logits, logits + self._suppress_first, before, key)
+        state = self.start(len(logits))
+        return self._choose(logits, self._masked_first(logits, state), state, key)
 
     def _next(self, logits: mx.array, state: State, key: mx.array) -> State:
         """Chooses a token that follows `state`; arguments as in `first`."""
+        return self._choose(logits, self._masked(logits, state), state, key)
+
+    def scores(
+        self, logits: mx.array, state: State, *, first: bool = False
+    ) -> tuple[mx.array, mx.array]:
+        """What a search ranks: the logits of all tokens that the rules allow.
+
+        Args:
+            logits: (B, V) float32.
+            state: of the rows (B).
+            first: whether the first token is searched.
+
+        Returns:
+            Logits (B, V), -inf where a token is forbidden, and their log-sum-exp (B, 1): the
+            difference is the log-probability, as the reference computes it.
+        """
+        masked = self._masked_first(logits, state) if first else self._masked(logits, state)
+        if not self.options.timestamps:
+            return masked, logsumexp(masked)
+        begin = self.vocabulary.timestamp_begin
+        timestamp_mass = logsumexp(masked[:, begin:])
+        text = masked[:, :begin]
+        forced = timestamp_mass > mx.max(text, axis=-1, keepdims=True)
+        mass = mx.logaddexp(logsumexp(text), timestamp_mass)
+        masked = mx.where(forced & (self._ids < begin), -mx.inf, masked)
+        return masked, mx.where(forced, timestamp_mass, mass)
+
+    def _masked(self, logits: mx.array, state: State) -> mx.array:
+        """Logits (B, V) without the tokens that may not follow `state`."""
         masked = logits + self._suppress
         if self.options.timestamps:
             masked = mx.where(self._forbidden(state), -mx.inf, masked)
-        return self._choose(logits, masked, state, key)
+        return masked
+
+    def _masked_first(self, logits: mx.array, state: State) -> mx.array:
+        """Logits (B, V) without the tokens that may not be the first, after `start`."""
+        if self.options.prefix:
+            return self._masked(logits, state)
+        return logits + self._suppress_first
 
     def _forbidden(self, state: State) -> mx.array:
         """Ids that the rules about pairs and order of timestamps forbid, (B, V) bool.

@@ -14,7 +14,8 @@ from baldwhisper_mlx.decoding.repetition import FEWEST, LONGEST_PERIOD
 
 _WINDOW = 2 * LONGEST_PERIOD
 """Tokens that are looked at: the longest phrase twice."""
-_FORBIDDEN = -1e9  # finite, because sums of logits tell whether the model is damaged
+FORBIDDEN = -1e9
+"""Logit of a forbidden token: finite, because sums of logits tell whether the model is damaged."""
 
 
 class LoopGuard:
@@ -64,4 +65,4 @@ class LoopGuard:
         # gets its own logit back.
         ids = mx.where(looping, following, self.eot)
         kept = mx.take_along_axis(logits, ids, axis=1)
-        return mx.put_along_axis(logits, ids, mx.where(looping, _FORBIDDEN, kept), axis=1)
+        return mx.put_along_axis(logits, ids, mx.where(looping, FORBIDDEN, kept), axis=1)

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
+from typing import Any
 
 import mlx.core as mx
 
@@ -18,6 +19,9 @@ from baldwhisper_mlx.transcription.batched import transcribe_clips
 from baldwhisper_mlx.transcription.fallback import TEMPERATURES
 from baldwhisper_mlx.transcription.options import TranscribeOptions
 
+NO_BEAMS = ("beam_size", None)
+"""Left out of what is written, so that files from before there was beam search stay valid."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class InferenceSettings:
@@ -29,6 +33,8 @@ class InferenceSettings:
     fallback: bool = False
     """Retry at rising temperatures where the result is repetitive or improbable."""
     batch_size: int = 1
+    beam_size: int | None = None
+    """Hypotheses of beam search at temperature 0; None for greedy decoding."""
 
     def options(self) -> TranscribeOptions:
         """As options of a transcription."""
@@ -37,7 +43,12 @@ class InferenceSettings:
             without_timestamps=self.without_timestamps,
             condition_on_previous_text=self.condition_on_previous_text,
             temperature=TEMPERATURES if self.fallback else 0.0,
+            beam_size=self.beam_size,
         )
+
+    def to_dict(self) -> dict[str, Any]:
+        """The options as they are written to files."""
+        return {key: value for key, value in asdict(self).items() if (key, value) != NO_BEAMS}
 
     def run(self, loaded: LoadedModel, name: str, fingerprint: str) -> Run:
         """A model with these options, as `Hypotheses` identifies it."""
@@ -47,7 +58,7 @@ class InferenceSettings:
             "mlx": version("mlx"),
             "baldwhisper_mlx": __version__,
         }
-        return Run(name, fingerprint, asdict(self) | environment)
+        return Run(name, fingerprint, self.to_dict() | environment)
 
 
 def transcribe_dataset(

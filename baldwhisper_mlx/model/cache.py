@@ -82,13 +82,28 @@ class KVCache:
             return self._keys, self._values
         return self._keys[:, :, : self.offset], self._values[:, :, : self.offset]
 
-    def reset(self) -> None:
-        """Forgets every position and keeps the memory."""
+    def reset(self, capacity: int = 0) -> None:
+        """Forgets every position and keeps the memory, if that has room for `capacity` of them."""
         self.offset = 0
+        self.capacity = max(self.capacity, capacity)
 
     def release(self) -> None:
         """Forgets every position and frees the memory."""
         self.offset, self._keys, self._values = 0, None, None
+
+
+@dataclass(frozen=True)
+class Branches:
+    """Where tokens stand that are alternatives for one position of the text.
+
+    The cache holds the tokens of all branches, each once: which of them a branch consists of is up
+    to the mask, so nothing is copied when branches are dropped and others fork.
+    """
+
+    position: int
+    """Of the tokens in the text."""
+    ancestors: mx.array
+    """(B, 1, L, cached positions + L) bool: the tokens that each of the L attends to."""
 
 
 @dataclass(frozen=True)

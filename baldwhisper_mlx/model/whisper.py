@@ -17,7 +17,7 @@ import mlx.core as mx
 from mlx import nn
 
 from baldwhisper_mlx.config import ModelConfig, bucketed_positions
-from baldwhisper_mlx.model.cache import KVCache, LayerCache
+from baldwhisper_mlx.model.cache import Branches, KVCache, LayerCache
 from baldwhisper_mlx.model.embedding import FactorizedEmbedding
 from baldwhisper_mlx.model.heads import merge_heads, split_heads
 from baldwhisper_mlx.model.padding import SHORTEST, KeysAndValues, Padding, extended
@@ -130,8 +130,10 @@ class DecoderBlock(nn.Module):
         self.mlp2 = nn.Linear(4 * width, width)
         self.mlp_ln = nn.LayerNorm(width)
 
-    def __call__(self, x: mx.array, batch: int, cache: LayerCache, mask: str | None) -> mx.array:
-        """x (B * L, d) -> (B * L, d)."""
+    def __call__(
+        self, x: mx.array, batch: int, cache: LayerCache, mask: mx.array | str | None
+    ) -> mx.array:
+        """x (B * L, d) -> (B * L, d); the mask is the self-attention's."""
         x = x + self.attn(self.attn_ln(x), batch, cache.self_attn, mask)
         x = x + self.cross_attn(self.cross_attn_ln(x), batch, cache)
         return x + self.mlp2(gelu(self.mlp1(self.mlp_ln(x))))
@@ -200,12 +202,17 @@ class TextDecoder(nn.Module):
         self.blocks = [DecoderBlock(width, config.n_text_head) for _ in range(config.n_text_layer)]
         self.ln = nn.LayerNorm(width)
 
-    def __call__(self, tokens: mx.array, cache: Sequence[LayerCache]) -> mx.array:
-        """Runs tokens (B, L) that follow those in the cache; states (B, L, d)."""
+    def __call__(
+        self, tokens: mx.array, cache: Sequence[LayerCache], branches: Branches | None = None
+    ) -> mx.array:
+        """Runs tokens (B, L), consecutive ones or branches, after the cache's; states (B, L, d)."""
         (batch, length), offset = tokens.shape, cache[0].self_attn.offset
-        x = self.token_embedding(tokens)
-        x = x + self.positional_embedding[offset : offset + length]
-        mask = "causal" if length > 1 else None  # a single token may attend to all before it
+        places = slice(offset, offset + length)
+        # A single token may attend to all before it.
+        mask: mx.array | str | None = "causal" if length > 1 else None
+        if branches is not None:
+            places, mask = slice(branches.position, branches.position + 1), branches.ancestors
+        x = self.token_embedding(tokens) + self.positional_embedding[places]
         x = x.reshape(batch * length, -1)
         for block, layer_cache in zip(self.blocks, cache, strict=True):
             x = block(x, batch, layer_cache, mask)

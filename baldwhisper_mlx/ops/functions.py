@@ -25,6 +25,10 @@ BIG = 2**18
 SMALL = 2**15
 """Size of an array below which MLX's own function is as fast as a dozen primitives."""
 
+FEW = 16
+"""Query positions up to which attention is never evaluated: those of a short prompt, and of beams,
+which are decoded in a loop in which the host must not wait."""
+
 _SQUARINGS = 8
 _SCALE = 2**-_SQUARINGS * math.sqrt(0.5)
 _LOWEST = -80.0  # its exp is negligible, and no square on the way to it is subnormal, thus slow
@@ -59,7 +63,7 @@ def attention(
     size = q.shape[0] * q.shape[1] * q.shape[2] * k.shape[2]
     if size < SMALL or isinstance(mask, str) or not uses_cpu_fallback(q):
         return mx.fast.scaled_dot_product_attention(q, k, v, scale=scale, mask=mask)
-    if q.shape[2] > 1 and size >= BIG:
+    if q.shape[2] > FEW and size >= BIG:
         return _attend_by_tiles(q, k, v, scale, mask)
     scores = (q * (scale * _SCALE)) @ k.swapaxes(-1, -2)
     if mask is not None:

@@ -9,11 +9,12 @@ import dataclasses
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import TypedDict
 
-from baldwhisper_mlx.transcription.segments import Segment, Transcript, Word
+from baldwhisper_mlx.output.segment import Segment, Word
 
-Cue = tuple[float, float, str]
-"""Start and end in seconds, and text; its lines are separated by line breaks."""
+Cue = tuple[float, float, str, int | None]
+"""Start and end in seconds, text, and channel; lines of the text are separated by line breaks."""
 
 LONG_PAUSE = 3.0
 """Seconds without a word after which a new subtitle begins, unless segments end subtitles."""
@@ -42,46 +43,109 @@ class Layout:
             if value is not None and value < 1:
                 raise ValueError(f"{name} must be at least 1, not {value}")
 
+    def check(self) -> None:
+        """Checks that the options fit together; openai-whisper ignores some that do not.
+
+        Raises:
+            ValueError: they do not.
+        """
+        if self.max_line_count is not None and self.max_line_width is None:
+            raise ValueError("max_line_count: only with max_line_width")
+        if self.max_words_per_line is not None and self.max_line_width is not None:
+            raise ValueError("max_words_per_line: give it or max_line_width, not both")
+
+
+class LayoutOptions(TypedDict, total=False):
+    """The options of `Layout` as keywords."""
+
+    max_line_width: int | None
+    max_line_count: int | None
+    max_words_per_line: int | None
+    highlight_words: bool
+
 
 PLAIN = Layout()
 
 
-def cues(
-    transcript: Transcript, layout: Layout = PLAIN, escape: Callable[[str], str] = str
-) -> Iterator[Cue]:
-    """The subtitles of a transcript: laid out by words if it has their times, else by segments.
+@dataclass(frozen=True)
+class Subtitle:
+    """What is shown at once; `start` and `end` are seconds from the start of the audio."""
+
+    start: float
+    end: float
+    text: str
+    words: tuple[Word, ...] = ()
+    """If their times are known; the first word of each line but the first begins with a line
+    break."""
+    channel: int | None = None
+
+
+def subtitles(segments: Sequence[Segment], layout: Layout = PLAIN) -> list[Subtitle]:
+    """The subtitles of segments: laid out by words where they have times, else one per segment.
 
     Args:
-        transcript: segments without text are left out.
+        segments: those without text are left out.
+        layout: of words.
+
+    Returns:
+        Subtitles with text, in their order. Each has the words of one channel.
+    """
+    channels = sorted({segment.channel for segment in segments}, key=lambda channel: channel or 0)
+    found = [
+        dataclasses.replace(subtitle, channel=channel)
+        for channel in channels
+        for subtitle in _of_channel([s for s in segments if s.channel == channel], layout)
+        if subtitle.text.strip()
+    ]
+    if len(channels) > 1:
+        found.sort(key=lambda subtitle: (subtitle.start, subtitle.end))
+    return found
+
+
+def cues(
+    segments: Sequence[Segment], layout: Layout = PLAIN, escape: Callable[[str], str] = str
+) -> list[Cue]:
+    """The subtitles of segments, each word underlined in its turn if the layout wants that.
+
+    Args:
+        segments: those without text are left out.
         layout: of words.
         escape: writes text without the characters that have a meaning in the file's format.
     """
-    return (cue for cue in _all_cues(transcript, layout, escape) if cue[2].strip())
+    shown = subtitles(segments, layout)
+    found = [cue for subtitle in shown for cue in _cues_of(subtitle, layout, escape)]
+    if len({subtitle.channel for subtitle in shown}) > 1:
+        found.sort(key=lambda cue: cue[:2])
+    return found
 
 
-def _all_cues(
-    transcript: Transcript, layout: Layout, escape: Callable[[str], str]
-) -> Iterator[Cue]:
-    if not any(segment.words is not None for segment in transcript.segments):
-        for segment in transcript.segments:
-            yield segment.start, segment.end, _clean(escape(one_line(segment.text)))
+def _of_channel(segments: Sequence[Segment], layout: Layout) -> Iterator[Subtitle]:
+    if any(segment.words is not None for segment in segments):
+        for words in _words_of_subtitles(segments, layout):
+            text = "".join(word.word for word in words)
+            yield Subtitle(words[0].start, words[-1].end, text, tuple(words))
+    else:
+        for segment in segments:
+            yield Subtitle(segment.start, segment.end, one_line(segment.text))
+
+
+def _cues_of(subtitle: Subtitle, layout: Layout, escape: Callable[[str], str]) -> Iterator[Cue]:
+    channel, words = subtitle.channel, subtitle.words
+    texts = [escape(word.word) for word in words]
+    whole = _clean("".join(texts) if words else escape(subtitle.text))
+    if not (words and layout.highlight_words):
+        yield subtitle.start, subtitle.end, whole, channel
         return
-    for words in _subtitles(transcript.segments, layout):
-        texts = [escape(word.word) for word in words]
-        whole = _clean("".join(texts))
-        if not layout.highlight_words:
-            yield words[0].start, words[-1].end, whole
-            continue
-        shown_until = words[0].start
-        for i, word in enumerate(words):
-            if word.start != shown_until:  # a pause, in which no word is underlined
-                yield shown_until, word.start, whole
-            marked = [*texts[:i], _underlined(texts[i]), *texts[i + 1 :]]
-            yield word.start, word.end, _clean("".join(marked))
-            shown_until = word.end
+    shown_until = subtitle.start
+    for i, word in enumerate(words):
+        if word.start != shown_until:  # a pause, in which no word is underlined
+            yield shown_until, word.start, whole, channel
+        marked = [*texts[:i], _underlined(texts[i]), *texts[i + 1 :]]
+        yield word.start, word.end, _clean("".join(marked)), channel
+        shown_until = word.end
 
 
-def _subtitles(segments: Sequence[Segment], layout: Layout) -> Iterator[list[Word]]:
+def _words_of_subtitles(segments: Sequence[Segment], layout: Layout) -> Iterator[list[Word]]:
     """The words of each subtitle; the first of each line but the first begins with a line break."""
     by_segment = layout.max_line_count is None or layout.max_line_width is None
     width = layout.max_line_width or 1000

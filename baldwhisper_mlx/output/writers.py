@@ -1,26 +1,29 @@
-"""Transcripts as text: txt, srt, vtt, tsv, json.
+"""Segments as text: txt, srt, vtt, tsv.
 
 Pure functions with the output of openai-whisper's writers, byte for byte, except where it could not
 be parsed: a line break inside a segment's text becomes a space, because it would end a subtitle or
 a table row, arrows in a subtitle's text are shortened, and WebVTT has `&amp;` and `&lt;` for &
-and <. Segments without text are left out, except from JSON. JSON keeps characters as they are
-(openai-whisper escapes all but ASCII, which parses to the same but makes most scripts unreadable),
-and has null for a number that is not finite, because NaN is not JSON.
+and <. Segments without text are left out.
 """
 
 from __future__ import annotations
 
-import dataclasses
-import json
 import math
-from collections.abc import Callable, Iterator, Mapping
-from functools import partial
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
 
+from baldwhisper_mlx.output.segment import Segment
 from baldwhisper_mlx.output.subtitles import PLAIN, Layout, cues, one_line
-from baldwhisper_mlx.transcription.segments import Transcript
 
-Writer = Callable[[Transcript], str]
+
+def check_time(seconds: float) -> float:
+    """The time itself, if it can be written.
+
+    Raises:
+        ValueError: it is negative or not finite.
+    """
+    if not (math.isfinite(seconds) and seconds >= 0):
+        raise ValueError(f"a segment's time of {seconds} s cannot be written: it must be 0 or more")
+    return seconds
 
 
 def format_timestamp(seconds: float, *, always_include_hours: bool, decimal_marker: str) -> str:
@@ -38,37 +41,35 @@ def format_timestamp(seconds: float, *, always_include_hours: bool, decimal_mark
         >>> format_timestamp(3661.5, always_include_hours=False, decimal_marker=".")
         '01:01:01.500'
     """
-    if not (math.isfinite(seconds) and seconds >= 0):
-        raise ValueError(f"a segment's time of {seconds} s cannot be written: it must be 0 or more")
-    total_seconds, milliseconds = divmod(round(seconds * 1000.0), 1000)
+    total_seconds, milliseconds = divmod(round(check_time(seconds) * 1000.0), 1000)
     total_minutes, second = divmod(total_seconds, 60)
     hours, minute = divmod(total_minutes, 60)
     prefix = f"{hours:02d}:" if always_include_hours or hours else ""
     return f"{prefix}{minute:02d}:{second:02d}{decimal_marker}{milliseconds:03d}"
 
 
-def write_txt(transcript: Transcript) -> str:
+def write_txt(segments: Sequence[Segment]) -> str:
     """Plain text, one line per segment; with the channel, if each was transcribed by itself."""
-    lines = ((segment.channel, one_line(segment.text)) for segment in transcript.segments)
-    return "".join(f"{_label(channel)}{line}\n" for channel, line in lines if line)
+    lines = ((segment.channel, one_line(segment.text)) for segment in segments)
+    return "".join(f"{label(channel)}{line}\n" for channel, line in lines if line)
 
 
-def write_srt(transcript: Transcript, layout: Layout = PLAIN) -> str:
+def write_srt(segments: Sequence[Segment], layout: Layout = PLAIN) -> str:
     """SubRip subtitles: number, `start --> end`, text, blank line."""
-    written = _cues(transcript, layout, always_include_hours=True, decimal_marker=",")
+    written = _cues(segments, layout, always_include_hours=True, decimal_marker=",")
     return "".join(
-        f"{number}\n{start} --> {end}\n{_label(channel)}{text}\n\n"
+        f"{number}\n{start} --> {end}\n{label(channel)}{text}\n\n"
         for number, (start, end, text, channel) in enumerate(written, start=1)
     )
 
 
-def write_vtt(transcript: Transcript, layout: Layout = PLAIN) -> str:
+def write_vtt(segments: Sequence[Segment], layout: Layout = PLAIN) -> str:
     """WebVTT subtitles; the channel, if there is one, is a voice tag.
 
     A < in the text would begin a tag, and & a character's name.
     """
     written = _cues(
-        transcript, layout, always_include_hours=False, decimal_marker=".", escape=_escape_vtt
+        segments, layout, always_include_hours=False, decimal_marker=".", escape=_escape_vtt
     )
     return "WEBVTT\n\n" + "".join(
         f"{start} --> {end}\n{'' if channel is None else f'<v Channel {channel}>'}{text}\n\n"
@@ -76,42 +77,19 @@ def write_vtt(transcript: Transcript, layout: Layout = PLAIN) -> str:
     )
 
 
-def write_tsv(transcript: Transcript) -> str:
+def write_tsv(segments: Sequence[Segment]) -> str:
     """Tab-separated start, end (whole milliseconds) and text, under a header line."""
     rows = (
-        f"{round(1000 * segment.start)}\t{round(1000 * segment.end)}\t"
-        f"{_label(segment.channel)}{text}"
-        for segment in transcript.segments
+        f"{round(1000 * check_time(segment.start))}\t{round(1000 * check_time(segment.end))}\t"
+        f"{label(segment.channel)}{text}"
+        for segment in segments
         if (text := one_line(segment.text).replace("\t", " "))
     )
     return "".join(f"{row}\n" for row in ("start\tend\ttext", *rows))
 
 
-def write_json(transcript: Transcript) -> str:
-    """All fields of the transcript, as one line of JSON in OpenAI's layout."""
-    return json.dumps(_finite(transcript.to_dict()), ensure_ascii=False, allow_nan=False) + "\n"
-
-
-WRITERS: Mapping[str, Writer] = {
-    "txt": write_txt,
-    "srt": write_srt,
-    "vtt": write_vtt,
-    "tsv": write_tsv,
-    "json": write_json,
-}
-"""File extension to writer, for all formats."""
-
-
-def writers_with(layout: Layout) -> dict[str, Writer]:
-    """`WRITERS`, with a layout for the subtitles."""
-    subtitles: dict[str, Writer] = {
-        "srt": partial(write_srt, layout=layout),
-        "vtt": partial(write_vtt, layout=layout),
-    }
-    return {**WRITERS, **subtitles}
-
-
-def _label(channel: int | None) -> str:
+def label(channel: int | None) -> str:
+    """What stands before the text of a channel; nothing if channels were not told apart."""
     return "" if channel is None else f"channel {channel}: "
 
 
@@ -120,7 +98,7 @@ def _escape_vtt(text: str) -> str:
 
 
 def _cues(
-    transcript: Transcript,
+    segments: Sequence[Segment],
     layout: Layout,
     *,
     always_include_hours: bool,
@@ -128,15 +106,7 @@ def _cues(
     escape: Callable[[str], str] = str,
 ) -> Iterator[tuple[str, str, str, int | None]]:
     """Start, end and text of each subtitle, with formatted times; and its channel."""
-    channels = sorted({segment.channel for segment in transcript.segments}, key=lambda c: c or 0)
-    listed = []
-    for channel in channels:  # a subtitle has the words of one channel
-        segments = tuple(s for s in transcript.segments if s.channel == channel)
-        part = dataclasses.replace(transcript, segments=segments)
-        listed += [(*cue, channel) for cue in cues(part, layout, escape)]
-    if len(channels) > 1:
-        listed.sort(key=lambda cue: cue[:2])
-    for start, end, text, channel in listed:
+    for start, end, text, channel in cues(segments, layout, escape):
         marks = [
             format_timestamp(
                 time, always_include_hours=always_include_hours, decimal_marker=decimal_marker
@@ -144,12 +114,3 @@ def _cues(
             for time in (start, end)
         ]
         yield marks[0], marks[1], text, channel
-
-
-def _finite(value: Any) -> Any:
-    """The JSON value with None instead of NaN and infinities."""
-    if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_finite(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -250,12 +250,15 @@ class Tokenizer:
         return tuple(sorted(ids))
 
     @cached_property
+    def control_tokens(self) -> tuple[int, ...]:
+        """Ids of the control tokens that only prompts have."""
+        names = set(CONTROL_TOKENS) - {"<|endoftext|>", "<|notimestamps|>"}
+        return tuple(sorted(self.special_tokens[name] for name in names))
+
+    @cached_property
     def suppressed_tokens(self) -> tuple[int, ...]:
-        """Ids that are never chosen: `non_speech_tokens`, and control tokens of the prompt."""
-        control = set(CONTROL_TOKENS) - {"<|endoftext|>", "<|notimestamps|>"}
-        return tuple(
-            sorted({*self.non_speech_tokens, *(self.special_tokens[name] for name in control)})
-        )
+        """Ids that are never chosen: `non_speech_tokens` and `control_tokens`."""
+        return tuple(sorted({*self.non_speech_tokens, *self.control_tokens}))
 
     @cached_property
     def blank_tokens(self) -> tuple[int, ...]:

@@ -10,10 +10,10 @@ from collections.abc import Callable, Sequence
 
 from baldwhisper_mlx.audio.buffer import Samples
 from baldwhisper_mlx.checkpoint.load import LoadedModel
-from baldwhisper_mlx.decoding.decoder import DecodingResult
+from baldwhisper_mlx.decoding.result import DecodingResult
+from baldwhisper_mlx.output.transcript import Transcript
 from baldwhisper_mlx.transcription.first_attempt import FirstAttempt
 from baldwhisper_mlx.transcription.options import TranscribeOptions
-from baldwhisper_mlx.transcription.segments import Transcript
 from baldwhisper_mlx.transcription.sequential import Transcription, encode_windows
 
 

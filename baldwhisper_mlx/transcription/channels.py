@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 
-from baldwhisper_mlx.transcription.segments import Transcript
+from baldwhisper_mlx.output.transcript import Transcript
 
 
 def merge_channels(transcripts: Sequence[Transcript]) -> Transcript:

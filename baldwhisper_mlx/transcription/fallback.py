@@ -7,41 +7,65 @@ OpenAI's `whisper/transcribe.py`; the search for loops (`decoding.repetition`) i
 
 from __future__ import annotations
 
+import dataclasses
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from numbers import Real
 from typing import cast
 
-from baldwhisper_mlx.decoding.decoder import DecodingResult
-from baldwhisper_mlx.decoding.logit_rules import DecodingOptions
+from baldwhisper_mlx.decoding.options import DecodingOptions
 from baldwhisper_mlx.decoding.repetition import is_loop
+from baldwhisper_mlx.decoding.result import DecodingResult
 from baldwhisper_mlx.text.tokenizer import Tokenizer
 
 TEMPERATURES = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
-"""OpenAI's schedule: greedy first, then sampling, each attempt at a higher temperature."""
+"""OpenAI's schedule: the most likely tokens first, then sampling at rising temperatures."""
 
 
-def attempts(temperature: float | Sequence[float], *, timestamps: bool) -> list[DecodingOptions]:
+def attempts(
+    temperature: float | Sequence[float],
+    *,
+    timestamps: bool,
+    beam_size: int | None = None,
+    patience: float | None = None,
+    length_penalty: float | None = None,
+    best_of: int | None = None,
+) -> list[DecodingOptions]:
     """How a window is decoded, attempt by attempt.
 
     Args:
         temperature: one, or several in the order in which they are used.
         timestamps: whether outputs carry timestamp tokens.
+        beam_size: of beam search, at temperature 0.
+        patience: of beam search.
+        length_penalty: of the ranking of hypotheses.
+        best_of: samples at each temperature above 0.
 
     Returns:
         One for each temperature; all but the first forbid tokens that continue a loop.
 
     Raises:
-        ValueError: no temperature, or one that is negative or not a number.
+        ValueError: no temperature, or a value that is out of range.
     """
     several = [temperature] if isinstance(temperature, Real) else temperature
     temperatures = cast(Sequence[float], several)
     if not len(temperatures):
         raise ValueError("temperature: at least one is needed")
+    search = DecodingOptions(
+        timestamps=timestamps,
+        beam_size=beam_size,
+        patience=patience,
+        length_penalty=length_penalty,
+    )
+    sampling = DecodingOptions(
+        temperature=1.0, timestamps=timestamps, best_of=best_of, length_penalty=length_penalty
+    )
     # The first attempt gives OpenAI's tokens exactly; the others are made because it failed.
     return [
-        DecodingOptions(temperature=float(t), timestamps=timestamps, guard_loops=number > 0)
+        dataclasses.replace(
+            sampling if t > 0 else search, temperature=float(t), guard_loops=number > 0
+        )
         for number, t in enumerate(temperatures)
     ]
 

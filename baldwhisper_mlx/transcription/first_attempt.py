@@ -16,8 +16,8 @@ from dataclasses import dataclass
 import mlx.core as mx
 
 from baldwhisper_mlx.checkpoint.load import LoadedModel
-from baldwhisper_mlx.decoding.decoder import DecodingResult
-from baldwhisper_mlx.decoding.logit_rules import DecodingOptions
+from baldwhisper_mlx.decoding.options import DecodingOptions
+from baldwhisper_mlx.decoding.result import DecodingResult
 from baldwhisper_mlx.model.cache import EncodedAudio
 
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from numbers import Integral, Real
 from typing import ParamSpec, TypedDict, TypeVar
 
-from baldwhisper_mlx.decoding.logit_rules import DecodingOptions
+from baldwhisper_mlx.decoding.options import DecodingOptions
 from baldwhisper_mlx.text.tokenizer import check_languages, check_task
 from baldwhisper_mlx.transcription.fallback import TEMPERATURES, Thresholds, attempts
 
@@ -41,6 +41,12 @@ class TranscribeOptions:
             conditioned, as if it preceded the audio: names, spelling.
         temperature: of the sampling, 0 for the most likely token; of several, the next one is
             used if an output is repetitive or improbable.
+        beam_size: hypotheses that beam search keeps at temperature 0; None for greedy decoding.
+        patience: beam search ends with round(beam_size * patience) finished hypotheses; None is 1.
+        length_penalty: alpha, 0 to 1: of several hypotheses that is chosen whose log-probability
+            over ((5 + length) / 6) ** alpha is highest, with None that over the length.
+        best_of: samples that are drawn at every temperature above 0; the most probable one is
+            used. None is 1.
         condition_on_previous_text: whether each window is conditioned on the text before it; with
             `batch_size` above 1 none is.
         without_timestamps: one segment per window, decoded without timestamp tokens.
@@ -71,6 +77,10 @@ class TranscribeOptions:
     task: str = "transcribe"
     initial_prompt: str | None = None
     temperature: float | Sequence[float] = TEMPERATURES
+    beam_size: int | None = None
+    patience: float | None = None
+    length_penalty: float | None = None
+    best_of: int | None = None
     condition_on_previous_text: bool = True
     without_timestamps: bool = False
     word_timestamps: bool = False
@@ -94,7 +104,7 @@ class TranscribeOptions:
             if not isinstance(value, bool):
                 raise ValueError(f"{name} must be True or False, not {value!r}")
         self._check_languages()
-        self.attempts  # noqa: B018  # names a temperature that is out of range
+        self.attempts  # noqa: B018  # names an option of decoding that is out of range
 
     def _check_languages(self) -> None:
         if self.language is not None and (self.multilingual or self.languages is not None):
@@ -108,7 +118,14 @@ class TranscribeOptions:
     @property
     def attempts(self) -> list[DecodingOptions]:
         """How a window is decoded, attempt by attempt until one is good enough."""
-        return attempts(self.temperature, timestamps=not self.without_timestamps)
+        return attempts(
+            self.temperature,
+            timestamps=not self.without_timestamps,
+            beam_size=self.beam_size,
+            patience=self.patience,
+            length_penalty=self.length_penalty,
+            best_of=self.best_of,
+        )
 
     @property
     def thresholds(self) -> Thresholds:
@@ -132,6 +149,10 @@ class TranscribeKeywords(TypedDict, total=False):
     task: str
     initial_prompt: str | None
     temperature: float | Sequence[float]
+    beam_size: int | None
+    patience: float | None
+    length_penalty: float | None
+    best_of: int | None
     condition_on_previous_text: bool
     without_timestamps: bool
     word_timestamps: bool

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from baldwhisper_mlx.config import HOP_LENGTH, SAMPLE_RATE, TIME_PRECISION
-from baldwhisper_mlx.transcription.segments import Segment
+from baldwhisper_mlx.output.segment import Segment
 
 FRAMES_PER_SECOND = SAMPLE_RATE // HOP_LENGTH
 
@@ -49,7 +49,9 @@ def retimed(segment: Segment, time: Time) -> Segment:
     )
 
 
-def within_audio(segments: Sequence[Segment], duration: float) -> tuple[Segment, ...]:
+def within_audio(
+    segments: Sequence[Segment], duration: float, *, previous: Segment | None = None
+) -> list[Segment]:
     """The segments with no time behind the end of the audio, words included.
 
     Timestamps of a model can point past the end. What begins there, too, is put at the end.
@@ -57,16 +59,17 @@ def within_audio(segments: Sequence[Segment], duration: float) -> tuple[Segment,
     Args:
         segments: in their order.
         duration: of the audio, in seconds.
+        previous: the segment before them, with times within the audio.
     """
     # Whole frames of 10 ms: no rounding, to milliseconds or hundredths, exceeds the duration.
     last = round(duration * SAMPLE_RATE) // HOP_LENGTH / FRAMES_PER_SECOND
     result: list[Segment] = []
     for segment in segments:
         if segment.end > last or segment.start >= last:
-            earliest = result[-1].end if result else 0.0
             start = segment.start
             if start >= last:
-                start = min(earliest, max(0.0, last - TIME_PRECISION))
+                earliest, latest = (previous.start, previous.end) if previous else (0.0, 0.0)
+                start = max(earliest, min(latest, last - TIME_PRECISION))
             segment = dataclasses.replace(segment, start=start, end=min(segment.end, last))
         if segment.words and segment.words[-1].end > last:
             words = (
@@ -75,4 +78,5 @@ def within_audio(segments: Sequence[Segment], duration: float) -> tuple[Segment,
             )
             segment = dataclasses.replace(segment, words=tuple(words))
         result.append(segment)
-    return tuple(result)
+        previous = segment
+    return result

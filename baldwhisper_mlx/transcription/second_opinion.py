@@ -15,7 +15,7 @@ from functools import cached_property
 from baldwhisper_mlx.audio.buffer import Samples
 from baldwhisper_mlx.audio.vad import speech_spans
 from baldwhisper_mlx.config import HOP_LENGTH, SAMPLE_RATE
-from baldwhisper_mlx.transcription.segments import Segment
+from baldwhisper_mlx.output.segment import Segment
 
 FEWEST_COPIED = 4
 """Text tokens that a segment has to have in common with the previous text to be a copy of it."""

@@ -1,4 +1,4 @@
-"""Transcripts, segments and words; and how the tokens of a window become timed segments.
+"""How the tokens of a window become timed segments.
 
 The rules are those of OpenAI's `whisper/transcribe.py`, so that results can be compared one to one.
 Of the vocabulary this module knows only which ids are timestamps; a function of the caller turns
@@ -10,85 +10,9 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from baldwhisper_mlx.config import FRAMES_PER_POSITION, HOP_LENGTH, SAMPLE_RATE, TIME_PRECISION
-
-
-@dataclass(frozen=True)
-class Word:
-    """One word with its time in seconds from the start of the audio.
-
-    `word` keeps its leading space; `probability` is the mean over its tokens.
-    """
-
-    start: float
-    end: float
-    word: str
-    probability: float
-
-
-@dataclass(frozen=True)
-class Segment:
-    """One timed piece of a transcript, with OpenAI's fields.
-
-    `start` and `end` are seconds from the start of the audio; `seek` is the mel frame (10 ms) at
-    which the segment's window starts. `temperature`, `avg_logprob` (nats), `compression_ratio` and
-    `no_speech_prob` (0 to 1) belong to the whole window.
-    """
-
-    id: int
-    seek: int
-    start: float
-    end: float
-    text: str
-    tokens: tuple[int, ...]
-    temperature: float
-    avg_logprob: float
-    compression_ratio: float
-    no_speech_prob: float
-    words: tuple[Word, ...] | None = None
-    channel: int | None = None
-    """From 1, if each channel of the recording was transcribed by itself."""
-    language: str | None = None
-    """Code, if the language was detected window by window (`multilingual`)."""
-
-
-@dataclass(frozen=True)
-class Transcript:
-    """The result of a transcription; `duration` is the length of the audio in seconds.
-
-    `language` is None if it was neither given nor detected, because nothing is spoken.
-    """
-
-    text: str
-    segments: tuple[Segment, ...]
-    language: str | None
-    duration: float
-
-    def to_dict(self) -> dict[str, Any]:
-        """The transcript in the layout of OpenAI's JSON output, plus `duration`.
-
-        Example:
-            >>> list(transcript.to_dict())
-            ['text', 'segments', 'language', 'duration']
-        """
-        return {
-            "text": self.text,
-            "segments": [_segment_dict(segment) for segment in self.segments],
-            "language": self.language,
-            "duration": self.duration,
-        }
-
-
-def _segment_dict(segment: Segment) -> dict[str, Any]:
-    raw = dataclasses.asdict(segment)
-    raw["tokens"] = list(segment.tokens)
-    words, channel, language = raw.pop("words"), raw.pop("channel"), raw.pop("language")
-    if words is not None:
-        raw["words"] = list(words)
-    more = {"channel": channel, "language": language}
-    return raw | {key: value for key, value in more.items() if value is not None}
+from baldwhisper_mlx.output.segment import Segment
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ arXiv 2212.04356, section 4.5).
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass, field
 
 import mlx.core as mx
@@ -19,9 +19,11 @@ from baldwhisper_mlx.audio.buffer import Samples, check_samples
 from baldwhisper_mlx.audio.features import N_FRAMES, LogMelSpectrogram
 from baldwhisper_mlx.checkpoint.load import LoadedModel
 from baldwhisper_mlx.config import SAMPLE_RATE
-from baldwhisper_mlx.decoding.decoder import DecodingResult
-from baldwhisper_mlx.decoding.logit_rules import DecodingOptions
+from baldwhisper_mlx.decoding.options import DecodingOptions
+from baldwhisper_mlx.decoding.result import DecodingResult
 from baldwhisper_mlx.model.padding import REST
+from baldwhisper_mlx.output.segment import Segment
+from baldwhisper_mlx.output.transcript import Transcript
 from baldwhisper_mlx.transcription.fallback import repetition
 from baldwhisper_mlx.transcription.first_attempt import FirstAttempt, in_full_context
 from baldwhisper_mlx.transcription.language import SpokenLanguage, likeliest_languages
@@ -30,7 +32,7 @@ from baldwhisper_mlx.transcription.options import TranscribeOptions
 from baldwhisper_mlx.transcription.prompts import PreviousText
 from baldwhisper_mlx.transcription.retiming import within_audio
 from baldwhisper_mlx.transcription.second_opinion import WindowSpeech
-from baldwhisper_mlx.transcription.segments import Segment, Transcript, main_language, numbered
+from baldwhisper_mlx.transcription.segments import main_language, numbered
 from baldwhisper_mlx.transcription.window_segments import Window, window_segments
 
 
@@ -39,8 +41,11 @@ def transcribe_sequentially(
     loaded: LoadedModel,
     options: TranscribeOptions,
     first_attempts: list[DecodingResult],
-) -> Transcript:
+) -> Generator[Segment, None, Transcript]:
     """Transcribes one recording, window after window.
+
+    Yields the segments of each window when it is finished. Until the next one is asked for, the
+    model is free for others.
 
     Args:
         samples: mono at 16 kHz (n,), full scale at 1.0.
@@ -48,14 +53,19 @@ def transcribe_sequentially(
         options: all but `vad` and `batch_size`.
         first_attempts: gets the first attempt at every window that is no silence.
 
+    Returns:
+        The transcript, of the segments that were yielded.
+
     Raises:
         ValueError: unusable samples, or a language or task that the model does not know.
         FloatingPointError: the model produced NaN or infinite logits.
     """
     run = Transcription.start(samples, loaded, options)
     while run.window_frames:
+        n_finished = len(run.segments)
         run.transcribe_window()
         options.report(run.seconds_done, run.duration)
+        yield from run.segments[n_finished:]
     first_attempts += run.first_attempts
     return run.transcript()
 
@@ -85,7 +95,8 @@ class Transcription:
     """Whether constants stood behind the window when it was last encoded (model/padding.py)."""
     first_attempts: list[DecodingResult] = field(default_factory=list)
     """At windows that are no silence."""
-    _segments: list[Segment] = field(default_factory=list)
+    segments: list[Segment] = field(default_factory=list)
+    """Of the windows so far."""
 
     @classmethod
     def start(
@@ -154,7 +165,7 @@ class Transcription:
             if self.options.multilingual:
                 segments = [dataclasses.replace(one, language=language) for one in segments]
                 advance = min(advance, n_frames)  # what follows may be in another language
-            self._segments += numbered(segments, len(self._segments))
+            self._add(segments)
             self.previous.append([token for segment in segments for token in segment.tokens])
             self.seek += advance
             if self._is_padded_rest(n_frames, advance):
@@ -164,8 +175,13 @@ class Transcription:
                 self.previous.forget()
         self.window_end = None
         self.seek = self.mel.after_silence(self.seek)
-        if not self._segments:
+        if not self.segments:
             self.language.forget_silence(self.seek)
+
+    def _add(self, segments: Sequence[Segment]) -> None:
+        previous = self.segments[-1] if self.segments else None
+        added = numbered(segments, len(self.segments))
+        self.segments += within_audio(added, self.duration, previous=previous)
 
     def _is_padded_rest(self, n_frames: int, advance: int) -> bool:
         """Whether the recording ends shortly behind the last timestamp of a padded window.
@@ -179,10 +195,9 @@ class Transcription:
     def transcript(self) -> Transcript:
         """What has been transcribed so far."""
         text = self.loaded.tokenizer.decode(self.previous.spoken)
-        spoken = self.options.language is not None or bool(self._segments)
-        segments = within_audio(self._segments, self.duration)
-        code = (main_language(segments) or self.language.code) if spoken else None
-        return Transcript(text, segments, code, self.duration)
+        code = main_language(self.segments) or self.language.code
+        spoken = self.options.language or self.segments
+        return Transcript(text, tuple(self.segments), code if spoken else None, self.duration)
 
     def prompt(self) -> list[int]:
         """Tokens before the text of the next window."""

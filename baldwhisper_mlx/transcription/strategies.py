@@ -1,9 +1,15 @@
-"""The three ways to transcribe a recording: sequentially, without its pauses, and in batches."""
+"""The three ways to transcribe a recording: sequentially, without its pauses, and in batches.
+
+Each is a generator of finished segments that returns the transcript. Between two segments it needs
+nothing that the model holds, so that others can use the model.
+"""
 
 from __future__ import annotations
 
 import dataclasses
+import sys
 import warnings
+from collections.abc import Generator
 from functools import partial
 
 from baldwhisper_mlx.audio.buffer import Samples
@@ -11,43 +17,54 @@ from baldwhisper_mlx.audio.chunking import chunks_of, equal_parts, join_speech
 from baldwhisper_mlx.audio.vad import Speech, speech_spans
 from baldwhisper_mlx.checkpoint.load import LoadedModel
 from baldwhisper_mlx.config import SAMPLE_RATE
-from baldwhisper_mlx.decoding.decoder import DecodingResult
+from baldwhisper_mlx.decoding.result import DecodingResult
+from baldwhisper_mlx.output.segment import Segment
+from baldwhisper_mlx.output.transcript import Transcript
 from baldwhisper_mlx.transcription.batched import transcribe_clips
 from baldwhisper_mlx.transcription.detect_language import WINDOW, common_language
 from baldwhisper_mlx.transcription.language import LanguageWarning, doubts, only_language
 from baldwhisper_mlx.transcription.options import TranscribeOptions
 from baldwhisper_mlx.transcription.retiming import retimed, within_audio
-from baldwhisper_mlx.transcription.segments import Segment, Transcript, main_language
+from baldwhisper_mlx.transcription.segments import main_language, numbered
 from baldwhisper_mlx.transcription.sequential import transcribe_sequentially
 
 
 def transcribe_recording(
     samples: Samples, loaded: LoadedModel, options: TranscribeOptions
-) -> Transcript:
-    """Transcribes a recording in the way that the options ask for.
+) -> Generator[Segment, None, Transcript]:
+    """Transcribes a recording in the way that the options ask for, and yields finished segments.
 
-    Warns if the audio may be in a language that the model does not know.
+    Warns at the end if the audio may be in a language that the model does not know.
 
     Args:
         samples: mono at 16 kHz (n,), full scale at 1.0.
         loaded: from `load_model`.
         options: see `TranscribeOptions`.
 
+    Returns:
+        The transcript, of the segments that were yielded.
+
     Raises:
         ValueError, FloatingPointError: as `transcribe_sequentially`.
     """
-    if options.multilingual:
-        loaded.tokenizer.check_multilingual()
     way = transcribe_sequentially
     if options.batch_size > 1:
         way = _in_batches
     elif options.vad:
         way = _without_pauses
     first_attempts: list[DecodingResult] = []
-    transcript = way(samples, loaded, options, first_attempts)
+    transcript = yield from way(samples, loaded, options, first_attempts)
     if doubt := doubts(first_attempts, loaded.tokenizer):
-        warnings.warn(doubt, LanguageWarning, stacklevel=3)
+        warnings.warn(doubt, LanguageWarning, stacklevel=_level_of_caller())
     return transcript
+
+
+def _level_of_caller() -> int:
+    """How many frames above the calling function the code is that uses this package."""
+    level = 1
+    while sys._getframe(level).f_globals.get("__name__", "").startswith(f"{__package__}."):
+        level += 1
+    return level
 
 
 def _without_pauses(
@@ -55,7 +72,7 @@ def _without_pauses(
     loaded: LoadedModel,
     options: TranscribeOptions,
     first_attempts: list[DecodingResult],
-) -> Transcript:
+) -> Generator[Segment, None, Transcript]:
     """Transcribes the speech as one recording, and maps its times back to the whole."""
     duration = len(samples) / SAMPLE_RATE
     joined = join_speech(samples, speech_spans(samples), Speech().pad)
@@ -66,11 +83,18 @@ def _without_pauses(
         options.report(joined.restore(done, is_end=True), duration)
 
     inner = dataclasses.replace(options, on_progress=progress)
-    transcript = transcribe_sequentially(joined.samples, loaded, inner, first_attempts)
-    segments = [retimed(segment, joined.restore) for segment in transcript.segments]
-    return dataclasses.replace(
-        transcript, segments=within_audio(segments, duration), duration=duration
-    )
+    segments: list[Segment] = []
+    spoken = transcribe_sequentially(joined.samples, loaded, inner, first_attempts)
+    while True:
+        try:
+            segment = retimed(next(spoken), joined.restore)
+        except StopIteration as end:
+            transcript: Transcript = end.value
+            break
+        previous = segments[-1] if segments else None
+        segments += within_audio([segment], duration, previous=previous)
+        yield segments[-1]
+    return dataclasses.replace(transcript, segments=tuple(segments), duration=duration)
 
 
 def _in_batches(
@@ -78,7 +102,7 @@ def _in_batches(
     loaded: LoadedModel,
     options: TranscribeOptions,
     first_attempts: list[DecodingResult],
-) -> Transcript:
+) -> Generator[Segment, None, Transcript]:
     """Transcribes `batch_size` stretches in lockstep: of speech, or equal parts of everything."""
     batch_size = options.batch_size
     if options.vad:
@@ -108,15 +132,21 @@ def _in_batches(
         transcripts = transcribe_clips(
             clips, loaded, inner, first_attempts=first_attempts, on_window=progress
         )
-        for (start, _), transcript in zip(group, transcripts, strict=True):
-            for segment in transcript.segments:
-                moved = retimed(segment, partial(_later, start / SAMPLE_RATE))
-                segments.append(dataclasses.replace(moved, id=len(segments)))
-            texts.append(transcript.text)
+        moved = [
+            retimed(segment, partial(_later, start / SAMPLE_RATE))
+            for (start, _), transcript in zip(group, transcripts, strict=True)
+            for segment in transcript.segments
+        ]
+        finished = within_audio(
+            numbered(moved, len(segments)), duration, previous=segments[-1] if segments else None
+        )
+        segments += finished
+        texts += [transcript.text for transcript in transcripts]
         done += sum(transcript.duration for transcript in transcripts)
+        yield from finished
     spoken = options.language is not None or bool(segments)
     code = (main_language(segments) or transcripts[0].language) if spoken else None
-    return Transcript("".join(texts), within_audio(segments, duration), code, duration)
+    return Transcript("".join(texts), tuple(segments), code, duration)
 
 
 def _later(offset: float, seconds: float, *, is_end: bool) -> float:

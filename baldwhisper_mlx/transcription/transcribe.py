@@ -1,4 +1,4 @@
-"""`transcribe`: recordings of any length."""
+"""`transcribe` and `transcribe_iter`: recordings of any length, at once or segment by segment."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ import numpy as np
 import numpy.typing as npt
 
 from baldwhisper_mlx.checkpoint.load import LoadedModel
+from baldwhisper_mlx.output.transcript import Transcript
 from baldwhisper_mlx.transcription.inputs import model_of, samples_of
 from baldwhisper_mlx.transcription.options import TranscribeOptions, takes_options
-from baldwhisper_mlx.transcription.segments import Transcript
-from baldwhisper_mlx.transcription.strategies import transcribe_recording
+from baldwhisper_mlx.transcription.stream import TranscriptStream
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -50,5 +50,35 @@ def transcribe(
     """
     chosen = TranscribeOptions(**options)
     samples, loaded = samples_of(audio), model_of(model)
-    with loaded.in_use():
-        return transcribe_recording(samples, loaded, chosen)
+    return TranscriptStream(samples, loaded, chosen).transcript()
+
+
+@takes_options
+def transcribe_iter(
+    audio: str | Path | BinaryIO | npt.NDArray[np.float32],
+    model: LoadedModel | str | Path | None = None,
+    **options: Unpack[TranscribeKeywords],
+) -> TranscriptStream:
+    """Transcribes a recording segment by segment, as they are asked for.
+
+    The segments are those of `transcribe`; with `batch_size` they come in groups. Audio, model and
+    options are loaded and checked at once, everything else happens while the caller iterates.
+
+    Args:
+        audio: as for `transcribe`.
+        model: as for `transcribe`.
+        **options: see `TranscribeOptions`.
+
+    Returns:
+        An iterator over finished segments; its method `transcript` returns the whole.
+
+    Raises:
+        FileNotFoundError, ValueError, TypeError, RuntimeError: as `transcribe`.
+        FloatingPointError: NaN or infinite logits, while the caller iterates.
+
+    Example:
+        >>> for segment in transcribe_iter("talk.mp3", language="en"):
+        ...     print(segment.start, segment.text)
+    """
+    chosen = TranscribeOptions(**options)
+    return TranscriptStream(samples_of(audio), model_of(model), chosen)

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from baldwhisper_mlx.decoding.decoder import DecodingResult
+from baldwhisper_mlx.decoding.result import DecodingResult
+from baldwhisper_mlx.output.segment import Segment
 from baldwhisper_mlx.text.tokenizer import Tokenizer
 from baldwhisper_mlx.transcription.characters import whole_characters
 from baldwhisper_mlx.transcription.options import TranscribeOptions
 from baldwhisper_mlx.transcription.second_opinion import WindowSpeech, checked
-from baldwhisper_mlx.transcription.segments import Segment, make_segments, split_window
+from baldwhisper_mlx.transcription.segments import make_segments, split_window
 from baldwhisper_mlx.transcription.words import add_words, advance_by_words, timed_tokens
 
 

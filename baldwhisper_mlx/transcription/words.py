@@ -14,13 +14,8 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from baldwhisper_mlx.config import HOP_LENGTH, SAMPLE_RATE
-from baldwhisper_mlx.transcription.segments import (
-    Piece,
-    Segment,
-    WindowSplit,
-    Word,
-    emptied_if_blank,
-)
+from baldwhisper_mlx.output.segment import Segment, Word
+from baldwhisper_mlx.transcription.segments import Piece, WindowSplit, emptied_if_blank
 from baldwhisper_mlx.transcription.word_splitting import TimedToken, split_words
 
 PREPENDED = "\"'“¿([{-"

@@ -1,8 +1,8 @@
 """Whether the runtime's transcripts are openai-whisper's, from the same weights.
 
-Both transcribe every clip of a folder greedily in float32, with and without timestamps, from
-the same samples. Results are appended to a JSONL file, from which an interrupted run resumes when
-you rerun the command.
+Both transcribe every clip of a folder at temperature 0 in float32, with and without timestamps,
+from the same samples: greedily, or by beam search with --beam-size. Results are appended to a JSONL
+file, from which an interrupted run resumes when you rerun the command.
 
     python -m benchmarks.accuracy.agreement --checkpoint CKPT --model EXPORTED --data FOLDER \
         --out a.jsonl
@@ -47,7 +47,7 @@ def openai_model(checkpoint: str) -> Any:
     return model.eval()
 
 
-def reference(checkpoint: str, language: str) -> Transcriber:
+def reference(checkpoint: str, language: str, beam_size: int | None) -> Transcriber:
     """openai-whisper on those weights."""
     model = openai_model(checkpoint)
 
@@ -56,6 +56,7 @@ def reference(checkpoint: str, language: str) -> Transcriber:
             samples,
             language=language,
             temperature=0.0,
+            beam_size=beam_size,
             fp16=False,
             without_timestamps=mode == "text",
         )
@@ -64,7 +65,7 @@ def reference(checkpoint: str, language: str) -> Transcriber:
     return transcribe
 
 
-def ours(model: str, language: str) -> Transcriber:
+def ours(model: str, language: str, beam_size: int | None) -> Transcriber:
     """The runtime on the exported model."""
     loaded = baldwhisper_mlx.load_model(model, dtype="float32", audio_context="full")
 
@@ -74,6 +75,7 @@ def ours(model: str, language: str) -> Transcriber:
             loaded,
             language=language,
             temperature=0.0,
+            beam_size=beam_size,
             without_timestamps=mode == "text",
         ).to_dict()
         return summary(result["text"], result["segments"])
@@ -131,22 +133,34 @@ def report(rows: list[dict[str, Any]]) -> dict[str, Any]:
 @data_option()
 @click.option("--out", required=True, type=click.Path(path_type=Path), metavar="FILE",
               help="Results so far (JSONL).")  # fmt: skip
+@click.option("--beam-size", type=click.IntRange(1, 100),
+              help="Beams of both. Default: greedy decoding.")  # fmt: skip
 @language_option
 @limit_option
 def main(
-    checkpoint: str, model: str, data: Path, out: Path, language: str, limit: int | None
+    checkpoint: str,
+    model: str,
+    data: Path,
+    out: Path,
+    beam_size: int | None,
+    language: str,
+    limit: int | None,
 ) -> None:
     """Transcribe the clips of a folder with both programs and compare the results."""
     files = [row["file_name"] for row in read_clips(data, limit)]
     rows = [json.loads(line) for line in out.read_text().splitlines()] if out.exists() else []
+    rows = [row for row in rows if row.get("beam_size") == beam_size]
     done = {(row["file"], row["mode"]) for row in rows}
     wanted = [(file, mode) for file in files for mode in MODES if (file, mode) not in done]
     if wanted:
-        sides = {"ours": ours(model, language), "reference": reference(checkpoint, language)}
+        sides = {
+            "ours": ours(model, language, beam_size),
+            "reference": reference(checkpoint, language, beam_size),
+        }
         with out.open("a", encoding="utf-8") as log:
             for file, mode in wanted:
                 samples = load_audio(data / file)
-                row = {"file": file, "mode": mode}
+                row: dict[str, Any] = {"file": file, "mode": mode, "beam_size": beam_size}
                 row |= {name: side(samples, mode) for name, side in sides.items()}
                 rows.append(row)
                 log.write(json.dumps(row) + "\n")

@@ -30,7 +30,7 @@ from baldwhisper_mlx.audio.features import LogMelSpectrogram
 from baldwhisper_mlx.audio.load import load_audio
 from baldwhisper_mlx.checkpoint.load import LoadedModel
 from baldwhisper_mlx.config import WEIGHTS_FILE
-from baldwhisper_mlx.decoding.logit_rules import DecodingOptions
+from baldwhisper_mlx.decoding.options import DecodingOptions
 from benchmarks.accuracy.word_errors import rate_of
 from benchmarks.options import Benchmark, data_option, language_option, limit_option, output_option
 from benchmarks.report.compression import quantization_rows

@@ -52,7 +52,7 @@ def features(batch: int, config: Any) -> np.ndarray:
 def run_ours(model: str, _ct2: str, batch: int, timestamps: bool) -> Callable[[int], int]:
     import mlx.core as mx
 
-    from baldwhisper_mlx.decoding.logit_rules import DecodingOptions
+    from baldwhisper_mlx.decoding.options import DecodingOptions
 
     loaded = baldwhisper_mlx.load_model(model, dtype="float32")
     audio = mx.array(features(batch, loaded.config))

@@ -88,7 +88,7 @@ def profile_step(loaded: Any, batch: int, position: int, repeats: int) -> dict[s
 def _step_milliseconds(loaded: Any, batch: int) -> float:
     """A step of the real loop: the difference that more tokens make."""
     from baldwhisper_mlx.bench.runtimes import random_states
-    from baldwhisper_mlx.decoding.logit_rules import DecodingOptions
+    from baldwhisper_mlx.decoding.options import DecodingOptions
 
     decoder, tokenizer = loaded.decoder, loaded.tokenizer
     decoder.attend_to(random_states(batch, loaded.config, loaded.model.decoder.ln.weight.dtype))

@@ -13,7 +13,8 @@ from typing import Any, NamedTuple
 import mlx.core as mx
 
 from baldwhisper_mlx.bench.runtimes import random_states
-from baldwhisper_mlx.decoding.logit_rules import DecodingOptions, LogitRules
+from baldwhisper_mlx.decoding.logit_rules import LogitRules
+from baldwhisper_mlx.decoding.options import DecodingOptions
 from baldwhisper_mlx.model.heads import merge_heads, split_heads
 from baldwhisper_mlx.ops import functions
 

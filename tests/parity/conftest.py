@@ -48,3 +48,32 @@ def openai(checkpoint: Checkpoint) -> Any:
     model = Whisper(ModelDimensions(**asdict(checkpoint.dims)))
     model.load_state_dict(checkpoint.state)
     return model.eval()
+
+
+@pytest.fixture
+def same_vocabulary(monkeypatch: pytest.MonkeyPatch, loaded: LoadedModel) -> Iterator[None]:
+    """Makes openai-whisper use the tiny vocabulary."""
+    import tiktoken
+    from whisper import tokenizer as whisper_tokenizer
+
+    ours = loaded.tokenizer
+    begin = ours.timestamp_begin
+    stamps = {f"<|{i * 0.02:.2f}|>": begin + i for i in range(1501)}
+    encoding = tiktoken.Encoding(
+        name="tiny",
+        pat_str=ours.encoding._pat_str,
+        mergeable_ranks=ours.encoding._mergeable_ranks,
+        special_tokens=ours.special_tokens | stamps,
+    )
+    monkeypatch.setattr(whisper_tokenizer, "get_encoding", lambda **_: encoding)
+    whisper_tokenizer.get_tokenizer.cache_clear()
+    yield
+    whisper_tokenizer.get_tokenizer.cache_clear()
+
+
+@pytest.fixture
+def multilingual(monkeypatch: pytest.MonkeyPatch, openai: Any) -> Any:
+    """openai-whisper tells by the vocabulary's size, which is not Whisper's here."""
+    monkeypatch.setattr(type(openai), "is_multilingual", property(lambda _: True))
+    monkeypatch.setattr(type(openai), "num_languages", property(lambda _: 99))
+    return openai

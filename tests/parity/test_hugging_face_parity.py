@@ -15,7 +15,7 @@ from baldwhisper_convert.export.hugging_face import ExportWarning, export_hf
 from baldwhisper_convert.export.mlx import export_mlx
 from baldwhisper_mlx.audio.load import load_audio
 from baldwhisper_mlx.checkpoint.load import LoadedModel, load_model
-from baldwhisper_mlx.decoding.logit_rules import DecodingOptions
+from baldwhisper_mlx.decoding.options import DecodingOptions
 from tests.support import tiny
 
 SAMPLE = Path(__file__).parents[2] / "examples" / "sample.wav"

@@ -11,7 +11,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from baldwhisper_mlx.decoding.logit_rules import DecodingOptions, LogitRules, State
+from baldwhisper_mlx.decoding.logit_rules import LogitRules, State
+from baldwhisper_mlx.decoding.options import DecodingOptions
 from tests.runtime.decoding.test_logit_rules import V
 from tests.support.naive import masked_logits
 

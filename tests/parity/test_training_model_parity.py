@@ -30,7 +30,7 @@ from baldwhisper_mlx.audio.features import LogMelSpectrogram
 from baldwhisper_mlx.audio.load import load_audio
 from baldwhisper_mlx.checkpoint.load import LoadedModel, load_model
 from baldwhisper_mlx.config import SAMPLE_RATE
-from baldwhisper_mlx.decoding.logit_rules import DecodingOptions
+from baldwhisper_mlx.decoding.options import DecodingOptions
 from tests.support.tiny import EMBEDDINGS, factorized_state, tiny_checkpoint, tiny_dims, tiny_state
 from tests.support.tiny_speech import sound
 

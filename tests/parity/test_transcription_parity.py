@@ -6,7 +6,6 @@ fallbacks and segments all have to agree for the nonsense to be the same.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -22,38 +21,11 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "plain": {},
     "prompt": {"initial_prompt": "the quick brown fox"},
     "unconditioned": {"condition_on_previous_text": False},
+    "beams": {"beam_size": 3, "patience": 2.0, "length_penalty": 0.6},
     "text only": {"without_timestamps": True},
     "translate": {"task": "translate", "language": "french"},
     "silence skipped": {"no_speech_threshold": 0.0, "logprob_threshold": 0.0},
 }
-
-
-@pytest.fixture
-def same_vocabulary(monkeypatch: pytest.MonkeyPatch, loaded: LoadedModel) -> Iterator[None]:
-    """Makes openai-whisper use the tiny vocabulary."""
-    import tiktoken
-
-    ours = loaded.tokenizer
-    begin = ours.timestamp_begin
-    stamps = {f"<|{i * 0.02:.2f}|>": begin + i for i in range(1501)}
-    encoding = tiktoken.Encoding(
-        name="tiny",
-        pat_str=ours.encoding._pat_str,
-        mergeable_ranks=ours.encoding._mergeable_ranks,
-        special_tokens=ours.special_tokens | stamps,
-    )
-    monkeypatch.setattr(whisper_tokenizer, "get_encoding", lambda **_: encoding)
-    whisper_tokenizer.get_tokenizer.cache_clear()
-    yield
-    whisper_tokenizer.get_tokenizer.cache_clear()
-
-
-@pytest.fixture
-def multilingual(monkeypatch: pytest.MonkeyPatch, openai: Any) -> Any:
-    """openai-whisper tells by the vocabulary's size, which is not Whisper's here."""
-    monkeypatch.setattr(type(openai), "is_multilingual", property(lambda _: True))
-    monkeypatch.setattr(type(openai), "num_languages", property(lambda _: 99))
-    return openai
 
 
 @pytest.mark.usefixtures("same_vocabulary")

@@ -17,8 +17,8 @@ from baldwhisper_convert.export.mlx import export_mlx
 from baldwhisper_mlx.checkpoint.load import LoadedModel, load_model
 from baldwhisper_mlx.decoding.alignment import heads_to_align
 from baldwhisper_mlx.decoding.dtw import median_filter, token_start_positions
+from baldwhisper_mlx.output.segment import Segment
 from baldwhisper_mlx.transcription import words
-from baldwhisper_mlx.transcription.segments import Segment
 from baldwhisper_mlx.transcription.word_splitting import TimedToken, split_words
 from tests.parity.test_features_parity import speechlike
 from tests.parity.test_transcription_parity import multilingual, same_vocabulary  # noqa: F401

@@ -20,7 +20,7 @@ from mlx.utils import tree_flatten
 import baldwhisper_mlx
 from baldwhisper_mlx.checkpoint.calibrate import write_padding
 from baldwhisper_mlx.checkpoint.load import LoadedModel, load_model
-from baldwhisper_mlx.decoding.logit_rules import DecodingOptions
+from baldwhisper_mlx.decoding.options import DecodingOptions
 from baldwhisper_mlx.model.embedding import QuantizedMatrix
 from baldwhisper_mlx.ops import cpu_tiles, functions, turns
 from baldwhisper_mlx.quantization_config import Quantization
@@ -90,6 +90,9 @@ FEATURES: dict[str, dict[str, Any]] = {
     "fallback": {"language": "en", "compression_ratio_threshold": 0.1},
     "prompt": {"language": "en", "temperature": 0.0, "initial_prompt": "abc"},
     "batches": {"language": "en", "temperature": 0.0, "batch_size": 2},
+    "beams": {"language": "en", "temperature": 0.0, "beam_size": 3, "word_timestamps": True},
+    "beams in batches": {"language": "en", "temperature": 0.0, "beam_size": 2, "batch_size": 2},
+    "samples": {"language": "en", "temperature": 0.5, "best_of": 3},
 }
 
 
@@ -97,7 +100,7 @@ FEATURES: dict[str, dict[str, Any]] = {
 @pytest.mark.parametrize("context", ["full", "padded"])
 def test_every_feature_gives_what_the_cpu_gives(folder: Path, context: str, feature: str) -> None:
     gpu, cpu = pair(folder, audio_context=context)
-    samples = np.tile(SPEECH, 9) if feature == "batches" else SPEECH  # 36 s: two stretches
+    samples = np.tile(SPEECH, 9) if "batches" in feature else SPEECH  # 36 s: two stretches
     options = FEATURES[feature]
     with on_a_gpu():
         found = baldwhisper_mlx.transcribe(samples, gpu, **options)
@@ -166,6 +169,10 @@ def test_the_rules_are_compiled(folder: Path, monkeypatch: pytest.MonkeyPatch) -
                 options = DecodingOptions(forced_length=6, seed=seed)
                 assert len(loaded.decoder.decode(prompt, options)[1].tokens) == 6
         assert len(compiled) == count
+        with on_a_gpu() if loaded is gpu else pytest.MonkeyPatch.context():
+            for _ in range(2):
+                loaded.decoder.decode(prompt, DecodingOptions(forced_length=6, beam_size=2))
+        assert len(compiled) == 3 * count  # the rules, and the step of the search
 
 
 def test_a_large_score_does_not_overflow_in_half_precision() -> None:

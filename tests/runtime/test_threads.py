@@ -18,6 +18,7 @@ import pytest
 import baldwhisper_mlx
 from baldwhisper_mlx.checkpoint.load import LoadedModel, load_model
 from baldwhisper_mlx.decoding.decoder import Decoder
+from baldwhisper_mlx.decoding.token_tree import TokenTree
 from baldwhisper_mlx.ops import turns
 from tests.runtime.conftest import tone
 
@@ -112,17 +113,17 @@ def test_a_call_that_fails_leaves_the_model_usable(
     model: LoadedModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     expected = request(0, model)
-    step = Decoder._step
+    step = TokenTree.feed
     calls = []
 
-    def failing(self: Decoder, token: mx.array) -> mx.array:
+    def failing(self: TokenTree, *arguments: mx.array) -> mx.array:
         calls.append(0)
         if len(calls) == 3:
             raise KeyboardInterrupt
-        return step(self, token)
+        return step(self, *arguments)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Decoder, "_step", failing)
+        patch.setattr(TokenTree, "feed", failing)
         with pytest.raises(KeyboardInterrupt):
             on_thread(lambda: request(1, model))
     assert on_thread(lambda: request(0, model)) == expected

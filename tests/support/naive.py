@@ -12,7 +12,7 @@ from typing import Any
 import mlx.core as mx
 import numpy as np
 
-from baldwhisper_mlx.decoding.logit_rules import DecodingOptions, Vocabulary
+from baldwhisper_mlx.decoding.options import DecodingOptions, Vocabulary
 from baldwhisper_mlx.model.whisper import Whisper
 
 Array = np.ndarray[Any, np.dtype[np.float64]]
@@ -24,7 +24,9 @@ def masked_logits(
     """Logits (V,) with -inf wherever a rule forbids the token that would follow `sampled`."""
     out = logits.astype(np.float64).copy()
     begin, first = v.timestamp_begin, not sampled
-    out[list(v.suppress)] = -np.inf
+    out[list(v.control)] = -np.inf
+    for token in options.suppress_tokens:
+        out[list(v.suppress) if token == -1 else token] = -np.inf
     if options.forced_length is not None:
         out[v.eot] = -np.inf
     if first:
@@ -52,6 +54,21 @@ def masked_logits(
     return out
 
 
+def penalized_logits(logits: Array, output: Sequence[int], options: DecodingOptions) -> Array:
+    """Logits (V,) of the token after an output, by CTranslate2's two rules against repetition."""
+    out = logits.copy()
+    for token in set(output):
+        if out[token] < 0:
+            out[token] *= options.repetition_penalty
+        else:
+            out[token] /= options.repetition_penalty
+    size = options.no_repeat_ngram_size
+    for start in range(len(output) - size + 1 if size else 0):
+        if list(output[start : start + size - 1]) == list(output[len(output) - size + 1 :]):
+            out[output[start + size - 1]] = -1e9
+    return out
+
+
 def logsumexp(x: Array) -> float:
     top = x.max()
     return float(top + np.log(np.exp(x - top).sum())) if np.isfinite(top) else -np.inf
@@ -66,21 +83,23 @@ def naive_decode(
     options: DecodingOptions,
 ) -> tuple[list[int], float, float]:
     """Greedy decoding of one clip; tokens, average log-probability, no-speech probability."""
-    sampled: list[int] = []
+    sampled: list[int] = list(options.prefix)
     total = no_speech = 0.0
     limit = options.forced_length or options.max_tokens or model.config.n_text_ctx // 2
-    while len(sampled) < limit and len(prompt) + len(sampled) <= model.config.n_text_ctx:
+    n_given = len(sampled)
+    while len(sampled) - n_given < limit and len(prompt) + len(sampled) <= model.config.n_text_ctx:
         cache = model.make_cache()
         model.encode(mel[None], [n_frames], cache)
         tokens = mx.array([[*prompt, *sampled]])
         logits = np.array(model.logits(model.decoder(tokens, cache)), np.float64)[0]
-        if not sampled:
+        if len(sampled) == n_given:
             at_sot = logits[len(prompt) - 1 - list(prompt)[::-1].index(vocabulary.sot)]
             no_speech = float(np.exp(at_sot[vocabulary.no_speech] - logsumexp(at_sot)))
-        masked = masked_logits(logits[-1], sampled, vocabulary, options)
+        penalized = penalized_logits(logits[-1], sampled, options)
+        masked = masked_logits(penalized, sampled, vocabulary, options)
         token = int(masked.argmax())
         total += float(masked[token]) - logsumexp(masked)
         if token == vocabulary.eot:
             break
         sampled.append(token)
-    return sampled, total / (len(sampled) + 1), no_speech
+    return sampled, total / (len(sampled) - n_given + 1), no_speech

@@ -9,7 +9,8 @@ import pytest
 
 from baldwhisper_mlx.checkpoint.load import LoadedModel
 from baldwhisper_mlx.decoding.alignment import Alignment
-from baldwhisper_mlx.decoding.decoder import Decoder, DecodingResult
+from baldwhisper_mlx.decoding.decoder import Decoder
+from baldwhisper_mlx.decoding.result import DecodingResult
 
 Output = Callable[[list[int]], DecodingResult]
 """The result of a decoding, given its prompt."""

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from baldwhisper_convert.model.greedy import Rules, decode_greedy, text_of
 from baldwhisper_convert.model.whisper import Whisper
-from baldwhisper_mlx.decoding.logit_rules import DecodingOptions, Vocabulary
+from baldwhisper_mlx.decoding.options import DecodingOptions, Vocabulary
 from tests.support.naive import masked_logits
 from tests.support.tiny import tiny_checkpoint
 from tests.support.tiny_speech import tiny_prompts, tiny_teacher

@@ -27,14 +27,15 @@ from baldwhisper_mlx.audio.load import load_audio
 from baldwhisper_mlx.checkpoint import load
 from baldwhisper_mlx.cli.main import cli
 from baldwhisper_mlx.cli.reading import decoded_ahead
+from baldwhisper_mlx.output.segment import Segment
+from baldwhisper_mlx.output.transcript import Transcript
 from baldwhisper_mlx.transcription import transcribe as transcribing
 from baldwhisper_mlx.transcription.language import LanguageWarning
-from baldwhisper_mlx.transcription.segments import Segment, Transcript
 from tests.runtime.conftest import RATE, tiny_config, tone, write_model
 
 Run = Callable[..., Result]
 PYTHON = [sys.executable, "-c", "from baldwhisper_mlx.cli.main import main; main()"]
-KINDS = ("txt", "srt", "vtt", "tsv", "json")
+KINDS = ("txt", "srt", "vtt", "tsv", "lrc", "ass", "json")
 ROOT = Path(__file__).parents[3]
 
 
@@ -111,6 +112,10 @@ def test_text_goes_to_stdout_and_everything_else_to_stderr(fake: Fake, run: Run)
             "multilingual": False,
             "task": "transcribe",
             "initial_prompt": None,
+            "beam_size": None,
+            "patience": None,
+            "length_penalty": None,
+            "best_of": None,
             "condition_on_previous_text": True,
             "without_timestamps": False,
             "word_timestamps": False,
@@ -128,7 +133,8 @@ def test_options_reach_the_model(fake: Fake, run: Run) -> None:
         "--word-timestamps",
         "--vad",
     ]
-    flags += ["--batch-size", "4"]
+    flags += ["--batch-size", "4", "--beam-size", "5", "--patience", "1.5"]
+    flags += ["--length-penalty", "0.6", "--best-of", "3"]
     assert run(write("a.wav"), *options.split(), *flags).exit_code == 0
     assert fake.loaded == [("some/model", "v1")]
     assert fake.calls == [
@@ -139,6 +145,10 @@ def test_options_reach_the_model(fake: Fake, run: Run) -> None:
             "task": "translate",
             "initial_prompt": "Hello",
             "temperature": 0.4,
+            "beam_size": 5,
+            "patience": 1.5,
+            "length_penalty": 0.6,
+            "best_of": 3,
             "condition_on_previous_text": False,
             "without_timestamps": True,
             "word_timestamps": True,
@@ -281,6 +291,11 @@ def test_the_next_file_is_read_ahead_and_no_further() -> None:
         (["a.wav", "-f", "docx"], "docx"),
         (["a.wav", "--temperature", "-1"], "-1"),
         (["a.wav", "--temperature", "nan"], "nan"),
+        (["a.wav", "--beam-size", "0"], "0"),
+        (["a.wav", "--patience", "2"], "give --beam-size"),
+        (["a.wav", "--beam-size", "2", "--patience", "0.2"], "must be above 0.5"),
+        (["a.wav", "--length-penalty", "2"], "2"),
+        (["a.wav", "--best-of", "101"], "101"),
         (["a.wav", "--task", "summarize"], "summarize"),
         (["a.wav", "--skip-existing"], "--output-dir"),
         (["a.wav", "-o", "out", "--skip-existing", "--force"], "--force"),
@@ -398,7 +413,7 @@ def test_warnings_of_loading_are_one_line(
 
 
 def test_the_bar_shows_seconds_on_a_terminal_only(monkeypatch: pytest.MonkeyPatch) -> None:
-    from baldwhisper_mlx.cli.runner import _progress_bar
+    from baldwhisper_mlx.cli.progress import progress_bar
 
     class Terminal(io.StringIO):
         def isatty(self) -> bool:
@@ -406,7 +421,7 @@ def test_the_bar_shows_seconds_on_a_terminal_only(monkeypatch: pytest.MonkeyPatc
 
     for stream, wanted in ((Terminal(), True), (io.StringIO(), False)):
         monkeypatch.setattr(sys, "stderr", stream)
-        with _progress_bar("a.wav") as on_progress:
+        with progress_bar("a.wav") as on_progress:
             assert (on_progress is not None) is wanted
             if on_progress is not None:
                 on_progress(30.0, 60.0)
@@ -454,7 +469,7 @@ def test_transcribe_end_to_end(model_folder: Path, wav: Path, tmp_path: Path) ->
     raw = json.loads((out / "tone.json").read_text("utf-8"))
     assert raw["duration"] == 1.0
     assert raw["language"] in ("en", "fr")
-    assert len(list(out.iterdir())) == 5
+    assert len(list(out.iterdir())) == len(KINDS)
     again = transcribing.transcribe(wav, str(model_folder), temperature=0.0)
     assert raw == json.loads(json.dumps(again.to_dict()))
 

@@ -16,7 +16,7 @@ from baldwhisper_mlx.checkpoint.load import LoadedModel, load_model
 from baldwhisper_mlx.decoding.alignment import align, attention_of, heads_to_align
 from baldwhisper_mlx.decoding.decoder import Decoder
 from baldwhisper_mlx.decoding.dtw import median_filter, token_start_positions
-from baldwhisper_mlx.decoding.logit_rules import DecodingOptions
+from baldwhisper_mlx.decoding.options import DecodingOptions
 
 FRAMES = 1000
 
@@ -122,7 +122,7 @@ def test_decoding_leaves_the_attention_of_a_second_pass(loaded: LoadedModel) -> 
         layer.queries = []
     fed = timed.tokens[: options.max_tokens - 1]  # the last one of a text that was cut off is not
     mx.eval(model.decoder(mx.array([[*prompt, *fed]]), cache))
-    scores = attention_of(cache, heads)[0]
+    scores = attention_of(cache, heads, [np.arange(len(prompt) + len(fed))])[0]
     expected = align(
         scores,
         timed.tokens,
@@ -168,4 +168,4 @@ def test_queries_are_kept_only_while_they_are_needed(loaded: LoadedModel) -> Non
     decoder.decode(prompt, DecodingOptions(max_tokens=5), align_frames=[FRAMES])
     assert all(layer.queries is None for layer in decoder._cache)
     with pytest.raises(ValueError, match="not kept"):
-        attention_of(decoder._cache, heads_to_align(loaded.config))
+        attention_of(decoder._cache, heads_to_align(loaded.config), [np.arange(1)])

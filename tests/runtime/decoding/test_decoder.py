@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import mlx.core as mx
@@ -9,8 +10,9 @@ import numpy as np
 import pytest
 
 from baldwhisper_mlx.checkpoint.load import LoadedModel, load_model
-from baldwhisper_mlx.decoding import decoder
-from baldwhisper_mlx.decoding.logit_rules import DecodingOptions
+from baldwhisper_mlx.decoding import decoder, generation
+from baldwhisper_mlx.decoding.options import DecodingOptions
+from baldwhisper_mlx.decoding.token_tree import TokenTree
 from tests.runtime.conftest import tiny_config, write_model
 from tests.support.naive import naive_decode
 
@@ -72,6 +74,74 @@ def test_cached_and_batched_is_naive(
         assert result.no_speech_prob == pytest.approx(no_speech, rel=1e-3)
 
 
+@pytest.mark.parametrize("timestamps", [True, False])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"repetition_penalty": 1.3},
+        {"no_repeat_ngram_size": 1},
+        {"no_repeat_ngram_size": 3},
+        {"prefix": (70, 71, 72)},
+        {"prefix": (70,), "no_repeat_ngram_size": 2, "repetition_penalty": 2.0},
+    ],
+    ids=str,
+)
+def test_penalties_and_prefix_are_naive(
+    loaded: LoadedModel, mel: mx.array, timestamps: bool, changes: dict[str, Any]
+) -> None:
+    prompt = prompt_of(loaded, timestamps=timestamps, previous=(70, 71, 72, 73))
+    loaded.decoder.encode(mel, N_FRAMES)
+    options = DecodingOptions(timestamps=timestamps, max_tokens=24, **changes)
+    if timestamps and options.prefix:
+        prefix = (loaded.tokenizer.timestamp_begin, *options.prefix)
+        options = dataclasses.replace(options, prefix=prefix)
+    results = loaded.decoder.decode(prompt, options)
+    plain = loaded.decoder.decode(prompt, DecodingOptions(timestamps=timestamps, max_tokens=24))
+    assert [result.tokens for result in results] != [result.tokens for result in plain]
+    for row, result in enumerate(results[:2]):
+        tokens, average, no_speech = naive_decode(
+            loaded.model, loaded.decoder.vocabulary, mel[row], N_FRAMES[row], prompt, options
+        )
+        assert result.tokens == tokens
+        assert result.avg_logprob == pytest.approx(average, abs=1e-3)
+        assert result.no_speech_prob == pytest.approx(no_speech, rel=1e-3)
+
+
+def test_what_a_model_writes_is_what_it_writes_after_its_own_beginning(
+    loaded: LoadedModel, mel: mx.array
+) -> None:
+    """Also its times and probabilities: a prefix is part of the output."""
+    loaded.decoder.encode(mel[:1], N_FRAMES[:1])
+    prompt = prompt_of(loaded, timestamps=True, previous=())
+    (whole,) = loaded.decoder.decode(prompt, align_frames=[300])
+    begun = DecodingOptions(prefix=tuple(whole.tokens[:5]))
+    (rest,) = loaded.decoder.decode(prompt, begun, align_frames=[300])
+    assert len(whole.tokens) > 8
+    assert rest.tokens[: len(whole.tokens)] == whole.tokens[: len(rest.tokens)]
+    assert whole.alignment is not None
+    assert rest.alignment is not None
+    n = min(len(whole.tokens), len(rest.tokens))
+    if len(whole.tokens) == len(rest.tokens):
+        np.testing.assert_allclose(rest.alignment.starts, whole.alignment.starts, atol=0.021)
+    # Given tokens have the model's own probability, before any rule.
+    np.testing.assert_allclose(
+        rest.alignment.probabilities[5:n], whole.alignment.probabilities[5:n], atol=1e-4
+    )
+    for given, chosen in zip(
+        rest.alignment.probabilities[:5], whole.alignment.probabilities, strict=False
+    ):
+        assert np.isnan(given) == np.isnan(chosen)
+        assert np.isnan(given) or 0 < given <= chosen + 1e-6
+
+
+def test_sets_of_options_are_not_kept_for_ever(loaded: LoadedModel, mel: mx.array) -> None:
+    loaded.decoder.encode(mel[:1], N_FRAMES[:1])
+    prompt = prompt_of(loaded, timestamps=True, previous=())
+    for token in range(65, 65 + generation.MOST_RULES + 3):
+        loaded.decoder.decode(prompt, DecodingOptions(max_tokens=1, prefix=(token,)))
+    assert len(loaded.decoder._generate._rules) <= generation.MOST_RULES
+
+
 def test_a_batch_is_its_clips_one_by_one(loaded: LoadedModel, mel: mx.array) -> None:
     prompt = prompt_of(loaded, timestamps=True, previous=())
     loaded.decoder.encode(mel, N_FRAMES)
@@ -100,30 +170,30 @@ def test_when_the_host_looks_changes_nothing(
     prompt = prompt_of(loaded, timestamps=False, previous=())
     options = DecodingOptions(timestamps=False)
     expected = loaded.decoder.decode(prompt, options)
-    monkeypatch.setattr(decoder, "CHECK_EVERY", check_every)
+    monkeypatch.setattr(generation, "CHECK_EVERY", check_every)
     assert loaded.decoder.decode(prompt, options) == expected
 
 
-def test_early_rows_end_the_loop(loaded: LoadedModel, mel: mx.array) -> None:
+def test_early_rows_end_the_loop(
+    loaded: LoadedModel, mel: mx.array, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """With end of text forced by a bias, a few steps run, not half the context."""
     loaded.decoder.encode(mel, N_FRAMES)
     steps = 0
-    step = loaded.decoder._step
+    feed = TokenTree.feed
 
-    def counted(token: mx.array) -> mx.array:
+    def counted(self: TokenTree, *arguments: mx.array) -> mx.array:
         nonlocal steps
         steps += 1
-        return step(token) + 1e4 * (mx.arange(loaded.config.n_vocab) == loaded.tokenizer.eot)
+        ends = mx.arange(loaded.config.n_vocab) == loaded.tokenizer.eot
+        return feed(self, *arguments) + 1e4 * ends
 
-    loaded.decoder._step = counted  # type: ignore[method-assign]
-    try:
-        options = DecodingOptions(timestamps=False)
-        prompt = prompt_of(loaded, timestamps=False, previous=())
-        results = loaded.decoder.decode(prompt, options)
-    finally:
-        del loaded.decoder._step
+    monkeypatch.setattr(TokenTree, "feed", counted)
+    options = DecodingOptions(timestamps=False)
+    prompt = prompt_of(loaded, timestamps=False, previous=())
+    results = loaded.decoder.decode(prompt, options)
     assert [len(result.tokens) for result in results] == [1, 1, 1]
-    assert steps <= 2 * decoder.CHECK_EVERY
+    assert steps <= 2 * generation.CHECK_EVERY
 
 
 def test_forced_length_and_the_end_of_the_context(loaded: LoadedModel, mel: mx.array) -> None:
@@ -189,6 +259,8 @@ def test_misuse_is_named(loaded: LoadedModel, mel: mx.array) -> None:
     loaded.decoder.encode(mel[:1], [300])
     with pytest.raises(ValueError, match="context"):
         loaded.decoder.decode([loaded.tokenizer.sot] * (loaded.config.n_text_ctx + 1))
+    with pytest.raises(ValueError, match="outside the vocabulary"):
+        loaded.decoder.decode([loaded.tokenizer.sot], DecodingOptions(prefix=(2**31,)))
     for outside in (-1, loaded.config.n_vocab, 2**31 - 1):
         with pytest.raises(ValueError, match="outside the vocabulary"):
             loaded.decoder.decode([loaded.tokenizer.sot, outside])

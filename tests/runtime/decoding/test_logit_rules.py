@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from baldwhisper_mlx.decoding.logit_rules import DecodingOptions, LogitRules, State, Vocabulary
+from baldwhisper_mlx.decoding.logit_rules import LogitRules, State
+from baldwhisper_mlx.decoding.options import DecodingOptions, Vocabulary
 from tests.support.naive import logsumexp, masked_logits
 
 V = Vocabulary(
@@ -22,6 +23,7 @@ V = Vocabulary(
     timestamp_begin=40,
     suppress=(3, 7, 31, 38),
     suppress_first=(5, 30),
+    control=(31, 38),
 )
 KEY = mx.random.key(0)
 
@@ -30,6 +32,8 @@ options = st.builds(
     timestamps=st.booleans(),
     max_initial_timestamp=st.none() | st.integers(0, 23),
     forced_length=st.none() | st.just(9),
+    suppress_tokens=st.sampled_from([(-1,), (), (-1, 0, 39), (2, 3, 11)]),
+    prefix=st.sampled_from([(), (40, 4), (40, 4, 4, 45), (6, 8), (42,)]),
 )
 
 
@@ -59,7 +63,7 @@ def test_every_step_is_the_naive_one(
     states = walk(LogitRules(V, options), logits)
     tokens = np.concatenate([np.array(state.token) for state in states], axis=1)
     for row in range(batch):
-        sampled: list[int] = []
+        sampled: list[int] = list(options.prefix)
         total = 0.0
         for step in range(steps):
             if sampled[-1:] == [V.eot]:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import mlx.core as mx
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from baldwhisper_mlx.checkpoint.load import load_model
-from baldwhisper_mlx.decoding.logit_rules import DecodingOptions
 from baldwhisper_mlx.decoding.loop_guard import LoopGuard
+from baldwhisper_mlx.decoding.options import DecodingOptions
 from baldwhisper_mlx.decoding.repetition import FEWEST, FEWEST_OF_LOOP, LONGEST_PERIOD, is_loop
 
 EOT, BEGIN, VOCABULARY = 20, 25, 60
@@ -72,7 +74,8 @@ def test_phrases_with_timestamps_that_go_on() -> None:
     assert forbidden([[EOT + 1] * 30]) == [set()]
 
 
-def test_a_model_that_loops_is_stopped(model_folder: Path) -> None:
+@pytest.mark.parametrize("beam_size", [None, 3])
+def test_a_model_that_loops_is_stopped(model_folder: Path, beam_size: int | None) -> None:
     """Without positions random weights loop; with the guard no phrase comes over and over."""
     loaded = load_model(model_folder, dtype="float32")
     decoder, model = loaded.decoder, loaded.model.decoder
@@ -82,8 +85,9 @@ def test_a_model_that_loops_is_stopped(model_folder: Path) -> None:
     for seed in range(6):
         noise = np.random.default_rng(seed).standard_normal((1, 3000, loaded.config.n_mels))
         decoder.encode(mx.array(noise.astype(np.float32)), [3000])
-        free = decoder.decode(prompt, DecodingOptions(max_tokens=120))[0]
-        options = DecodingOptions(max_tokens=120, guard_loops=True)
+        options = DecodingOptions(max_tokens=120, beam_size=beam_size)
+        free = decoder.decode(prompt, options)[0]
+        options = dataclasses.replace(options, guard_loops=True)
         guarded = decoder.decode(prompt, options)[0]
         looped += loops(free.tokens, loaded.tokenizer.eot)
         assert not loops(guarded.tokens, loaded.tokenizer.eot)

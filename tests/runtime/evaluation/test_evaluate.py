@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +19,8 @@ from click.testing import CliRunner, Result
 
 from baldwhisper_mlx.cli.main import cli
 from baldwhisper_mlx.evaluation import hypotheses, inference
+from baldwhisper_mlx.output.transcript import Transcript
 from baldwhisper_mlx.transcription import batched
-from baldwhisper_mlx.transcription.segments import Transcript
 from tests.runtime.conftest import RATE, tiny_config, tone, write_model
 
 ROOT = Path(__file__).parents[3]
@@ -509,7 +509,7 @@ def test_the_file_of_an_earlier_version_is_read(tmp_path: Path) -> None:
     path = tmp_path / "hypotheses.jsonl"
     path.write_text(OLD_HYPOTHESES)
     versions = {"dtype": "float32", "device": "cpu", "mlx": "0.32.4", "baldwhisper_mlx": "0.1.0"}
-    options = asdict(inference.InferenceSettings(language="en")) | versions
+    options = inference.InferenceSettings(language="en").to_dict() | versions
     same = hypotheses.Run("renamed", "0123456789abcdef", options)
     (hypothesis,) = hypotheses.Hypotheses(path).of(same).values()
     assert (hypothesis.audio, hypothesis.text, hypothesis.seconds) == ("00ff", "clip", 0.5)
@@ -518,6 +518,29 @@ def test_the_file_of_an_earlier_version_is_read(tmp_path: Path) -> None:
     written = hypotheses.Hypotheses(tmp_path / "new.jsonl")
     written.add(hypotheses.Run("student", same.fingerprint, options), [hypothesis])
     assert (tmp_path / "new.jsonl").read_text() == OLD_HYPOTHESES
+
+
+def test_beam_search_is_asked_for_and_named(
+    run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    asked: list[int | None] = []
+
+    def watched(samples: Any, loaded: Any, **named: Any) -> list[Transcript]:
+        asked.append(named["options"].attempts[0].beam_size)
+        return batched.transcribe_clips(samples, loaded, **named)
+
+    monkeypatch.setattr(inference, "transcribe_clips", watched)
+    greedy = report_of(run("--json", output=tmp_path))
+    assert set(asked) == {None}
+    asked.clear()
+    report = report_of(run("--json", "--beam-size", "3", "--force", output=tmp_path))
+    assert set(asked) == {3}  # hypotheses of greedy decoding are not taken for those of beam search
+    assert report["settings"]["beam_size"] == 3
+    assert report["models"]["model"]["options"]["beam_size"] == 3
+    assert "beam_size" not in greedy["settings"]
+    asked.clear()
+    assert report_of(run("--json", "--force", output=tmp_path))["settings"] == greedy["settings"]
+    assert asked == []
 
 
 def test_clips_are_transcribed_in_batches(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

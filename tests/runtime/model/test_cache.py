@@ -74,6 +74,17 @@ def test_memory_is_kept_from_round_to_round() -> None:
     assert mx.get_peak_memory() - before < 90_000
 
 
+def test_more_room_is_made_when_it_is_asked_for() -> None:
+    cache = KVCache(3)
+    cache.update(block(3, 0), block(3, 0))
+    cache.reset(5)
+    for seed in (1, 2):
+        keys, _ = cache.update(block(2, seed), block(2, seed))
+    np.testing.assert_array_equal(np.array(keys[:, :, 2:]), np.array(block(2, 2)))
+    cache.reset(2)  # and kept
+    assert cache.update(block(5, 3), block(5, 3))[0].shape[2] == 5
+
+
 def test_misuse_is_named() -> None:
     cache = KVCache(3)
     with pytest.raises(ValueError, match="before anything"):

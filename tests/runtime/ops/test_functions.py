@@ -79,6 +79,24 @@ def test_attention_looks_only_where_the_mask_lets_it() -> None:
         assert mx.allclose(found, attention(q, k, v, scale=0.125, mask=mask), atol=5e-4)
 
 
+@pytest.mark.parametrize("masked", [False, True])
+def test_beams_attend_without_an_evaluation(masked: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many clips there are: the decoding loop must not wait for attention."""
+    q = normal(2, 8, functions.FEW, 64)
+    k, v = normal(2, 8, 1500, 64, seed=1), normal(2, 8, 1500, 64, seed=2)
+    assert 2 * 8 * functions.FEW * 1500 >= functions.BIG
+    mask = None
+    if masked:  # a mask for each beam, as of a tree of tokens
+        mask = (mx.arange(1500) % 7 <= mx.arange(functions.FEW)[:, None])[None, None]
+    with mlx_only():
+        wanted = attention(q, k, v, scale=0.125, mask=mask)
+        mx.eval(wanted)
+    monkeypatch.setattr(mx, "eval", lambda *_: pytest.fail("something was evaluated"))
+    found = attention(q, k, v, scale=0.125, mask=mask)
+    monkeypatch.undo()
+    assert mx.allclose(found, wanted, atol=5e-4)
+
+
 @pytest.mark.parametrize("spread", [0.1, 3.0])
 def test_attention_of_audio_to_itself(spread: float) -> None:
     q, k, v = (normal(2, 4, 300, 64, seed=seed, spread=spread) for seed in range(3))

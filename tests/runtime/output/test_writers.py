@@ -11,9 +11,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from baldwhisper_mlx.output.subtitles import Layout
-from baldwhisper_mlx.output.writers import WRITERS, format_timestamp, writers_with
-from baldwhisper_mlx.transcription.segments import Segment, Transcript, Word
+from baldwhisper_mlx.output.formats import FORMATS
+from baldwhisper_mlx.output.segment import Segment, Word
+from baldwhisper_mlx.output.transcript import Transcript
+from baldwhisper_mlx.output.writers import format_timestamp
 
 Cue = tuple[float, float, str]
 
@@ -82,7 +83,7 @@ def with_text(transcript: Transcript) -> list[Segment]:
 @settings(deadline=None)
 @given(transcript=transcripts())
 def test_subtitles_read_back(extension: str, transcript: Transcript) -> None:
-    cues = parse(extension, WRITERS[extension](transcript))
+    cues = parse(extension, transcript.to_format(extension))
     spoken = with_text(transcript)
     assert len(cues) == len(spoken)
     for (start, end, text), segment in zip(cues, spoken, strict=True):
@@ -97,7 +98,7 @@ def test_subtitles_read_back(extension: str, transcript: Transcript) -> None:
 
 @given(transcripts())
 def test_tsv_has_one_row_of_three_fields_per_segment(transcript: Transcript) -> None:
-    header, *rows = WRITERS["tsv"](transcript).removesuffix("\n").split("\n")
+    header, *rows = transcript.to_tsv().removesuffix("\n").split("\n")
     assert header == "start\tend\ttext"
     spoken = with_text(transcript)
     assert len(rows) == len(spoken)
@@ -109,20 +110,20 @@ def test_tsv_has_one_row_of_three_fields_per_segment(transcript: Transcript) -> 
 
 @given(transcripts())
 def test_txt_has_one_line_per_segment(transcript: Transcript) -> None:
-    text = WRITERS["txt"](transcript)
+    text = transcript.to_txt()
     assert text.count("\n") == len(with_text(transcript))
     assert "".join(text.split()) == "".join("".join(s.text for s in transcript.segments).split())
 
 
 @given(transcripts())
 def test_json_keeps_everything(transcript: Transcript) -> None:
-    assert json.loads(WRITERS["json"](transcript)) == transcript.to_dict()
+    assert json.loads(transcript.to_json()) == transcript.to_dict()
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
 def test_json_never_holds_what_is_not_json(bad: float) -> None:
     segment = Segment(0, 0, 0.0, 1.0, "x", (1,), 0.0, bad, bad, bad, (Word(0.0, 1.0, "x", bad),))
-    text = WRITERS["json"](Transcript("x", (segment,), "en", 1.0))
+    text = Transcript("x", (segment,), "en", 1.0).to_json()
 
     def refuse(constant: str) -> None:
         pytest.fail(f"{constant} in JSON")
@@ -131,38 +132,39 @@ def test_json_never_holds_what_is_not_json(bad: float) -> None:
     assert raw["avg_logprob"] is raw["no_speech_prob"] is raw["words"][0]["probability"] is None
 
 
-@pytest.mark.parametrize("extension", list(WRITERS))
+@pytest.mark.parametrize("extension", FORMATS)
 def test_unicode_is_kept_as_it_is(extension: str) -> None:
-    assert "ɔ̀ 日本 😀" in WRITERS[extension](transcript((0.0, 1.0, " ɔ̀ 日本 😀")))
+    assert "ɔ̀ 日本 😀" in transcript((0.0, 1.0, " ɔ̀ 日本 😀")).to_format(extension)
 
 
-@pytest.mark.parametrize("extension", list(WRITERS))
+@pytest.mark.parametrize("extension", FORMATS)
 def test_an_empty_transcript_is_a_valid_file(extension: str) -> None:
-    text = WRITERS[extension](transcript())
-    expected = {"txt": "", "srt": "", "vtt": "WEBVTT\n\n", "tsv": "start\tend\ttext\n"}
+    text = transcript().to_format(extension)
+    expected = {"txt": "", "srt": "", "vtt": "WEBVTT\n\n", "tsv": "start\tend\ttext\n", "lrc": ""}
     assert text == expected.get(extension, text)
     assert extension != "json" or json.loads(text)["segments"] == []
+    assert extension != "ass" or "Dialogue" not in text
 
 
 @pytest.mark.parametrize("extension", ["srt", "vtt"])
 def test_word_times_are_used_where_known(extension: str) -> None:
     words = (Word(1.25, 1.5, " a", 0.5), Word(1.5, 1.75, " b", 0.5))
     timed = transcript((1.0, 2.0, " a b"), words=words)
-    assert parse(extension, WRITERS[extension](timed)) == [(1.25, 1.75, "a b")]
-    assert parse(extension, WRITERS[extension](transcript((1.0, 2.0, ""), words=()))) == []
+    assert parse(extension, timed.to_format(extension)) == [(1.25, 1.75, "a b")]
+    assert parse(extension, transcript((1.0, 2.0, ""), words=()).to_format(extension)) == []
 
 
 def test_vtt_escapes_words_and_keeps_its_own_tags() -> None:
     words = (Word(1.0, 1.5, " <b>", 0.5), Word(1.5, 2.0, " R&D", 0.5), Word(2.0, 2.5, " -->", 0.5))
     timed = transcript((1.0, 2.5, " <b> R&D -->"), words=words)
-    assert parse("vtt", WRITERS["vtt"](timed))[0][2] == "&lt;b> R&amp;D ->"
-    highlighted = writers_with(Layout(highlight_words=True))["vtt"](timed)
+    assert parse("vtt", timed.to_vtt())[0][2] == "&lt;b> R&amp;D ->"
+    highlighted = timed.to_vtt(highlight_words=True)
     assert [text for _, _, text in parse("vtt", highlighted)] == [
         "<u>&lt;b></u> R&amp;D ->",
         "&lt;b> <u>R&amp;D</u> ->",
         "&lt;b> R&amp;D <u>-></u>",
     ]
-    assert "<b> R&D ->" in WRITERS["srt"](timed)
+    assert "<b> R&D ->" in timed.to_srt()
 
 
 @pytest.mark.parametrize(
@@ -190,7 +192,7 @@ def test_later_times_never_read_earlier(a: float, b: float) -> None:
 
 
 @pytest.mark.parametrize("bad", [-0.5, math.nan, math.inf])
-@pytest.mark.parametrize("extension", ["srt", "vtt"])
+@pytest.mark.parametrize("extension", ["srt", "vtt", "tsv", "lrc", "ass"])
 def test_impossible_times_are_refused(extension: str, bad: float) -> None:
     with pytest.raises(ValueError, match="cannot be written"):
-        WRITERS[extension](transcript((bad, 1.0, "x")))
+        transcript((bad, 1.0, "x")).to_format(extension)

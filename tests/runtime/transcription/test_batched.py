@@ -29,6 +29,13 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "with a prompt": {"temperature": 0.0, "initial_prompt": "Leopold Bloom"},
     "with fallbacks": {"language": "fr", "temperature": (0.0, 0.7)},
     "failing and not tried again": {"language": "en", "temperature": 0.0, "logprob_threshold": 0},
+    "beams": {"temperature": 0.0, "beam_size": 3},
+    "beams and samples": {
+        "language": "en",
+        "temperature": (0.0, 0.7),
+        "beam_size": 2,
+        "best_of": 3,
+    },
     "sampled": {"language": "en", "temperature": 0.5},
     "unconditioned": {"temperature": 0.0, "condition_on_previous_text": False},
     "silence": {"temperature": 0.0, "no_speech_threshold": 0.0, "logprob_threshold": 0.0},

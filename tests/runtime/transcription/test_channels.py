@@ -6,10 +6,10 @@ import json
 
 import pytest
 
-from baldwhisper_mlx.output.subtitles import Layout
-from baldwhisper_mlx.output.writers import WRITERS, write_srt
+from baldwhisper_mlx.output.formats import FORMATS
+from baldwhisper_mlx.output.segment import Segment, Word
+from baldwhisper_mlx.output.transcript import Transcript
 from baldwhisper_mlx.transcription.channels import merge_channels
-from baldwhisper_mlx.transcription.segments import Segment, Transcript, Word
 
 
 def channel(language: str, *spoken: tuple[float, float, str]) -> Transcript:
@@ -39,16 +39,18 @@ def test_merged_by_time(call: Transcript) -> None:
 
 
 def test_labels_in_every_format(call: Transcript) -> None:
-    written = {kind: write(call) for kind, write in WRITERS.items()}
+    written = {kind: call.to_format(kind) for kind in FORMATS}
     assert written["txt"].splitlines()[:2] == ["channel 1: Hello.", "channel 2: Bonjour."]
     assert "00:02.000 --> 00:04.000\n<v Channel 2>Bonjour" in written["vtt"]
     assert "\n2\n00:00:02,000 --> 00:00:04,000\nchannel 2: Bonjour" in written["srt"]
     assert written["tsv"].splitlines()[2] == "2000\t4000\tchannel 2: Bonjour."
+    assert written["lrc"].splitlines()[1] == "[00:02.00]channel 2: Bonjour.!"
+    assert "0:00:02.00,0:00:04.00,Default,Channel 2,0,0,0,,Bonjour.!" in written["ass"]
     assert [s["channel"] for s in json.loads(written["json"])["segments"]] == [1, 2, 1, 2]
 
 
 def test_a_subtitle_has_the_words_of_one_channel(call: Transcript) -> None:
-    text = write_srt(call, Layout(max_line_width=60, max_line_count=2))
+    text = call.to_srt(max_line_width=60, max_line_count=2)
     starts = [line for line in text.splitlines() if "-->" in line]
     assert starts == sorted(starts)
     for line in text.splitlines():
@@ -57,6 +59,6 @@ def test_a_subtitle_has_the_words_of_one_channel(call: Transcript) -> None:
 
 def test_no_label_without_channels() -> None:
     alone = channel("en", (0.0, 2.0, " Hello."))
-    assert WRITERS["txt"](alone) == "Hello.\n"
-    assert "channel" not in json.loads(WRITERS["json"](alone))["segments"][0]
-    assert "<v" not in WRITERS["vtt"](alone)
+    assert alone.to_txt() == "Hello.\n"
+    assert "channel" not in json.loads(alone.to_json())["segments"][0]
+    assert "<v" not in alone.to_vtt()

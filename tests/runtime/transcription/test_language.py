@@ -13,8 +13,8 @@ import pytest
 from baldwhisper_mlx.audio.features import LogMelSpectrogram
 from baldwhisper_mlx.audio.load import load_audio
 from baldwhisper_mlx.checkpoint.load import LoadedModel, load_model
-from baldwhisper_mlx.decoding.decoder import Decoder, DecodingResult
-from baldwhisper_mlx.output.writers import write_json
+from baldwhisper_mlx.decoding.decoder import Decoder
+from baldwhisper_mlx.decoding.result import DecodingResult
 from baldwhisper_mlx.transcription.detect_language import detect_language
 from baldwhisper_mlx.transcription.language import IMPROBABLE, LanguageWarning, doubts
 from baldwhisper_mlx.transcription.transcribe import transcribe
@@ -99,7 +99,7 @@ def test_a_silent_file_has_no_language(
         script(monkeypatch, [silence] * 4)
         found = transcribe(noise(6, level), model, temperature=0.0, **way)
         assert (found.text, found.language) == ("", None)
-        assert json.loads(write_json(found))["language"] is None
+        assert json.loads(found.to_json())["language"] is None
         script(monkeypatch, [silence] * 4)
         named = transcribe(noise(6, level), model, language="English", temperature=0.0, **way)
         assert named.language == "en"

@@ -15,7 +15,6 @@ from baldwhisper_mlx.audio.load import load_audio
 from baldwhisper_mlx.checkpoint.load import LoadedModel, load_model
 from baldwhisper_mlx.config import HOP_LENGTH
 from baldwhisper_mlx.decoding.decoder import Decoder
-from baldwhisper_mlx.output.writers import write_json
 from baldwhisper_mlx.transcription import language_changes, multilingual
 from baldwhisper_mlx.transcription.batched import transcribe_clips
 from baldwhisper_mlx.transcription.detect_language import detect_language
@@ -116,7 +115,7 @@ def test_a_window_ends_where_the_language_changes(
     # The text in French is no context of the one in English.
     assert all(loaded.tokenizer.sot_prev not in prompt for prompt in prompts)
     assert found.segments[-1].start == 20
-    assert '"language": "fr"' in write_json(found)
+    assert '"language": "fr"' in found.to_json()
 
 
 def test_text_in_the_same_language_is_context(

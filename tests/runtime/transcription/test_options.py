@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 
 from baldwhisper_mlx.checkpoint.load import LoadedModel, load_model
-from baldwhisper_mlx.transcription import transcribe as module
+from baldwhisper_mlx.output.transcript import Transcript
+from baldwhisper_mlx.transcription import stream
 from baldwhisper_mlx.transcription.options import TranscribeKeywords, TranscribeOptions
-from baldwhisper_mlx.transcription.transcribe import transcribe
+from baldwhisper_mlx.transcription.transcribe import transcribe, transcribe_iter
 from tests.runtime.conftest import tone
 
 KEYWORDS = {
@@ -49,7 +50,11 @@ def test_every_keyword_reaches_the_options(
         "language": "fr",
         "task": "translate",
         "initial_prompt": "Bloom",
-        "temperature": 0.25,
+        "temperature": (0, 0.25),
+        "beam_size": 5,
+        "patience": 1.5,
+        "length_penalty": 0.5,
+        "best_of": 3,
         "condition_on_previous_text": False,
         "without_timestamps": True,
         "word_timestamps": True,
@@ -64,19 +69,27 @@ def test_every_keyword_reaches_the_options(
     detected: dict[str, Any] = {"languages": ["en", "fr"], "multilingual": True}
     assert given.keys() | detected.keys() == KEYWORDS.keys()
     received: list[TranscribeOptions] = []
-    monkeypatch.setattr(
-        module, "transcribe_recording", lambda samples, loaded, o: received.append(o)
-    )
+
+    def recording(_: Any, __: Any, options: TranscribeOptions) -> Any:
+        received.append(options)
+        yield from ()
+        return Transcript("", (), None, 1.0)
+
+    monkeypatch.setattr(stream, "transcribe_recording", recording)
     for keywords in (given, detected):
+        received.clear()
         transcribe(tone(), loaded, **keywords)
-        assert {name: getattr(received[-1], name) for name in keywords} == keywords
+        transcribe_iter(tone(), loaded, **keywords).transcript()
+        assert len(received) == 2
+        for options in received:
+            assert {name: getattr(options, name) for name in keywords} == keywords
 
 
 def test_an_unknown_keyword_is_a_type_error(loaded: LoadedModel) -> None:
-    with pytest.raises(TypeError, match="beam_size"):
-        transcribe(tone(), loaded, beam_size=5)  # type: ignore[call-arg]
-    with pytest.raises(TypeError, match="beam_size"):
-        TranscribeOptions(beam_size=5)  # type: ignore[call-arg]
+    with pytest.raises(TypeError, match="beams"):
+        transcribe(tone(), loaded, beams=5)  # type: ignore[call-arg]
+    with pytest.raises(TypeError, match="beams"):
+        TranscribeOptions(beams=5)  # type: ignore[call-arg]
 
 
 @pytest.mark.parametrize(
@@ -94,6 +107,11 @@ def test_an_unknown_keyword_is_a_type_error(loaded: LoadedModel) -> None:
         ("languages", []),
         ("languages", ["en", 5]),
         ("multilingual", "yes"),
+        ("beam_size", 0),
+        ("beam_size", 2.5),
+        ("patience", 1.0),
+        ("length_penalty", 2.0),
+        ("best_of", 0),
         ("vad", "loud"),
         ("vad", None),
         ("batch_size", 0),
@@ -109,6 +127,22 @@ def test_errors_name_the_option_before_a_model_is_loaded(option: str, value: Any
 def test_a_language_leaves_nothing_to_detect(other: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=f"language and {next(iter(other))} exclude each other"):
         TranscribeOptions(language="fr", **other)
+
+
+def test_beams_at_temperature_0_and_samples_above() -> None:
+    """As in openai-whisper, whose options are ignored where they do not apply."""
+    options = TranscribeOptions(
+        temperature=(0, 0.5), beam_size=5, patience=2.0, length_penalty=0.5, best_of=3
+    )
+    first, second = options.attempts
+    assert (first.beam_size, first.patience, first.best_of, first.length_penalty) == (
+        5, 2.0, None, 0.5,
+    )  # fmt: skip
+    assert (second.beam_size, second.patience, second.best_of, second.length_penalty) == (
+        None, None, 3, 0.5,
+    )  # fmt: skip
+    assert (first.temperature, second.temperature) == (0, 0.5)
+    assert TranscribeOptions(temperature=0.5, beam_size=5).attempts[0].beam_size is None
 
 
 def test_numbers_of_numpy_are_numbers() -> None:

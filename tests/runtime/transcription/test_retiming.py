@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 
 from baldwhisper_mlx.audio.load import load_audio
 from baldwhisper_mlx.checkpoint.load import LoadedModel, load_model
-from baldwhisper_mlx.output.writers import WRITERS
+from baldwhisper_mlx.output.segment import Segment, Word
+from baldwhisper_mlx.output.transcript import Transcript
 from baldwhisper_mlx.transcription.retiming import within_audio
-from baldwhisper_mlx.transcription.segments import Segment, Transcript, Word
 from baldwhisper_mlx.transcription.transcribe import transcribe
 from tests.runtime.audio.test_vad import RATE, SAMPLE, noise
 from tests.runtime.conftest import tone
@@ -60,7 +60,12 @@ def test_all_times_are_within_the_audio(before: list[Segment], n_samples: int) -
         for word in new.words or ():
             assert 0 <= word.start <= word.end <= duration
     starts = [s.start for s in after]
-    assert starts == sorted(starts) or n_samples < 640
+    assert starts == sorted(starts)
+
+
+def test_a_segment_behind_the_end_never_starts_before_the_one_before() -> None:
+    first, second = within_audio([segment(0, 0.0625, 1.0, None), segment(1, 1.0, 1.0, None)], 0.07)
+    assert (first.start, second.start, second.end) == (0.0625, 0.0625, 0.07)
 
 
 def test_a_segment_behind_the_end_is_put_at_the_end() -> None:
@@ -70,6 +75,31 @@ def test_a_segment_behind_the_end_is_put_at_the_end() -> None:
     _, moved = within_audio([segment(0, 0.0, 16.0, None), second], 15.0)
     assert moved.start == pytest.approx(14.98)
     assert moved.end == 15.0
+
+
+@settings(deadline=None)
+@given(segments(), st.integers(0, 8), st.floats(1, 40))
+def test_segments_in_two_parts_get_the_same_times(
+    before: list[Segment], n_first: int, duration: float
+) -> None:
+    first = within_audio(before[:n_first], duration)
+    previous = first[-1] if first else None
+    parts = first + within_audio(before[n_first:], duration, previous=previous)
+    assert parts == within_audio(before, duration)
+
+
+@pytest.mark.parametrize("way", [{}, {"vad": True}])
+def test_what_a_later_window_puts_behind_the_end_follows_the_window_before(
+    loaded: LoadedModel, monkeypatch: pytest.MonkeyPatch, way: dict[str, Any]
+) -> None:
+    late = timed(loaded, (29.0, " two", 29.2), (29.2, " three", 29.5))
+    script(monkeypatch, [timed(loaded, (0.0, " one", 29.98)), late])
+    speech = load_audio(SAMPLE)
+    samples = np.concatenate([speech] * 4)[: 34 * RATE]
+    found = transcribe(samples, loaded, language="en", no_speech_threshold=None, **way)
+    one, two, _ = found.segments
+    assert one.end == pytest.approx(29.98, abs=0.5)
+    assert (two.start, two.end) == (one.end, pytest.approx(34, abs=0.5))
 
 
 @pytest.mark.parametrize("words", [False, True])
@@ -94,7 +124,7 @@ def check_written(found: Transcript) -> None:
         assert all(word.end <= found.duration for word in item.words or ())
     last = round(1000 * found.segments[-1].end)
     assert last <= 1000 * found.duration
-    assert f"\t{last}\t" in WRITERS["tsv"](found)
+    assert f"\t{last}\t" in found.to_tsv()
 
 
 @pytest.mark.parametrize("way", [{"vad": True}, {"batch_size": 2}, {"vad": True, "batch_size": 2}])

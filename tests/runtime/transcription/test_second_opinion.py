@@ -10,8 +10,7 @@ import pytest
 
 from baldwhisper_mlx.audio.load import load_audio
 from baldwhisper_mlx.checkpoint.load import LoadedModel, load_model
-from baldwhisper_mlx.decoding.decoder import DecodingResult
-from baldwhisper_mlx.output.writers import WRITERS
+from baldwhisper_mlx.decoding.result import DecodingResult
 from baldwhisper_mlx.transcription import second_opinion
 from baldwhisper_mlx.transcription.transcribe import transcribe
 from tests.runtime.audio.test_vad import RATE, SAMPLE
@@ -83,7 +82,7 @@ def test_a_sentence_is_not_written_again_over_music(
     )  # fmt: skip
     assert found.text == " The weather is good"
     assert [s.id for s in found.segments] == [0]
-    assert WRITERS["srt"](found).count("-->") == 1
+    assert found.to_srt().count("-->") == 1
 
 
 def test_what_is_said_twice_is_written_twice(
@@ -145,4 +144,4 @@ def test_segments_without_text_are_left_out(
     assert [s.id for s in found.segments] == list(range(len(found.segments)))
     if not words:
         assert [s.text for s in found.segments] == [" one", " two"]
-    assert "\n\n\n" not in WRITERS["vtt"](found)
+    assert "\n\n\n" not in found.to_vtt()

@@ -5,7 +5,6 @@ tests/parity/test_segments_parity.py compares the same functions with openai-whi
 
 from __future__ import annotations
 
-import json
 from itertools import pairwise
 from typing import Any
 
@@ -15,10 +14,7 @@ from hypothesis import strategies as st
 
 from baldwhisper_mlx.transcription.segments import (
     Piece,
-    Segment,
-    Transcript,
     WindowSplit,
-    Word,
     make_segments,
     split_window,
 )
@@ -127,17 +123,3 @@ def test_blank_and_instantaneous_pieces_keep_their_place() -> None:
     assert [len(segment.tokens) for segment in segments] == [4, 0, 0]
     assert [(segment.start, segment.end) for segment in segments] == [(0, 1), (1, 1), (1, 2)]
     assert {segment.seek for segment in segments} == {200}
-
-
-def test_to_dict_has_openais_layout_and_survives_json() -> None:
-    word = Word(0.0, 0.5, " Hi", 0.9)
-    plain = Segment(0, 0, 0.0, 1.0, " Hi", (1, 2), 0.0, -0.3, 1.2, 0.01)
-    timed = Segment(1, 0, 1.0, 2.0, " Hi", (3,), 0.2, -0.3, 1.2, 0.01, (word,))
-    raw = Transcript(" Hi Hi", (plain, timed), "en", 2.0).to_dict()
-    assert list(raw) == ["text", "segments", "language", "duration"]
-    fields = "id seek start end text tokens temperature avg_logprob compression_ratio"
-    assert list(raw["segments"][0]) == [*fields.split(), "no_speech_prob"]
-    assert raw["segments"][1]["words"] == [
-        {"start": 0.0, "end": 0.5, "word": " Hi", "probability": 0.9}
-    ]
-    assert json.loads(json.dumps(raw)) == raw

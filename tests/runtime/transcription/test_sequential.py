@@ -11,7 +11,8 @@ import pytest
 from baldwhisper_mlx.audio.features import N_FRAMES, LogMelSpectrogram
 from baldwhisper_mlx.checkpoint.load import LoadedModel, load_model
 from baldwhisper_mlx.checkpoint.padding_file import compute_padding
-from baldwhisper_mlx.decoding.decoder import Decoder, DecodingResult
+from baldwhisper_mlx.decoding.decoder import Decoder
+from baldwhisper_mlx.decoding.result import DecodingResult
 from baldwhisper_mlx.transcription.transcribe import transcribe
 from tests.runtime.conftest import RATE, tone
 
