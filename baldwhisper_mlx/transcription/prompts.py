@@ -91,6 +91,12 @@ class PreviousText:
         return given.hotwords + given.initial + _last(text, room - len(given.initial))
 
     @property
+    def prompted(self) -> bool:
+        """Whether a text of the user's is among what the next window is given."""
+        carried = self._options.carry_initial_prompt or self._begin < self._n_initial
+        return bool(self._given.hotwords or self.prefix or (self._given.initial and carried))
+
+    @property
     def copyable(self) -> list[int]:
         """What the model may copy where nobody speaks: all that it is given before the audio."""
         return [*self.conditioning, *self.prefix]

@@ -108,10 +108,11 @@ class WindowDecoding:
         """Whether nobody speaks in the window, and what the model is given makes text probable."""
         thresholds = self.options.thresholds
         given = bool(self.previous.conditioning or self.previous.prefix)
-        # What the model is given also makes it less sure that nobody speaks, so that it loops over
-        # music, and writes anything at a high temperature.
+        prompted = self.previous.prompted
+        # A prompt also makes the model less sure that nobody speaks, so that it loops over music,
+        # and writes anything at a high temperature.
         is_doubtful = thresholds.may_be_silence(result) or (
-            given
+            prompted
             and thresholds.no_speech is not None
             and thresholds.is_poor(result, ratio, loop=loop)
         )
@@ -120,7 +121,7 @@ class WindowDecoding:
         spoken, silence = bool(speech.spans), thresholds.no_speech or 0.0
         if result.no_speech_prob > silence and not spoken:  # the model and the detector agree
             return True
-        if spoken and not (given and result.no_speech_prob > silence):
+        if spoken and not (prompted and result.no_speech_prob > silence):
             return False
         if given:
             attempt = dataclasses.replace(self.options.attempts[0], temperature=0.0, best_of=None)

@@ -24,7 +24,6 @@ from baldwhisper_mlx.decoding.decoder import Decoder
 from baldwhisper_mlx.decoding.result import DecodingResult
 from baldwhisper_mlx.output.segment import Segment, Word
 from baldwhisper_mlx.transcription import window_segments
-from tests.parity.test_transcription_parity import same_vocabulary  # noqa: F401
 
 whisper_transcribe = pytest.importorskip("whisper.transcribe")
 TheirResult = pytest.importorskip("whisper.decoding").DecodingResult
