@@ -19,6 +19,7 @@ from baldwhisper_mlx.config import HOP_LENGTH
 from baldwhisper_mlx.decoding.result import DecodingResult
 from baldwhisper_mlx.text.tokenizer import ANOTHER_MODEL, Tokenizer, named
 from baldwhisper_mlx.transcription.options import TranscribeOptions
+from baldwhisper_mlx.transcription.ranges import Parts
 
 IMPROBABLE = -1.0
 """Mean log-probability (nats) of a recording's tokens below which its language is doubted."""
@@ -41,6 +42,7 @@ class SpokenLanguage:
         mel: its features.
         loaded: from `load_model`.
         options: of them `language`, or the `languages` among which it is detected.
+        parts: of the recording that are transcribed.
 
     Raises:
         ValueError: the model does not know a language.
@@ -52,8 +54,9 @@ class SpokenLanguage:
         mel: LogMelSpectrogram,
         loaded: LoadedModel,
         options: TranscribeOptions,
+        parts: Parts,
     ) -> None:
-        self._samples, self._mel, self._loaded = samples, mel, loaded
+        self._samples, self._mel, self._loaded, self._parts = samples, mel, loaded, parts
         tokenizer = loaded.tokenizer
         self.candidates = tokenizer.candidates(options.languages)
         """Codes among which the language is detected."""
@@ -75,15 +78,25 @@ class SpokenLanguage:
         """
         self.code, self._detected_at = likeliest, seek
         if self._first_speech is None or self._first_speech < seek:
-            span = first_speech(self._samples, seek * HOP_LENGTH)
-            # Where nobody speaks at all, the model may still know better than the detector.
-            self._first_speech = span[0] // HOP_LENGTH if span else self._mel.n_frames
+            self._first_speech = self._speech_from(seek)
         start = self._first_speech
         if seek + NEAR <= start < self._mel.n_frames:
-            n_frames = min(N_FRAMES, self._mel.n_frames - start)
-            self._loaded.decoder.encode(self._mel.window(start)[None], [n_frames])
+            n_frames = min(N_FRAMES, self._parts.end_of(start) - start)
+            self._loaded.decoder.encode(self._mel.window(start, n_frames)[None], [n_frames])
             (self.code,) = likeliest_languages(self._loaded, self.candidates)
             self._detected_at = start
+
+    def _speech_from(self, seek: int) -> int:
+        """Mel frame from which on somebody speaks, in the parts that are transcribed.
+
+        That behind the recording if nobody speaks at all: the model may still know better than the
+        detector.
+        """
+        for start, end in self._parts.frames:
+            begin = max(seek, start) * HOP_LENGTH
+            if span := first_speech(self._samples[: end * HOP_LENGTH], begin):
+                return span[0] // HOP_LENGTH
+        return self._mel.n_frames
 
     def forget_silence(self, seek: int) -> None:
         """Detects the language again if all before `seek` (mel frame, 10 ms) was silent."""

@@ -80,13 +80,12 @@ class Parts:
         self, ranges: Sequence[tuple[float, float]] | None, n_frames: int, per_second: int
     ) -> None:
         self.n_frames = n_frames
-        self._frames = frames_of(ranges or [(0.0, math.inf)], n_frames, per_second)
-        self.last = self._frames[-1][1] if self._frames else 0
-        """Where the last part ends."""
+        self.frames = frames_of(ranges or [(0.0, math.inf)], n_frames, per_second)
+        """First frame of each, and the one behind its last."""
 
     def end_of(self, seek: int) -> int:
         """Where the part ends that a frame lies in or before; that of the recording behind all."""
-        return next((end for _, end in self._frames if seek < end), self.n_frames)
+        return next((end for _, end in self.frames if seek < end), self.n_frames)
 
     def next_sound(self, seek: int, after_silence: Callable[[int], int]) -> int:
         """The next frame to transcribe: in a part, and not in digital silence.
@@ -95,7 +94,7 @@ class Parts:
             seek: the first frame that may be.
             after_silence: from a frame to the end of the silence that begins there.
         """
-        for start, end in self._frames:
+        for start, end in self.frames:
             if seek < end:
                 seek = after_silence(max(seek, start))
                 if seek < end:

@@ -18,7 +18,7 @@ import mlx.core as mx
 from baldwhisper_mlx.audio.buffer import Samples, check_samples
 from baldwhisper_mlx.audio.features import N_FRAMES, LogMelSpectrogram
 from baldwhisper_mlx.checkpoint.load import LoadedModel
-from baldwhisper_mlx.config import HOP_LENGTH, SAMPLE_RATE
+from baldwhisper_mlx.config import SAMPLE_RATE
 from baldwhisper_mlx.decoding.result import DecodingResult
 from baldwhisper_mlx.model.padding import REST
 from baldwhisper_mlx.output.segment import Segment
@@ -108,9 +108,7 @@ class Transcription:
         samples = check_samples(samples)
         mel = LogMelSpectrogram(samples, loaded.config.n_mels)
         parts = Parts(options.ranges, mel.n_frames, FRAMES_PER_SECOND)
-        # What follows the last range does not tell the language.
-        until = samples if options.ranges is None else samples[: parts.last * HOP_LENGTH]
-        language = SpokenLanguage(until, mel, loaded, options)
+        language = SpokenLanguage(samples, mel, loaded, options, parts)
         previous = PreviousText(loaded, options)
         run = cls(
             loaded,

@@ -77,6 +77,17 @@ def test_the_first_speech_tells_the_language(
     assert len(asked) == (1 if seconds == 0 else 2)
 
 
+def test_speech_between_two_ranges_does_not_tell_the_language(
+    loaded: LoadedModel, monkeypatch: pytest.MonkeyPatch, asked: list[int]
+) -> None:
+    speech = load_audio(SAMPLE)  # 11 s
+    samples = np.concatenate([ringing(12), speech, ringing(7), speech])
+    script(monkeypatch, [timed(loaded, (0.0, " one", 9.98))] * 4)
+    transcribe(samples, loaded, clip_timestamps=[(0, 12), (24, 45)])
+    assert asked[0] == 0
+    assert asked[-1] > 2900
+
+
 def test_a_skipped_window_does_not_tell_the_language(
     loaded: LoadedModel, monkeypatch: pytest.MonkeyPatch, asked: list[int]
 ) -> None:
