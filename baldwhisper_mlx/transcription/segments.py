@@ -48,8 +48,9 @@ def split_window(
     nothing is spoken after it. Without any pair the window is one piece.
 
     It differs from OpenAI's for outputs that the timestamp rules exclude: a first piece that
-    opens with text starts with the window (theirs starts before the audio), and after a last
-    pair at <|0.00|> the next window follows this one (theirs decodes the same one forever).
+    opens with text starts with the window (theirs starts before the audio), no piece ends before
+    it starts, and after a last pair at <|0.00|> the next window follows this one (theirs decodes
+    the same one forever).
 
     Args:
         tokens: sampled ids, without prompt and end-of-text.
@@ -90,6 +91,7 @@ def split_window(
     for begin, end in zip([0, *cuts], cuts, strict=False):
         start = max(tokens[begin] - timestamp_begin, 0) * TIME_PRECISION
         stop = (tokens[end - 1] - timestamp_begin) * TIME_PRECISION
+        start, stop = min(start, stop), max(start, stop)
         pieces.append(Piece(offset + start, offset + stop, tuple(tokens[begin:end])))
     last = tokens[cuts[-1] - 1] - timestamp_begin
     advance = segment_size if ends_in_single or last == 0 else last * FRAMES_PER_POSITION

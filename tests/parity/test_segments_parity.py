@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import random
 from dataclasses import dataclass, field
+from itertools import pairwise
 from types import SimpleNamespace
 from typing import Any
 from unittest import mock
@@ -82,7 +83,7 @@ def ours(windows: list[list[int]], content_frames: int) -> tuple[list[dict[str, 
             split.pieces, decode_text, first_id=len(segments), seek=seek, **STATISTICS
         ):
             raw = {**vars(segment), "tokens": list(segment.tokens)}
-            del raw["words"], raw["channel"]
+            del raw["words"], raw["channel"], raw["language"]
             segments.append(raw)
         seek += split.advance
     return segments, decoded
@@ -93,7 +94,11 @@ def is_sane(tokens: list[int]) -> bool:
     stamps = [token >= BEGIN for token in tokens]
     pairs = [i for i in range(1, len(tokens)) if stamps[i - 1] and stamps[i]]
     hangs = bool(pairs) and tokens[pairs[-1] - 1] == BEGIN and stamps[-2:] != [False, True]
-    return not hangs and (not pairs or stamps[0])
+    if not pairs:
+        return True
+    cuts = [0, *pairs, len(tokens)]
+    forward = all(tokens[a] <= tokens[b - 1] for a, b in pairwise(cuts) if stamps[b - 1])
+    return not hangs and stamps[0] and forward
 
 
 texts = st.one_of(st.just(BLANK), st.integers(0, 50256))
