@@ -14,8 +14,10 @@ PACKAGING := .cache/packaging
 TEACHER := .cache/teacher/whisper-base-ct2
 MODEL := .cache/models/whisper-base
 
-# A folder of speech with transcripts for `make test-real DATA=...`; see CONTRIBUTING.md.
+# A folder of speech with transcripts, and one with the recordings that other programs test with, for
+# `make test-real DATA=... PEER_AUDIO=...`; see CONTRIBUTING.md.
 DATA ?=
+PEER_AUDIO ?=
 # A model folder for `make bench`; the bundled model if there is none.
 STUDENT ?=
 # A wheel for `make test-wheel` that is built already.
@@ -32,7 +34,7 @@ test: lint
 
 test-real: $(VENV)/.test $(MODEL)/config.json
 	BALDWHISPER_TEACHER=$(TEACHER) BALDWHISPER_MODEL=$(MODEL) BALDWHISPER_DATA="$(DATA)" \
-		$(BIN)/python -m pytest -m real
+		BALDWHISPER_PEER_AUDIO="$(PEER_AUDIO)" $(BIN)/python -m pytest -m real
 
 bench: $(VENV)/.bench $(MODEL)/config.json
 	$(BIN)/python -m benchmarks.run_all --checkpoint $(TEACHER) --teacher $(MODEL) \

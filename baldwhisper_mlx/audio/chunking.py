@@ -40,20 +40,23 @@ class Joined:
     """Samples without speech at either end of a span. What ends within the first of them belongs
     to the span before, and what begins within the last of them to the next span."""
 
-    def restore(self, seconds: float, *, is_end: bool) -> float:
+    def restore(self, seconds: float, *, is_end: bool, middle: float | None = None) -> float:
         """A time in the joined speech as a time in the recording, both in seconds.
 
         Args:
             seconds: in the joined speech.
             is_end: whether something ends there, rather than begins.
+            middle: of a word that starts or ends there, in the joined speech; the word stays in
+                the span in which its middle lies, so that it holds no pause.
         """
         if not self.spans:
             return seconds
         position, before = round(seconds * SAMPLE_RATE), 0
+        decisive = position if middle is None else round(middle * SAMPLE_RATE)
+        pad = 0 if middle is not None else self.pad if is_end else -self.pad
         for start, end in self.spans[:-1]:
             length = end - start
-            limit = before + length + (self.pad if is_end else -self.pad)
-            if position < limit + int(is_end):
+            if decisive < before + length + pad + int(is_end and middle is None):
                 return (start + min(max(0, position - before), length)) / SAMPLE_RATE
             before += length
         start, end = self.spans[-1]

@@ -28,6 +28,7 @@ from baldwhisper_mlx.cli.streams import ClosedOutput
 from baldwhisper_mlx.files import write_files
 from baldwhisper_mlx.output.subtitles import Layout
 from baldwhisper_mlx.output.transcript import Transcript
+from baldwhisper_mlx.terminal import printable
 
 if TYPE_CHECKING:
     from baldwhisper_mlx.audio.buffer import Samples
@@ -73,8 +74,8 @@ def transcribe_files(
     readable = [name for name in files if name not in failed]
     if not readable:
         return failed  # without loading a model, or downloading it, for nothing
-    needed = {name: options[name] for name in ("task", "languages", "multilingual")}
-    model = open_model(model_name, revision, options["language"], audio_context, **needed)
+    needed = {key: options[key] for key in ("task", "languages", "multilingual") if key in options}
+    model = open_model(model_name, revision, options.get("language"), audio_context, **needed)
     for name, audio in audio_of_files(readable, pcm_rate=pcm_rate, **audio_options):
         try:
             transcript = _transcribe_one(name, audio, model, options, printer)
@@ -145,7 +146,7 @@ def _transcribed(
 
     channels = samples if isinstance(samples, list) else [samples]
     transcripts = []
-    with progress_bar(name) as on_progress, _language_warnings(name):
+    with progress_bar(name) as on_progress, _warnings(name):
         if printer is not None and printer.takes_segments and len(channels) == 1:
             stream = transcribe_iter(channels[0], model, on_progress=on_progress, **options)
             for segment in stream:
@@ -162,20 +163,22 @@ def _advance(report: Progress, channel: int, n_channels: int, done: float, total
 
 
 @contextlib.contextmanager
-def _language_warnings(name: str) -> Iterator[None]:
-    """Prints a `LanguageWarning` with the file's name; other warnings stay as they are."""
+def _warnings(name: str) -> Iterator[None]:
+    """Prints warnings about a transcription with the file's name; others stay as they are."""
     from baldwhisper_mlx.transcription.language import LanguageWarning
+    from baldwhisper_mlx.transcription.options import OptionWarning
 
     shown = warnings.showwarning
 
     def show(message: Warning | str, category: type[Warning], *place: Any, **more: Any) -> None:
-        if issubclass(category, LanguageWarning):
+        if issubclass(category, (LanguageWarning, OptionWarning)):
             with beside_bars(sys.stderr):
-                click.echo(f"warning: {label(name)}: {message}", err=True)
+                click.echo(f"warning: {label(name)}: {printable(str(message))}", err=True)
         else:  # of the thread that reads the next file
             shown(message, category, *place, **more)
 
     with warnings.catch_warnings():
         warnings.simplefilter("always", LanguageWarning)
+        warnings.simplefilter("always", OptionWarning)
         warnings.showwarning = show
         yield

@@ -15,11 +15,10 @@ import click
 from baldwhisper_mlx.cli.inputs import STDIN, expand, plan_outputs
 from baldwhisper_mlx.cli.usage import (
     check_colors,
-    check_detection,
     check_input,
     check_layout,
     check_output,
-    check_search,
+    check_values,
     several,
 )
 from baldwhisper_mlx.files import prepare_folder
@@ -62,6 +61,24 @@ def _finite(ctx: click.Context, param: click.Parameter, value: float | None) -> 
 @click.option("--initial-prompt",
               help="Text to condition the first window on, as if it preceded the audio: names, "
               "spelling, style.")  # fmt: skip
+@click.option("--carry-initial-prompt", is_flag=True,
+              help="Condition every window on the initial prompt, before the previous "
+              "text.")  # fmt: skip
+@click.option("--hotwords", metavar="TEXT",
+              help="Names and terms to condition every window on, also in batches, such as "
+              "'Kokoro, BaldWhisper'.")  # fmt: skip
+@click.option("--prefix", metavar="TEXT",
+              help="Text that the transcript begins with; the model continues it.")  # fmt: skip
+@click.option("--suppress-tokens", metavar="IDS", default="-1", show_default=True,
+              help="Token ids that are never written, with commas between them; -1 stands for "
+              "symbols that nobody speaks, '' for none.")  # fmt: skip
+@click.option("--repetition-penalty", type=click.FloatRange(0.01, 100), callback=_finite,
+              default=1.0, show_default=True,
+              help="Above 1, tokens that a window has already are less probable.")  # fmt: skip
+@click.option("--no-repeat-ngram-size", type=click.IntRange(min=0), metavar="N", default=0,
+              show_default=True,
+              help="No sequence of N tokens occurs twice in a window; 0 for no such "
+              "rule.")  # fmt: skip
 @click.option(
     "--temperature",
     type=click.FloatRange(min=0.0),
@@ -89,6 +106,13 @@ def _finite(ctx: click.Context, param: click.Parameter, value: float | None) -> 
               help="One segment per 30 s window, decoded without timestamps.")  # fmt: skip
 @click.option("--word-timestamps", is_flag=True,
               help="Add the start and end of every word (json and subtitles).")  # fmt: skip
+@click.option("--clip-timestamps", metavar="RANGES",
+              help="Transcribe only these ranges of seconds, in their order, such as 0-10,60-; the "
+              "last one may have no end.")  # fmt: skip
+@click.option("--hallucination-silence-threshold", metavar="SECONDS",
+              type=click.FloatRange(min=0.0), callback=_finite,
+              help="Leave out words of unlikely length or probability that have silence of this "
+              "length around them; needs --word-timestamps.")  # fmt: skip
 @click.option("--highlight-words", is_flag=True,
               help="Mark each word while it is spoken (srt, vtt, lrc, ass); "
               "needs --word-timestamps.")  # fmt: skip
@@ -165,7 +189,6 @@ def transcribe(
     """
     if files.count(STDIN) > 1:
         raise click.UsageError("standard input can be read only once: give `-` only once")
-    check_detection(options["language"], options["languages"], options["multilingual"])
     files = tuple(expand(files))
     audio_options = {name: options.pop(name) for name in ("track", "channels", "max_duration")}
     check_input(files, pcm_rate, audio_options["track"], audio_options["channels"])
@@ -173,7 +196,7 @@ def transcribe(
     check_colors(print_colors, output_format, output_dir)
     layout = Layout(**{part.name: options.pop(part.name) for part in dataclasses.fields(Layout)})
     check_layout(layout, options["word_timestamps"])
-    check_search(options["beam_size"], options["patience"])
+    check_values(options)
     formats = list(FORMATS) if output_format == "all" else [output_format]
     plan: list[dict[str, Path]] | None = None
     try:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -146,3 +147,31 @@ def check_search(beam_size: int | None, patience: float | None) -> None:
         raise click.UsageError("--patience is for beam search: give --beam-size")
     if not beam_size * patience > 0.5:
         raise click.UsageError("--patience times --beam-size must be above 0.5")
+
+
+def check_values(options: Mapping[str, Any]) -> None:
+    """Checks options whose values have a form of their own.
+
+    Args:
+        options: of `transcribe`, by name.
+
+    Raises:
+        click.UsageError: they cannot be read, one needs another, or two exclude each other.
+    """
+    from baldwhisper_mlx.transcription.ranges import parse_ranges
+
+    check_detection(options["language"], options["languages"], options["multilingual"])
+    check_search(options["beam_size"], options["patience"])
+    silence = "hallucination_silence_threshold"
+    if options[silence] is not None and not options["word_timestamps"]:
+        raise click.UsageError("--hallucination-silence-threshold needs --word-timestamps")
+    ids = [item.strip() for item in options["suppress_tokens"].split(",") if item.strip()]
+    if not all(item.removeprefix("-").isdecimal() for item in ids):
+        raise click.UsageError("--suppress-tokens: give token ids with commas between them")
+    if options["carry_initial_prompt"] and not options["initial_prompt"]:
+        raise click.UsageError("--carry-initial-prompt needs --initial-prompt")
+    try:
+        if options["clip_timestamps"] is not None:
+            parse_ranges(options["clip_timestamps"])
+    except ValueError as error:
+        raise click.UsageError(str(error).replace("clip_timestamps", "--clip-timestamps")) from None

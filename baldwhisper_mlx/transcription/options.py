@@ -7,6 +7,7 @@ option is a field of `TranscribeOptions`, a line in its docstring, and a key of
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
 import math
 from collections.abc import Callable, Sequence
@@ -17,6 +18,7 @@ from typing import ParamSpec, TypedDict, TypeVar
 from baldwhisper_mlx.decoding.options import DecodingOptions
 from baldwhisper_mlx.text.tokenizer import check_languages, check_task
 from baldwhisper_mlx.transcription.fallback import TEMPERATURES, Thresholds, attempts
+from baldwhisper_mlx.transcription.ranges import Ranges, parse_ranges
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -39,6 +41,11 @@ class TranscribeOptions:
         task: "transcribe", or "translate" into English.
         initial_prompt: text on which the first window, or every stretch of a batch, is
             conditioned, as if it preceded the audio: names, spelling.
+        carry_initial_prompt: condition every window on the initial prompt, and on as much of the
+            previous text as there is room for behind it.
+        hotwords: names and terms on which every window is conditioned, whatever the other options
+            say; they precede the initial prompt and the previous text.
+        prefix: text that the transcript begins with; the model continues it.
         temperature: of the sampling, 0 for the most likely token; of several, the next one is
             used if an output is repetitive or improbable.
         beam_size: hypotheses that beam search keeps at temperature 0; None for greedy decoding.
@@ -51,6 +58,16 @@ class TranscribeOptions:
             `batch_size` above 1 none is.
         without_timestamps: one segment per window, decoded without timestamp tokens.
         word_timestamps: the start and end of every word (`Segment.words`).
+        clip_timestamps: ranges in seconds, in their order, of which alone the speech is
+            transcribed: "0-10,60-", [0, 10, 60] or [(0, 10), (60, None)]; None for all.
+        hallucination_silence_threshold: seconds of silence around words of unlikely length or
+            probability, from which on these are taken for made up and left out; needs
+            `word_timestamps`. None for no such test.
+        suppress_tokens: ids, as a list or as "-1,50", that are never written; -1 stands for the
+            default list of symbols that nobody speaks. "" or [] for none.
+        repetition_penalty: above 1, tokens that a window has already are less probable.
+        no_repeat_ngram_size: no sequence of so many tokens occurs twice in a window; 0 for no
+            such rule.
         compression_ratio_threshold: UTF-8 bytes of an output over its zlib-compressed bytes; above
             this ratio the output is repetitive. None also switches off the search for phrases
             three times in a row.
@@ -76,6 +93,9 @@ class TranscribeOptions:
     multilingual: bool = False
     task: str = "transcribe"
     initial_prompt: str | None = None
+    carry_initial_prompt: bool = False
+    hotwords: str | None = None
+    prefix: str | None = None
     temperature: float | Sequence[float] = TEMPERATURES
     beam_size: int | None = None
     patience: float | None = None
@@ -84,6 +104,11 @@ class TranscribeOptions:
     condition_on_previous_text: bool = True
     without_timestamps: bool = False
     word_timestamps: bool = False
+    clip_timestamps: Ranges | None = None
+    hallucination_silence_threshold: float | None = None
+    suppress_tokens: str | Sequence[int] = (-1,)
+    repetition_penalty: float = 1.0
+    no_repeat_ngram_size: int = 0
     compression_ratio_threshold: float | None = 2.4
     logprob_threshold: float | None = -1.0
     no_speech_threshold: float | None = 0.6
@@ -103,8 +128,13 @@ class TranscribeOptions:
             value = getattr(self, name)
             if not isinstance(value, bool):
                 raise ValueError(f"{name} must be True or False, not {value!r}")
+        for name in ("initial_prompt", "hotwords", "prefix"):
+            if not isinstance(getattr(self, name), (str, type(None))):
+                raise ValueError(f"{name} must be text or None, not {getattr(self, name)!r}")
         self._check_languages()
-        self.attempts  # noqa: B018  # names an option of decoding that is out of range
+        _check_silence(self.hallucination_silence_threshold, self.word_timestamps)
+        _check_penalties(self.repetition_penalty, self.no_repeat_ngram_size)
+        self.ranges, self.attempts  # noqa: B018  # they name what is out of range
 
     def _check_languages(self) -> None:
         if self.language is not None and (self.multilingual or self.languages is not None):
@@ -118,7 +148,7 @@ class TranscribeOptions:
     @property
     def attempts(self) -> list[DecodingOptions]:
         """How a window is decoded, attempt by attempt until one is good enough."""
-        return attempts(
+        several = attempts(
             self.temperature,
             timestamps=not self.without_timestamps,
             beam_size=self.beam_size,
@@ -126,6 +156,20 @@ class TranscribeOptions:
             length_penalty=self.length_penalty,
             best_of=self.best_of,
         )
+        return [
+            dataclasses.replace(
+                attempt,
+                suppress_tokens=_ids(self.suppress_tokens),
+                repetition_penalty=float(self.repetition_penalty),
+                no_repeat_ngram_size=int(self.no_repeat_ngram_size),
+            )
+            for attempt in several
+        ]
+
+    @property
+    def ranges(self) -> tuple[tuple[float, float], ...] | None:
+        """What is transcribed: starts and ends in seconds, the last perhaps infinite; or all."""
+        return None if self.clip_timestamps is None else parse_ranges(self.clip_timestamps)
 
     @property
     def thresholds(self) -> Thresholds:
@@ -140,6 +184,44 @@ class TranscribeOptions:
             self.on_progress(done, total)
 
 
+class OptionWarning(UserWarning):
+    """An option could be followed only in part."""
+
+
+def _ids(suppress_tokens: str | Sequence[int]) -> tuple[int, ...]:
+    """Token ids from a list, or from numbers with commas between them."""
+    items: Sequence[object] = (
+        [item for item in suppress_tokens.split(",") if item.strip()]
+        if isinstance(suppress_tokens, str)
+        else suppress_tokens
+    )
+    try:
+        return tuple(int(str(item)) for item in items)
+    except (TypeError, ValueError):
+        raise ValueError(
+            "suppress_tokens must be token ids, as a list or with commas between them, not "
+            f"{suppress_tokens!r}"
+        ) from None
+
+
+def _check_silence(threshold: float | None, word_timestamps: bool) -> None:
+    if threshold is None:
+        return
+    if not isinstance(threshold, Real) or not 0 <= threshold < math.inf:
+        raise ValueError(
+            f"hallucination_silence_threshold must be 0 s or more, or None, not {threshold!r}"
+        )
+    if not word_timestamps:
+        raise ValueError("hallucination_silence_threshold needs word_timestamps")
+
+
+def _check_penalties(penalty: float, ngram_size: int) -> None:
+    if not isinstance(penalty, Real):
+        raise ValueError(f"repetition_penalty must be a number, not {penalty!r}")
+    if not isinstance(ngram_size, Integral):
+        raise ValueError(f"no_repeat_ngram_size must be a whole number, not {ngram_size!r}")
+
+
 class TranscribeKeywords(TypedDict, total=False):
     """The fields of `TranscribeOptions` as keyword arguments, for type checkers."""
 
@@ -148,6 +230,9 @@ class TranscribeKeywords(TypedDict, total=False):
     multilingual: bool
     task: str
     initial_prompt: str | None
+    carry_initial_prompt: bool
+    hotwords: str | None
+    prefix: str | None
     temperature: float | Sequence[float]
     beam_size: int | None
     patience: float | None
@@ -156,6 +241,11 @@ class TranscribeKeywords(TypedDict, total=False):
     condition_on_previous_text: bool
     without_timestamps: bool
     word_timestamps: bool
+    clip_timestamps: Ranges | None
+    hallucination_silence_threshold: float | None
+    suppress_tokens: str | Sequence[int]
+    repetition_penalty: float
+    no_repeat_ngram_size: int
     compression_ratio_threshold: float | None
     logprob_threshold: float | None
     no_speech_threshold: float | None

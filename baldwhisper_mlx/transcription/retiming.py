@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from baldwhisper_mlx.config import HOP_LENGTH, SAMPLE_RATE, TIME_PRECISION
-from baldwhisper_mlx.output.segment import Segment
+from baldwhisper_mlx.output.segment import Segment, Word
 
 FRAMES_PER_SECOND = SAMPLE_RATE // HOP_LENGTH
 
@@ -18,39 +18,52 @@ FRAMES_PER_SECOND = SAMPLE_RATE // HOP_LENGTH
 class Time(Protocol):
     """Maps seconds in a part of a recording to seconds in the whole.
 
-    `is_end` says whether something ends there, rather than begins.
+    `is_end` says whether something ends there, rather than begins; `middle` is that of a word which
+    starts or ends there, and which a cut does not divide.
     """
 
-    def __call__(self, seconds: float, *, is_end: bool) -> float: ...
+    def __call__(self, seconds: float, *, is_end: bool, middle: float | None = None) -> float: ...
+
+
+def _retimed_word(word: Word, time: Time) -> Word:
+    middle = (word.start + word.end) / 2
+    start = time(word.start, is_end=False, middle=middle)
+    end = time(word.end, is_end=True, middle=middle)
+    return dataclasses.replace(word, start=round(start, 2), end=round(end, 2))
 
 
 def retimed(segment: Segment, time: Time) -> Segment:
-    """A segment of a part of a recording, with the times of the whole, words included.
+    """A segment of a part of a recording, with the times of the whole in hundredths of a second.
 
     Args:
         segment: with the times of the part.
         time: from the part's times to those of the whole.
     """
-    words = segment.words and tuple(
-        dataclasses.replace(
-            word,
-            start=round(time(word.start, is_end=False), 2),
-            end=round(time(word.end, is_end=True), 2),
-        )
-        for word in segment.words
-    )
     seek = time(segment.seek * HOP_LENGTH / SAMPLE_RATE, is_end=False)
+    start, end = time(segment.start, is_end=False), time(segment.end, is_end=True)
+    if start > end:  # it lies at a cut: starts there belong to what follows, ends to what precedes
+        start = time(segment.start, is_end=True)
+    old = words = segment.words
+    if old:
+        words = tuple(_retimed_word(word, time) for word in old)
+        # At a cut a segment and its words are put on the same side.
+        start = words[0].start if segment.start == old[0].start else start
+        end = words[-1].end if segment.end == old[-1].end else end
     return dataclasses.replace(
         segment,
         seek=round(seek * SAMPLE_RATE / HOP_LENGTH),
-        start=time(segment.start, is_end=False),
-        end=time(segment.end, is_end=True),
+        start=round(start, 2),
+        end=round(end, 2),
         words=words,
     )
 
 
 def within_audio(
-    segments: Sequence[Segment], duration: float, *, previous: Segment | None = None
+    segments: Sequence[Segment],
+    duration: float,
+    *,
+    begin: float = 0.0,
+    previous: Segment | None = None,
 ) -> list[Segment]:
     """The segments with no time behind the end of the audio, words included.
 
@@ -59,6 +72,7 @@ def within_audio(
     Args:
         segments: in their order.
         duration: of the audio, in seconds.
+        begin: earliest time of a segment that is put at the end.
         previous: the segment before them, with times within the audio.
     """
     # Whole frames of 10 ms: no rounding, to milliseconds or hundredths, exceeds the duration.
@@ -68,7 +82,7 @@ def within_audio(
         if segment.end > last or segment.start >= last:
             start = segment.start
             if start >= last:
-                earliest, latest = (previous.start, previous.end) if previous else (0.0, 0.0)
+                earliest, latest = (previous.start, previous.end) if previous else (begin, begin)
                 start = max(earliest, min(latest, last - TIME_PRECISION))
             segment = dataclasses.replace(segment, start=start, end=min(segment.end, last))
         if segment.words and segment.words[-1].end > last:

@@ -1,14 +1,16 @@
 """A second opinion on text that may have been made up: does the speech detector find speech there?
 
-Whisper writes the text that it was conditioned on over music and noise: the prompt, or the sentence
-before. Such text is probable, so the test for silence (fallback.py) does not reject it. Silero's
-detector decides instead, but only on a window that Whisper itself doubts, or on a segment that is a
-copy or far too long for its text. On others it would take time, and it misses some singing.
+Whisper writes the text that it was conditioned on over music and noise: the prompt, hotwords, or
+the sentence before. Such text is probable, so the test for silence (fallback.py) does not reject
+it. Silero's detector decides instead, but only on a window that Whisper itself doubts, or on a
+segment that is a copy, consists of hotwords or is far too long for its text. On others it would
+take time, and it misses some singing.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Sequence
 from functools import cached_property
 
@@ -57,7 +59,12 @@ class WindowSpeech:
 
 
 def checked(
-    segments: Sequence[Segment], previous: Sequence[int], speech: WindowSpeech, *, text_end: int
+    segments: Sequence[Segment],
+    previous: Sequence[int],
+    speech: WindowSpeech,
+    *,
+    text_end: int,
+    hotwords: str | None = None,
 ) -> list[Segment]:
     """The segments of a window without copies of the previous text where nobody speaks.
 
@@ -65,17 +72,20 @@ def checked(
 
     Args:
         segments: of the window.
-        previous: tokens of the text that the window was conditioned on.
+        previous: tokens of the text that the window was conditioned on, and of a prefix.
         speech: of the window.
         text_end: ids from there on are no text.
+        hotwords: a segment without any other word is a copy of them, however short.
     """
     text_before = [token for token in previous if token < text_end]
+    names = _words(hotwords or "")
     result = []
     for segment in segments:
         text = [token for token in segment.tokens if token < text_end]
         length = segment.end - segment.start
         too_long = length > LONG and len(text) < FEWEST_PER_SECOND * length
         copied = len(text) >= FEWEST_COPIED and _contains(text_before, text)
+        copied = copied or (bool(names) and _words(segment.text) <= names)
         if text and (too_long or copied):
             spoken = speech.between(segment.start, segment.end)
             if spoken is None and copied:
@@ -84,6 +94,11 @@ def checked(
                 segment = dataclasses.replace(segment, start=spoken[0], end=spoken[1])
         result.append(segment)
     return result
+
+
+def _words(text: str) -> set[str]:
+    """The words of a text, in lower case and without punctuation."""
+    return set(re.findall(r"\w+", text.casefold()))
 
 
 def _contains(tokens: Sequence[int], run: Sequence[int]) -> bool:

@@ -18,21 +18,21 @@ import mlx.core as mx
 from baldwhisper_mlx.audio.buffer import Samples, check_samples
 from baldwhisper_mlx.audio.features import N_FRAMES, LogMelSpectrogram
 from baldwhisper_mlx.checkpoint.load import LoadedModel
-from baldwhisper_mlx.config import SAMPLE_RATE
-from baldwhisper_mlx.decoding.options import DecodingOptions
+from baldwhisper_mlx.config import HOP_LENGTH, SAMPLE_RATE
 from baldwhisper_mlx.decoding.result import DecodingResult
 from baldwhisper_mlx.model.padding import REST
 from baldwhisper_mlx.output.segment import Segment
 from baldwhisper_mlx.output.transcript import Transcript
-from baldwhisper_mlx.transcription.fallback import repetition
-from baldwhisper_mlx.transcription.first_attempt import FirstAttempt, in_full_context
+from baldwhisper_mlx.transcription.first_attempt import FirstAttempt
 from baldwhisper_mlx.transcription.language import SpokenLanguage, likeliest_languages
 from baldwhisper_mlx.transcription.multilingual import before_lost_speech, end_at_changes
 from baldwhisper_mlx.transcription.options import TranscribeOptions
 from baldwhisper_mlx.transcription.prompts import PreviousText
-from baldwhisper_mlx.transcription.retiming import within_audio
+from baldwhisper_mlx.transcription.ranges import Parts
+from baldwhisper_mlx.transcription.retiming import FRAMES_PER_SECOND, within_audio
 from baldwhisper_mlx.transcription.second_opinion import WindowSpeech
 from baldwhisper_mlx.transcription.segments import main_language, numbered
+from baldwhisper_mlx.transcription.window_decoding import WindowDecoding
 from baldwhisper_mlx.transcription.window_segments import Window, window_segments
 
 
@@ -66,7 +66,7 @@ def transcribe_sequentially(
         run.transcribe_window()
         options.report(run.seconds_done, run.duration)
         yield from run.segments[n_finished:]
-    first_attempts += run.first_attempts
+    first_attempts += run.decoding.first_attempts
     return run.transcript()
 
 
@@ -85,16 +85,15 @@ class Transcription:
     """Seconds of the recording."""
     language: SpokenLanguage
     previous: PreviousText
+    decoding: WindowDecoding
+    parts: Parts
+    """What is transcribed."""
     seek: int = 0
     """Mel frame (10 ms) at which the next window starts."""
     last_speech: float = 0.0
     """Seconds at which the last word ended, with word timestamps."""
     window_end: int | None = None
     """Mel frame at which the next window ends before its 30 s, because another language follows."""
-    padded: bool = False
-    """Whether constants stood behind the window when it was last encoded (model/padding.py)."""
-    first_attempts: list[DecodingResult] = field(default_factory=list)
-    """At windows that are no silence."""
     segments: list[Segment] = field(default_factory=list)
     """Of the windows so far."""
 
@@ -108,22 +107,29 @@ class Transcription:
         """
         samples = check_samples(samples)
         mel = LogMelSpectrogram(samples, loaded.config.n_mels)
+        parts = Parts(options.ranges, mel.n_frames, FRAMES_PER_SECOND)
+        # What follows the last range does not tell the language.
+        until = samples if options.ranges is None else samples[: parts.last * HOP_LENGTH]
+        language = SpokenLanguage(until, mel, loaded, options)
+        previous = PreviousText(loaded, options)
         run = cls(
             loaded,
             options,
             samples,
             mel=mel,
             duration=len(samples) / SAMPLE_RATE,
-            language=SpokenLanguage(samples, mel, loaded, options),
-            previous=PreviousText(loaded, options),
+            language=language,
+            previous=previous,
+            decoding=WindowDecoding(loaded, options, language, previous),
+            parts=parts,
         )
-        run.seek = run.mel.after_silence(0)
+        run.seek = parts.next_sound(0, mel.after_silence)
         return run
 
     @property
     def window_frames(self) -> int:
         """Mel frames of the next window; 0 when the recording is done."""
-        end = self.mel.n_frames if self.window_end is None else self.window_end
+        end = self.parts.end_of(self.seek) if self.window_end is None else self.window_end
         return max(0, min(N_FRAMES, end - self.seek))
 
     @property
@@ -145,21 +151,21 @@ class Transcription:
         """
         if shared is None:
             encode_windows([self])
-        n_frames = self.window_frames
+        n_frames, end = self.window_frames, self.parts.end_of(self.seek)
         speech = WindowSpeech(self.samples, self.seek, n_frames)
-        decoded = self._decode(shared, speech)
+        decoded = self.decoding.decode(lambda: self.features, n_frames, speech, shared)
         if decoded is None:
             self.seek += n_frames
         else:
             result, ratio = decoded
             language = self.language.code or "en"
-            window = Window(self.loaded.tokenizer, self.options, self.seek, n_frames, language)
+            window = Window(self.loaded.tokenizer, self.options, self.seek, n_frames, end, language)
             segments, advance, self.last_speech = window_segments(
                 result,
                 ratio,
                 window,
                 speech,
-                previous=self.previous.conditioning,
+                previous=self.previous.copyable,
                 last_speech=self.last_speech,
             )
             if self.options.multilingual:
@@ -168,14 +174,19 @@ class Transcription:
                 advance = before_lost_speech(segments, speech, self.seek, min(advance, n_frames))
             self._add(segments)
             self.previous.append([token for segment in segments for token in segment.tokens])
-            self.seek += advance
-            if self._is_padded_rest(n_frames, advance):
-                self.seek = self.mel.n_frames
+            is_last = self.seek + n_frames >= end
+            # Timestamps may point past the end of the range, and into the next one.
+            self.seek = min(self.seek + advance, end)
+            if self.decoding.padded and is_last and end - self.seek < REST:
+                # Padded, an output often ends in two timestamps instead of one, and the rest behind
+                # them is not recognized as silence (docs/short-context.md). It has been decoded
+                # once already.
+                self.seek = end
             # As in OpenAI's code, text sampled at a high temperature is not used as context.
             if not self.options.condition_on_previous_text or result.temperature > 0.5:
                 self.previous.forget()
         self.window_end = None
-        self.seek = self.mel.after_silence(self.seek)
+        self.seek = self.parts.next_sound(self.seek, self.mel.after_silence)
         if not self.segments:
             self.language.forget_silence(self.seek)
 
@@ -184,90 +195,12 @@ class Transcription:
         added = numbered(segments, len(self.segments))
         self.segments += within_audio(added, self.duration, previous=previous)
 
-    def _is_padded_rest(self, n_frames: int, advance: int) -> bool:
-        """Whether the recording ends shortly behind the last timestamp of a padded window.
-
-        Padded, an output often ends in two timestamps instead of one, and the rest behind them is
-        not recognized as silence (docs/short-context.md). It has been decoded once already.
-        """
-        is_last = self.seek - advance + n_frames >= self.mel.n_frames
-        return self.padded and is_last and self.window_frames < REST
-
     def transcript(self) -> Transcript:
         """What has been transcribed so far."""
         text = self.loaded.tokenizer.decode(self.previous.spoken)
-        code = main_language(self.segments) or self.language.code
-        spoken = self.options.language or self.segments
-        return Transcript(text, tuple(self.segments), code if spoken else None, self.duration)
-
-    def prompt(self) -> list[int]:
-        """Tokens before the text of the next window."""
-        return self.previous.prompt(self.language.code)
-
-    def _decode(
-        self, shared: FirstAttempt | None, speech: WindowSpeech
-    ) -> tuple[DecodingResult, float] | None:
-        """Attempts at rising temperature until one passes: its output and compression ratio.
-
-        Args:
-            shared: the first attempt, if it was decoded in a batch.
-            speech: of the window.
-
-        Returns:
-            None if the window is silence.
-        """
-        decoder, tokenizer = self.loaded.decoder, self.loaded.tokenizer
-        frames = [self.window_frames] if self.options.word_timestamps else None
-        attempts, thresholds = self.options.attempts, self.options.thresholds
-        first = None
-        for attempt in attempts:
-            if shared is not None and first is None:
-                result = shared.result
-                decoder.restore(shared.audio)  # it still holds the whole batch
-            else:
-                result = decoder.decode(self.prompt(), attempt, align_frames=frames)[0]
-            ratio, loop = repetition(result.tokens, tokenizer, before=self.previous.conditioning)
-            if first is None:
-                first = result
-                if self._is_made_up(result, ratio, loop, speech):
-                    return None
-            failed = thresholds.is_failure(result, ratio, loop=loop)
-            # Constants can be the reason of a poor output, and make the model less sure of silence.
-            if self.padded and attempts[1:] and (failed or thresholds.may_be_silence(result)):
-                return self._decode(self._in_full_context(), speech)
-            if attempt is attempts[-1] or not failed:
-                break
-            if loop:  # without the previous text, a phrase is written again only if it was spoken
-                self.previous.forget()
-        if first is None or thresholds.is_silence(result):
-            return None
-        self.first_attempts.append(first)
-        return result, ratio
-
-    def _in_full_context(self) -> FirstAttempt:
-        """The first attempt at the window once more, encoded with all of its 30 s."""
-        self.padded = False
-        frames = [self.window_frames] if self.options.word_timestamps else None
-        attempt = self.options.attempts[0]
-        return in_full_context(
-            self.loaded, self.features, self.prompt(), attempt, align_frames=frames
-        )
-
-    def _is_made_up(
-        self, result: DecodingResult, ratio: float, loop: bool, speech: WindowSpeech
-    ) -> bool:
-        """Whether nobody speaks in the window, and the previous text alone makes text probable."""
-        thresholds = self.options.thresholds
-        if not thresholds.may_be_silence(result) or speech.spans:
-            return False
-        if result.no_speech_prob > (thresholds.no_speech or 0):  # the model and the detector agree
-            return True
-        if self.previous.conditioning:
-            attempt = DecodingOptions(timestamps=not self.options.without_timestamps)
-            prompt = self.previous.prompt(self.language.code, conditioned=False)
-            result = self.loaded.decoder.decode(prompt, attempt)[0]
-            ratio, loop = repetition(result.tokens, self.loaded.tokenizer)
-        return thresholds.is_poor(result, ratio, loop=loop)
+        spoken = self.options.language is not None or bool(self.segments)
+        code = (main_language(self.segments) or self.language.code) if spoken else None
+        return Transcript(text, tuple(self.segments), code, self.duration)
 
 
 def encode_windows(runs: Sequence[Transcription]) -> None:
@@ -297,4 +230,4 @@ def _encode(runs: Sequence[Transcription]) -> None:
     frames = [run.window_frames for run in runs]
     runs[0].loaded.decoder.encode(mx.stack([run.features for run in runs]), frames)
     for run in runs:
-        run.padded = runs[0].loaded.model.is_padded(frames)
+        run.decoding.padded = runs[0].loaded.model.is_padded(frames)

@@ -28,7 +28,7 @@ class TranscriptStream:
         options: see `TranscribeOptions`.
 
     Raises:
-        ValueError: the model does not know a language or knows one only, or cannot translate.
+        ValueError: the model does not know the language, or cannot translate.
 
     Example:
         >>> stream = transcribe_iter("talk.mp3")
@@ -40,9 +40,6 @@ class TranscriptStream:
     def __init__(self, samples: Samples, loaded: LoadedModel, options: TranscribeOptions) -> None:
         if options.language is not None:  # here, rather than when the first segment is asked for
             loaded.tokenizer.to_language(options.language)
-        loaded.tokenizer.candidates(options.languages)
-        if options.multilingual:
-            loaded.tokenizer.check_multilingual()
         loaded.tokenizer.check_task(options.task)
         self.duration = len(samples) / SAMPLE_RATE
         """Seconds of the recording."""

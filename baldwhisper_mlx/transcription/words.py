@@ -15,7 +15,7 @@ from typing import Protocol
 
 from baldwhisper_mlx.config import HOP_LENGTH, SAMPLE_RATE
 from baldwhisper_mlx.output.segment import Segment, Word
-from baldwhisper_mlx.transcription.segments import Piece, WindowSplit, emptied_if_blank
+from baldwhisper_mlx.transcription.segments import Piece, WindowSplit
 from baldwhisper_mlx.transcription.word_splitting import TimedToken, split_words
 
 PREPENDED = "\"'“¿([{-"
@@ -45,7 +45,6 @@ class _Timing:
     """A word in seconds of the recording; `word` is empty if it was merged into a neighbour."""
 
     word: str
-    n_tokens: int
     start: float
     end: float
     probability: float
@@ -61,8 +60,11 @@ def add_words(
 ) -> tuple[tuple[Segment, ...], float]:
     """Adds their words to the segments of one window, and adjusts the segments' times to them.
 
+    The words of a segment, joined, are its text.
+
     Args:
-        segments: of the window, those without text still among them.
+        segments: of the window, those without text still among them; what takes no time or has
+            a blank text even with its words is emptied later.
         timed: the text tokens of each segment.
         decode: ids to text, undecodable bytes as U+FFFD.
         language: code, which tells where words are split.
@@ -71,26 +73,22 @@ def add_words(
     Returns:
         The segments, and the seconds at which their last word ends.
     """
-    # Words of the whole window at once: a word may begin in one segment and end in the next.
-    tokens = [token for part in timed for token in part]
-    words = [_timing(word, part) for word, part in split_words(tokens, decode, language)]
+    # The reference splits the text of the window as a whole. Where a segment begins within a word,
+    # or with a mark that belongs to the word before it, all later words of the window then slip
+    # into other segments than their text.
+    split = [split_words(part, decode, language) for part in timed]
+    words = [_timing(word, part) for segment in split for word, part in segment]
     lengths = [word.end - word.start for word in words if word.end > word.start]
     usual = min(_LONGEST_MEDIAN, statistics.median(lengths)) if lengths else 0.0
-    words = merge_punctuation(_shortened(words, 2 * usual))
+    words = _shortened(words, 2 * usual)
     result, position = [], 0
-    for segment, part in zip(segments, timed, strict=True):
-        # As many words as cover the segment's tokens; merged ones have no text and no tokens.
-        segment_words: list[_Timing] = []
-        covered = 0
-        while position < len(words) and covered < len(part):
-            covered += words[position].n_tokens
-            if words[position].word:
-                segment_words.append(words[position])
-            position += 1
+    for segment, own in zip(segments, split, strict=True):
+        end = position + len(own)
+        segment_words = [word for word in merge_punctuation(words[position:end]) if word.word]
+        position = end
         segment = _with_words(segment, segment_words, usual, last_speech)
         last_speech = segment.end if segment_words else last_speech
-        # Only now, because the words may have given an empty segment a length.
-        result.append(emptied_if_blank(segment))
+        result.append(segment)
     return tuple(result), last_speech
 
 
@@ -150,7 +148,7 @@ def advance_by_words(window: WindowSplit, segments: Sequence[Segment], seek: int
 def _timing(word: str, tokens: Sequence[TimedToken]) -> _Timing:
     """A word from the start of its first token to the end of its last."""
     probability = statistics.fmean(token.probability for token in tokens)
-    return _Timing(word, len(tokens), tokens[0].start, tokens[-1].end, probability)
+    return _Timing(word, tokens[0].start, tokens[-1].end, probability)
 
 
 def _shortened(words: Sequence[_Timing], longest: float) -> list[_Timing]:
@@ -173,8 +171,8 @@ def _shortened(words: Sequence[_Timing], longest: float) -> list[_Timing]:
 def merge_punctuation(words: Sequence[_Timing]) -> list[_Timing]:
     """The words with punctuation merged into the word it belongs to.
 
-    A mark that was merged stays in its place, as an empty word without tokens. The times of a word
-    stay those of its letters.
+    A mark that was merged stays in its place, as an empty word. The times of a word stay those of
+    its letters.
     """
     result = list(words)
     # From the end, so that several opening marks in a row all reach the word after them.
@@ -182,8 +180,8 @@ def merge_punctuation(words: Sequence[_Timing]) -> list[_Timing]:
     for i in range(len(result) - 2, -1, -1):
         mark, word = result[i], result[after]
         if mark.word.startswith(" ") and mark.word.strip() in PREPENDED:
-            result[after] = _joined(word, mark.word + word.word, mark.n_tokens)
-            result[i] = dataclasses.replace(mark, word="", n_tokens=0)
+            result[after] = dataclasses.replace(word, word=mark.word + word.word)
+            result[i] = dataclasses.replace(mark, word="")
         else:
             after = i
     # From the start, for the closing marks after a word.
@@ -191,15 +189,11 @@ def merge_punctuation(words: Sequence[_Timing]) -> list[_Timing]:
     for i in range(1, len(result)):
         word, mark = result[before], result[i]
         if not word.word.endswith(" ") and mark.word in APPENDED:
-            result[before] = _joined(word, word.word + mark.word, mark.n_tokens)
-            result[i] = dataclasses.replace(mark, word="", n_tokens=0)
+            result[before] = dataclasses.replace(word, word=word.word + mark.word)
+            result[i] = dataclasses.replace(mark, word="")
         else:
             before = i
     return result
-
-
-def _joined(word: _Timing, text: str, more_tokens: int) -> _Timing:
-    return dataclasses.replace(word, word=text, n_tokens=word.n_tokens + more_tokens)
 
 
 def _with_words(

@@ -32,6 +32,7 @@ from benchmarks.report.short_context import short_context_part
 from benchmarks.report.tables import (
     IN_SHORT,
     batch_rows,
+    beam_search_part,
     chip_row,
     decode_speed_part,
     length_rows,
@@ -238,6 +239,7 @@ def documents(root: Path, results: Results) -> dict[Path, str]:
         (README, "accuracy", errors),
         (CARD, "accuracy", errors),
         (GUIDE, "benchmarks", chips_part(results)),
+        (GUIDE, "beam search", beam_search_part(root / RESULTS)),
         (PROFILE, "profile", profile_part(results)),
         (SHORT_CONTEXT, "short context", short_context_part(root / RESULTS)),
         *((COMPRESSION, name, part) for name, part in compression_parts(root / RESULTS).items()),

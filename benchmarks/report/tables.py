@@ -163,6 +163,37 @@ def word_errors_part(folder: Path) -> str:
     return f"{what}\n\n{markdown(word_error_rows(result))}"
 
 
+def beam_search_rows(result: dict[str, Any]) -> Rows:
+    """A row for every folder of speech and model, from a result of beam_search.py."""
+    heads = [
+        ("greedy WER",) if size == 1 else (f"{size} beams: WER", "time") for size in result["beams"]
+    ]
+    rows = [["speech", "model", *itertools.chain(*heads)]]
+    for part in result["speech"]:
+        for name, sizes in part["models"].items():
+            cells = [part["data"], name]
+            for size in result["beams"]:
+                found = sizes[str(size)]
+                low, high = found["wer_interval"]
+                cells.append(f"{100 * found['wer']:.2f} % [{100 * low:.2f}, {100 * high:.2f}]")
+                if size > 1:
+                    cells.append(f"{found['cpu_time_ratio']['median']:.2f}")
+            rows.append(cells)
+    return rows
+
+
+def beam_search_part(folder: Path) -> str:
+    """The table of `beam_search.json`: what beams gain and cost."""
+    result = json.loads((folder / "beam_search.json").read_text(encoding="utf-8"))
+    sets = " and ".join(f"{part['clips']} clips of {part['data']}" for part in result["speech"])
+    what = (
+        f"{sets}, {result['machine']['chip']}; default options but for the beams; 95 % intervals "
+        "in brackets. Time is the processor's for a whole clip, encoding included, over that of "
+        "greedy decoding (median of the clips):"
+    )
+    return f"{what}\n\n{markdown(beam_search_rows(result))}"
+
+
 def decode_speed_part(folder: Path) -> str:
     """The section of RESULTS.md from `decode_speed.json`: decoding alone, beside other decoders."""
     result = json.loads((folder / "decode_speed.json").read_text(encoding="utf-8"))

@@ -132,6 +132,24 @@ def test_word_errors_best_first(tmp_path: Path) -> None:
     )
 
 
+def test_beams_beside_greedy_decoding(tmp_path: Path) -> None:
+    def row(wer: float, time: float) -> dict[str, Any]:
+        return {
+            "wer": wer,
+            "wer_interval": [wer - 0.01, wer + 0.01],
+            "cpu_time_ratio": {"median": time},
+        }
+
+    models = {"base": {"1": row(0.05, 1.0), "5": row(0.04, 1.5)}}
+    part = {"data": "speech/dev", "clips": 3, "models": models}
+    found = {"machine": {"chip": "Chip"}, "beams": [1, 5], "speech": [part]}
+    (tmp_path / "beam_search.json").write_text(json.dumps(found))
+    lines = tables.beam_search_part(tmp_path).splitlines()
+    assert "3 clips of speech/dev, Chip" in lines[0]
+    assert lines[-3] == "| speech | model | greedy WER | 5 beams: WER | time |"
+    assert lines[-1] == ("| speech/dev | base | 5.00 % [4.00, 6.00] | 4.00 % [3.00, 5.00] | 1.50 |")
+
+
 def test_no_figure_without_a_measurement() -> None:
     assert "Nothing has been measured yet" in build.results_page({})
     assert "not been measured yet" in overview_plot.overview_part(None)

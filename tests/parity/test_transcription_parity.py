@@ -20,6 +20,12 @@ whisper_tokenizer = pytest.importorskip("whisper.tokenizer")
 OPTIONS: dict[str, dict[str, Any]] = {
     "plain": {},
     "prompt": {"initial_prompt": "the quick brown fox"},
+    "prompt in every window": {
+        "initial_prompt": "the quick brown fox",
+        "carry_initial_prompt": True,
+    },
+    "other tokens suppressed": {"suppress_tokens": "-1,64,65,66,67,68,69,70,71,72"},
+    "symbols allowed": {"suppress_tokens": "70"},
     "unconditioned": {"condition_on_previous_text": False},
     "beams": {"beam_size": 3, "patience": 2.0, "length_penalty": 0.6},
     "text only": {"without_timestamps": True},

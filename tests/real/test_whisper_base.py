@@ -25,19 +25,13 @@ from baldwhisper_mlx.audio.features import LogMelSpectrogram
 from baldwhisper_mlx.audio.load import load_audio
 from baldwhisper_mlx.checkpoint.load import LoadedModel, load_model
 from baldwhisper_mlx.model.whisper import FactorizedEmbedding
+from tests.support.real_data import named
 
 pytestmark = pytest.mark.real
 
 ROOT = Path(__file__).parents[2]
 SAMPLE = ROOT / "examples" / "sample.wav"
 SHA256 = "905e5bf8336bcc625ba4e33498d675a4b935504118c594d868c36e91a60c1a57"
-
-
-def named(variable: str) -> str:
-    value = os.environ.get(variable)
-    if not value:
-        pytest.skip(f"{variable} is not set")
-    return value
 
 
 @pytest.fixture(scope="module")

@@ -39,6 +39,19 @@ KINDS = ("txt", "srt", "vtt", "tsv", "lrc", "ass", "json")
 ROOT = Path(__file__).parents[3]
 
 
+UNSET = {
+    "carry_initial_prompt": False,
+    "hotwords": None,
+    "prefix": None,
+    "clip_timestamps": None,
+    "hallucination_silence_threshold": None,
+    "suppress_tokens": "-1",
+    "repetition_penalty": 1.0,
+    "no_repeat_ngram_size": 0,
+}
+"""Options of test_transcribe_options.py."""
+
+
 class Fake:
     """Stands for model and transcription: the text of a file is its samples' count and peak."""
 
@@ -116,6 +129,7 @@ def test_text_goes_to_stdout_and_everything_else_to_stderr(fake: Fake, run: Run)
             "patience": None,
             "length_penalty": None,
             "best_of": None,
+            **UNSET,
             "condition_on_previous_text": True,
             "without_timestamps": False,
             "word_timestamps": False,
@@ -144,6 +158,7 @@ def test_options_reach_the_model(fake: Fake, run: Run) -> None:
             "multilingual": False,
             "task": "translate",
             "initial_prompt": "Hello",
+            **UNSET,
             "temperature": 0.4,
             "beam_size": 5,
             "patience": 1.5,

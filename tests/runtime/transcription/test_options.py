@@ -50,6 +50,9 @@ def test_every_keyword_reaches_the_options(
         "language": "fr",
         "task": "translate",
         "initial_prompt": "Bloom",
+        "carry_initial_prompt": True,
+        "hotwords": "Kokoro",
+        "prefix": "Once",
         "temperature": (0, 0.25),
         "beam_size": 5,
         "patience": 1.5,
@@ -58,6 +61,11 @@ def test_every_keyword_reaches_the_options(
         "condition_on_previous_text": False,
         "without_timestamps": True,
         "word_timestamps": True,
+        "clip_timestamps": "0-10,60-",
+        "hallucination_silence_threshold": 2.0,
+        "suppress_tokens": [-1, 50],
+        "repetition_penalty": 1.5,
+        "no_repeat_ngram_size": 3,
         "compression_ratio_threshold": 2.5,
         "logprob_threshold": -2.0,
         "no_speech_threshold": 0.5,
@@ -77,12 +85,11 @@ def test_every_keyword_reaches_the_options(
 
     monkeypatch.setattr(stream, "transcribe_recording", recording)
     for keywords in (given, detected):
-        received.clear()
         transcribe(tone(), loaded, **keywords)
         transcribe_iter(tone(), loaded, **keywords).transcript()
-        assert len(received) == 2
-        for options in received:
+        for options in received[-2:]:
             assert {name: getattr(options, name) for name in keywords} == keywords
+    assert len(received) == 4
 
 
 def test_an_unknown_keyword_is_a_type_error(loaded: LoadedModel) -> None:
@@ -103,30 +110,36 @@ def test_an_unknown_keyword_is_a_type_error(loaded: LoadedModel) -> None:
         ("compression_ratio_threshold", float("nan")),
         ("logprob_threshold", "-1"),
         ("no_speech_threshold", float("nan")),
-        ("languages", "en"),
-        ("languages", []),
-        ("languages", ["en", 5]),
-        ("multilingual", "yes"),
         ("beam_size", 0),
         ("beam_size", 2.5),
         ("patience", 1.0),
         ("length_penalty", 2.0),
         ("best_of", 0),
+        ("languages", "en"),
+        ("languages", []),
+        ("languages", ["en", 5]),
+        ("multilingual", "yes"),
         ("vad", "loud"),
         ("vad", None),
         ("batch_size", 0),
         ("batch_size", 1.5),
+        ("hotwords", ["Kokoro"]),
+        ("prefix", 5),
+        ("initial_prompt", b"x"),
+        ("clip_timestamps", "10-5"),
+        ("hallucination_silence_threshold", 2.0),  # without word_timestamps
+        ("suppress_tokens", "50;60"),
+        ("suppress_tokens", [1.5]),
+        ("suppress_tokens", 50),
+        ("repetition_penalty", "1"),
+        ("repetition_penalty", 0.0),
+        ("no_repeat_ngram_size", 1.5),
+        ("no_repeat_ngram_size", -1),
     ],
 )
 def test_errors_name_the_option_before_a_model_is_loaded(option: str, value: Any) -> None:
     with pytest.raises(ValueError, match=option):
         transcribe(tone(), "no/such/model", **{option: value})
-
-
-@pytest.mark.parametrize("other", [{"multilingual": True}, {"languages": ["en", "fr"]}])
-def test_a_language_leaves_nothing_to_detect(other: dict[str, Any]) -> None:
-    with pytest.raises(ValueError, match=f"language and {next(iter(other))} exclude each other"):
-        TranscribeOptions(language="fr", **other)
 
 
 def test_beams_at_temperature_0_and_samples_above() -> None:
@@ -145,11 +158,34 @@ def test_beams_at_temperature_0_and_samples_above() -> None:
     assert TranscribeOptions(temperature=0.5, beam_size=5).attempts[0].beam_size is None
 
 
+@pytest.mark.parametrize("other", [{"multilingual": True}, {"languages": ["en", "fr"]}])
+def test_a_language_leaves_nothing_to_detect(other: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=f"language and {next(iter(other))} exclude each other"):
+        TranscribeOptions(language="fr", **other)
+
+
 def test_numbers_of_numpy_are_numbers() -> None:
     options = TranscribeOptions(
         temperature=np.float32(0.5), batch_size=np.int64(2), logprob_threshold=np.float32(-1)
     )
     assert [attempt.temperature for attempt in options.attempts] == [0.5]
+
+
+@pytest.mark.parametrize("bad", [-1.0, float("nan"), float("inf"), "2"])
+def test_the_threshold_of_silence_is_a_time(bad: Any) -> None:
+    with pytest.raises(ValueError, match="hallucination_silence_threshold must be"):
+        TranscribeOptions(word_timestamps=True, hallucination_silence_threshold=bad)
+
+
+@pytest.mark.parametrize("given", ["-1, 50,60", [-1, 50, 60], (-1, 50, np.int64(60))])
+def test_all_attempts_suppress_the_same_tokens(given: Any) -> None:
+    options = TranscribeOptions(suppress_tokens=given, repetition_penalty=2, no_repeat_ngram_size=3)
+    assert len(options.attempts) == 6
+    for attempt in options.attempts:
+        assert attempt.suppress_tokens == (-1, 50, 60)
+        assert (attempt.repetition_penalty, attempt.no_repeat_ngram_size) == (2.0, 3)
+    assert TranscribeOptions(suppress_tokens="").attempts[0].suppress_tokens == ()
+    assert TranscribeOptions().attempts[0].suppress_tokens == (-1,)
 
 
 def test_options_are_frozen() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -11,11 +12,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from baldwhisper_mlx.audio.chunking import Joined
 from baldwhisper_mlx.audio.load import load_audio
 from baldwhisper_mlx.checkpoint.load import LoadedModel, load_model
 from baldwhisper_mlx.output.segment import Segment, Word
 from baldwhisper_mlx.output.transcript import Transcript
-from baldwhisper_mlx.transcription.retiming import within_audio
+from baldwhisper_mlx.transcription.retiming import retimed, within_audio
+from baldwhisper_mlx.transcription.strategies import _later
 from baldwhisper_mlx.transcription.transcribe import transcribe
 from tests.runtime.audio.test_vad import RATE, SAMPLE, noise
 from tests.runtime.conftest import tone
@@ -100,6 +103,56 @@ def test_what_a_later_window_puts_behind_the_end_follows_the_window_before(
     one, two, _ = found.segments
     assert one.end == pytest.approx(29.98, abs=0.5)
     assert (two.start, two.end) == (one.end, pytest.approx(34, abs=0.5))
+
+
+# Speech from 1 to 3 s and from 8 to 9 s, with 0.3 s without speech at either end of both.
+JOINED = Joined(np.zeros(3 * RATE, np.float32), ((RATE, 3 * RATE), (8 * RATE, 9 * RATE)), 4800)
+
+
+@pytest.mark.parametrize(
+    ("start", "end", "expected"),
+    [
+        (1.8, 1.9, (2.8, 2.9)),
+        (2.1, 2.2, (8.1, 8.2)),
+        (1.4, 2.5, (2.4, 3.0)),
+        (1.5, 2.7, (8.0, 8.7)),
+        (2.0, 2.0, (8.0, 8.0)),
+        (2.9, 3.0, (8.9, 9.0)),
+    ],
+)
+def test_a_word_is_on_one_side_of_a_cut(
+    start: float, end: float, expected: tuple[float, float]
+) -> None:
+    """That of its middle: it neither ends before it starts nor holds the pause."""
+    word = Word(start, end, " a", 0.5)
+    found = retimed(segment(0, start, end, (word,)), JOINED.restore)
+    assert (found.start, found.end) == expected
+    assert [(w.start, w.end) for w in found.words or ()] == [expected]
+
+
+def test_a_segment_at_a_cut_does_not_end_before_it_starts() -> None:
+    """Between 1.7 and 2.3 s a start belongs to the speech behind the cut, an end to that before."""
+    found = retimed(segment(0, 1.8, 2.2, None), JOINED.restore)
+    assert (found.start, found.end) == (2.8, 3.0)
+    across = retimed(segment(0, 1.5, 2.5, None), JOINED.restore)
+    assert (across.start, across.end) == (2.5, 8.5)
+
+
+@settings(deadline=None)
+@given(st.lists(st.integers(0, 300), min_size=2, max_size=9).map(sorted), st.integers(0, 700))
+def test_words_keep_their_order_across_cuts(edges: list[int], offset: int) -> None:
+    """And the first and the last of a segment its bounds, to the hundredth."""
+    words = tuple(Word(a / 100, b / 100, " a", 0.5) for a, b in pairwise(edges))
+    before = segment(0, words[0].start, words[-1].end, words)
+    later = partial(_later, offset * 0.004)
+    for time in (JOINED.restore, later):
+        found = retimed(before, time)
+        times = [t for word in found.words or () for t in (word.start, word.end)]
+        assert times == sorted(times)
+        assert (found.start, found.end) == (times[0], times[-1])
+        plain = retimed(segment(0, before.start, before.end, None), time)
+        assert plain.start <= plain.end
+        assert (plain.start, plain.end) == (round(plain.start, 2), round(plain.end, 2))
 
 
 @pytest.mark.parametrize("words", [False, True])

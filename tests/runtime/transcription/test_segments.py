@@ -12,12 +12,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from baldwhisper_mlx.transcription.segments import (
-    Piece,
-    WindowSplit,
-    make_segments,
-    split_window,
-)
+from baldwhisper_mlx.transcription.segments import Piece, WindowSplit, make_segments, split_window
 
 BEGIN = 1000
 tokens = st.lists(st.integers(0, BEGIN + 1500) | st.integers(BEGIN, BEGIN + 9), max_size=30)
