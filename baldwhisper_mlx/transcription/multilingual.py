@@ -22,6 +22,7 @@ from baldwhisper_mlx.checkpoint.load import LoadedModel
 from baldwhisper_mlx.config import FRAMES_PER_POSITION, HOP_LENGTH, SAMPLE_RATE
 from baldwhisper_mlx.decoding.decoder import Decoder
 from baldwhisper_mlx.model.cache import EncodedAudio
+from baldwhisper_mlx.output.segment import Segment
 from baldwhisper_mlx.transcription import language_changes
 from baldwhisper_mlx.transcription.language import SpokenLanguage
 from baldwhisper_mlx.transcription.language_changes import (
@@ -30,12 +31,15 @@ from baldwhisper_mlx.transcription.language_changes import (
     likeliest_sequence,
 )
 from baldwhisper_mlx.transcription.prompts import PreviousText
+from baldwhisper_mlx.transcription.second_opinion import WindowSpeech
 
 SURE = 0.5
 """Probability of the present language, by the states of the whole window, from which on a part is
 not encoded by itself."""
 TOGETHER = 3
 """Parts that are encoded together."""
+LOST = 3.0
+"""Seconds of speech behind the last segment from which on the next window begins there."""
 CONFIRMED = 2
 """Parts in another language after which the rest of the window is not asked."""
 _POSITION = FRAMES_PER_POSITION * HOP_LENGTH
@@ -76,6 +80,29 @@ def end_at_changes(runs: Sequence[Run]) -> bool:
         if stretch.n_samples is not None:
             run.window_end = run.seek + stretch.n_samples // HOP_LENGTH
     return any(run.window_end is not None for run in runs)
+
+
+def before_lost_speech(
+    segments: Sequence[Segment], speech: WindowSpeech, seek: int, advance: int
+) -> int:
+    """Mel frames from a window to the next one, which begins where an output ends too early.
+
+    In a language that was taken for another one an output often ends where that language does.
+
+    Args:
+        segments: of the window.
+        speech: where somebody speaks in it.
+        seek: mel frame (10 ms) at which it starts.
+        advance: frames to the next window by the timestamps.
+    """
+    if not segments:
+        return advance
+    written, end = segments[-1].end, (seek + advance) * HOP_LENGTH / SAMPLE_RATE
+    if end - written < LOST:
+        return advance
+    lost = sum(min(end, b) - max(written, a) for a, b in speech.spans if b > written and a < end)
+    frames = round(written * SAMPLE_RATE / HOP_LENGTH) - seek
+    return frames if lost >= LOST and frames > 0 else advance
 
 
 def stretches_of(runs: Sequence[Run]) -> list[Stretch | None]:

@@ -25,7 +25,7 @@ from baldwhisper_mlx.output.segment import Segment
 from baldwhisper_mlx.output.transcript import Transcript
 from baldwhisper_mlx.transcription.first_attempt import FirstAttempt
 from baldwhisper_mlx.transcription.language import SpokenLanguage, likeliest_languages
-from baldwhisper_mlx.transcription.multilingual import end_at_changes
+from baldwhisper_mlx.transcription.multilingual import before_lost_speech, end_at_changes
 from baldwhisper_mlx.transcription.options import TranscribeOptions
 from baldwhisper_mlx.transcription.prompts import PreviousText
 from baldwhisper_mlx.transcription.ranges import Parts
@@ -168,7 +168,8 @@ class Transcription:
             )
             if self.options.multilingual:
                 segments = [dataclasses.replace(one, language=language) for one in segments]
-                advance = min(advance, n_frames)  # what follows may be in another language
+                # What follows the window may be in another language.
+                advance = before_lost_speech(segments, speech, self.seek, min(advance, n_frames))
             self._add(segments)
             self.previous.append([token for segment in segments for token in segment.tokens])
             is_last = self.seek + n_frames >= end
@@ -203,8 +204,7 @@ class Transcription:
 def encode_windows(runs: Sequence[Transcription]) -> None:
     """Encodes the next windows of recordings, and detects languages that are not known yet.
 
-    With the option `multilingual` every window ends where the language changes, and is encoded
-    again if that is within it.
+    With `multilingual`, windows end where the language changes, and are encoded again for that.
 
     Args:
         runs: of one model and with the same options.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import mlx.core as mx
@@ -15,6 +16,7 @@ from baldwhisper_mlx.audio.load import load_audio
 from baldwhisper_mlx.checkpoint.load import LoadedModel, load_model
 from baldwhisper_mlx.config import HOP_LENGTH
 from baldwhisper_mlx.decoding.decoder import Decoder
+from baldwhisper_mlx.output.segment import Segment
 from baldwhisper_mlx.transcription import language_changes, multilingual
 from baldwhisper_mlx.transcription.batched import transcribe_clips
 from baldwhisper_mlx.transcription.detect_language import detect_language
@@ -234,3 +236,21 @@ def test_a_model_of_one_language_refuses(tmp_path: Path) -> None:
     english = load_model(write_model(tmp_path / "tiny", tiny_config(languages=("en",))))
     with pytest.raises(ValueError, match=r"multilingual: this model knows only en \(english\)"):
         transcribe(tone(), english, multilingual=True)
+
+
+@pytest.mark.parametrize(
+    ("spans", "expected"),
+    [
+        ([(10.0, 12.0), (14.0, 29.0)], 250),  # 15 s are lost behind 12.5 s
+        ([(10.0, 12.4), (27.0, 29.5)], 3000),  # 2.5 s may be noise
+        ([(10.0, 12.4), (41.0, 60.0)], 3000),  # that is the next window
+    ],
+)
+def test_an_output_that_ends_too_early_is_continued(
+    spans: list[tuple[float, float]], expected: int
+) -> None:
+    segment = Segment(0, 1000, 10.0, 12.5, " one", (1,), 0.0, -0.1, 1.0, 0.0)
+    speech = SimpleNamespace(spans=spans)
+    found = multilingual.before_lost_speech([segment], speech, 1000, 3000)  # type: ignore[arg-type]
+    assert found == expected
+    assert multilingual.before_lost_speech([], speech, 1000, 3000) == 3000  # type: ignore[arg-type]
