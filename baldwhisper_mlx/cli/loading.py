@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import click
@@ -17,9 +17,8 @@ def open_model(
     language: str | None,
     audio_context: Any = None,
     *,
-    task: str = "transcribe",
     languages: Sequence[str] | None = None,
-    multilingual: bool = False,
+    options: Mapping[str, Any] | None = None,
 ) -> Any:
     """Loads a model for a command; prints warnings on standard error.
 
@@ -28,15 +27,15 @@ def open_model(
         revision: of a Hub model.
         language: code or name that the model has to know; None for any.
         audio_context: as for `load_model`.
-        task: that the model has to be able to do.
         languages: codes or names that the model has to know; None for any.
-        multilingual: whether it has to know several languages.
+        options: keyword arguments of `transcribe` that it has to be able to follow.
 
     Raises:
-        click.ClickException: the model cannot be loaded, does not know the language, or cannot
-            translate.
+        click.ClickException: the model cannot be loaded, or cannot follow the options.
     """
     from baldwhisper_mlx.checkpoint.load import load_model
+    from baldwhisper_mlx.transcription.inputs import check_options
+    from baldwhisper_mlx.transcription.options import TranscribeOptions
 
     try:
         with warnings.catch_warnings(record=True) as caught:
@@ -48,9 +47,8 @@ def open_model(
             model.tokenizer.to_language(language)
         if languages is not None:
             model.tokenizer.candidates(languages)
-        if multilingual:
-            model.tokenizer.check_multilingual()
-        model.tokenizer.check_task(task)
+        if options is not None:
+            check_options(TranscribeOptions(**options), model)
     except (OSError, ValueError) as error:
         raise click.ClickException(message_of(error)) from None
     return model

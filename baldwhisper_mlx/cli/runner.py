@@ -67,15 +67,14 @@ def transcribe_files(
         Names of the files that failed.
 
     Raises:
-        click.ClickException: the model cannot be loaded or does not know the language.
+        click.ClickException: the model cannot be loaded or cannot follow the options.
     """
     failed = [name for name in files if not is_readable(name)]
     outputs = dict(zip(files, plan or [{} for _ in files], strict=True))
     readable = [name for name in files if name not in failed]
     if not readable:
         return failed  # without loading a model, or downloading it, for nothing
-    needed = {key: options[key] for key in ("task", "languages", "multilingual") if key in options}
-    model = open_model(model_name, revision, options.get("language"), audio_context, **needed)
+    model = open_model(model_name, revision, None, audio_context, options=options)
     for name, audio in audio_of_files(readable, pcm_rate=pcm_rate, **audio_options):
         try:
             transcript = _transcribe_one(name, audio, model, options, printer)

@@ -51,10 +51,7 @@ class LogitRules:
     def __init__(self, vocabulary: Vocabulary, options: DecodingOptions) -> None:
         v = self.vocabulary = vocabulary
         self.options = options
-        suppress = suppressed_ids(
-            options.suppress_tokens, default=v.suppress, control=v.control, eot=v.eot,
-            timestamp_begin=v.timestamp_begin, n_vocab=v.n_vocab,
-        )  # fmt: skip
+        suppress = suppressed_ids(options.suppress_tokens, v)
         if options.timestamps:  # <|notimestamps|> belongs to prompts
             suppress.add(v.no_timestamps)
         if options.forced_length is not None:

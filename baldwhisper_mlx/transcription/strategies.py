@@ -52,8 +52,6 @@ def transcribe_recording(
     Raises:
         ValueError, FloatingPointError: as `transcribe_sequentially`.
     """
-    if options.multilingual:
-        loaded.tokenizer.check_multilingual()
     way = transcribe_sequentially
     if options.batch_size > 1:
         way = _in_batches

@@ -11,6 +11,7 @@ from baldwhisper_mlx.config import SAMPLE_RATE
 from baldwhisper_mlx.output.segment import Segment
 from baldwhisper_mlx.output.transcript import Transcript
 from baldwhisper_mlx.terminal import message_of
+from baldwhisper_mlx.transcription.inputs import check_options
 from baldwhisper_mlx.transcription.options import TranscribeOptions
 from baldwhisper_mlx.transcription.strategies import transcribe_recording
 
@@ -28,7 +29,7 @@ class TranscriptStream:
         options: see `TranscribeOptions`.
 
     Raises:
-        ValueError: the model does not know the language, or cannot translate.
+        ValueError: the model cannot follow the options; see `check_options`.
 
     Example:
         >>> stream = transcribe_iter("talk.mp3")
@@ -38,9 +39,7 @@ class TranscriptStream:
     """
 
     def __init__(self, samples: Samples, loaded: LoadedModel, options: TranscribeOptions) -> None:
-        if options.language is not None:  # here, rather than when the first segment is asked for
-            loaded.tokenizer.to_language(options.language)
-        loaded.tokenizer.check_task(options.task)
+        check_options(options, loaded)  # here, rather than when the first segment is asked for
         self.duration = len(samples) / SAMPLE_RATE
         """Seconds of the recording."""
         self._loaded = loaded

@@ -69,7 +69,9 @@ class Fake:
             candidates=lambda languages: languages,
             check_task=lambda _: None,
         )
-        return SimpleNamespace(tokenizer=tokenizer)
+        vocabulary = SimpleNamespace(suppress=(), control=(), eot=256, n_vocab=1800)
+        decoder = SimpleNamespace(vocabulary=vocabulary)
+        return SimpleNamespace(tokenizer=tokenizer, decoder=decoder)
 
     def transcribe(self, audio: Any, model: Any, **options: Any) -> Transcript:
         del options["on_progress"]

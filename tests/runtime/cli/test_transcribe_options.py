@@ -78,10 +78,15 @@ def test_bad_values_are_wrong_usage(wav: Path, arguments: list[str], message: st
     assert message in " ".join(result.stderr.split())
 
 
-def test_ids_that_the_model_does_not_have_fail_the_file(model_folder: Path, wav: Path) -> None:
-    result = run(str(wav), "-m", str(model_folder), "-l", "en", "--suppress-tokens", "999999")
+def test_ids_that_the_model_does_not_have_are_an_error_before_the_first_file(
+    model_folder: Path, wav: Path, long_wav: Path
+) -> None:
+    result = run(
+        str(wav), str(long_wav), "-m", str(model_folder), "-l", "en", "--suppress-tokens", "999999"
+    )
     assert result.exit_code == 1
-    assert "suppress_tokens: 999999 is no token of this model" in result.stderr
+    assert result.stderr.startswith("Error: suppress_tokens: 999999 is no token of this model")
+    assert result.stderr.count("999999") == 1
 
 
 def test_what_is_cut_is_said(model_folder: Path, long_wav: Path, wav: Path) -> None:

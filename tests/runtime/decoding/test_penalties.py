@@ -83,10 +83,7 @@ def test_a_bad_logit_stays_bad() -> None:
 
 
 def suppressed(*tokens: int) -> set[int]:
-    return suppressed_ids(
-        tokens, default=V.suppress, control=V.control, eot=V.eot,
-        timestamp_begin=V.timestamp_begin, n_vocab=V.n_vocab,
-    )  # fmt: skip
+    return suppressed_ids(tokens, V)
 
 
 def test_suppressed_ids() -> None:
