@@ -266,6 +266,15 @@ def test_progress_files_with_anything_in_them(
     outcome(lambda: read(path), tmp_path)
 
 
+@pytest.mark.parametrize("key", ["stage", "teacher_layers", "settings"])
+def test_a_long_value_is_not_quoted_whole(key: str, tmp_path: Path) -> None:
+    manifest = json.loads(MANIFEST) | {key: [9] * 20_000 if key == "stage" else "9" * 20_000}
+    (tmp_path / MANIFEST_FILE).write_text(json.dumps(manifest))
+    with pytest.raises(ValueError, match=key) as error:
+        read_manifest(tmp_path)
+    assert len(str(error.value)) < 1000
+
+
 @FUZZ
 @given(data=st.data(), value=values)
 def test_progress_files_with_any_value(tmp_path: Path, data: Any, value: Any) -> None:

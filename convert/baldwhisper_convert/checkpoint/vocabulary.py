@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from baldwhisper_convert.checkpoint.key_maps import listed
 from baldwhisper_mlx.bounds import BOUNDS
 from baldwhisper_mlx.config import CONTROL_TOKENS, N_TIMESTAMPS
+from baldwhisper_mlx.terminal import quoted
 from baldwhisper_mlx.text.openai_vocabulary import special_token_ids
 
 END_OF_TEXT, NO_TIMESTAMPS = CONTROL_TOKENS[0], CONTROL_TOKENS[-1]
@@ -119,7 +120,7 @@ def token_bytes(token: str, table: dict[str, int]) -> bytes:
     try:
         return bytes(table[character] for character in token)
     except KeyError as error:
-        raise ValueError(f"token {token!r} is not byte-level ({error} is no byte)") from None
+        raise ValueError(f"token {quoted(token)} is not byte-level ({error} is no byte)") from None
 
 
 def from_tokens(
@@ -173,7 +174,7 @@ def _check_ids(ids: dict[str, int]) -> None:
     for name, token in ids.items():
         if type(token) is not int or not 0 <= token <= _MOST_ID:
             raise ValueError(
-                f"token {name!r} has the id {str(token)[:40]}; expected 0 to {_MOST_ID}"
+                f"token {quoted(name)} has the id {str(token)[:40]}; expected 0 to {_MOST_ID}"
             )
         if len(name) > _MOST_BYTES:
             raise ValueError(f"token {token} is {len(name)} characters long, so it is no word")

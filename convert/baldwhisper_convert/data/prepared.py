@@ -19,6 +19,7 @@ import torch
 
 from baldwhisper_convert.data.windows import POSITIONS_PER_SECOND
 from baldwhisper_mlx.files import read_json
+from baldwhisper_mlx.terminal import quoted
 
 SETTINGS_FILE, WINDOWS_FILE, FEATURES_FILE = "prepared.json", "windows.jsonl", "features.f16"
 
@@ -247,7 +248,7 @@ def read_windows(folder: Path) -> Iterator[PreparedWindow]:
                 window = PreparedWindow(**raw)
             except (ValueError, KeyError, TypeError) as error:
                 raise ValueError(
-                    f"{path}: line {number} is damaged ({error!r}); delete the folder and prepare "
-                    "again"
+                    f"{path}: line {number} is damaged ({quoted(error, 200)}); delete the "
+                    "folder and prepare again"
                 ) from None
             yield window

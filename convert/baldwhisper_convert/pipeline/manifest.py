@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from baldwhisper_mlx.files import read_json, write_atomically
+from baldwhisper_mlx.terminal import quoted
 
 MANIFEST_FILE = "manifest.json"
 MANIFEST_VERSION = 1
@@ -64,7 +65,7 @@ class Manifest:
             flat = [layer for group in groups for layer in group]
             whole = all(groups) and all(type(layer) is int for layer in flat)
             if not whole or flat != sorted(set(flat)):
-                raise ValueError(f"{name}: not increasing groups of layers: {groups}")
+                raise ValueError(f"{name}: not increasing groups of layers: {quoted(groups)}")
 
     def same_work(self, other: Manifest) -> bool:
         """Whether both have the same stage, settings, parent, teacher, data and seed."""

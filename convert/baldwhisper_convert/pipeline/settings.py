@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args, get_origin
 
 from baldwhisper_mlx.bounds import MOST_CONFIG_BYTES, read_bounded
+from baldwhisper_mlx.terminal import quoted
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -105,7 +106,7 @@ def build(kind: type[T], raw: Any, where: str) -> T:
         ValueError: unknown or missing keys, wrong types, or values that the dataclass rejects.
     """
     if not isinstance(raw, Mapping):
-        raise ValueError(f"{where}: expected a table, found {raw!r}")
+        raise ValueError(f"{where}: expected a table, found {quoted(raw)}")
     fields = {item.name: item for item in dataclasses.fields(kind)}  # type: ignore[arg-type]
     unknown = sorted(raw.keys() - fields.keys())
     if unknown:
@@ -138,11 +139,11 @@ def _value(hint: Any, raw: Any, where: str) -> Any:
         return build(hint, raw, where)  # type: ignore[arg-type]
     if origin is Literal:
         if raw not in arguments:
-            raise ValueError(f"{where}: {raw!r} is none of {', '.join(map(str, arguments))}")
+            raise ValueError(f"{where}: {quoted(raw)} is none of {', '.join(map(str, arguments))}")
         return raw
     if origin is tuple:
         if not isinstance(raw, Sequence) or isinstance(raw, str):
-            raise ValueError(f"{where}: expected a list, found {raw!r}")
+            raise ValueError(f"{where}: expected a list, found {quoted(raw)}")
         kinds = [arguments[0]] * len(raw) if arguments[-1] is Ellipsis else list(arguments)
         if len(kinds) != len(raw):
             raise ValueError(f"{where}: expected {len(kinds)} values, found {len(raw)}")
@@ -150,12 +151,12 @@ def _value(hint: Any, raw: Any, where: str) -> Any:
         return tuple(_value(kind, item, f"{where}[{i}]") for i, (kind, item) in pairs)
     if origin is dict:
         if not isinstance(raw, Mapping):
-            raise ValueError(f"{where}: expected a table, found {raw!r}")
+            raise ValueError(f"{where}: expected a table, found {quoted(raw)}")
         return {key: _value(arguments[1], value, f"{where}.{key}") for key, value in raw.items()}
     if hint is float and isinstance(raw, int | float) and not isinstance(raw, bool):
         return _finite(raw, where)
     if not isinstance(raw, hint) or (isinstance(raw, bool) and hint is not bool):
-        raise ValueError(f"{where}: expected {hint.__name__}, found {raw!r}")
+        raise ValueError(f"{where}: expected {hint.__name__}, found {quoted(raw)}")
     return raw
 
 

@@ -41,6 +41,7 @@ from baldwhisper_convert.readers.weight_files import find_weights, load_tensors
 from baldwhisper_mlx.config import AudioContext, ModelConfig
 from baldwhisper_mlx.files import read_json
 from baldwhisper_mlx.model.positions import sinusoids
+from baldwhisper_mlx.terminal import quoted
 
 _QUANTIZED = ("weight", "scales", "biases")
 
@@ -225,7 +226,9 @@ def _config(folder: Path) -> dict[str, Any]:
         raise ValueError(f"{folder / 'config.json'}: expected a JSON object")
     kind = config.get("model_type", "whisper")
     if kind != "whisper":
-        raise ValueError(f"{folder / 'config.json'}: model_type is {kind!r}, expected 'whisper'")
+        raise ValueError(
+            f"{folder / 'config.json'}: model_type is {quoted(kind)}, expected 'whisper'"
+        )
     refuse_quantized_config(config, folder / "config.json")
     return config
 

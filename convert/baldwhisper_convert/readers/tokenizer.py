@@ -23,6 +23,7 @@ from baldwhisper_convert.readers.sidecars import SourceWarning
 from baldwhisper_mlx.bounds import MOST_VOCABULARY_BYTES, check_file, read_bounded
 from baldwhisper_mlx.config import N_TIMESTAMPS
 from baldwhisper_mlx.files import read_json
+from baldwhisper_mlx.terminal import quoted
 from baldwhisper_mlx.text.openai_vocabulary import rank_file
 from baldwhisper_mlx.text.tokenizer import read_ranks
 
@@ -103,7 +104,7 @@ def _read_file(path: Path, n_vocab: int) -> Vocabulary:
         raw = read_json(path)
         return _token_list(raw) if isinstance(raw, list) else _tokenizer_json(raw)
     except (ValueError, LookupError, TypeError, AttributeError, OverflowError) as error:
-        reason = error if isinstance(error, ValueError) else f"malformed ({error!r})"
+        reason = error if isinstance(error, ValueError) else f"malformed ({quoted(error, 200)})"
         raise ValueError(f"{path}: {str(reason).removeprefix(f'{path}: ')}") from None
 
 
@@ -160,7 +161,7 @@ def _text(path: Path) -> str:
 def _pair(merge: Any) -> tuple[str, str]:
     parts = merge.split(" ") if isinstance(merge, str) else merge
     if len(parts) != 2:
-        raise ValueError(f"bad merge {merge!r}")
+        raise ValueError(f"bad merge {quoted(merge)}")
     return parts[0], parts[1]
 
 

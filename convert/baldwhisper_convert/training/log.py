@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from baldwhisper_mlx.files import atomic_file, write_atomically
+from baldwhisper_mlx.terminal import quoted
 
 LOG_FILE, CURVES_FILE = "log.jsonl", "curves.png"
 
@@ -77,8 +78,8 @@ def read_log(path: Path) -> list[dict[str, Any]]:
             if number == len(lines) and not line.endswith(b"\n"):
                 break  # the run was killed while it wrote this line
             raise ValueError(
-                f"{path}: line {number} is damaged ({error!r}); delete the line, or the file to "
-                "resume without the log so far"
+                f"{path}: line {number} is damaged ({quoted(error, 200)}); delete the line, or "
+                "the file to resume without the log so far"
             ) from None
         rows.append(row)
     return rows
