@@ -43,6 +43,15 @@ def test_the_sample_is_transcribed(bundled: LoadedModel) -> None:
     assert ends[-1] == pytest.approx(transcript.duration, abs=0.5)
 
 
+def test_the_readme_shows_what_the_command_prints() -> None:
+    readme = (SAMPLE.parents[1] / "README.md").read_text("utf-8")
+    command, *shown = readme.split("```console\n$ baldwhisper ")[1].split("\n```")[0].splitlines()
+    assert command == "transcribe examples/sample.wav"
+    result = CliRunner().invoke(cli, ["transcribe", str(SAMPLE)])
+    # Marks can differ between a CPU and a GPU.
+    assert [words(line) for line in result.stdout.splitlines()] == [words(line) for line in shown]
+
+
 def test_words_are_timed(bundled: LoadedModel) -> None:
     transcript = baldwhisper_mlx.transcribe(SAMPLE, bundled, word_timestamps=True)
     timed = [word for segment in transcript.segments for word in segment.words or ()]
