@@ -14,7 +14,7 @@ from PIL import Image
 
 from benchmarks.report import build, overview_plot
 from benchmarks.speed import decode_speed
-from tests.support.pages import ROOT, blocks, read
+from tests.support.pages import ROOT, read
 
 RESULTS = ROOT / "benchmarks/results"
 PICTURE_BYTES = 100_000
@@ -24,16 +24,6 @@ def result(name: str) -> dict[str, Any]:
     """Contents of a result file."""
     loaded: dict[str, Any] = json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
     return loaded
-
-
-def test_the_readme_shows_the_transcript_of_the_sample() -> None:
-    (block,) = blocks(read("README.md"), "console")
-    command, output = block.split("\n", 1)
-    assert command == "$ baldwhisper transcribe examples/sample.wav"
-    spoken, shown = (
-        re.findall(r"\w+", text.lower()) for text in (read("examples/sample.txt"), output)
-    )
-    assert shown == spoken
 
 
 def test_the_plot_shows_the_result_file() -> None:
@@ -174,3 +164,17 @@ def test_decoding_beside_other_decoders_is_in_the_results() -> None:
     page = read("benchmarks/RESULTS.md")
     assert decode_speed.markdown(measured) in page
     assert f"{measured['primitives_per_step']['gpu']} primitives" in page
+
+
+def test_languages_and_hotwords() -> None:
+    programs = result("languages_mixed")["programs"]
+    one, several = (
+        programs[f"base, {name}"]["languages"]["all"]["written"]
+        for name in ("one language", "multilingual")
+    )
+    (model,) = result("hotwords")["models"].values()
+    named = model["rows"]["hotwords"]
+    text = " ".join(read("README.md").split())
+    assert f"({several:.0%} of the words of".replace("%", " %") in text
+    assert f"instead of {one:.0%})".replace("%", " %") in text
+    assert f"({named['targets_written']} of {named['targets']} rare words" in text

@@ -20,6 +20,7 @@ from baldwhisper_mlx.config import SAMPLE_RATE
 from benchmarks.accuracy.other_languages import SENTENCES, ranks
 from tests.runtime.audio.test_vad import brown
 from tests.runtime.conftest import tone
+from tests.support.pages import blocks, read
 
 SAMPLE = Path(__file__).parents[2] / "examples" / "sample.wav"
 MOST_BYTES = 45_000_000
@@ -44,9 +45,9 @@ def test_the_sample_is_transcribed(bundled: LoadedModel) -> None:
 
 
 def test_the_readme_shows_what_the_command_prints() -> None:
-    readme = (SAMPLE.parents[1] / "README.md").read_text("utf-8")
-    command, *shown = readme.split("```console\n$ baldwhisper ")[1].split("\n```")[0].splitlines()
-    assert command == "transcribe examples/sample.wav"
+    (block,) = blocks(read("README.md"), "console")
+    command, *shown = block.splitlines()
+    assert command == "$ baldwhisper transcribe examples/sample.wav"
     result = CliRunner().invoke(cli, ["transcribe", str(SAMPLE)])
     # Marks can differ between a CPU and a GPU.
     assert [words(line) for line in result.stdout.splitlines()] == [words(line) for line in shown]
