@@ -96,6 +96,15 @@ FILES = {
 }
 
 
+def test_an_archive_that_says_it_is_one_of_several(tmp_path: Path) -> None:
+    content = bytearray(FILES["zip.bin"])
+    content[content.rindex(b"PK\x06\x07") + 4] = 1  # number of a disk, in the ZIP64 locator
+    path = tmp_path / "zip.bin"
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=r"zip\.bin: "):
+        load_torch_file(path)
+
+
 @pytest.mark.parametrize("name", FILES)
 @FUZZ
 @given(changes=flips, kept=st.sampled_from([1.0, 1.0, 0.9, 0.5, 0.01]))

@@ -81,9 +81,10 @@ def check_archive(path: Path) -> None:
     Raises:
         ValueError: it does, or its table of contents is damaged.
     """
-    if not zipfile.is_zipfile(path):
-        return
     try:
+        # It raises, too, for an archive that says it is one of several.
+        if not zipfile.is_zipfile(path):
+            return
         with zipfile.ZipFile(path) as archive:
             content = sum(entry.file_size for entry in archive.infolist())
     except (zipfile.BadZipFile, ValueError, OSError, NotImplementedError) as error:
