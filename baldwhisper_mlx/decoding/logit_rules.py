@@ -123,13 +123,17 @@ class LogitRules:
         masked = self._masked_first(logits, state) if first else self._masked(logits, state)
         if not self.options.timestamps:
             return masked, logsumexp(masked)
+        forced, _, mass = _mass(*self._parts(masked))
+        return self._without_text(masked, forced), mass
+
+    def _parts(self, masked: mx.array) -> tuple[mx.array, mx.array]:
+        """The logits (B, V) of text, and those of timestamps."""
         begin = self.vocabulary.timestamp_begin
-        timestamp_mass = logsumexp(masked[:, begin:])
-        text = masked[:, :begin]
-        forced = timestamp_mass > mx.max(text, axis=-1, keepdims=True)
-        mass = mx.logaddexp(logsumexp(text), timestamp_mass)
-        masked = mx.where(forced & (self._ids < begin), -mx.inf, masked)
-        return masked, mx.where(forced, timestamp_mass, mass)
+        return masked[:, :begin], masked[:, begin:]
+
+    def _without_text(self, masked: mx.array, forced: mx.array) -> mx.array:
+        """Logits (B, V) without text where a timestamp is forced (B, 1)."""
+        return mx.where(forced & (self._ids < self.vocabulary.timestamp_begin), -mx.inf, masked)
 
     def _masked(self, logits: mx.array, state: State) -> mx.array:
         """Logits (B, V) without the tokens that may not follow `state`."""
@@ -194,29 +198,35 @@ class LogitRules:
         return token, score - logsumexp(masked)
 
     def _pick_by_mass(self, masked: mx.array, key: mx.array) -> tuple[mx.array, mx.array]:
-        """As `_pick`, with a timestamp where their joint probability exceeds any text token's.
-
-        Text and timestamps are reduced apart, so the rule costs no second pass over V.
-        """
-        begin = self.vocabulary.timestamp_begin
-        text, timestamps = masked[:, :begin], masked[:, begin:]
-        # Unnormalized log-probabilities: of the best text token, and of all timestamps together.
-        text_score = mx.max(text, axis=-1, keepdims=True)
-        timestamp_mass = logsumexp(timestamps)
-        forced = timestamp_mass > text_score
-        # The probability of a forced timestamp is that among timestamps, as in the reference.
-        mass = mx.logaddexp(logsumexp(text), timestamp_mass)
-        mass = mx.where(forced, timestamp_mass, mass)
+        """As `_pick`, with a timestamp where one is forced; see `_mass`."""
+        text, timestamps = self._parts(masked)
+        forced, text_score, mass = _mass(text, timestamps)
         if self.options.temperature:
-            allowed = mx.where(forced & (self._ids < begin), -mx.inf, masked)
+            allowed = self._without_text(masked, forced)
             token = _sample(allowed, self.options.temperature, key)
             return token, mx.take_along_axis(allowed, token, axis=-1) - mass
         # A timestamp that is not forced never wins: its own probability is part of the mass that
         # the best text token exceeds.
+        begin = self.vocabulary.timestamp_begin
         timestamp = mx.argmax(timestamps, axis=-1, keepdims=True) + begin
         token = mx.where(forced, timestamp, mx.argmax(text, axis=-1, keepdims=True))
         score = mx.where(forced, mx.max(timestamps, axis=-1, keepdims=True), text_score)
         return token, score - mass
+
+
+def _mass(text: mx.array, timestamps: mx.array) -> tuple[mx.array, mx.array, mx.array]:
+    """Whether a timestamp is forced, the logit of the best text token, and the mass, (B, 1) each.
+
+    A timestamp is forced where the joint probability of all exceeds that of any text token. The
+    mass is the log-sum-exp of what may be chosen. Text and timestamps are reduced apart, so the
+    rule costs no second pass over V.
+    """
+    text_score = mx.max(text, axis=-1, keepdims=True)
+    timestamp_mass = logsumexp(timestamps)
+    forced = timestamp_mass > text_score
+    # The probability of a forced timestamp is that among timestamps, as in the reference.
+    mass = mx.logaddexp(logsumexp(text), timestamp_mass)
+    return forced, text_score, mx.where(forced, timestamp_mass, mass)
 
 
 def _additive_mask(n_vocab: int, ids: Iterable[int]) -> mx.array:
