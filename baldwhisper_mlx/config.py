@@ -43,6 +43,8 @@ SAMPLE_RATE = 16_000
 """Samples per second of the audio that every Whisper model takes."""
 HOP_LENGTH = 160
 """Samples between two mel frames: 10 ms."""
+FRAMES_PER_SECOND = SAMPLE_RATE // HOP_LENGTH
+"""Mel frames per second."""
 FRAMES_PER_POSITION = 2
 """Mel frames per encoder position, and per timestamp step."""
 TIME_PRECISION = FRAMES_PER_POSITION * HOP_LENGTH / SAMPLE_RATE

@@ -10,11 +10,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from baldwhisper_mlx.config import FRAMES_PER_POSITION, HOP_LENGTH, SAMPLE_RATE, WINDOW_POSITIONS
+from baldwhisper_mlx.config import FRAMES_PER_POSITION, FRAMES_PER_SECOND, WINDOW_POSITIONS
 from baldwhisper_mlx.output.segment import Segment, Word
 from baldwhisper_mlx.transcription.words import APPENDED, PREPENDED
 
-_PER_SECOND = SAMPLE_RATE / HOP_LENGTH
 _WINDOW = WINDOW_POSITIONS * FRAMES_PER_POSITION
 """Mel frames of a window, whose end counts even if the audio ends before it."""
 _NEAR_THE_EDGE = 2.0
@@ -48,7 +47,7 @@ def without_hallucinations(
         The segments, the mel frames from the window to the next one, and the seconds at which the
         last word ended.
     """
-    begin, window_end = seek / _PER_SECOND, (seek + _WINDOW) / _PER_SECOND
+    begin, window_end = seek / FRAMES_PER_SECOND, (seek + _WINDOW) / FRAMES_PER_SECOND
     end = _last_end(segments)
     if not is_complete and end is not None and end > begin:
         # What little follows the last word is not worth a window of its own.
@@ -63,7 +62,7 @@ def without_hallucinations(
     if index is not None:
         made_up = segments[index]
         advance = _frames(max(begin + 1, made_up.start)) - seek
-        if range_end / _PER_SECOND - made_up.end < threshold:
+        if range_end / FRAMES_PER_SECOND - made_up.end < threshold:
             advance = range_end - seek
     end = _last_end(kept)
     return kept, max(1, advance), last_speech if end is None else end
@@ -76,7 +75,7 @@ def _first_made_up(
 
     Arguments as for `without_hallucinations`.
     """
-    begin, window_end = seek / _PER_SECOND, (seek + _WINDOW) / _PER_SECOND
+    begin, window_end = seek / FRAMES_PER_SECOND, (seek + _WINDOW) / FRAMES_PER_SECOND
     previous_end = last_speech
     for index, segment in enumerate(segments):
         if not segment.words:
@@ -84,7 +83,7 @@ def _first_made_up(
         if is_anomaly(segment):
             following = next((later for later in segments[index + 1 :] if later.words), None)
             words = following.words if following else None
-            next_start = words[0].start if words else begin + n_frames / _PER_SECOND
+            next_start = words[0].start if words else begin + n_frames / FRAMES_PER_SECOND
             is_after_silence = (
                 segment.start - previous_end > threshold
                 or segment.start < threshold
@@ -128,4 +127,4 @@ def _last_end(segments: Sequence[Segment]) -> float | None:
 
 
 def _frames(seconds: float) -> int:
-    return round(seconds * _PER_SECOND)
+    return round(seconds * FRAMES_PER_SECOND)

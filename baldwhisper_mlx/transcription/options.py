@@ -12,6 +12,7 @@ import inspect
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from numbers import Integral, Real
 from typing import ParamSpec, TypedDict, TypeVar
 
@@ -145,7 +146,7 @@ class TranscribeOptions:
         if self.languages is not None:
             check_languages(self.languages)
 
-    @property
+    @cached_property
     def attempts(self) -> list[DecodingOptions]:
         """How a window is decoded, attempt by attempt until one is good enough."""
         several = attempts(
@@ -166,7 +167,7 @@ class TranscribeOptions:
             for attempt in several
         ]
 
-    @property
+    @cached_property
     def ranges(self) -> tuple[tuple[float, float], ...] | None:
         """What is transcribed: starts and ends in seconds, the last perhaps infinite; or all."""
         return None if self.clip_timestamps is None else parse_ranges(self.clip_timestamps)

@@ -7,6 +7,8 @@ import math
 from collections.abc import Callable, Sequence
 from numbers import Real
 
+from baldwhisper_mlx.config import FRAMES_PER_SECOND
+
 Ranges = str | Sequence[float] | Sequence[tuple[float, float | None]]
 """Ranges as users give them: "0-10,60-"; OpenAI's "0,10,60"; a flat list; or pairs."""
 
@@ -47,21 +49,19 @@ def parse_ranges(ranges: Ranges) -> tuple[tuple[float, float], ...]:
     return tuple(pairs) or ((0.0, math.inf),)
 
 
-def frames_of(
-    ranges: Sequence[tuple[float, float]], n_frames: int, per_second: int
-) -> tuple[tuple[int, int], ...]:
-    """Ranges in whole frames of a recording, cut at its end.
+def frames_of(ranges: Sequence[tuple[float, float]], n_frames: int) -> tuple[tuple[int, int], ...]:
+    """Ranges in whole mel frames (10 ms) of a recording, cut at its end.
 
     Args:
         ranges: from `parse_ranges`.
         n_frames: of the recording.
-        per_second: frames per second.
 
     Returns:
         Start and end of each; ranges without a frame are left out.
     """
+    rate = FRAMES_PER_SECOND
     frames = [
-        (round(start * per_second), min(n_frames, round(min(end * per_second, n_frames))))
+        (round(start * rate), min(n_frames, round(min(end * rate, n_frames))))
         for start, end in ranges
     ]
     return tuple((start, end) for start, end in frames if start < end)
@@ -73,14 +73,11 @@ class Parts:
     Args:
         ranges: from `parse_ranges`; None for all of it.
         n_frames: of the recording.
-        per_second: frames per second.
     """
 
-    def __init__(
-        self, ranges: Sequence[tuple[float, float]] | None, n_frames: int, per_second: int
-    ) -> None:
+    def __init__(self, ranges: Sequence[tuple[float, float]] | None, n_frames: int) -> None:
         self.n_frames = n_frames
-        self.frames = frames_of(ranges or [(0.0, math.inf)], n_frames, per_second)
+        self.frames = frames_of(ranges or [(0.0, math.inf)], n_frames)
         """First frame of each, and the one behind its last."""
 
     def end_of(self, seek: int) -> int:

@@ -9,10 +9,8 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Protocol
 
-from baldwhisper_mlx.config import HOP_LENGTH, SAMPLE_RATE, TIME_PRECISION
+from baldwhisper_mlx.config import FRAMES_PER_SECOND, HOP_LENGTH, SAMPLE_RATE, TIME_PRECISION
 from baldwhisper_mlx.output.segment import Segment, Word
-
-FRAMES_PER_SECOND = SAMPLE_RATE // HOP_LENGTH
 
 
 class Time(Protocol):

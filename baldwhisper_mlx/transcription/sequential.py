@@ -29,7 +29,7 @@ from baldwhisper_mlx.transcription.multilingual import before_lost_speech, end_a
 from baldwhisper_mlx.transcription.options import TranscribeOptions
 from baldwhisper_mlx.transcription.prompts import PreviousText
 from baldwhisper_mlx.transcription.ranges import Parts
-from baldwhisper_mlx.transcription.retiming import FRAMES_PER_SECOND, within_audio
+from baldwhisper_mlx.transcription.retiming import within_audio
 from baldwhisper_mlx.transcription.second_opinion import WindowSpeech
 from baldwhisper_mlx.transcription.segments import main_language, numbered
 from baldwhisper_mlx.transcription.window_decoding import WindowDecoding
@@ -107,7 +107,7 @@ class Transcription:
         """
         samples = check_samples(samples)
         mel = LogMelSpectrogram(samples, loaded.config.n_mels)
-        parts = Parts(options.ranges, mel.n_frames, FRAMES_PER_SECOND)
+        parts = Parts(options.ranges, mel.n_frames)
         language = SpokenLanguage(samples, mel, loaded, options, parts)
         previous = PreviousText(loaded, options)
         run = cls(

@@ -29,7 +29,7 @@ from baldwhisper_mlx.transcription.language import LanguageWarning, doubts, only
 from baldwhisper_mlx.transcription.options import OptionWarning, TranscribeOptions
 from baldwhisper_mlx.transcription.prompts import GivenText
 from baldwhisper_mlx.transcription.ranges import frames_of, ranges_behind
-from baldwhisper_mlx.transcription.retiming import FRAMES_PER_SECOND, retimed, within_audio
+from baldwhisper_mlx.transcription.retiming import retimed, within_audio
 from baldwhisper_mlx.transcription.segments import main_language, numbered
 from baldwhisper_mlx.transcription.sequential import transcribe_sequentially
 
@@ -178,8 +178,7 @@ def _ranges(samples: Samples, options: TranscribeOptions) -> list[Span]:
     """What is transcribed of a recording, in samples."""
     if options.ranges is None:
         return [(0, len(samples))]
-    n_frames = len(samples) // HOP_LENGTH
-    frames = frames_of(options.ranges, n_frames, FRAMES_PER_SECOND)
+    frames = frames_of(options.ranges, len(samples) // HOP_LENGTH)
     return [(start * HOP_LENGTH, end * HOP_LENGTH) for start, end in frames]
 
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from baldwhisper_mlx.config import FRAMES_PER_SECOND
 from baldwhisper_mlx.decoding.result import DecodingResult
 from baldwhisper_mlx.output.segment import Segment
 from baldwhisper_mlx.text.tokenizer import Tokenizer
 from baldwhisper_mlx.transcription.characters import whole_characters
 from baldwhisper_mlx.transcription.hallucinations import without_hallucinations
 from baldwhisper_mlx.transcription.options import TranscribeOptions
-from baldwhisper_mlx.transcription.retiming import FRAMES_PER_SECOND, within_audio
+from baldwhisper_mlx.transcription.retiming import within_audio
 from baldwhisper_mlx.transcription.second_opinion import WindowSpeech, checked
 from baldwhisper_mlx.transcription.segments import (
     WindowSplit,

@@ -77,8 +77,8 @@ def test_bad_ranges_are_named(given: Any, message: str) -> None:
 
 def test_ranges_are_cut_at_the_end_of_the_recording() -> None:
     ranges = parse_ranges([(0, 0.004), (1, 2), (4, 9), (20, None)])
-    assert frames_of(ranges, 500, 100) == ((100, 200), (400, 500))
-    assert frames_of(parse_ranges([]), 500, 100) == ((0, 500),)
+    assert frames_of(ranges, 500) == ((100, 200), (400, 500))
+    assert frames_of(parse_ranges([]), 500) == ((0, 500),)
 
 
 def windows(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
