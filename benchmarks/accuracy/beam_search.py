@@ -24,7 +24,7 @@ import baldwhisper_mlx
 from baldwhisper_mlx.audio.load import load_audio
 from baldwhisper_mlx.bench.statistics import quartiles
 from baldwhisper_mlx.config import SAMPLE_RATE
-from benchmarks.accuracy.word_errors import read_rows, report
+from benchmarks.accuracy.word_errors import rate_text, read_rows, report
 from benchmarks.machines import describe
 from benchmarks.options import (
     Benchmark,
@@ -173,11 +173,9 @@ def show(part: Row) -> None:
     click.echo(f"{part['data']}, {part['clips']} clips")
     for name, sizes in part["models"].items():
         for size, row in sizes.items():
-            low, high = row["wer_interval"]
             click.echo(
-                f"  {name:20} {size:>3} beams  WER {100 * row['wer']:6.2f} % "
-                f"[{100 * low:.2f}, {100 * high:.2f}]  relative WER {row['wer_ratio']} "
-                f"{row['wer_ratio_interval']}  time {row['cpu_time_ratio']['median']:.2f}"
+                f"  {name:20} {size:>3} beams  {rate_text(row)} {row['wer_ratio_interval']}  "
+                f"time {row['cpu_time_ratio']['median']:.2f}"
             )
 
 

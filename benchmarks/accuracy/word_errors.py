@@ -222,12 +222,19 @@ def show(found: dict[str, Any]) -> None:
     """Prints the rates on one folder of speech."""
     click.echo(f"{found['data']}, {found['clips']} clips")
     for name, row in found["models"].items():
-        low, high = row["wer_interval"]
         click.echo(
-            f"  {name:20} WER {100 * row['wer']:6.2f} % [{100 * low:.2f}, {100 * high:.2f}]  "
-            f"relative WER {row['wer_ratio']}  accuracy ratio {row['accuracy_ratio']}  "
+            f"  {name:20} {rate_text(row)}  accuracy ratio {row['accuracy_ratio']}  "
             f"loops {row['loops']}"
         )
+
+
+def rate_text(row: dict[str, Any]) -> str:
+    """The word error rate of a model in `report`, with its interval, and relative."""
+    low, high = row["wer_interval"]
+    return (
+        f"WER {100 * row['wer']:6.2f} % [{100 * low:.2f}, {100 * high:.2f}]  "
+        f"relative WER {row['wer_ratio']}"
+    )
 
 
 if __name__ == "__main__":

@@ -27,27 +27,14 @@ import baldwhisper_mlx
 from baldwhisper_mlx import Transcript
 from baldwhisper_mlx.audio.load import load_audio, load_channels
 from baldwhisper_mlx.checkpoint.load import LoadedModel, load_model
-from tests.support.real_data import named
+from tests.support.real_data import SPEECH, named, recording
 from tests.support.transcripts import check_transcript, spoken_words
 
 pytestmark = pytest.mark.real
 
-SPEECH = (
-    "And so my fellow Americans ask not what your country can do for you, "
-    "ask what you can do for your country."
-)
 WAYS: list[dict[str, Any]] = [
     {}, {"vad": True}, {"batch_size": 16}, {"vad": True, "batch_size": 16},
 ]  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def base() -> LoadedModel:
-    return load_model(named("BALDWHISPER_MODEL"), dtype="float32", audio_context="full")
-
-
-def recording(name: str) -> Path:
-    return Path(named("BALDWHISPER_PEER_AUDIO"), name)
 
 
 def transcribe(audio: Any, loaded: LoadedModel, **options: Any) -> Transcript:

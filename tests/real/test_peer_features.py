@@ -15,7 +15,6 @@ whisper-tiny, so a word may differ.
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,26 +22,13 @@ import pytest
 
 import baldwhisper_mlx
 from baldwhisper_mlx.audio.load import load_audio
-from baldwhisper_mlx.checkpoint.load import LoadedModel, load_model
-from tests.support.real_data import named
+from baldwhisper_mlx.checkpoint.load import LoadedModel
+from tests.support.real_data import SPEECH, recording
 from tests.support.transcripts import check_transcript, spoken_words
 
 pytestmark = pytest.mark.real
 
-SPEECH = (
-    "And so my fellow Americans ask not what your country can do for you, "
-    "ask what you can do for your country."
-)
 BATCHES = [1, 4]
-
-
-@pytest.fixture(scope="module")
-def base() -> LoadedModel:
-    return load_model(named("BALDWHISPER_MODEL"), dtype="float32", audio_context="full")
-
-
-def recording(name: str) -> Path:
-    return Path(named("BALDWHISPER_PEER_AUDIO"), name)
 
 
 def transcribe(audio: Any, loaded: LoadedModel, **options: Any) -> Any:

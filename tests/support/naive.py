@@ -17,6 +17,19 @@ from baldwhisper_mlx.model.whisper import Whisper
 
 Array = np.ndarray[Any, np.dtype[np.float64]]
 
+SMALL = Vocabulary(
+    n_vocab=64,
+    eot=30,
+    sot=31,
+    no_speech=38,
+    no_timestamps=39,
+    timestamp_begin=40,
+    suppress=(3, 7, 31, 38),
+    suppress_first=(5, 30),
+    control=(31, 38),
+)
+"""Of 64 ids, 24 of them timestamps."""
+
 
 def masked_logits(
     logits: Array, sampled: Sequence[int], v: Vocabulary, options: DecodingOptions

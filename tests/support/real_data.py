@@ -3,8 +3,15 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 import pytest
+
+SPEECH = (
+    "And so my fellow Americans ask not what your country can do for you, "
+    "ask what you can do for your country."
+)
+"""What is said in jfk.flac."""
 
 
 def named(variable: str) -> str:
@@ -13,3 +20,8 @@ def named(variable: str) -> str:
     if not value:
         pytest.fail(f"{variable} is not set: run `make test-real` as CONTRIBUTING.md says")
     return value
+
+
+def recording(name: str) -> Path:
+    """A recording of faster-whisper's tests."""
+    return Path(named("BALDWHISPER_PEER_AUDIO"), name)

@@ -11,20 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from baldwhisper_mlx.decoding.logit_rules import LogitRules, State
-from baldwhisper_mlx.decoding.options import DecodingOptions, Vocabulary
+from baldwhisper_mlx.decoding.options import DecodingOptions
+from tests.support.naive import SMALL as V
 from tests.support.naive import logsumexp, masked_logits
 
-V = Vocabulary(
-    n_vocab=64,
-    eot=30,
-    sot=31,
-    no_speech=38,
-    no_timestamps=39,
-    timestamp_begin=40,
-    suppress=(3, 7, 31, 38),
-    suppress_first=(5, 30),
-    control=(31, 38),
-)
 KEY = mx.random.key(0)
 
 options = st.builds(

@@ -10,22 +10,11 @@ from hypothesis import strategies as st
 
 from baldwhisper_mlx.decoding.logit_rules import LogitRules
 from baldwhisper_mlx.decoding.loop_guard import LoopGuard
-from baldwhisper_mlx.decoding.options import DecodingOptions, Vocabulary
+from baldwhisper_mlx.decoding.options import DecodingOptions
 from baldwhisper_mlx.decoding.penalties import NoRepeatNgram, RepetitionPenalty, processors
 from baldwhisper_mlx.decoding.suppression import suppressed_ids
+from tests.support.naive import SMALL as V
 from tests.support.naive import penalized_logits
-
-V = Vocabulary(
-    n_vocab=64,
-    eot=30,
-    sot=31,
-    no_speech=38,
-    no_timestamps=39,
-    timestamp_begin=40,
-    suppress=(3, 7, 31, 38),
-    suppress_first=(5, 30),
-    control=(31, 38),
-)
 
 
 @settings(max_examples=150, deadline=None)
