@@ -192,6 +192,18 @@ def test_a_batch_is_its_clips_one_by_one(loaded: LoadedModel, mel: mx.array) -> 
             assert loaded.decoder.decode(prompt, options)[0].tokens == together[row].tokens
 
 
+@pytest.mark.parametrize("check_every", [1, 3, 50])
+def test_when_the_host_looks_changes_nothing(
+    loaded: LoadedModel, mel: mx.array, check_every: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loaded.decoder.encode(mel, N_FRAMES)
+    prompt = prompt_of(loaded, timestamps=False, previous=())
+    options = DecodingOptions(timestamps=False, beam_size=3)
+    expected = loaded.decoder.decode(prompt, options)
+    monkeypatch.setattr(generation, "CHECK_EVERY", check_every)
+    assert loaded.decoder.decode(prompt, options) == expected
+
+
 @pytest.mark.parametrize(
     "changes",
     [{"beam_size": 4}, {"best_of": 3, "temperature": 0.7}, {"beam_size": 3, "prefix": (70, 71)}],

@@ -162,18 +162,13 @@ def test_rows_may_have_prompts_of_their_own(loaded: LoadedModel, mel: mx.array) 
         assert loaded.decoder.decode(prompt)[row].tokens == together[row].tokens
 
 
-@pytest.mark.parametrize("beam_size", [None, 3])
 @pytest.mark.parametrize("check_every", [1, 3, 50])
 def test_when_the_host_looks_changes_nothing(
-    loaded: LoadedModel,
-    mel: mx.array,
-    check_every: int,
-    beam_size: int | None,
-    monkeypatch: pytest.MonkeyPatch,
+    loaded: LoadedModel, mel: mx.array, check_every: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     loaded.decoder.encode(mel, N_FRAMES)
     prompt = prompt_of(loaded, timestamps=False, previous=())
-    options = DecodingOptions(timestamps=False, beam_size=beam_size)
+    options = DecodingOptions(timestamps=False)
     expected = loaded.decoder.decode(prompt, options)
     monkeypatch.setattr(generation, "CHECK_EVERY", check_every)
     assert loaded.decoder.decode(prompt, options) == expected
