@@ -15,6 +15,9 @@ from starlette.responses import JSONResponse, Response
 
 INTERNAL = "the server failed to process the request; its own log says why"
 
+CLOSE = {"Connection": "close"}
+"""Headers of an answer to a request whose body has not been read to its end."""
+
 
 class ApiError(Exception):
     """An error that a client gets as JSON.

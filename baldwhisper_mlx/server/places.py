@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from starlette.requests import ClientDisconnect
 from starlette.types import Receive
 
-from baldwhisper_mlx.server.errors import ApiError
+from baldwhisper_mlx.server.errors import CLOSE, ApiError
 
 BATCH = 8
 """Recordings that are in memory at once, and decoded together if they can."""
@@ -51,7 +51,7 @@ class Places:
                 f"{self._taken} requests are waiting, the most that this server keeps "
                 "(--max-queue): try again later",
                 code="queue_full",
-                headers={"Retry-After": str(_RETRY_SECONDS), "Connection": "close"},
+                headers={"Retry-After": str(_RETRY_SECONDS), **CLOSE},
             )
         self._taken += 1
         try:

@@ -21,7 +21,7 @@ from baldwhisper_mlx.server.models import Models
 from baldwhisper_mlx.server.parameters import Parameters, parse_fields
 from baldwhisper_mlx.server.places import Places, while_connected
 from baldwhisper_mlx.server.responses import Deltas, answer, done_event, event_bytes
-from baldwhisper_mlx.server.uploads import Form, received_form
+from baldwhisper_mlx.server.uploads import Form, discard_body, received_form
 from baldwhisper_mlx.server.worker import Worker
 
 _log = logging.getLogger("baldwhisper_mlx.server")
@@ -52,15 +52,24 @@ class Transcriptions:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answers one request; a client that disconnects gives its place back."""
-        service = self._service
-        with contextlib.suppress(ClientDisconnect), service.places.take():
-            async with received_form(Request(scope, receive), service.max_upload) as form:
-                parameters = parse_fields(form.fields, self._task)
-                _, loaded = service.models.find(parameters.model)
-                parameters.check(loaded)
-                await while_connected(
-                    receive, lambda: self._respond(form, parameters, loaded, scope, receive, send)
-                )
+        request = Request(scope, receive)
+        try:
+            with contextlib.suppress(ClientDisconnect), self._service.places.take():
+                await self._answer(request, send)
+        except ApiError as error:
+            if "Connection" in error.headers and error.status != 408:
+                await discard_body(request)
+            raise
+
+    async def _answer(self, request: Request, send: Send) -> None:
+        service, scope, receive = self._service, request.scope, request.receive
+        async with received_form(request, service.max_upload) as form:
+            parameters = parse_fields(form.fields, self._task)
+            _, loaded = service.models.find(parameters.model)
+            parameters.check(loaded)
+            await while_connected(
+                receive, lambda: self._respond(form, parameters, loaded, scope, receive, send)
+            )
 
     async def _respond(
         self,

@@ -7,6 +7,7 @@ calls it is not used. starlette and python-multipart parse the form and limit it
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -19,7 +20,7 @@ from starlette.requests import ClientDisconnect, Request
 
 from baldwhisper_mlx.audio.buffer import Samples
 from baldwhisper_mlx.audio.load import load_audio
-from baldwhisper_mlx.server.errors import ApiError, bad_value
+from baldwhisper_mlx.server.errors import CLOSE, ApiError, bad_value
 from baldwhisper_mlx.terminal import message_of
 
 _NAME = "file"
@@ -27,6 +28,10 @@ _MOST_FIELDS = 200
 _LONGEST_FIELD = 2**16
 _FIELDS_ROOM = 2**20
 """Bytes that a form may have beside its file."""
+_DISCARDED = 2**24
+"""Bytes of a refused body that are read; the connection of a larger one is closed."""
+_DISCARD_SECONDS = 1.0
+"""Until more of a refused body has to come."""
 BLOCK_SECONDS = 30.0
 """Until a client has to send something."""
 _SECONDS = 60.0
@@ -80,7 +85,10 @@ async def received_form(request: Request, limit: int) -> AsyncIterator[Form]:
     kind = request.headers.get("content-type", "")
     if kind.partition(";")[0].strip().lower() != "multipart/form-data":
         raise ApiError(
-            415, "send a form: the Content-Type must be multipart/form-data", code="not_a_form"
+            415,
+            "send a form: the Content-Type must be multipart/form-data",
+            code="not_a_form",
+            headers=CLOSE,
         )
     most = limit + _FIELDS_ROOM
     stated = request.headers.get("content-length", "")
@@ -105,19 +113,36 @@ async def received_form(request: Request, limit: int) -> AsyncIterator[Form]:
                 400, "file: send the audio as a file in this field", param=_NAME, code="missing"
             )
         if (files[0].size or 0) > limit:
-            raise _too_large(limit)
+            raise _too_large(limit, unread=False)
         fields = [(name, value) for name, value in items if isinstance(value, str)]
         yield Form(fields, files[0].file)
     finally:
         await form.close()
 
 
-async def _blocks(request: Request, most: int, limit: int) -> AsyncGenerator[bytes, None]:
+async def discard_body(request: Request) -> None:
+    """Reads the rest of a small body, whose client would not see an answer before its end.
+
+    Args:
+        request: whose body has not been read to its end.
+    """
+    stated = request.headers.get("content-length", "0")
+    if not stated.isdecimal() or len(stated) > 15 or int(stated) > _DISCARDED:
+        return
+    with contextlib.suppress(ApiError, ClientDisconnect):
+        blocks = _blocks(request, _DISCARDED, _DISCARDED, _DISCARD_SECONDS)
+        async for _ in blocks:
+            pass
+
+
+async def _blocks(
+    request: Request, most: int, limit: int, patience: float | None = None
+) -> AsyncGenerator[bytes, None]:
     """The body of a request, whose size and time are limited while it is read."""
     size, begun = 0, time.monotonic()
     while True:
         try:
-            message = await asyncio.wait_for(request.receive(), BLOCK_SECONDS)
+            message = await asyncio.wait_for(request.receive(), patience or BLOCK_SECONDS)
         except asyncio.TimeoutError:
             raise _too_slow() from None
         if message["type"] == "http.disconnect":
@@ -134,17 +159,15 @@ async def _blocks(request: Request, most: int, limit: int) -> AsyncGenerator[byt
             return
 
 
-def _too_large(limit: int) -> ApiError:
+def _too_large(limit: int, *, unread: bool = True) -> ApiError:
     return ApiError(
         413,
         f"file: larger than {limit} bytes, the most that this server takes (--max-upload)",
         param=_NAME,
         code="too_large",
-        headers={"Connection": "close"},
+        headers=CLOSE if unread else None,
     )
 
 
 def _too_slow() -> ApiError:
-    return ApiError(
-        408, "the request came too slowly", code="timeout", headers={"Connection": "close"}
-    )
+    return ApiError(408, "the request came too slowly", code="timeout", headers=CLOSE)

@@ -206,6 +206,13 @@ def test_a_full_queue_and_retries(serve: Serve, expected: Transcript) -> None:
     assert int(caught.value.response.headers["retry-after"]) >= 1
     assert caught.value.code == "queue_full"
 
+    # The answer comes also where the client is still sending.
+    with pytest.raises(openai.RateLimitError):
+        create(server, file=b"x" * 8_000_000)
+    with pytest.raises(openai.APIStatusError) as refused:
+        create(serve(max_upload=1000), file=b"x" * 8_000_000)
+    assert refused.value.status_code == 413
+
     def free() -> None:
         places[0].__exit__(None, None, None)
 

@@ -172,6 +172,18 @@ def test_the_limit_is_enforced_while_reading(serve: Serve, temporary: Path) -> N
     assert is_free(server)
 
 
+def test_a_refusal_reaches_a_client_that_is_still_sending(serve: Serve) -> None:
+    server = serve(max_upload=1000)
+    body = form(part("file", b"x" * 8_000_000, "x"))
+    with connect(server) as connection:
+        lines = (f"Content-Type: {TYPE}", f"Content-Length: {len(body)}")
+        connection.sendall(head(server, *lines))
+        time.sleep(0.3)  # an answer that comes before the body would close the connection
+        for first in range(0, len(body), 100_000):
+            connection.sendall(body[first : first + 100_000])
+        assert answer(connection)[0] == 413
+
+
 def test_clients_that_vanish_while_they_send(server: Running, temporary: Path) -> None:
     body = form(part("file", SPEECH.read_bytes(), "x"))
     for _ in range(5):
