@@ -81,7 +81,7 @@ $(VENV)/.convert: $(VENV)/.demo
 	@touch $@
 
 $(VENV)/.test: $(VENV)/.convert tests/parity/requirements.txt
-	$(INSTALL) --editable '.[convert,search,evaluate,mkl,test,dev]'
+	$(INSTALL) --editable '.[convert,search,evaluate,server,mkl,test,dev]'
 	$(INSTALL) --no-deps --requirement tests/parity/requirements.txt
 	@touch $@
 

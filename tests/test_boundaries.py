@@ -30,7 +30,7 @@ RULES: tuple[tuple[str, str, str], ...] = (
     (
         "baldwhisper_mlx",
         "layers",
-        "cli > bench, evaluation > transcription > checkpoint, output > decoding "
+        "cli > bench, evaluation, server > transcription > checkpoint, output > decoding "
         "> audio, model, text > (root) > ops",
     ),
     (

@@ -34,6 +34,7 @@ PAGES = (
     "docs/profile.md",
     "docs/python.md",
     "docs/reproduction.md",
+    "docs/server.md",
     "docs/short-context.md",
     "docs/training.md",
 )

@@ -19,6 +19,7 @@ from baldwhisper_mlx.cli.detect_language import detect_language
 from baldwhisper_mlx.cli.evaluate import evaluate
 from baldwhisper_mlx.cli.models import models
 from baldwhisper_mlx.cli.reading import exit_program
+from baldwhisper_mlx.cli.serve import serve
 from baldwhisper_mlx.cli.streams import open_closed_streams
 from baldwhisper_mlx.cli.transcribe import transcribe
 from baldwhisper_mlx.terminal import message_of, printable
@@ -99,5 +100,5 @@ def info(model: str | None, revision: str | None) -> None:
         click.echo(f"{label:<{width}}  {printable(text)}")
 
 
-for command in (transcribe, detect_language, evaluate, bench, models):
+for command in (transcribe, serve, detect_language, evaluate, bench, models):
     cli.add_command(command)

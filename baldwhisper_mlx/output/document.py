@@ -49,7 +49,16 @@ def write_json(document: Mapping[str, Any]) -> str:
     Args:
         document: from `to_document`.
     """
-    return json.dumps(_finite(document), ensure_ascii=False, allow_nan=False) + "\n"
+    return json.dumps(finite(document), ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def finite(value: Any) -> Any:
+    """The JSON value with None instead of NaN and infinities, which JSON does not have."""
+    if isinstance(value, Mapping):
+        return {key: finite(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _segment(segment: Segment) -> dict[str, Any]:
@@ -58,12 +67,3 @@ def _segment(segment: Segment) -> dict[str, Any]:
     if segment.words is not None:
         raw["words"] = list(raw["words"])
     return {key: value for key, value in raw.items() if value is not None or key not in _OPTIONAL}
-
-
-def _finite(value: Any) -> Any:
-    """The JSON value with None instead of NaN and infinities."""
-    if isinstance(value, Mapping):
-        return {key: _finite(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_finite(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value

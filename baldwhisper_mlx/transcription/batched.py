@@ -47,23 +47,32 @@ def transcribe_clips(
     each = [options] * len(clips) if isinstance(options, TranscribeOptions) else options
     runs = [Transcription.start(clip, loaded, own) for clip, own in zip(clips, each, strict=True)]
     while unfinished := [run for run in runs if run.window_frames]:
-        for group in _alike(unfinished):
-            _transcribe_windows(loaded, group)
+        for group in alike(unfinished):
+            transcribe_windows(loaded, group)
             on_window(sum(run.seconds_done for run in runs))
     if first_attempts is not None:
         first_attempts += [attempt for run in runs for attempt in run.decoding.first_attempts]
     return [run.transcript() for run in runs]
 
 
-def _transcribe_windows(loaded: LoadedModel, runs: Sequence[Transcription]) -> None:
-    """Transcribes the next window of each recording."""
+def transcribe_windows(loaded: LoadedModel, runs: Sequence[Transcription]) -> None:
+    """Transcribes the next window of each recording, in one batch.
+
+    Args:
+        loaded: in use by the calling thread.
+        runs: of that model, unfinished, and one group of `alike`.
+    """
     # Here, because the encoder states of the batch are freed when the function returns.
     for run, shared in zip(runs, _decode_together(loaded, runs), strict=True):
         run.transcribe_window(shared)
 
 
-def _alike(runs: Sequence[Transcription]) -> list[list[Transcription]]:
-    """Recordings grouped by the length of their next window's prompt, and by its prefix."""
+def alike(runs: Sequence[Transcription]) -> list[list[Transcription]]:
+    """Recordings with the same options, by the length of their next window's prompt and its prefix.
+
+    Args:
+        runs: unfinished, of one model, with the same options but for the prefix.
+    """
     groups: dict[tuple[int, DecodingOptions], list[Transcription]] = {}
     for run in runs:
         groups.setdefault((len(run.decoding.prompt()), run.decoding.attempts[0]), []).append(run)

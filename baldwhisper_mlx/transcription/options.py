@@ -16,6 +16,7 @@ from functools import cached_property
 from numbers import Integral, Real
 from typing import ParamSpec, TypedDict, TypeVar
 
+from baldwhisper_mlx.audio.vad import Speech
 from baldwhisper_mlx.decoding.options import DecodingOptions
 from baldwhisper_mlx.text.tokenizer import check_languages, check_task
 from baldwhisper_mlx.transcription.fallback import TEMPERATURES, Thresholds, attempts
@@ -76,7 +77,8 @@ class TranscribeOptions:
             improbable. None for no such test.
         no_speech_threshold: probability of no speech, 0 to 1; an improbable output above it is
             silence. None for no such test.
-        vad: transcribe only the parts in which Silero's voice activity detector finds speech.
+        vad: transcribe only the parts in which Silero's voice activity detector finds speech; a
+            `Speech` (audio/vad.py) says what counts as speech.
         batch_size: stretches of the recording that are decoded together, cut where it is quiet; 1
             for the whole, sequentially.
         on_progress: called after every window with the seconds of audio done and in all.
@@ -113,7 +115,7 @@ class TranscribeOptions:
     compression_ratio_threshold: float | None = 2.4
     logprob_threshold: float | None = -1.0
     no_speech_threshold: float | None = 0.6
-    vad: bool = False
+    vad: bool | Speech = False
     batch_size: int = 1
     on_progress: Progress | None = field(default=None, compare=False)
 
@@ -125,10 +127,10 @@ class TranscribeOptions:
             value = getattr(self, name)
             if value is not None and (not isinstance(value, Real) or math.isnan(value)):
                 raise ValueError(f"{name} must be a number or None, not {value!r}")
-        for name in ("multilingual", "vad"):
-            value = getattr(self, name)
-            if not isinstance(value, bool):
-                raise ValueError(f"{name} must be True or False, not {value!r}")
+        if not isinstance(self.multilingual, bool):
+            raise ValueError(f"multilingual must be True or False, not {self.multilingual!r}")
+        if not isinstance(self.vad, (bool, Speech)):
+            raise ValueError(f"vad must be True, False or a Speech, not {self.vad!r}")
         for name in ("initial_prompt", "hotwords", "prefix"):
             if not isinstance(getattr(self, name), (str, type(None))):
                 raise ValueError(f"{name} must be text or None, not {getattr(self, name)!r}")
@@ -166,6 +168,11 @@ class TranscribeOptions:
             )
             for attempt in several
         ]
+
+    @property
+    def speech(self) -> Speech:
+        """What counts as speech, if `vad` is wanted."""
+        return self.vad if isinstance(self.vad, Speech) else Speech()
 
     @cached_property
     def ranges(self) -> tuple[tuple[float, float], ...] | None:
@@ -250,7 +257,7 @@ class TranscribeKeywords(TypedDict, total=False):
     compression_ratio_threshold: float | None
     logprob_threshold: float | None
     no_speech_threshold: float | None
-    vad: bool
+    vad: bool | Speech
     batch_size: int
     on_progress: Progress | None
 

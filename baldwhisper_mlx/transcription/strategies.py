@@ -17,7 +17,7 @@ import numpy as np
 
 from baldwhisper_mlx.audio.buffer import Samples
 from baldwhisper_mlx.audio.chunking import Span, chunks_of, equal_parts, join_speech
-from baldwhisper_mlx.audio.vad import Speech, speech_spans
+from baldwhisper_mlx.audio.vad import speech_spans
 from baldwhisper_mlx.checkpoint.load import LoadedModel
 from baldwhisper_mlx.config import HOP_LENGTH, SAMPLE_RATE
 from baldwhisper_mlx.decoding.result import DecodingResult
@@ -94,7 +94,7 @@ def _without_pauses(
     """Transcribes the speech as one recording, and maps its times back to the whole."""
     duration = len(samples) / SAMPLE_RATE
     speech = _speech(samples, options)
-    joined = join_speech(samples, [span for spans in speech for span in spans], Speech().pad)
+    joined = join_speech(samples, [span for spans in speech for span in spans], options.speech.pad)
     if not joined.spans:
         return _empty(samples, loaded, options)
 
@@ -185,7 +185,10 @@ def _ranges(samples: Samples, options: TranscribeOptions) -> list[Span]:
 def _speech(samples: Samples, options: TranscribeOptions) -> list[list[Span]]:
     """Spans of speech in each part that is transcribed."""
     return [
-        [(begin + start, begin + end) for start, end in speech_spans(samples[begin:until])]
+        [
+            (begin + start, begin + end)
+            for start, end in speech_spans(samples[begin:until], options.speech)
+        ]
         for begin, until in _ranges(samples, options)
     ]
 
@@ -196,7 +199,7 @@ def _stretches(samples: Samples, options: TranscribeOptions) -> list[Span]:
     for begin, until in _ranges(samples, options):
         part = samples[begin:until]
         if options.vad:
-            spans = chunks_of(part, speech_spans(part), WINDOW)
+            spans = chunks_of(part, speech_spans(part, options.speech), WINDOW)
         else:
             spans = equal_parts(part, min(options.batch_size, -(-len(part) // WINDOW)))
         stretches += [(begin + start, begin + end) for start, end in spans]

@@ -49,7 +49,7 @@ def test_silence_around_speech_changes_nothing_but_the_times(loaded: LoadedModel
 def test_a_recording_without_speech_has_no_text(
     loaded: LoadedModel, monkeypatch: pytest.MonkeyPatch, batch_size: int
 ) -> None:
-    monkeypatch.setattr(strategies, "speech_spans", lambda samples: [])
+    monkeypatch.setattr(strategies, "speech_spans", lambda samples, speech: [])
     found = transcribe(noise(3, 0), loaded, language="french", vad=True, batch_size=batch_size)
     assert (found.text, found.segments, found.language, found.duration) == ("", (), "fr", 3.0)
 

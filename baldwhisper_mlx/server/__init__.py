@@ -1,0 +1,1 @@
+"""An HTTP server that answers OpenAI's audio API; needs the `server` extra."""

@@ -1,0 +1,37 @@
+"""A recording to be transcribed, and what becomes of it."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from baldwhisper_mlx.audio.buffer import Samples
+from baldwhisper_mlx.checkpoint.load import LoadedModel
+from baldwhisper_mlx.output.segment import Segment
+from baldwhisper_mlx.output.transcript import Transcript
+from baldwhisper_mlx.transcription.options import TranscribeOptions
+
+Result = Sequence[Segment] | Transcript | Exception
+"""Of a job, in this order: finished segments, any number of times, then the end or an error."""
+Deliver = Callable[[Result], None]
+
+
+@dataclass(eq=False)
+class Job:
+    """A recording to be transcribed; `deliver` is called on the worker's thread."""
+
+    samples: Samples
+    loaded: LoadedModel
+    options: TranscribeOptions
+    deliver: Deliver
+    _cancelled: threading.Event = field(default_factory=threading.Event)
+
+    def cancel(self) -> None:
+        """Ends the job at its next window; nothing is delivered any more."""
+        self._cancelled.set()
+
+    @property
+    def is_cancelled(self) -> bool:
+        """Whether nobody waits for it."""
+        return self._cancelled.is_set()

@@ -1,0 +1,88 @@
+"""Places for requests: how many wait, and how many recordings are in memory.
+
+A request has a place from its first byte on, before its file is received, and until it is answered
+or its client disconnects.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+
+from starlette.requests import ClientDisconnect
+from starlette.types import Receive
+
+from baldwhisper_mlx.server.errors import CLOSE, ApiError
+
+BATCH = 8
+"""Recordings that are in memory at once, and decoded together if they can."""
+_RETRY_SECONDS = 2
+
+
+class Places:
+    """Counts the requests in hand.
+
+    Args:
+        max_queue: requests that wait, beside those whose recordings are decoded.
+    """
+
+    def __init__(self, max_queue: int) -> None:
+        self._most = max_queue + BATCH
+        self._taken = 0
+        self.decoding = asyncio.Semaphore(BATCH)
+        """Held by a request while its recording is in memory."""
+
+    @property
+    def taken(self) -> int:
+        """Requests in hand."""
+        return self._taken
+
+    @contextmanager
+    def take(self) -> Iterator[None]:
+        """A place for the time of the block.
+
+        Raises:
+            ApiError: there is none; 429 with Retry-After.
+        """
+        if self._taken >= self._most:
+            raise ApiError(
+                429,
+                f"{self._taken} requests are waiting, the most that this server keeps "
+                "(--max-queue): try again later",
+                code="queue_full",
+                headers={"Retry-After": str(_RETRY_SECONDS), **CLOSE},
+            )
+        self._taken += 1
+        try:
+            yield
+        finally:
+            self._taken -= 1
+
+
+async def while_connected(receive: Receive, work: Callable[[], Awaitable[None]]) -> None:
+    """Does some work, and cancels it when the client disconnects.
+
+    Args:
+        receive: of a request whose body has been received.
+        work: the rest of the request.
+
+    Raises:
+        ClientDisconnect: the client went away first.
+    """
+    working = asyncio.ensure_future(work())
+    watching = asyncio.ensure_future(_disconnected(receive))
+    try:
+        await asyncio.wait({working, watching}, return_when=asyncio.FIRST_COMPLETED)
+        if not working.done():
+            raise ClientDisconnect
+        await working
+    finally:
+        for task in (working, watching):
+            task.cancel()
+        await asyncio.gather(working, watching, return_exceptions=True)
+
+
+async def _disconnected(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
