@@ -11,6 +11,7 @@ from starlette.applications import Starlette
 from starlette.testclient import TestClient
 
 from baldwhisper_mlx.server.page import FOLDER, HEADERS, page_routes
+from baldwhisper_mlx.server.security import Guard
 from baldwhisper_mlx.text.languages import LANGUAGES
 
 
@@ -78,3 +79,15 @@ def test_nothing_is_written_inline_or_comes_from_elsewhere() -> None:
         assert "innerHTML" not in text, path
     html = (FOLDER / "index.html").read_text(encoding="utf-8")
     assert not re.search(r"<style|\sstyle=|\son\w+=|<script(?![^>]*\ssrc=)", html)
+
+
+def test_the_page_needs_no_key_but_the_api_does() -> None:
+    """A browser cannot send a key with the page's own files; the page asks for it."""
+    app = Guard(
+        Starlette(routes=page_routes()), host="127.0.0.1", origins=(), api_key="secret"
+    )  # fmt: skip
+    client = TestClient(app, base_url="http://localhost")
+    for path in ("/", "/page/main.js", "/page/languages.json"):
+        assert client.get(path).status_code == 200
+    for path in ("/v1/models", "/v1/page/main.js", "/pages", "/page"):
+        assert client.get(path).status_code == 401
