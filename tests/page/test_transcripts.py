@@ -42,12 +42,19 @@ def test_a_file_becomes_text_with_times(page: Page, tone: Path, double: Double) 
 
 def test_text_appears_while_it_is_written(page: Page, tone: Path, double: Double) -> None:
     send(page, tone.rename(tone.with_name("slow.wav")))
-    page.locator("#text", has_text="One small").wait_for()
+    page.locator("#text", has_text=TEXT[:17].strip()).wait_for()
     wait_for_state(page, "slow.wav", "Transcribing")
-    assert page.locator("#text").inner_text().strip() == TEXT[:17]
+    assert page.locator("#text").inner_text().strip() == TEXT[:17].strip()
     assert page.locator("#actions").is_hidden()
     double.proceed.set()
     wait_for_state(page, "slow.wav", "Finished")
+
+
+def test_a_stream_with_times_is_the_only_request(page: Page, tone: Path, double: Double) -> None:
+    send(page, tone.rename(tone.with_name("timed.wav")))
+    wait_for_state(page, "timed.wav", "Finished")
+    assert page.locator(".word").count() == 6
+    assert len(double.requests) == 1
 
 
 def test_several_files_wait_and_can_be_cancelled(page: Page, tone: Path, double: Double) -> None:

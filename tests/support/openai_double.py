@@ -97,12 +97,13 @@ class Double:
         return JSONResponse(body)
 
     async def events(self, name: str) -> AsyncIterator[str]:
-        """The stream; that of slow.wav waits in the middle, that of halfway.wav ends there."""
+        """The stream: slow.wav waits in the middle, halfway.wav ends there, timed.wav has times."""
 
-        def event(**data: str) -> str:
+        def event(**data: object) -> str:
             return f"data: {json.dumps(data)}\n\n"
 
-        yield event(type="transcript.text.delta", delta=TEXT[:17])
+        yield event(type="transcript.text.delta", delta=TEXT[:4])
+        yield event(type="transcript.text.delta", delta=TEXT[4:17])
         if name == "halfway.wav":
             failure = {"error": {"message": "the decoder failed", "type": "server_error"}}
             yield f"event: error\ndata: {json.dumps(failure)}\n\n"
@@ -110,7 +111,8 @@ class Double:
         while name == "slow.wav" and not self.proceed.is_set():
             await asyncio.sleep(0.02)
         yield event(type="transcript.text.delta", delta=TEXT[17:])
-        yield event(type="transcript.text.done", text=TEXT)
+        times = {"segments": SEGMENTS, "words": WORDS} if name == "timed.wav" else {}
+        yield event(type="transcript.text.done", text=TEXT, **times)
 
 
 @contextlib.contextmanager
