@@ -6,6 +6,7 @@ Only click is imported at the top, as in main.py.
 from __future__ import annotations
 
 import contextlib
+import importlib
 import re
 import warnings
 from collections.abc import Sequence
@@ -76,14 +77,11 @@ def serve(
     (docs/server.md). Ctrl-C ends it when the requests in hand have been answered. Needs the
     `server` extra: pip install 'baldwhisper-mlx[server]'.
     """
-    try:
-        from baldwhisper_mlx.server.app import Settings, create_app
-        from baldwhisper_mlx.server.listening import listening_socket, make_server, url_of
-        from baldwhisper_mlx.server.security import is_loopback
-    except ModuleNotFoundError as error:
-        raise click.ClickException(
-            f"serve needs {error.name}: pip install 'baldwhisper-mlx[server]'"
-        ) from None
+    _check_extra()
+    from baldwhisper_mlx.server.app import Settings, create_app
+    from baldwhisper_mlx.server.listening import listening_socket, make_server, url_of
+    from baldwhisper_mlx.server.security import is_loopback
+
     if api_key is not None and not (api_key.isascii() and api_key.isprintable() and api_key):
         raise click.UsageError("--api-key: use printable ASCII characters, and at least one")
     if not (is_loopback(host) or api_key is not None or insecure):
@@ -108,6 +106,17 @@ def serve(
         warnings.showwarning = _show
         with contextlib.suppress(KeyboardInterrupt):  # which uvicorn has followed
             make_server(create_app(served, settings)).run(sockets=[listener])
+
+
+def _check_extra() -> None:
+    # By name, because starlette imports python-multipart only when a form comes.
+    for package in ("starlette", "uvicorn", "python_multipart"):
+        try:
+            importlib.import_module(package)
+        except ModuleNotFoundError:
+            raise click.ClickException(
+                f"serve needs {package}: pip install 'baldwhisper-mlx[server]'"
+            ) from None
 
 
 def _load(names: Sequence[str | None]) -> Any:

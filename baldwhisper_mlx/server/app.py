@@ -80,7 +80,7 @@ def create_app(models: Models, settings: Settings) -> Starlette:
                 allow_headers=["*"],
             ),
         )
-    return Starlette(
+    app = Starlette(
         routes=[
             Route(
                 "/v1/audio/transcriptions", Transcriptions(service, "transcribe"), methods=["POST"]
@@ -99,3 +99,5 @@ def create_app(models: Models, settings: Settings) -> Starlette:
         },
         lifespan=lifespan,
     )
+    app.state.service = service
+    return app

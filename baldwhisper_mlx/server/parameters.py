@@ -134,12 +134,10 @@ def _chunking(fields: Fields) -> bool | Speech:
     """Whether pauses are left out, and what counts as one."""
     name = "chunking_strategy"
     keys = {key: f"{name}[{key}]" for key in _VAD_FIELDS}
-    given = {key: fields.one(field) for key, field in keys.items()}
-    whole = fields.choice(name, ("auto", "server_vad"), "") or None
-    if whole is None and not any(given.values()):
+    whole = fields.choice(name, ("auto", "server_vad"), "")
+    kind = fields.choice(keys["type"], ("server_vad",), "")
+    if not (whole or kind or any(fields.one(key) for key in keys.values())):
         return False
-    if (given["type"] or whole) not in ("server_vad", "auto"):
-        raise bad_value(name, f"{keys['type']} must be server_vad, not {quoted(given['type'])}")
     default = Speech()
     threshold = fields.number(keys["threshold"], 0, 1)
     pad = fields.number(keys["prefix_padding_ms"], 0, _LONGEST_TIME)

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import hmac
 import ipaddress
+import re
 import socket
 from collections.abc import Collection
-from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -22,6 +22,7 @@ OPEN_PATHS = ("/", "/health")
 """Paths that need no key: they say nothing about the models."""
 OPEN_FOLDER = "/page/"
 """The files of the page, which asks for the key."""
+_HOST = re.compile(r"(\[(?P<address>[0-9A-Fa-f:.]+)\]|(?P<name>[\w.-]+))(:\d+)?", re.ASCII)
 _LOCAL_NAMES = ("localhost", "host.docker.internal")
 """Names that nobody can point elsewhere: RFC 6761, and ICANN's reserved `internal`."""
 
@@ -90,10 +91,10 @@ class Guard:
             self._check_key(headers.get("authorization", ""))
 
     def _is_known(self, host: str) -> bool:
-        try:
-            name = urlsplit(f"//{host}").hostname or ""
-        except ValueError:
+        found = _HOST.fullmatch(host)
+        if found is None:
             return False
+        name = (found["address"] or found["name"]).lower()
         if name in self._names:
             return True
         try:

@@ -1,0 +1,117 @@
+"""`baldwhisper serve`: refusals, the address that it prints, and how it ends."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import openai
+import pytest
+from click.testing import CliRunner, Result
+
+from baldwhisper_mlx.cli.main import cli
+
+SPEECH = Path(__file__).parents[3] / "baldwhisper_mlx/assets/speech.flac"
+
+
+def refused(*options: str, **environment: str) -> Result:
+    return CliRunner().invoke(cli, ["serve", *options], env=environment)
+
+
+@pytest.mark.parametrize(("options", "message"), [
+    (["--host", "0.0.0.0"], "--api-key"),
+    (["--host", "::"], "--insecure"),
+    (["--host", "192.0.2.1", "--port", "0"], "other machines"),
+    (["--api-key", ""], "--api-key"),
+    (["--api-key", "s\u00e9cret"], "ASCII"),
+    (["--max-upload", "0"], "512MB"),
+    (["--max-upload", "many"], "512MB"),
+    (["--cors", "*"], "origin"),
+    (["--cors", "https://example.org/page"], "without a path"),
+    (["--max-queue", "-1"], "--max-queue"),
+])  # fmt: skip
+def test_wrong_options(options: list[str], message: str) -> None:
+    result = refused(*options)
+    assert result.exit_code == 2
+    assert message in result.output
+
+
+def test_what_cannot_be_served(model_folder: Path, tmp_path: Path) -> None:
+    result = refused("--port", "0", "-m", str(tmp_path / "nothing"))
+    assert result.exit_code == 1
+    assert "nothing" in result.output
+    result = refused("--port", "0", "-m", str(model_folder), "-m", str(model_folder))
+    assert result.exit_code == 1
+    assert "same name: tiny, tiny" in result.output
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        result = refused("--port", str(port))
+    assert result.exit_code == 1
+    assert f"port {port}" in result.output
+    assert "--port" in result.output
+
+
+@pytest.mark.parametrize("package", ["starlette", "uvicorn", "python_multipart"])
+def test_the_extra_is_named(package: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, package, None)
+    result = refused("--port", "0")
+    assert result.exit_code == 1
+    assert f"{package}: pip install 'baldwhisper-mlx[server]'" in result.output
+
+
+@contextmanager
+def serving(*options: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """The program, and the address that it prints; killed in the end, if it still runs."""
+    code = "from baldwhisper_mlx.cli.main import main; main()"
+    command = [sys.executable, "-c", code, "serve", "--port", "0", *options]
+    with subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"BALDWHISPER_API_KEY": "secret", "PYTHONUNBUFFERED": "1"},
+    ) as process:
+        try:
+            assert process.stdout is not None
+            line = process.stdout.readline()
+            found = re.search(r"http://[\d.]+:\d+/v1", line)
+            assert found is not None, line
+            yield process, found[0]
+        finally:
+            process.kill()
+
+
+def test_ctrl_c_finishes_the_request_in_hand() -> None:
+    with serving() as (process, url):
+        client = openai.OpenAI(base_url=url, api_key="secret", max_retries=0, timeout=120)
+        texts: list[str] = []
+        stream = client.audio.transcriptions.create(
+            file=("long.flac", SPEECH.read_bytes()), model="whisper-1", stream=True
+        )
+        process.send_signal(signal.SIGINT)  # the status has come, the text perhaps not
+        reader = threading.Thread(
+            target=lambda: texts.extend(
+                event.text for event in stream if event.type == "transcript.text.done"
+            )
+        )
+        reader.start()
+        reader.join(60)
+        assert texts
+        assert texts[0]
+        _, errors = process.communicate(timeout=60)
+        assert (process.returncode, errors) == (0, "")
+
+
+def test_ctrl_c_when_idle() -> None:
+    with serving() as (process, _):
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=60)
+        assert (process.returncode, errors) == (0, "")

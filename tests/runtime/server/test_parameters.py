@@ -1,0 +1,139 @@
+"""Fields of requests: every spelling of a value, and errors that name the field."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from baldwhisper_mlx.audio.vad import Speech
+from baldwhisper_mlx.server.errors import ApiError
+from baldwhisper_mlx.server.parameters import FORMATS, Parameters, parse_fields
+from baldwhisper_mlx.transcription.options import TranscribeOptions
+
+NAMES = (
+    "model", "language", "languages[]", "prompt", "temperature", "response_format",
+    "timestamp_granularities[]", "timestamp_granularities", "stream", "include[]",
+    "chunking_strategy", "chunking_strategy[type]", "chunking_strategy[threshold]",
+    "chunking_strategy[prefix_padding_ms]", "chunking_strategy[silence_duration_ms]", "keywords[]",
+)  # fmt: skip
+VALUES = ("", "0", "1", "0.5", "-1", "nan", "inf", "true", "false", "auto", "server_vad", "word",
+          "segment", "word,segment", "logprobs", "en", *FORMATS)  # fmt: skip
+
+
+def parse(*items: tuple[str, str], task: str = "transcribe") -> Any:
+    return parse_fields(items, task)
+
+
+def error_of(*items: tuple[str, str]) -> ApiError:
+    with pytest.raises(ApiError) as caught:
+        parse(*items)
+    return caught.value
+
+
+def parsed_or_error(items: list[tuple[str, str]], task: str) -> Parameters | ApiError:
+    try:
+        return parse_fields(items, task)
+    except ApiError as error:
+        return error
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from(NAMES), st.sampled_from(VALUES) | st.text(max_size=9))),
+    st.sampled_from(["transcribe", "translate"]),
+)
+def test_anything_is_understood_or_names_the_field(items: list[tuple[str, str]], task: str) -> None:
+    found = parsed_or_error(items, task)
+    if isinstance(found, ApiError):
+        assert found.status == 400
+        assert found.param is not None
+        names = [name.split("[")[0] for name, _ in items]
+        assert found.param.split("[")[0] in names
+        assert found.param in found.message
+    else:
+        assert found.response_format in FORMATS
+        assert found.options.task == task
+        hash(found.options)  # requests are compared by them
+
+
+@given(st.text(max_size=9).filter(lambda name: name not in NAMES and "[" not in name), st.text())
+def test_unknown_fields_are_ignored(name: str, value: str) -> None:
+    if name.split("[")[0] not in {known.split("[")[0] for known in NAMES}:
+        assert parse((name, value)) == parse()
+
+
+def test_defaults() -> None:
+    found = parse()
+    assert found.options == TranscribeOptions()
+    assert (found.model, found.response_format, found.stream) == (None, "json", False)
+    assert found.granularities == ("segment",)
+
+
+LISTS = [
+    [("timestamp_granularities[]", "word"), ("timestamp_granularities[]", "segment")],
+    [("timestamp_granularities", "word"), ("timestamp_granularities", "segment")],
+    [("timestamp_granularities[]", "word,segment")],
+    [("timestamp_granularities", " word , segment,")],
+    [("timestamp_granularities[]", "word"), ("timestamp_granularities", "segment")],
+]
+
+
+@pytest.mark.parametrize("items", LISTS)
+def test_lists_in_every_spelling(items: list[tuple[str, str]]) -> None:
+    found = parse(("response_format", "verbose_json"), *items)
+    assert found.granularities == ("word", "segment")
+    assert found.options.word_timestamps
+
+
+def test_texts_and_temperature() -> None:
+    items = [("prompt", "A talk."), ("keywords[]", "Kokoro"), ("keywords[]", "a, b"),
+             ("temperature", "0.3"), ("languages[]", "en"), ("languages[]", "fr")]  # fmt: skip
+    options = parse(*items).options
+    assert (options.initial_prompt, options.hotwords) == ("A talk.", "Kokoro, a, b")
+    assert (options.temperature, options.languages) == (0.3, ("en", "fr"))
+    assert parse(("temperature", "0")).options.temperature == TranscribeOptions().temperature
+
+
+def test_speech() -> None:
+    assert parse().options.vad is False
+    assert parse(("chunking_strategy", "auto")).options.vad == Speech()
+    assert parse(("chunking_strategy[type]", "server_vad")).options.vad == Speech()
+    given = parse(
+        ("chunking_strategy[type]", "server_vad"),
+        ("chunking_strategy[threshold]", "0.8"),
+        ("chunking_strategy[prefix_padding_ms]", "100"),
+        ("chunking_strategy[silence_duration_ms]", "900"),
+    ).options.vad
+    assert given.threshold == 0.8
+    assert given.release == pytest.approx(0.65)
+    assert (given.pad, given.pause) == (0.1, 0.9)
+
+
+@pytest.mark.parametrize(("name", "value"), [
+    ("response_format", "xml"), ("response_format", "diarized_json"), ("temperature", "hot"),
+    ("temperature", "nan"), ("temperature", "-0.1"), ("temperature", "1.1"), ("stream", "maybe"),
+    ("timestamp_granularities", "letter"), ("timestamp_granularities", "word"),
+    ("include", "logprobs"), ("include", "everything"), ("chunking_strategy", "manual"),
+    ("chunking_strategy[type]", "manual"), ("chunking_strategy[threshold]", "2"),
+    ("chunking_strategy[silence_duration_ms]", "-1"),
+])  # fmt: skip
+def test_impossible_values(name: str, value: str) -> None:
+    error = error_of((name, value))
+    assert error.status == 400
+    assert error.param == name
+    assert name in error.message
+
+
+def test_values_that_exclude_each_other() -> None:
+    assert error_of(("language", "en"), ("languages[]", "fr")).param == "languages"
+    assert error_of(("language", "en"), ("language", "fr")).param == "language"
+    assert error_of(("stream", "true"), ("response_format", "vtt")).param == "response_format"
+
+
+def test_a_translation_has_fewer_fields() -> None:
+    ignored = [("language", "xx"), ("stream", "true"), ("include[]", "logprobs")]
+    found = parse(*ignored, ("prompt", "Hi"), task="translate")
+    assert found.options == TranscribeOptions(task="translate", initial_prompt="Hi")
+    assert not found.stream
