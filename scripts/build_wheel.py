@@ -30,6 +30,7 @@ REQUIRED = (
     *(f"baldwhisper_mlx/assets/tiny-en/{name}" for name in ("config.json", "model.safetensors")),
     *("baldwhisper_mlx/assets/tiny-en/vocabulary.tiktoken", "baldwhisper_mlx/py.typed"),
     *("baldwhisper_mlx/assets/multilingual.tiktoken", "baldwhisper_mlx/assets/speech.flac"),
+    *(f"baldwhisper_mlx/assets/page/{name}" for name in ("index.html", "main.js", "style.css")),
     *("baldwhisper_convert/py.typed", "baldwhisper_mlx/cli/main.py"),
 )
 METADATA = (

@@ -31,6 +31,7 @@ PAGES = (
     "docs/evaluation.md",
     "docs/format.md",
     "docs/output.md",
+    "docs/page.md",
     "docs/profile.md",
     "docs/python.md",
     "docs/reproduction.md",

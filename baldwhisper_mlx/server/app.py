@@ -21,6 +21,7 @@ from baldwhisper_mlx.server.errors import (
     answer_http_error,
 )
 from baldwhisper_mlx.server.models import Models
+from baldwhisper_mlx.server.page import page_routes
 from baldwhisper_mlx.server.places import Places
 from baldwhisper_mlx.server.security import Guard
 from baldwhisper_mlx.server.transcriptions import Service, Transcriptions
@@ -88,6 +89,7 @@ def create_app(models: Models, settings: Settings) -> Starlette:
             Route("/v1/models", list_models),
             Route("/v1/models/{name:path}", describe_model),
             Route("/health", health),
+            *page_routes(),
         ],
         middleware=middleware,
         exception_handlers={

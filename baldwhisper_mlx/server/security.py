@@ -18,8 +18,10 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from baldwhisper_mlx.server.errors import ApiError
 
-OPEN_PATHS = ("/health",)
+OPEN_PATHS = ("/", "/health")
 """Paths that need no key: they say nothing about the models."""
+OPEN_FOLDER = "/page/"
+"""The files of the page, which asks for the key."""
 _HOST = re.compile(r"(\[(?P<address>[0-9A-Fa-f:.]+)\]|(?P<name>[\w.-]+))(:\d+)?", re.ASCII)
 _LOCAL_NAMES = ("localhost", "host.docker.internal")
 """Names that nobody can point elsewhere: RFC 6761, and ICANN's reserved `internal`."""
@@ -83,7 +85,9 @@ class Guard:
                 code="unknown_origin",
             )  # fmt: skip
         preflight = scope["method"] == "OPTIONS" and origin in self._origins
-        if self._key is not None and scope["path"] not in OPEN_PATHS and not preflight:
+        path = scope["path"]
+        is_open = path in OPEN_PATHS or path.startswith(OPEN_FOLDER)
+        if self._key is not None and not is_open and not preflight:
             self._check_key(headers.get("authorization", ""))
 
     def _is_known(self, host: str) -> bool:

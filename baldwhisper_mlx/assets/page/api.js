@@ -1,0 +1,143 @@
+/** Requests to the server's API. */
+
+const KEY = "baldwhisper-api-key";
+
+/** An error that people can read; `status` is that of the HTTP answer, 0 without one. */
+export class ApiFailure extends Error {
+  constructor(message, status = 0) {
+    super(message);
+    this.status = status;
+  }
+}
+
+/** Keeps the API key until the tab is closed. */
+export function useKey(key) {
+  sessionStorage.setItem(KEY, key);
+}
+
+function headers() {
+  const key = sessionStorage.getItem(KEY);
+  return key ? { Authorization: `Bearer ${key}` } : {};
+}
+
+function failure(status, body) {
+  let message = "";
+  try {
+    message = JSON.parse(body).error.message;
+  } catch {
+    message = status ? "" : "The server does not answer. Is it still running?";
+  }
+  return new ApiFailure(message || `The server answered with status ${status}.`, status);
+}
+
+/** JSON from a path of the server. */
+export async function getJson(path) {
+  let answer;
+  try {
+    answer = await fetch(path, { headers: headers() });
+  } catch {
+    throw failure(0, "");
+  }
+  const body = await answer.text();
+  if (!answer.ok) throw failure(answer.status, body);
+  return JSON.parse(body);
+}
+
+/** Splits server-sent events as they come; `push` takes the whole text so far. */
+class Events {
+  #read = 0;
+
+  push(text) {
+    const events = [];
+    for (;;) {
+      const end = text.indexOf("\n\n", this.#read);
+      if (end < 0) return events;
+      const data = text
+        .slice(this.#read, end)
+        .split("\n")
+        .filter((line) => line.startsWith("data:"))
+        .map((line) => line.slice(5).trimStart())
+        .join("\n");
+      this.#read = end + 2;
+      if (data && data !== "[DONE]") events.push(JSON.parse(data));
+    }
+  }
+}
+
+function form(file, options, stream) {
+  const data = new FormData();
+  if (options.model) data.append("model", options.model);
+  if (options.language && options.task === "transcribe") data.append("language", options.language);
+  data.append("response_format", stream ? "json" : "verbose_json");
+  if (stream) {
+    data.append("stream", "true");
+  } else if (options.task === "transcribe") {
+    data.append("timestamp_granularities[]", "segment");
+    data.append("timestamp_granularities[]", "word");
+  }
+  data.append("file", file, file.name);
+  return data;
+}
+
+/** One request. fetch cannot tell how much of an upload has been sent; XMLHttpRequest can. */
+function send(file, options, stream, { signal, onUpload, onText }) {
+  return new Promise((resolve, reject) => {
+    const request = new XMLHttpRequest();
+    const events = new Events();
+    let text = "";
+    let last = null;
+    const isStream = () =>
+      (request.getResponseHeader("Content-Type") ?? "").startsWith("text/event-stream");
+    const read = () => {
+      for (const event of events.push(request.responseText)) {
+        if (event.error) throw failure(500, JSON.stringify(event));
+        if (event.type === "transcript.text.delta") onText((text += event.delta));
+        if (event.type === "transcript.text.done") last = event;
+      }
+    };
+    const guarded = (step) => () => {
+      try {
+        step();
+      } catch (error) {
+        reject(error);
+        request.abort();
+      }
+    };
+    request.open("POST", options.task === "translate"
+      ? "v1/audio/translations" : "v1/audio/transcriptions");
+    for (const [name, value] of Object.entries(headers())) request.setRequestHeader(name, value);
+    request.upload.onprogress = (event) => onUpload(event.loaded / event.total);
+    request.upload.onload = () => onUpload(1);
+    request.onprogress = guarded(() => request.status === 200 && isStream() && read());
+    request.onload = guarded(() => {
+      if (request.status !== 200) throw failure(request.status, request.responseText);
+      if (!isStream()) return resolve(JSON.parse(request.responseText));
+      read();
+      if (!last) throw new ApiFailure("The connection ended before the transcript did.");
+      resolve(last);
+    });
+    request.onerror = () => reject(failure(request.status, request.responseText));
+    request.onabort = () => reject(new ApiFailure("Cancelled."));
+    signal.addEventListener("abort", () => request.abort(), { once: true });
+    request.send(form(file, options, stream));
+  });
+}
+
+/**
+ * Transcribes a file, or translates it in one request.
+ *
+ * A transcript comes as a stream of text. If its last event has no times, a second request asks
+ * for them.
+ *
+ * @param file a File.
+ * @param options model, language, task.
+ * @param steps signal, onUpload(fraction), onText(text so far), onTimes() before a second request.
+ * @returns the answer of verbose_json: text, segments, words, language, duration.
+ */
+export async function transcribe(file, options, steps) {
+  if (options.task === "translate") return send(file, options, false, steps);
+  const result = await send(file, options, true, steps);
+  if (result.segments) return result;
+  steps.onTimes();
+  return send(file, options, false, { ...steps, onUpload: () => {}, onText: () => {} });
+}

@@ -1,0 +1,132 @@
+"""A double of OpenAI's audio API behind the page, whose answers follow the name of the file."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import threading
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass, field
+
+import uvicorn
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.routing import Route
+
+from baldwhisper_mlx.server.page import page_routes
+
+SEGMENTS = [
+    {"id": 0, "start": 0.0, "end": 1.2, "text": " One small <step>,"},
+    {"id": 1, "start": 1.2, "end": 2.5, "text": " one & all."},
+]
+WORDS = [
+    {"word": "One", "start": 0.1, "end": 0.4},
+    {"word": "small", "start": 0.4, "end": 0.8},
+    {"word": "<step>,", "start": 0.8, "end": 1.2},
+    {"word": "one", "start": 1.3, "end": 1.6},
+    {"word": "&", "start": 1.6, "end": 1.8},
+    {"word": "all.", "start": 1.8, "end": 2.4},
+]
+TEXT = "One small <step>, one & all."
+
+
+def error(status: int, message: str, param: str | None = None) -> JSONResponse:
+    """An error in OpenAI's shape."""
+    body = {"message": message, "type": "invalid_request_error", "param": param, "code": None}
+    return JSONResponse({"error": body}, status)
+
+
+@dataclass
+class Double:
+    """The double; `proceed` releases the answers that wait."""
+
+    key: str | None = None
+    proceed: threading.Event = field(default_factory=threading.Event)
+    requests: list[dict[str, str]] = field(default_factory=list)
+    """The text fields of each request, and the name and size of its file."""
+
+    def app(self) -> Starlette:
+        """The page and the API."""
+        return Starlette(
+            routes=[
+                *page_routes(),
+                Route("/v1/models", self.models),
+                Route("/v1/audio/transcriptions", self.transcribe, methods=["POST"]),
+                Route("/v1/audio/translations", self.translate, methods=["POST"]),
+            ]
+        )
+
+    def refused(self, request: Request) -> Response | None:
+        """The answer to a request without the key."""
+        if self.key is None or request.headers.get("authorization") == f"Bearer {self.key}":
+            return None
+        return error(401, "send the server's API key")
+
+    def models(self, request: Request) -> Response:
+        """GET /v1/models."""
+        data = [{"id": name, "object": "model"} for name in ("first", "second")]
+        return self.refused(request) or JSONResponse({"object": "list", "data": data})
+
+    async def transcribe(self, request: Request) -> Response:
+        """POST /v1/audio/transcriptions."""
+        return await self.answer(request, "transcribe")
+
+    async def translate(self, request: Request) -> Response:
+        """POST /v1/audio/translations."""
+        return await self.answer(request, "translate")
+
+    async def answer(self, request: Request, task: str) -> Response:
+        """The transcript that this double always gives, or the error that the name asks for."""
+        if refused := self.refused(request):
+            return refused
+        form = await request.form()
+        fields = {name: value for name, value in form.multi_items() if isinstance(value, str)}
+        file = form["file"]
+        assert not isinstance(file, str)
+        name, size = file.filename or "", len(await file.read())
+        self.requests.append({**fields, "task": task, "name": name, "size": str(size)})
+        if name == "notes.wav":
+            return error(400, "file: this is no audio; send a recording", "file")
+        if fields.get("stream") == "true":
+            return StreamingResponse(self.events(name), media_type="text/event-stream")
+        words = WORDS if task == "transcribe" else None
+        body = {"task": task, "language": "english", "duration": 2.5, "text": TEXT}
+        body |= {"segments": SEGMENTS} | ({"words": words} if words else {})
+        return JSONResponse(body)
+
+    async def events(self, name: str) -> AsyncIterator[str]:
+        """The stream: slow.wav waits in the middle, halfway.wav ends there, timed.wav has times."""
+
+        def event(**data: object) -> str:
+            return f"data: {json.dumps(data)}\n\n"
+
+        yield event(type="transcript.text.delta", delta=TEXT[:4])
+        yield event(type="transcript.text.delta", delta=TEXT[4:17])
+        if name == "halfway.wav":
+            failure = {"error": {"message": "the decoder failed", "type": "server_error"}}
+            yield f"event: error\ndata: {json.dumps(failure)}\n\n"
+            return
+        while name == "slow.wav" and not self.proceed.is_set():
+            await asyncio.sleep(0.02)
+        yield event(type="transcript.text.delta", delta=TEXT[17:])
+        times = {"segments": SEGMENTS, "words": WORDS} if name == "timed.wav" else {}
+        yield event(type="transcript.text.done", text=TEXT, **times)
+
+
+@contextlib.contextmanager
+def served(app: Starlette) -> Iterator[str]:
+    """Runs an application in a thread, and gives its address."""
+    config = uvicorn.Config(app, port=0, log_level="warning", timeout_graceful_shutdown=1)
+    server = uvicorn.Server(config)
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    try:
+        while not server.started:
+            assert thread.is_alive(), "the server did not start"
+            thread.join(0.02)
+        yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
+    finally:
+        server.should_exit = True
+        thread.join()
