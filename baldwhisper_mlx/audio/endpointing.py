@@ -60,7 +60,8 @@ class Endpointer:
         self._speaking = False
         self._start: int | None = None
         """Of the speech that may become, or is, an utterance."""
-        self._end = 0
+        self.speech_end = 0
+        """The sample behind the last speech so far, without padding."""
         self._began = False
 
     @property
@@ -77,13 +78,13 @@ class Endpointer:
             self._start = self._now
         self._now += HOP
         if self._speaking:
-            self._end = self._now
+            self.speech_end = self._now
         if self._start is None:
             return None
-        if not self._began and self._end - self._start >= self._shortest:
+        if not self._began and self.speech_end - self._start >= self._shortest:
             self._began = True
             return Began(self.earliest)
-        if self._now - self._end > self._pause:
+        if self._now - self.speech_end > self._pause:
             return self._close(self._now)
         return None
 
@@ -97,7 +98,7 @@ class Endpointer:
 
     def _close(self, n_samples: int) -> Ended | None:
         began, self._began, self._start = self._began, False, None
-        return Ended(min(self._end + self._pad, n_samples)) if began else None
+        return Ended(min(self.speech_end + self._pad, n_samples)) if began else None
 
 
 def quietest(probabilities: Sequence[float], release: float, fallback: int | None = None) -> int:

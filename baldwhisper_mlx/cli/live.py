@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -53,7 +54,8 @@ ALIGNATT, LOCAL_AGREEMENT = POLICIES = ("alignatt", "local-agreement")
               "confirmed word and the newest audio. Default: 25.")  # fmt: skip
 @click.option("--interval", type=click.FloatRange(0, 28, min_open=True), default=0.5,
               show_default=True, metavar="SECONDS",
-              help="Least new speech between two drafts.")  # fmt: skip
+              help="Least new speech between two drafts; there are none if standard output is "
+              "no terminal.")  # fmt: skip
 @click.option("--pause", type=click.FloatRange(0.6, 10), default=0.6, show_default=True,
               metavar="SECONDS", help="A longer silence ends an utterance.")  # fmt: skip
 def live(
@@ -140,9 +142,13 @@ def _transcriber(
     elif policy == ALIGNATT:
         chosen = AlignAtt()
     return LiveTranscriber(
-        loaded, policy=chosen, interval=interval, speech=Speech(pause=pause),
-        language=language, task=task,
-    )  # fmt: skip
+        loaded,
+        policy=chosen,
+        interval=interval if sys.stdout.isatty() else None,
+        speech=Speech(pause=pause),
+        language=language,
+        task=task,
+    )
 
 
 def _transcribe(

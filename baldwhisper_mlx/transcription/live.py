@@ -52,12 +52,13 @@ class LiveTranscriber:
         model: from `load_model`, or what that takes; by default the bundled English model.
         policy: which words of a draft are confirmed. Default: `AlignAtt`, or `LocalAgreement` if
             the model's config does not say which of its heads follow the audio.
-        interval: least seconds of new speech between two drafts.
+        interval: least seconds of new speech between two drafts; None for no drafts.
         speech: what counts as speech; its `pause` ends an utterance.
         longest: seconds after which an utterance is cut: in a pause, behind the last confirmed
             word, or where speech is least probable.
         **options: of `transcribe`, for finished utterances; the languages and the task are also
-            those of the drafts. `vad`, `batch_size` and `clip_timestamps` are not for streams.
+            those of the drafts. `vad`, `batch_size`, `clip_timestamps` and `prefix` are not for
+            streams.
 
     Raises:
         FileNotFoundError, ValueError: see `load_model` and `TranscribeOptions`; also for times out
@@ -75,12 +76,12 @@ class LiveTranscriber:
         model: LoadedModel | str | Path | None = None,
         *,
         policy: Policy | None = None,
-        interval: float = 0.5,
+        interval: float | None = 0.5,
         speech: Speech = LIVE_SPEECH,
         longest: float = LONGEST,
         **options: Unpack[TranscribeKeywords],
     ) -> None:
-        if not 0 < interval <= longest:
+        if interval is not None and not 0 < interval <= longest:
             raise ValueError(f"interval must be above 0 s and at most {longest} s, not {interval}")
         if not 1 <= longest <= LONGEST:
             raise ValueError(f"longest must be from 1 to {LONGEST:.0f} s, not {longest}")
@@ -126,7 +127,8 @@ class LiveTranscriber:
             self._require_unfinished()
             self._samples = np.concatenate([self._samples, checked])
             events = self._judge()
-            if self._current is not None and self._current.is_due(self._interval):
+            if self._is_due():
+                assert self._current is not None
                 with self._loaded.in_use():
                     events.append(self._current.draft(self._drafts))
             return events
@@ -146,8 +148,15 @@ class LiveTranscriber:
             events = self._judge()
             ended = self._endpointer.finish(end)
             if ended is not None:
-                events.append(self._finished(ended.sample))
+                events += self._finish(ended.sample)
             return events
+
+    def _is_due(self) -> bool:
+        """Whether it is time for a draft of the utterance at hand."""
+        if self._current is None or self._interval is None:
+            return False
+        has_speech = self._endpointer.speech_end > self._current.start
+        return has_speech and self._current.is_due(self._interval)
 
     def _require_unfinished(self) -> None:
         if self._is_finished:
@@ -161,9 +170,7 @@ class LiveTranscriber:
         for probability in self._detector.probabilities(hops).tolist():
             self._judged += HOP
             events += self._take_hop(probability)
-        if self._current is None:
-            self._forget(self._endpointer.earliest)
-            self._keep_probabilities(self._endpointer.earliest)
+        self._forget(self._endpointer.earliest if self._current is None else self._current.start)
         return events
 
     def _take_hop(self, probability: float) -> list[LiveEvent]:
@@ -175,23 +182,19 @@ class LiveTranscriber:
             events.append(SpeechStarted(change.sample / SAMPLE_RATE))
             self._begin(change.sample)
         elif isinstance(change, Ended):
-            events.append(self._finished(change.sample))
+            events += self._finish(change.sample)
         elif self._current is not None:
             self._receive(self._current)
             if self._judged - self._current.start >= self._longest:
                 cut = self._cut(self._current)
-                events.append(self._finished(cut))
+                events += self._finish(cut)
                 self._begin(cut)
         return events
 
     def _begin(self, start: int) -> None:
         self._current = CurrentUtterance(start, self._loaded.config.n_mels, self._policy)
-        self._keep_probabilities(start)
-        self._receive(self._current)
-
-    def _keep_probabilities(self, start: int) -> None:
-        """Forgets those of the hops before a sample."""
         self._probabilities = self._probabilities[-max(1, (self._judged - start) // HOP) :]
+        self._receive(self._current)
 
     def _receive(self, utterance: CurrentUtterance) -> None:
         utterance.append(self._between(utterance.received, self._judged))
@@ -203,38 +206,41 @@ class LiveTranscriber:
         hops = quietest(self._probabilities, self._speech.release, fallback)
         return utterance.start + HOP * hops
 
-    def _finished(self, end: int) -> Utterance:
-        """Transcribes the utterance at hand up to a sample, and forgets its samples."""
-        assert self._current is not None
-        start = self._current.start
-        self._current = None
-        samples = self._between(start, end)
+    def _finish(self, end: int) -> list[LiveEvent]:
+        """Transcribes the utterance at hand up to a sample; what is silent after a cut is none."""
+        current, self._current = self._current, None
+        if current is None or self._endpointer.speech_end <= current.start:
+            return []
+        samples = self._between(current.start, end)
         transcript = TranscriptStream(samples, self._loaded, self._options).transcript()
-        moved = [retimed(s, partial(_later, start / SAMPLE_RATE)) for s in transcript.segments]
+        later = partial(_later, current.start / SAMPLE_RATE)
+        moved = [retimed(segment, later) for segment in transcript.segments]
         segments = tuple(numbered(moved, self._n_segments))
         self._n_segments += len(segments)
-        self._forget(end)
-        return Utterance(
-            start=start / SAMPLE_RATE,
-            end=end / SAMPLE_RATE,
-            text=transcript.text,
-            segments=segments,
-            language=transcript.language,
-        )
+        return [
+            Utterance(
+                start=current.start / SAMPLE_RATE,
+                end=end / SAMPLE_RATE,
+                text=transcript.text,
+                segments=segments,
+                language=transcript.language,
+            )
+        ]
 
     def _between(self, start: int, end: int) -> npt.NDArray[np.float32]:
         return self._samples[start - self._offset : end - self._offset]
 
     def _forget(self, sample: int) -> None:
-        """Frees the samples before that one."""
+        """Frees what belongs to the stream before a sample."""
         self._samples = self._samples[sample - self._offset :].copy()
         self._offset = sample
+        self._probabilities = self._probabilities[-max(1, (self._judged - sample) // HOP) :]
 
 
 def _check_for_stream(options: TranscribeOptions) -> None:
     """Raises ValueError for options of `transcribe` that need the whole recording."""
     defaults = TranscribeOptions()
-    for name in ("vad", "batch_size", "clip_timestamps"):
+    for name in ("vad", "batch_size", "clip_timestamps", "prefix"):
         if getattr(options, name) != getattr(defaults, name):
             raise ValueError(f"{name} is for whole recordings: leave it out for a live stream")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import queue
@@ -30,8 +31,6 @@ from tests.runtime.cli.test_main import PYTHON, ROOT
 from tests.runtime.test_bundled import SAMPLE, words
 
 TEXT = words(SAMPLE.with_suffix(".txt").read_text())
-FAST = ["--interval", "5"]
-"""Few drafts: nothing shows them here."""
 
 
 def run(*arguments: str | Path) -> Result:
@@ -47,7 +46,7 @@ def utterance(start: float, text: str, *, n_segments: int = 1) -> Utterance:
 
 
 def test_a_file_is_printed_by_utterances(tmp_path: Path) -> None:
-    result = run("--input", SAMPLE, "-o", tmp_path / "talk.jsonl", *FAST)
+    result = run("--input", SAMPLE, "-o", tmp_path / "talk.jsonl")
     assert result.exit_code == 0, result.output
     (line,) = result.stdout.splitlines()
     assert words(line) == TEXT
@@ -56,10 +55,29 @@ def test_a_file_is_printed_by_utterances(tmp_path: Path) -> None:
     assert document["segments"][-1]["end"] == pytest.approx(document["end"], abs=0.1)
 
 
+def test_a_terminal_shows_drafts_and_then_the_line() -> None:
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "COLUMNS": "60"}
+    ours, theirs = os.openpty()
+    command = [*PYTHON, "live", "--input", str(SAMPLE), "--interval", "2"]
+    with subprocess.Popen(command, stdout=theirs, env=environment) as process:
+        os.close(theirs)
+        shown = b""
+        with contextlib.suppress(OSError):  # Linux says so at the end
+            while data := os.read(ours, 4096):
+                shown += data
+        os.close(ours)
+    assert process.returncode == 0
+    *drafts, last = shown.decode().split("\r\x1b[K")[1:]
+    assert len(drafts) >= 4
+    assert any(re.fullmatch(r"[^\x1b]+\x1b\[2m[^\x1b]+\x1b\[0m", draft) for draft in drafts)
+    assert max(len(re.sub(r"\x1b\[\d+m", "", draft)) for draft in drafts) <= 59
+    assert words(last) == TEXT
+
+
 def test_raw_pcm_is_read_from_standard_input() -> None:
     numbers = (load_audio(SAMPLE) * 32767).astype("<i2")
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    command = [*PYTHON, "live", "--input", "-", *FAST]
+    command = [*PYTHON, "live", "--input", "-"]
     done = subprocess.run(
         command, input=numbers.tobytes(), capture_output=True, env=environment, check=False
     )
@@ -146,7 +164,7 @@ def test_the_microphone_is_transcribed_until_ctrl_c(
 ) -> None:
     devices = FakeDevices(rate)
     monkeypatch.setitem(sys.modules, "sounddevice", devices)  # type: ignore[arg-type]
-    result = run("--device", "1", *FAST)
+    result = run("--device", "1")
     assert result.exit_code == 0, result.output
     assert words(result.stdout) == TEXT
     assert "the microphone lost audio" in result.stderr
@@ -233,13 +251,13 @@ def test_every_utterance_is_on_disk_at_once(tmp_path: Path, ending: str) -> None
 def test_files_are_not_replaced_unasked(tmp_path: Path) -> None:
     path = tmp_path / "talk.txt"
     path.write_text("mine")
-    result = run("--input", SAMPLE, "-o", path, *FAST)
+    result = run("--input", SAMPLE, "-o", path)
     assert result.exit_code == 1
     assert "talk.txt exists: give another name, or --force" in result.stderr
     assert path.read_text() == "mine"
     with UtteranceFile(path, force=True):
         assert path.read_text() == ""
-    result = run("--input", SAMPLE, "-o", tmp_path / "talk.doc", *FAST)
+    result = run("--input", SAMPLE, "-o", tmp_path / "talk.doc")
     assert result.exit_code == 1
     assert ".txt, .srt, .vtt, .jsonl" in result.stderr
 

@@ -13,6 +13,7 @@ import pytest
 import baldwhisper_mlx
 from baldwhisper_mlx.audio.buffer import Samples
 from baldwhisper_mlx.audio.load import load_audio
+from baldwhisper_mlx.audio.vad import Speech
 from baldwhisper_mlx.checkpoint.load import LoadedModel, load_model
 from baldwhisper_mlx.config import SAMPLE_RATE
 from baldwhisper_mlx.transcription.live import LiveTranscriber
@@ -140,6 +141,33 @@ def test_long_speech_is_cut_and_nothing_is_lost(bundled: LoadedModel, sample: Sa
     text = words("".join(event.text for event in found))
     expected = words(SAMPLE.with_suffix(".txt").read_text())
     assert len([word for word in expected if word in text]) >= 0.9 * len(expected)
+
+
+def test_the_silence_after_a_cut_is_no_utterance(
+    bundled: LoadedModel, sample: Samples, encoded_sizes: list[int]
+) -> None:
+    # The pause is so long that the utterance is cut in it before it ends.
+    speech = Speech(pause=8)
+    said = sample[: 2 * SAMPLE_RATE]
+    silence = np.zeros(7 * SAMPLE_RATE, np.float32)
+    live = LiveTranscriber(bundled, longest=6, speech=speech, temperature=0.0)
+    events = [event for block in in_blocks(said) for event in live.feed(block)]
+    n_encoded = len(encoded_sizes)
+    events += events_of(live, in_blocks(np.concatenate([silence, silence])))
+    (found,) = utterances(events)
+    assert words(found.text)[:3] == ["a", "small", "model"]
+    assert events[-1] == found
+    # Drafts while the pause may still be one within the utterance, then the utterance.
+    assert len(encoded_sizes) - n_encoded <= 9
+
+
+def test_drafts_can_be_left_out(
+    bundled: LoadedModel, sample: Samples, encoded_sizes: list[int]
+) -> None:
+    live = LiveTranscriber(bundled, interval=None)
+    events = events_of(live, in_blocks(sample))
+    assert [type(event) for event in events] == [SpeechStarted, Utterance]
+    assert encoded_sizes == [1]
 
 
 def test_a_late_caller_gets_one_draft(
