@@ -30,6 +30,11 @@ ALIGNATT, LOCAL_AGREEMENT = POLICIES = ("alignatt", "local-agreement")
 @click.option("--task", type=click.Choice(["transcribe", "translate"]), default="transcribe",
               show_default=True,
               help="Write the spoken words, or translate them into English.")  # fmt: skip
+@click.option("--initial-prompt",
+              help="Text to condition every utterance on, as if it preceded the audio: names, "
+              "spelling, style.")  # fmt: skip
+@click.option("--hotwords", metavar="TEXT",
+              help="Names and terms to condition every utterance on.")  # fmt: skip
 @click.option("--input", "source", metavar="FILE",
               help="Read an audio file instead of the microphone; - reads raw PCM from standard "
               "input.")  # fmt: skip
@@ -61,8 +66,6 @@ ALIGNATT, LOCAL_AGREEMENT = POLICIES = ("alignatt", "local-agreement")
 def live(
     model: str | None,
     revision: str | None,
-    language: str | None,
-    task: str,
     source: str | None,
     device: str | None,
     list_devices: bool,
@@ -94,7 +97,7 @@ def live(
                 blocks = live_input.pcm_blocks(pcm_rate, stop)
             else:
                 blocks = live_input.file_blocks(source, stop, realtime=realtime)
-            transcriber = _transcriber(model, revision, language, task, **settings)
+            transcriber = _transcriber(model, revision, **settings)
             _transcribe(blocks, transcriber, output, force)
     except (OSError, ValueError, FloatingPointError) as error:
         raise click.ClickException(message_of(error)) from None
@@ -119,13 +122,12 @@ def _check_usage(
 def _transcriber(
     model: str | None,
     revision: str | None,
-    language: str | None,
-    task: str,
     *,
     policy: str | None,
     frame_threshold: int | None,
     interval: float,
     pause: float,
+    **options: Any,
 ) -> Any:
     """A LiveTranscriber with the options of the command."""
     from baldwhisper_mlx.audio.vad import Speech
@@ -133,7 +135,7 @@ def _transcriber(
     from baldwhisper_mlx.transcription.live import LiveTranscriber
     from baldwhisper_mlx.transcription.live_policies import AlignAtt, LocalAgreement, Policy
 
-    loaded = open_model(model, revision, language, options={"task": task})
+    loaded = open_model(model, revision, options["language"], options=options)
     chosen: Policy | None = None
     if policy == LOCAL_AGREEMENT:
         chosen = LocalAgreement()
@@ -146,8 +148,7 @@ def _transcriber(
         policy=chosen,
         interval=interval if sys.stdout.isatty() else None,
         speech=Speech(pause=pause),
-        language=language,
-        task=task,
+        **options,
     )
 
 

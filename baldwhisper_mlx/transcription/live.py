@@ -56,9 +56,9 @@ class LiveTranscriber:
         speech: what counts as speech; its `pause` ends an utterance.
         longest: seconds after which an utterance is cut: in a pause, behind the last confirmed
             word, or where speech is least probable.
-        **options: of `transcribe`, for finished utterances; the languages and the task are also
-            those of the drafts. `vad`, `batch_size`, `clip_timestamps` and `prefix` are not for
-            streams.
+        **options: of `transcribe`, for finished utterances; languages, task, initial prompt and
+            hotwords are also those of the drafts. `vad`, `batch_size`, `clip_timestamps` and
+            `prefix` are not for streams.
 
     Raises:
         FileNotFoundError, ValueError: see `load_model` and `TranscribeOptions`; also for times out

@@ -6,6 +6,7 @@ padded or dynamic, 30 s where it is full.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 
 from baldwhisper_mlx.audio.streaming_features import StreamingLogMel
@@ -16,6 +17,7 @@ from baldwhisper_mlx.decoding.options import DecodingOptions
 from baldwhisper_mlx.transcription.language import likeliest_languages
 from baldwhisper_mlx.transcription.live_policies import DraftWord
 from baldwhisper_mlx.transcription.options import TranscribeOptions
+from baldwhisper_mlx.transcription.prompts import PreviousText
 from baldwhisper_mlx.transcription.word_splitting import TimedToken, split_words
 
 _TOKENS_PER_SECOND = 10
@@ -28,14 +30,15 @@ class DraftDecoder:
 
     Args:
         loaded: from `load_model`.
-        options: of them the languages and the task.
+        options: of them the languages, the task, the initial prompt and the hotwords.
 
     Raises:
         ValueError: the model does not know a language.
     """
 
     def __init__(self, loaded: LoadedModel, options: TranscribeOptions) -> None:
-        self._loaded, self._task = loaded, options.task
+        self._loaded = loaded
+        self._given = PreviousText(loaded, dataclasses.replace(options, without_timestamps=True))
         tokenizer = loaded.tokenizer
         self._candidates = tokenizer.candidates(options.languages)
         if options.language is not None:
@@ -62,15 +65,16 @@ class DraftDecoder:
         Raises:
             FloatingPointError: NaN or infinite logits.
         """
-        decoder, tokenizer = self._loaded.decoder, self._loaded.tokenizer
+        decoder = self._loaded.decoder
         decoder.encode(mel.window()[None], [mel.n_frames])
         if language is None and len(self._candidates) == 1:
             language = self._candidates[0]
         if language is None:
             (language,) = likeliest_languages(self._loaded, self._candidates)
-        prompt = tokenizer.sot_sequence(language, self._task, timestamps=False)
+        prompt = self._given.prompt(language)
         seconds = mel.n_frames * HOP_LENGTH / SAMPLE_RATE - confirmed_until
-        room = self._loaded.config.n_text_ctx // 2 - len(confirmed)
+        n_text_ctx = self._loaded.config.n_text_ctx
+        room = min(n_text_ctx // 2, n_text_ctx + 1 - len(prompt)) - len(confirmed)
         if room < 1:
             return [], language
         options = DecodingOptions(

@@ -6,6 +6,7 @@ import itertools
 import threading
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,9 +17,11 @@ from baldwhisper_mlx.audio.load import load_audio
 from baldwhisper_mlx.audio.vad import Speech
 from baldwhisper_mlx.checkpoint.load import LoadedModel, load_model
 from baldwhisper_mlx.config import SAMPLE_RATE
+from baldwhisper_mlx.decoding.decoder import Decoder
 from baldwhisper_mlx.transcription.live import LiveTranscriber
 from baldwhisper_mlx.transcription.live_events import Draft, LiveEvent, SpeechStarted, Utterance
 from baldwhisper_mlx.transcription.live_policies import AlignAtt, LocalAgreement, Policy
+from baldwhisper_mlx.transcription.options import OptionWarning
 from tests.runtime.conftest import tiny_config, write_model
 from tests.runtime.test_bundled import SAMPLE, words
 
@@ -168,6 +171,30 @@ def test_drafts_can_be_left_out(
     events = events_of(live, in_blocks(sample))
     assert [type(event) for event in events] == [SpeechStarted, Utterance]
     assert encoded_sizes == [1]
+
+
+def test_drafts_are_conditioned_on_the_given_texts(
+    bundled: LoadedModel, sample: Samples, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prompts: list[list[int]] = []
+    decode = type(bundled.decoder).decode
+
+    def recorded(self: Decoder, prompt: list[int], *args: Any, **options: Any) -> Any:
+        prompts.append(list(prompt))
+        return decode(self, prompt, *args, **options)
+
+    monkeypatch.setattr(Decoder, "decode", recorded)
+    # As many hotwords as there is room for leave less to the draft.
+    given = {"hotwords": "Ouagadougou " * 200, "initial_prompt": "Bamako"}
+    live = LiveTranscriber(bundled, interval=4, temperature=0.0, **given)  # type: ignore[arg-type]
+    with pytest.warns(OptionWarning, match="223 of 1000 tokens"):
+        events = events_of(live, in_blocks(sample))
+    drafts = [event for event in events if isinstance(event, Draft)]
+    tokenizer = bundled.tokenizer
+    assert len(drafts) == 2
+    for prompt in prompts[:2]:
+        assert tokenizer.decode(prompt).startswith(" Ouagadougou Ouagadougou")
+        assert prompt[-2:] == [tokenizer.sot, tokenizer.no_timestamps]
 
 
 def test_a_late_caller_gets_one_draft(
