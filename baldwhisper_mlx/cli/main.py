@@ -17,6 +17,7 @@ from baldwhisper_mlx._version import __version__
 from baldwhisper_mlx.cli.bench import bench
 from baldwhisper_mlx.cli.detect_language import detect_language
 from baldwhisper_mlx.cli.evaluate import evaluate
+from baldwhisper_mlx.cli.live import live
 from baldwhisper_mlx.cli.models import models
 from baldwhisper_mlx.cli.reading import exit_program
 from baldwhisper_mlx.cli.serve import serve
@@ -100,5 +101,5 @@ def info(model: str | None, revision: str | None) -> None:
         click.echo(f"{label:<{width}}  {printable(text)}")
 
 
-for command in (transcribe, serve, detect_language, evaluate, bench, models):
+for command in (transcribe, live, serve, detect_language, evaluate, bench, models):
     cli.add_command(command)

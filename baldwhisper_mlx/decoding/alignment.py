@@ -36,6 +36,8 @@ class Alignment:
     ends: tuple[float, ...]
     probabilities: tuple[float, ...]
     """Probability with which each token was chosen, 0 to 1."""
+    attended: tuple[float, ...] = ()
+    """Seconds of the audio that the step that chose each token attends to most."""
 
 
 def attention_of(
@@ -94,7 +96,7 @@ def align(
     """
     spoken = [i for i, token in enumerate(tokens) if token < text_end]
     starts = np.full(len(tokens), np.nan)
-    ends, text_probabilities = starts.copy(), starts.copy()
+    ends, text_probabilities, attended = starts.copy(), starts.copy(), starts.copy()
     if spoken:
         # Positions after the end of the audio are padding, where nothing can be spoken.
         length = max(1, min(n_frames // FRAMES_PER_POSITION, scores.shape[-1]))
@@ -105,7 +107,9 @@ def align(
         times = token_start_positions(-matrix[rows]) * TIME_PRECISION
         starts[spoken], ends[spoken] = times[:-1], times[1:]
         text_probabilities[spoken] = probabilities[spoken]
-    return Alignment(*(tuple(each.tolist()) for each in (starts, ends, text_probabilities)))
+        attended[spoken] = matrix[rows[:-1]].argmax(axis=-1) * TIME_PRECISION
+    columns = (starts, ends, text_probabilities, attended)
+    return Alignment(*(tuple(each.tolist()) for each in columns))
 
 
 def align_all(

@@ -8,6 +8,7 @@ require the same tokens.
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Sequence
 
@@ -126,6 +127,8 @@ class Generator:
         return record.chosen()
 
     def _rules_for(self, options: DecodingOptions) -> LogitRules:
+        if not options.timestamps:  # then only whether there is a prefix matters to the rules
+            options = dataclasses.replace(options, prefix=options.prefix and (0,), max_tokens=None)
         # Rules are kept: making them builds masks over the vocabulary, and compiles on a GPU.
         if options not in self._rules:
             if len(self._rules) >= MOST_RULES:  # a server's requests may all have other options

@@ -54,12 +54,12 @@ def write_txt(segments: Sequence[Segment]) -> str:
     return "".join(f"{label(channel)}{line}\n" for channel, line in lines if line)
 
 
-def write_srt(segments: Sequence[Segment], layout: Layout = PLAIN) -> str:
-    """SubRip subtitles: number, `start --> end`, text, blank line."""
+def write_srt(segments: Sequence[Segment], layout: Layout = PLAIN, *, first: int = 1) -> str:
+    """SubRip subtitles: number, from `first` on, `start --> end`, text, blank line."""
     written = _cues(segments, layout, always_include_hours=True, decimal_marker=",")
     return "".join(
         f"{number}\n{start} --> {end}\n{label(channel)}{text}\n\n"
-        for number, (start, end, text, channel) in enumerate(written, start=1)
+        for number, (start, end, text, channel) in enumerate(written, start=first)
     )
 
 

@@ -93,6 +93,11 @@ def test_tokens_get_the_times_at_which_they_are_attended() -> None:
     assert found.starts[4] == pytest.approx(0.02 * 45, abs=0.11)
     assert found.ends[4] == pytest.approx(0.02 * 60, abs=0.11)
     assert found.probabilities[4] == 0.5
+    # The step that chose a token looks where that is spoken: rows 2, 3 and 5.
+    # Eight positions there are equal.
+    attended = [found.attended[i] for i in (1, 2, 4)]
+    assert attended == pytest.approx([0.02 * place for place in (20, 20, 45)], abs=0.16)
+    assert math.isnan(found.attended[0])
     nothing = align(scores[:, :3], [begin], chances[:1], first=1, text_end=begin, n_frames=200)
     assert all(map(math.isnan, nothing.starts))
 

@@ -142,6 +142,24 @@ def test_sets_of_options_are_not_kept_for_ever(loaded: LoadedModel, mel: mx.arra
     assert len(loaded.decoder._generate._rules) <= generation.MOST_RULES
 
 
+def test_prefixes_share_rules_without_timestamps(loaded: LoadedModel, mel: mx.array) -> None:
+    """Live drafts have another prefix and another length each time."""
+    prompt = prompt_of(loaded, timestamps=False, previous=())
+    rules = loaded.decoder._generate._rules
+    rules.clear()
+    loaded.decoder.encode(mel[:1], N_FRAMES[:1])
+    for prefix in ((70,), (70, 71), (72, 73, 74)):
+        options = DecodingOptions(timestamps=False, prefix=prefix, max_tokens=3 + len(prefix))
+        (result,) = loaded.decoder.decode(prompt, options)
+        expected, *_ = naive_decode(
+            loaded.model, loaded.decoder.vocabulary, mel[0], N_FRAMES[0], prompt, options
+        )
+        assert result.tokens == expected
+        assert len(rules) == 1
+    loaded.decoder.decode(prompt, DecodingOptions(timestamps=False))
+    assert len(rules) == 2  # without a prefix the first token has rules of its own
+
+
 def test_a_batch_is_its_clips_one_by_one(loaded: LoadedModel, mel: mx.array) -> None:
     prompt = prompt_of(loaded, timestamps=True, previous=())
     loaded.decoder.encode(mel, N_FRAMES)

@@ -1,0 +1,249 @@
+"""`LiveTranscriber`: text while somebody speaks, from samples as they arrive.
+
+Voice activity gates everything: nothing is decoded while nobody speaks. While somebody does, the
+utterance so far is decoded again and again (live_draft.py), and a policy (live_policies.py) says
+which words of that are confirmed. When the utterance ends it is transcribed as `transcribe` does,
+with its timestamps and temperature fallback, and that replaces the drafts.
+"""
+
+from __future__ import annotations
+
+import threading
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from baldwhisper_mlx.audio.buffer import check_samples
+from baldwhisper_mlx.audio.endpointing import LIVE_SPEECH, Began, Ended, Endpointer, quietest
+from baldwhisper_mlx.audio.vad import HOP, Speech, SpeechDetector
+from baldwhisper_mlx.checkpoint.load import LoadedModel
+from baldwhisper_mlx.config import SAMPLE_RATE
+from baldwhisper_mlx.transcription.inputs import check_options, model_of
+from baldwhisper_mlx.transcription.live_draft import DraftDecoder
+from baldwhisper_mlx.transcription.live_events import LiveEvent, SpeechStarted, Utterance
+from baldwhisper_mlx.transcription.live_policies import AlignAtt, LocalAgreement, Policy
+from baldwhisper_mlx.transcription.live_utterance import CurrentUtterance
+from baldwhisper_mlx.transcription.options import TranscribeOptions
+from baldwhisper_mlx.transcription.retiming import retimed
+from baldwhisper_mlx.transcription.segments import numbered
+from baldwhisper_mlx.transcription.stream import TranscriptStream
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+    from baldwhisper_mlx.transcription.options import TranscribeKeywords
+
+LONGEST = 28.0
+"""Seconds of an utterance; a longer one is cut, with room for the pause that ends it."""
+
+
+class LiveTranscriber:
+    """Transcribes one stream of speech while it arrives.
+
+    Any thread may call the methods; calls wait for each other. `feed` decodes in the calling
+    thread, and keeps the model only while it does. Whoever is late feeds everything that has
+    arrived meanwhile at once: only the newest state is drafted, so a slow machine makes fewer
+    drafts, and falls behind no further.
+
+    Args:
+        model: from `load_model`, or what that takes; by default the bundled English model.
+        policy: which words of a draft are confirmed. Default: `AlignAtt`, or `LocalAgreement` if
+            the model's config does not say which of its heads follow the audio.
+        interval: least seconds of new speech between two drafts; None for no drafts.
+        speech: what counts as speech; its `pause` ends an utterance.
+        longest: seconds after which an utterance is cut: in a pause, behind the last confirmed
+            word, or where speech is least probable.
+        **options: of `transcribe`, for finished utterances; languages, task, initial prompt and
+            hotwords are also those of the drafts. `vad`, `batch_size`, `clip_timestamps` and
+            `prefix` are not for streams.
+
+    Raises:
+        FileNotFoundError, ValueError: see `load_model` and `TranscribeOptions`; also for times out
+            of range. TypeError: there is no such option.
+
+    Example:
+        >>> live = LiveTranscriber(language="en")
+        >>> for block in microphone:
+        ...     for event in live.feed(block):
+        ...         print(event)
+    """
+
+    def __init__(
+        self,
+        model: LoadedModel | str | Path | None = None,
+        *,
+        policy: Policy | None = None,
+        interval: float | None = 0.5,
+        speech: Speech = LIVE_SPEECH,
+        longest: float = LONGEST,
+        **options: Unpack[TranscribeKeywords],
+    ) -> None:
+        if interval is not None and not 0 < interval <= longest:
+            raise ValueError(f"interval must be above 0 s and at most {longest} s, not {interval}")
+        if not 1 <= longest <= LONGEST:
+            raise ValueError(f"longest must be from 1 to {LONGEST:.0f} s, not {longest}")
+        self._options = TranscribeOptions(**options)
+        _check_for_stream(self._options)
+        self._loaded = model_of(model)
+        check_options(self._options, self._loaded)
+        if policy is None:
+            policy = AlignAtt() if self._loaded.config.alignment_heads else LocalAgreement()
+        self._policy, self._interval, self._speech = policy, interval, speech
+        self._longest = round(longest * SAMPLE_RATE)
+        self._drafts = DraftDecoder(self._loaded, self._options)
+        self._detector, self._endpointer = SpeechDetector(), Endpointer(speech)
+        self._lock = threading.Lock()
+        self._samples = np.zeros(0, np.float32)
+        """From sample `_offset` of the stream on."""
+        self._offset = self._judged = 0
+        self._probabilities: list[float] = []
+        """Of speech in every hop of the utterance at hand."""
+        self._current: CurrentUtterance | None = None
+        self._n_segments = 0
+        self._is_finished = False
+
+    def feed(self, samples: npt.NDArray[np.float32]) -> list[LiveEvent]:
+        """Takes the samples that come next, and reports what has happened.
+
+        Args:
+            samples: any number at 16 kHz: floats with full scale at 1.0, or int16, (n,),
+                (n, channels) or (channels, n).
+
+        Returns:
+            Events in their order; at most one draft, at the end.
+
+        Raises:
+            TypeError, ValueError: unusable samples. RuntimeError: after `finish`, or the process
+                was forked after the model had been loaded.
+            FloatingPointError: NaN or infinite logits.
+        """
+        if len(samples) == 0:
+            return []
+        checked = check_samples(samples)
+        with self._lock:
+            self._require_unfinished()
+            self._samples = np.concatenate([self._samples, checked])
+            events = self._judge()
+            if self._is_due():
+                assert self._current is not None
+                with self._loaded.in_use():
+                    events.append(self._current.draft(self._drafts))
+            return events
+
+    def finish(self) -> list[LiveEvent]:
+        """Ends the stream, and with it the utterance at hand.
+
+        Raises:
+            RuntimeError, FloatingPointError: as `feed`.
+        """
+        with self._lock:
+            self._require_unfinished()
+            self._is_finished = True
+            end = self._offset + len(self._samples)
+            padding = np.zeros(-(end - self._judged) % HOP, np.float32)
+            self._samples = np.concatenate([self._samples, padding])
+            events = self._judge()
+            ended = self._endpointer.finish(end)
+            if ended is not None:
+                events += self._finish(ended.sample)
+            return events
+
+    def _is_due(self) -> bool:
+        """Whether it is time for a draft of the utterance at hand."""
+        if self._current is None or self._interval is None:
+            return False
+        has_speech = self._endpointer.speech_end > self._current.start
+        return has_speech and self._current.is_due(self._interval)
+
+    def _require_unfinished(self) -> None:
+        if self._is_finished:
+            raise RuntimeError("the stream was finished: make another LiveTranscriber")
+
+    def _judge(self) -> list[LiveEvent]:
+        """Finds speech in the whole hops that have arrived."""
+        events: list[LiveEvent] = []
+        begin = self._judged - self._offset
+        hops = self._samples[begin : begin + (len(self._samples) - begin) // HOP * HOP]
+        for probability in self._detector.probabilities(hops).tolist():
+            self._judged += HOP
+            events += self._take_hop(probability)
+        self._forget(self._endpointer.earliest if self._current is None else self._current.start)
+        return events
+
+    def _take_hop(self, probability: float) -> list[LiveEvent]:
+        """The next 32 ms, of which the end is `_judged`."""
+        self._probabilities.append(probability)
+        change = self._endpointer.push(probability)
+        events: list[LiveEvent] = []
+        if isinstance(change, Began):
+            events.append(SpeechStarted(change.sample / SAMPLE_RATE))
+            self._begin(change.sample)
+        elif isinstance(change, Ended):
+            events += self._finish(change.sample)
+        elif self._current is not None:
+            self._receive(self._current)
+            if self._judged - self._current.start >= self._longest:
+                cut = self._cut(self._current)
+                events += self._finish(cut)
+                self._begin(cut)
+        return events
+
+    def _begin(self, start: int) -> None:
+        self._current = CurrentUtterance(start, self._loaded.config.n_mels, self._policy)
+        self._probabilities = self._probabilities[-max(1, (self._judged - start) // HOP) :]
+        self._receive(self._current)
+
+    def _receive(self, utterance: CurrentUtterance) -> None:
+        utterance.append(self._between(utterance.received, self._judged))
+
+    def _cut(self, utterance: CurrentUtterance) -> int:
+        """The sample at which an utterance that is too long is cut."""
+        until = utterance.confirmed_until
+        fallback = None if until is None else (until - utterance.start) // HOP
+        hops = quietest(self._probabilities, self._speech.release, fallback)
+        return utterance.start + HOP * hops
+
+    def _finish(self, end: int) -> list[LiveEvent]:
+        """Transcribes the utterance at hand up to a sample; what is silent after a cut is none."""
+        current, self._current = self._current, None
+        if current is None or self._endpointer.speech_end <= current.start:
+            return []
+        samples = self._between(current.start, end)
+        transcript = TranscriptStream(samples, self._loaded, self._options).transcript()
+        later = partial(_later, current.start / SAMPLE_RATE)
+        moved = [retimed(segment, later) for segment in transcript.segments]
+        segments = tuple(numbered(moved, self._n_segments))
+        self._n_segments += len(segments)
+        return [
+            Utterance(
+                start=current.start / SAMPLE_RATE,
+                end=end / SAMPLE_RATE,
+                text=transcript.text,
+                segments=segments,
+                language=transcript.language,
+            )
+        ]
+
+    def _between(self, start: int, end: int) -> npt.NDArray[np.float32]:
+        return self._samples[start - self._offset : end - self._offset]
+
+    def _forget(self, sample: int) -> None:
+        """Frees what belongs to the stream before a sample."""
+        self._samples = self._samples[sample - self._offset :].copy()
+        self._offset = sample
+        self._probabilities = self._probabilities[-max(1, (self._judged - sample) // HOP) :]
+
+
+def _check_for_stream(options: TranscribeOptions) -> None:
+    """Raises ValueError for options of `transcribe` that need the whole recording."""
+    defaults = TranscribeOptions()
+    for name in ("vad", "batch_size", "clip_timestamps", "prefix"):
+        if getattr(options, name) != getattr(defaults, name):
+            raise ValueError(f"{name} is for whole recordings: leave it out for a live stream")
+
+
+def _later(offset: float, seconds: float, *, is_end: bool, middle: float | None = None) -> float:
+    return offset + seconds

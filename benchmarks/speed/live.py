@@ -1,0 +1,232 @@
+"""Live transcription: word errors, delay of confirmed words, and computation.
+
+    python -m benchmarks.speed.live AUDIOFOLDER --model "tiny-en=" --model "base=DIR" \\
+        --output benchmarks/results/live.json
+
+Clips are joined to recordings and fed at the speed of time, by a simulated clock that computation
+advances: what "arrives" while a draft is decoded is fed together afterwards. The delay of a word is
+from its end, by the word times of the whole recording, to the event that confirms it:
+computation-unaware by the audio that had been fed, computation-aware by the clock.
+"""
+
+from __future__ import annotations
+
+import difflib
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+
+from baldwhisper_mlx.audio.buffer import Samples
+from baldwhisper_mlx.config import SAMPLE_RATE
+from baldwhisper_mlx.evaluation.normalizers import NORMALIZERS
+from benchmarks.machines import describe
+from benchmarks.options import (
+    Benchmark,
+    language_option,
+    model_or_bundled,
+    models_option,
+    output_option,
+)
+from benchmarks.result_files import write_json
+from benchmarks.speed.long_recordings import recording
+
+BLOCK = 0.1
+"""Seconds of audio that arrive at once."""
+
+
+@dataclass(frozen=True)
+class Said:
+    """A word with the moment that matters: its end, or when it was confirmed."""
+
+    word: str
+    fed: float
+    """Seconds of audio fed by then; of a spoken word, its end."""
+    clock: float = 0.0
+    """Seconds of the clock, which includes computation."""
+
+
+@dataclass
+class Run:
+    """What came of feeding one recording."""
+
+    text: str = ""
+    words: list[Said] = field(default_factory=list)
+    """Of the final texts, at the moment each was first confirmed."""
+    n_drafts: int = 0
+    n_confirmed: int = 0
+    """Words confirmed by drafts."""
+    n_revised: int = 0
+    """Those of them that the final text does not have."""
+    computation: float = 0.0
+    """Seconds."""
+
+
+def split(text: str) -> list[str]:
+    """Words in lower case, without marks."""
+    return "".join(c if c.isalnum() or c == "'" else " " for c in text.lower()).split()
+
+
+def matches(left: Sequence[str], right: Sequence[str]) -> dict[int, int]:
+    """Places of equal words in two texts that are nearly the same, left to right."""
+    blocks = difflib.SequenceMatcher(None, left, right, autojunk=False).get_matching_blocks()
+    return {a + i: b + i for a, b, size in blocks for i in range(size)}
+
+
+def delays(confirmed: Sequence[Said], spoken: Sequence[Said]) -> dict[str, Any]:
+    """Mean and 95th percentile of the delays (seconds) of the words that both have.
+
+    Args:
+        confirmed: words of the final texts.
+        spoken: words of the recording with their ends.
+    """
+    found = matches([one.word for one in spoken], [one.word for one in confirmed])
+    pairs = [(spoken[a], confirmed[b]) for a, b in found.items()]
+    unaware = [b.fed - a.fed for a, b in pairs]
+    aware = [b.clock - a.fed for a, b in pairs]
+    return {
+        f"{name}_{kind}": float(value)
+        for name, values in (("unaware", unaware), ("aware", aware))
+        for kind, value in (("mean", np.mean(values)), ("p95", np.percentile(values, 95)))
+    } | {"words": len(pairs)}
+
+
+def stream(live: Any, samples: Samples) -> Iterator[tuple[list[Any], float, float, float]]:
+    """Feeds a recording by the simulated clock.
+
+    Yields:
+        Events, seconds fed, seconds of the clock, and seconds of computation.
+    """
+    total, fed, clock = len(samples) / SAMPLE_RATE, 0.0, 0.0
+    while fed < total:
+        clock = max(clock, min(fed + BLOCK, total))
+        until = min(clock, total)
+        block = samples[round(fed * SAMPLE_RATE) : round(until * SAMPLE_RATE)]
+        began = time.perf_counter()
+        events = live.feed(block)
+        taken = time.perf_counter() - began
+        fed, clock = until, clock + taken
+        yield events, fed, clock, taken
+    began = time.perf_counter()
+    events = live.finish()
+    taken = time.perf_counter() - began
+    yield events, total, clock + taken, taken
+
+
+def listen(live: Any, samples: Samples) -> Run:
+    """Feeds a recording, and records when each word was confirmed."""
+    from baldwhisper_mlx.transcription.live_events import Draft, Utterance
+
+    run, drafted = Run(), list[Said]()
+    for events, fed, clock, taken in stream(live, samples):
+        run.computation += taken
+        for event in events:
+            if isinstance(event, Draft):
+                run.n_drafts += 1
+                new = split(event.confirmed)[len(drafted) :]
+                drafted += [Said(word, fed, clock) for word in new]
+            elif isinstance(event, Utterance):
+                final = split(event.text)
+                earlier = matches(final, [one.word for one in drafted])
+                run.words += [
+                    drafted[earlier[i]] if i in earlier else Said(word, fed, clock)
+                    for i, word in enumerate(final)
+                ]
+                run.n_confirmed += len(drafted)
+                run.n_revised += len(drafted) - len(earlier)
+                run.text += event.text
+                drafted = []
+    return run
+
+
+def measure(
+    loaded: Any, policy: Any, interval: float, language: str, samples: Samples
+) -> tuple[Run, dict[str, Any]]:
+    """One policy over one recording; the run, and what does not depend on a reference."""
+    from baldwhisper_mlx.transcription.live import LiveTranscriber
+
+    live = LiveTranscriber(loaded, policy=policy, interval=interval, language=language)
+    run = listen(live, samples)
+    seconds = len(samples) / SAMPLE_RATE
+    return run, {
+        "drafts": run.n_drafts,
+        "revised": run.n_revised / max(1, run.n_confirmed),
+        "confirmed_by_drafts": (run.n_confirmed - run.n_revised) / max(1, len(run.words)),
+        "computation": run.computation / seconds,
+    }
+
+
+@click.command(cls=Benchmark)
+@click.argument("folder")
+@models_option(required=False, bundled=True)
+@click.option("--seconds", default=180.0, show_default=True, help="Length of the recording.")
+@click.option("--interval", default=0.5, show_default=True,
+              help="Least seconds of new speech between two drafts.")  # fmt: skip
+@click.option("--frame-threshold", "thresholds", type=click.IntRange(min=0), multiple=True,
+              default=(25,), show_default=True, help="Of AlignAtt; repeatable.")  # fmt: skip
+@language_option
+@click.option("--normalizer", type=click.Choice(NORMALIZERS), default="whisper-english",
+              show_default=True, help="See docs/evaluation.md.")  # fmt: skip
+@output_option()
+def main(
+    folder: str,
+    models: tuple[str, ...],
+    seconds: float,
+    interval: float,
+    thresholds: tuple[int, ...],
+    language: str,
+    normalizer: str,
+    output: Path,
+) -> None:
+    """Transcribe a recording made of the clips of FOLDER live, by every policy."""
+    import baldwhisper_mlx
+    from baldwhisper_mlx.evaluation.normalizers import load_normalizer
+    from baldwhisper_mlx.evaluation.scoring import score
+
+    samples, reference = recording(folder, seconds)
+    policies: dict[str, Any] = {"local-agreement": baldwhisper_mlx.LocalAgreement()}
+    policies |= {f"alignatt {n}": baldwhisper_mlx.AlignAtt(n) for n in thresholds}
+    result: dict[str, Any] = {
+        "machine": describe(), "audio_seconds": len(samples) / SAMPLE_RATE, "interval": interval,
+        "models": {},
+    }  # fmt: skip
+    clean = load_normalizer(normalizer)
+
+    def errors(text: str) -> float:
+        words = score(reference, text, clean).words
+        return words.errors / words.total
+
+    for item in models or ("tiny-en=",):
+        name, model = model_or_bundled(item)
+        loaded = baldwhisper_mlx.load_model(model)
+        offline = baldwhisper_mlx.transcribe(
+            samples, loaded, language=language, word_timestamps=True
+        )
+        spoken = [
+            Said(part, word.end)
+            for segment in offline.segments
+            for word in segment.words or ()
+            for part in split(word.word)
+        ]
+        rows: dict[str, Any] = {"offline": {"wer": errors(offline.text)}}
+        for label, policy in policies.items():
+            run, row = measure(loaded, policy, interval, language, samples)
+            rows[label] = {"wer": errors(run.text)} | row | delays(run.words, spoken)
+            click.echo(
+                f"{name}, {label}: WER {100 * rows[label]['wer']:.2f} % (offline "
+                f"{100 * rows['offline']['wer']:.2f}), delay {rows[label]['unaware_mean']:.2f} s "
+                f"(95 %: {rows[label]['unaware_p95']:.2f}), with computation "
+                f"{rows[label]['aware_mean']:.2f} ({rows[label]['aware_p95']:.2f}), "
+                f"computing {100 * row['computation']:.0f} % of the time, "
+                f"{100 * row['revised']:.1f} % revised"
+            )
+        result["models"][name] = rows
+        write_json(output, result)
+
+
+if __name__ == "__main__":
+    main()
