@@ -18,7 +18,13 @@ import soundfile
 from baldwhisper_mlx.audio.buffer import Samples
 from baldwhisper_mlx.audio.ffmpeg import decode_container
 from baldwhisper_mlx.audio.integrity import missing_bytes, wav_data
-from baldwhisper_mlx.audio.recording import MAX_DURATION, LoadOptions, Recording
+from baldwhisper_mlx.audio.recording import (
+    MAX_DURATION,
+    LoadOptions,
+    OnWarning,
+    Recording,
+    warn,
+)
 from baldwhisper_mlx.audio.source import no_check, open_source
 
 _BLOCK = 2**20
@@ -41,6 +47,7 @@ def load_audio(
     max_duration: float = MAX_DURATION,
     strict: bool = False,
     check: Callable[[], None] = no_check,
+    on_warning: OnWarning = warn,
 ) -> Samples:
     """Decodes an audio file to mono at 16 kHz.
 
@@ -55,6 +62,7 @@ def load_audio(
         max_duration: seconds; a longer recording is refused.
         strict: refuse files in which audio is missing.
         check: called before every block; what it raises ends the decoding.
+        on_warning: called with each `AudioWarning`; by default it is issued as a warning of Python.
 
     Returns:
         Samples (n,), float32, full scale at 1.0.
@@ -67,7 +75,12 @@ def load_audio(
     if channels == "split":
         raise ValueError("channels: load_audio gives one channel; load_channels gives each")
     options = LoadOptions(
-        track=track, channels=channels, max_duration=max_duration, strict=strict, check=check
+        track=track,
+        channels=channels,
+        max_duration=max_duration,
+        strict=strict,
+        check=check,
+        on_warning=on_warning,
     )
     return _load(source, options)[0]
 

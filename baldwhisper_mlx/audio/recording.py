@@ -31,6 +31,14 @@ class MissingAudioWarning(AudioWarning):
     """Audio is missing: a file is cut off or damaged."""
 
 
+OnWarning = Callable[[AudioWarning], None]
+
+
+def warn(warning: AudioWarning) -> None:
+    """Issues a warning of Python, for the code that called the caller of this function."""
+    warnings.warn(warning, stacklevel=3)
+
+
 @dataclass(frozen=True, kw_only=True)
 class LoadOptions:
     """What of a recording is decoded.
@@ -49,6 +57,8 @@ class LoadOptions:
     """Whether missing audio is an error."""
     check: Callable[[], None] = no_check
     """Called before every block; what it raises ends the decoding."""
+    on_warning: OnWarning = warn
+    """Called with what the user should know of the recording."""
 
     def __post_init__(self) -> None:
         ChannelSelector(self.channels)  # which checks it
@@ -128,11 +138,11 @@ class Recording:
         """Warns that audio is missing, or refuses the recording where that is wanted."""
         if self.options.strict:
             raise ValueError(f"{self.name}: {what}")
-        warnings.warn(f"{self.name}: {what}", MissingAudioWarning, stacklevel=2)
+        self.options.on_warning(MissingAudioWarning(f"{self.name}: {what}"))
 
     def note(self, what: str) -> None:
         """Warns of something that is worth knowing."""
-        warnings.warn(f"{self.name}: {what}", AudioWarning, stacklevel=2)
+        self.options.on_warning(AudioWarning(f"{self.name}: {what}"))
 
     def finish(self) -> list[Samples]:
         """Samples (n,) of each channel in use; nothing can be added after that.

@@ -136,18 +136,18 @@ def heads_to_align(config: ModelConfig) -> tuple[tuple[int, int], ...]:
     return config.alignment_heads or default
 
 
-def probabilities_of(tokens: Sequence[int], logits: mx.array) -> npt.NDArray[np.float64]:
-    """Probabilities of tokens that were not chosen but given.
+def logprobs_of(tokens: Sequence[int], logits: mx.array) -> npt.NDArray[np.float64]:
+    """Log-probabilities (nats) of tokens that were not chosen but given.
 
     Args:
         tokens: n ids.
         logits: that predict them (B, n, V).
 
     Returns:
-        (B, n), 0 to 1.
+        (B, n).
     """
     if not tokens:
         return np.zeros((logits.shape[0], 0))
     ids = mx.broadcast_to(mx.array(list(tokens))[None, :, None], (*logits.shape[:2], 1))
-    chosen = mx.take_along_axis(mx.softmax(logits, axis=-1), ids, axis=-1)
-    return np.array(chosen[..., 0]).astype(np.float64)
+    chosen = mx.take_along_axis(logits, ids, axis=-1) - mx.logsumexp(logits, axis=-1, keepdims=True)
+    return np.array(chosen[..., 0].astype(mx.float32)).astype(np.float64)

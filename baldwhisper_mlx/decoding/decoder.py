@@ -17,7 +17,7 @@ from baldwhisper_mlx.decoding.alignment import (
     align_all,
     attention_of,
     heads_to_align,
-    probabilities_of,
+    logprobs_of,
 )
 from baldwhisper_mlx.decoding.generation import Generator, require_finite
 from baldwhisper_mlx.decoding.options import DecodingOptions, Vocabulary
@@ -131,14 +131,14 @@ class Decoder:
         logits = self._prefill(mx.array(prompts), read, options.hypotheses * (n_tokens - 1))
         no_speech = mx.softmax(logits[:, 0], axis=-1)[:, self.vocabulary.no_speech]
         chosen = self._generate(logits[:, -1], n_tokens, options)
+        given = logprobs_of(options.prefix, logits[:, 1:-1])
         alignments: Sequence[Alignment | None] = [None] * len(chosen)
         if align_frames is not None:
-            given = probabilities_of(options.prefix, logits[:, 1:-1])
             alignments = align_all(
                 self._attention(prompts.shape[1], sot, options.hypotheses, chosen),
                 [[*options.prefix, *each.tokens] for each in chosen],
                 [
-                    np.append(row, each.probabilities())
+                    np.exp(np.append(row, each.logprobs()))
                     for row, each in zip(given, chosen, strict=True)
                 ],
                 first=first - sot,
@@ -146,9 +146,9 @@ class Decoder:
                 n_frames=align_frames,
             )
         return [
-            each.result(options, float(probability), alignment)
-            for each, probability, alignment in zip(
-                chosen, np.array(no_speech), alignments, strict=True
+            each.result(options, float(probability), alignment, row)
+            for each, probability, alignment, row in zip(
+                chosen, np.array(no_speech), alignments, given, strict=True
             )
         ]
 

@@ -26,6 +26,8 @@ class DecodingResult:
     """At which the tokens were sampled; 0 for the most likely ones."""
     alignment: Alignment | None = None
     """When each token was spoken, if `decode` was given `align_frames`."""
+    logprobs: tuple[float, ...] | None = None
+    """Log-probability (nats) of each token among those that the rules allowed."""
 
 
 @dataclass(frozen=True)
@@ -41,19 +43,35 @@ class Hypothesis:
     path: list[int]
     """Which of the clip's hypotheses each token was decoded in; see token_tree.py."""
 
-    def probabilities(self) -> npt.NDArray[np.float64]:
-        """Of the single tokens, (n,)."""
+    def logprobs(self) -> npt.NDArray[np.float64]:
+        """Log-probability (nats) of the single tokens, (n,)."""
         # Differences of cumulative log-probabilities are those of the single tokens.
-        differences = np.diff(self.cumulative.astype(np.float64), prepend=0.0)
-        return np.asarray(np.exp(differences))
+        return np.diff(self.cumulative.astype(np.float64), prepend=0.0)
 
     def result(
-        self, options: DecodingOptions, no_speech_prob: float, alignment: Alignment | None = None
+        self,
+        options: DecodingOptions,
+        no_speech_prob: float,
+        alignment: Alignment | None = None,
+        given: npt.NDArray[np.float64] | None = None,
     ) -> DecodingResult:
-        """This as a clip's output, after the prefix."""
+        """This as a clip's output, after the prefix.
+
+        Args:
+            options: of the decoding.
+            no_speech_prob: probability of <|nospeech|>.
+            alignment: of the prefix and the tokens.
+            given: log-probabilities (nats) of the tokens of the prefix, if there is one.
+        """
         average = self.sum_logprob / (len(self.tokens) + 1)  # OpenAI counts the end of text, too
-        tokens = [*options.prefix, *self.tokens]
-        return DecodingResult(tokens, average, no_speech_prob, options.temperature, alignment)
+        return DecodingResult(
+            [*options.prefix, *self.tokens],
+            average,
+            no_speech_prob,
+            options.temperature,
+            alignment,
+            tuple([*([] if given is None else given.tolist()), *self.logprobs().tolist()]),
+        )
 
 
 def most_probable(

@@ -63,6 +63,7 @@ def finite(value: Any) -> Any:
 
 def _segment(segment: Segment) -> dict[str, Any]:
     raw = dataclasses.asdict(segment)
+    del raw["logprobs"]
     raw["tokens"] = list(segment.tokens)
     if segment.words is not None:
         raw["words"] = list(raw["words"])

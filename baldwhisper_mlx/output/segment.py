@@ -5,7 +5,7 @@ Standard library only.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True)
@@ -46,3 +46,5 @@ class Segment:
     language: str | None = None
     """Code of the language that is spoken in it, if languages were told apart within the
     recording."""
+    logprobs: tuple[float, ...] | None = field(default=None, repr=False)
+    """Log-probability (nats) of each of `tokens`; no file format has it."""

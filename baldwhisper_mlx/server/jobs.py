@@ -10,6 +10,7 @@ from baldwhisper_mlx.audio.buffer import Samples
 from baldwhisper_mlx.checkpoint.load import LoadedModel
 from baldwhisper_mlx.output.segment import Segment
 from baldwhisper_mlx.output.transcript import Transcript
+from baldwhisper_mlx.terminal import message_of
 from baldwhisper_mlx.transcription.options import TranscribeOptions
 
 Result = Sequence[Segment] | Transcript | Exception
@@ -25,11 +26,17 @@ class Job:
     loaded: LoadedModel
     options: TranscribeOptions
     deliver: Deliver
+    warnings: list[str] = field(default_factory=list)
+    """What the client should know of the recording, complete when the transcript is delivered."""
     _cancelled: threading.Event = field(default_factory=threading.Event)
 
     def cancel(self) -> None:
         """Ends the job at its next window; nothing is delivered any more."""
         self._cancelled.set()
+
+    def warn(self, warning: Warning) -> None:
+        """Adds to the warnings."""
+        self.warnings.append(message_of(warning))
 
     @property
     def is_cancelled(self) -> bool:

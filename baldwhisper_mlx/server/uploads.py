@@ -46,17 +46,18 @@ class Form:
     fields: list[tuple[str, str]]
     file: BinaryIO
 
-    def samples(self, check: Callable[[], None]) -> Samples:
+    def samples(self, check: Callable[[], None], on_warning: Callable[[Warning], None]) -> Samples:
         """The audio in the file, whose content decides the format.
 
         Args:
             check: called before every block; what it raises ends the decoding.
+            on_warning: called with what the client should know of it.
 
         Raises:
             ApiError: it is not audio that can be decoded.
         """
         try:
-            return load_audio(_Named(self.file), check=check)  # type: ignore[arg-type]
+            return load_audio(_Named(self.file), check=check, on_warning=on_warning)  # type: ignore[arg-type]
         except ValueError as error:
             raise bad_value(_NAME, message_of(error)) from None
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from baldwhisper_mlx.server.jobs import Job, Result
 from baldwhisper_mlx.transcription.batched import alike, transcribe_windows
 from baldwhisper_mlx.transcription.sequential import Transcription
+from baldwhisper_mlx.transcription.strategies import warnings_of
 from baldwhisper_mlx.transcription.stream import TranscriptStream
 
 
@@ -28,8 +29,9 @@ class _Active:
     def start(cls, job: Job) -> _Active:
         with job.loaded.in_use():
             # What leaves out pauses is a recording of its own making.
-            way = TranscriptStream if job.options.vad else Transcription.start
-            return cls(job, way(job.samples, job.loaded, job.options))
+            if job.options.vad:
+                return cls(job, TranscriptStream(job.samples, job.loaded, job.options, job.warn))
+            return cls(job, Transcription.start(job.samples, job.loaded, job.options))
 
     def finish(self, result: Result) -> None:
         self.is_done = True
@@ -119,6 +121,8 @@ def _step(group: Sequence[_Active]) -> None:
         if isinstance(one.run, TranscriptStream):
             _next_segment(one, one.run)
         elif not one.is_done and not one.run.window_frames:
+            for warning in warnings_of(one.run):
+                one.job.warn(warning)
             one.finish(one.run.transcript())
 
 

@@ -8,6 +8,7 @@ tokens into text. Standard library only.
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -108,6 +109,7 @@ def make_segments(
     avg_logprob: float,
     compression_ratio: float,
     no_speech_prob: float,
+    logprobs: Sequence[float] | None = None,
     keep_empty: bool = False,
 ) -> tuple[Segment, ...]:
     """Segments from the pieces of one window: with their text and the window's statistics.
@@ -124,9 +126,11 @@ def make_segments(
         avg_logprob: mean log-probability (nats) of the sampled tokens and end-of-text.
         compression_ratio: bytes of the window's text over its zlib-compressed bytes.
         no_speech_prob: probability of <|nospeech|> at the start of the window, 0 to 1.
+        logprobs: of the tokens of all pieces, in nats.
         keep_empty: keep text and tokens of all; `add_words` calls `emptied_if_blank` later,
             when the words have changed the segments' times.
     """
+    ends = itertools.accumulate(len(piece.tokens) for piece in pieces)
     segments = tuple(
         Segment(
             id=index,
@@ -139,8 +143,9 @@ def make_segments(
             avg_logprob=avg_logprob,
             compression_ratio=compression_ratio,
             no_speech_prob=no_speech_prob,
+            logprobs=None if logprobs is None else tuple(logprobs[end - len(piece.tokens) : end]),
         )
-        for index, piece in enumerate(pieces, start=first_id)
+        for index, (piece, end) in enumerate(zip(pieces, ends, strict=True), start=first_id)
     )
     return segments if keep_empty else tuple(map(emptied_if_blank, segments))
 
@@ -150,7 +155,8 @@ def emptied_if_blank(segment: Segment) -> Segment:
     if segment.start != segment.end and segment.text.strip():
         return segment
     words = None if segment.words is None else ()
-    return dataclasses.replace(segment, text="", tokens=(), words=words)
+    logprobs = None if segment.logprobs is None else ()
+    return dataclasses.replace(segment, text="", tokens=(), words=words, logprobs=logprobs)
 
 
 def numbered(segments: Sequence[Segment], first_id: int) -> list[Segment]:

@@ -10,7 +10,7 @@ import dataclasses
 import itertools
 import sys
 import warnings
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from functools import partial
 
 import numpy as np
@@ -31,20 +31,27 @@ from baldwhisper_mlx.transcription.prompts import GivenText
 from baldwhisper_mlx.transcription.ranges import frames_of, ranges_behind
 from baldwhisper_mlx.transcription.retiming import retimed, within_audio
 from baldwhisper_mlx.transcription.segments import main_language, numbered
-from baldwhisper_mlx.transcription.sequential import transcribe_sequentially
+from baldwhisper_mlx.transcription.sequential import Transcription, transcribe_sequentially
+
+OnWarning = Callable[[Warning], None]
 
 
 def transcribe_recording(
-    samples: Samples, loaded: LoadedModel, options: TranscribeOptions
+    samples: Samples,
+    loaded: LoadedModel,
+    options: TranscribeOptions,
+    on_warning: OnWarning | None = None,
 ) -> Generator[Segment, None, Transcript]:
     """Transcribes a recording in the way that the options ask for, and yields finished segments.
 
-    Warns at the end if the audio may be in a language that the model does not know.
+    Warns of options that it can follow only in part, and at the end if the audio may be in a
+    language that the model does not know.
 
     Args:
         samples: mono at 16 kHz (n,), full scale at 1.0.
         loaded: from `load_model`.
         options: see `TranscribeOptions`.
+        on_warning: called with each warning; by default it is issued as a warning of Python.
 
     Returns:
         The transcript, of the segments that were yielded.
@@ -57,13 +64,29 @@ def transcribe_recording(
         way = _in_batches
     elif options.vad:
         way = _without_pauses
-    for message in _unmet(len(samples) / SAMPLE_RATE, loaded, options):
-        warnings.warn(message, OptionWarning, stacklevel=_level_of_caller())
+    warn = on_warning or _warn
+    for warning in unmet(len(samples) / SAMPLE_RATE, loaded, options):
+        warn(warning)
     first_attempts: list[DecodingResult] = []
     transcript = yield from way(samples, loaded, options, first_attempts)
     if doubt := doubts(first_attempts, loaded.tokenizer):
-        warnings.warn(doubt, LanguageWarning, stacklevel=_level_of_caller())
+        warn(LanguageWarning(doubt))
     return transcript
+
+
+def warnings_of(run: Transcription) -> list[Warning]:
+    """What `transcribe_recording` would warn of, for a recording that has been transcribed alone.
+
+    Args:
+        run: at its end.
+    """
+    doubt = doubts(run.decoding.first_attempts, run.loaded.tokenizer)
+    found: list[Warning] = [*unmet(run.duration, run.loaded, run.options)]
+    return [*found, LanguageWarning(doubt)] if doubt else found
+
+
+def _warn(warning: Warning) -> None:
+    warnings.warn(warning, stacklevel=_level_of_caller())
 
 
 def _level_of_caller() -> int:
@@ -74,7 +97,9 @@ def _level_of_caller() -> int:
     return level
 
 
-def _unmet(duration: float, loaded: LoadedModel, options: TranscribeOptions) -> tuple[str, ...]:
+def unmet(
+    duration: float, loaded: LoadedModel, options: TranscribeOptions
+) -> list[OptionWarning]:
     """What can be followed only in part: texts too long for the context, ranges behind the end.
 
     Args:
@@ -82,7 +107,8 @@ def _unmet(duration: float, loaded: LoadedModel, options: TranscribeOptions) -> 
         loaded: from `load_model`.
         options: see `TranscribeOptions`.
     """
-    return GivenText.of(loaded, options).cut + ranges_behind(options.ranges or (), duration)
+    messages = GivenText.of(loaded, options).cut + ranges_behind(options.ranges or (), duration)
+    return [OptionWarning(message) for message in messages]
 
 
 def _without_pauses(

@@ -13,7 +13,7 @@ from baldwhisper_mlx.output.transcript import Transcript
 from baldwhisper_mlx.terminal import message_of
 from baldwhisper_mlx.transcription.inputs import check_options
 from baldwhisper_mlx.transcription.options import TranscribeOptions
-from baldwhisper_mlx.transcription.strategies import transcribe_recording
+from baldwhisper_mlx.transcription.strategies import OnWarning, transcribe_recording
 
 
 class TranscriptStream:
@@ -27,6 +27,7 @@ class TranscriptStream:
         samples: mono at 16 kHz (n,), full scale at 1.0.
         loaded: from `load_model`.
         options: see `TranscribeOptions`.
+        on_warning: called with each warning; by default it is issued as a warning of Python.
 
     Raises:
         ValueError: the model cannot follow the options; see `check_options`.
@@ -38,13 +39,19 @@ class TranscriptStream:
         >>> stream.transcript().save("talk.srt")
     """
 
-    def __init__(self, samples: Samples, loaded: LoadedModel, options: TranscribeOptions) -> None:
+    def __init__(
+        self,
+        samples: Samples,
+        loaded: LoadedModel,
+        options: TranscribeOptions,
+        on_warning: OnWarning | None = None,
+    ) -> None:
         check_options(options, loaded)  # here, rather than when the first segment is asked for
         self.duration = len(samples) / SAMPLE_RATE
         """Seconds of the recording."""
         self._loaded = loaded
         self._segments: Generator[Segment, None, Transcript] | None
-        self._segments = transcribe_recording(samples, loaded, options)
+        self._segments = transcribe_recording(samples, loaded, options, on_warning)
         self._transcript: Transcript | None = None
         self._reason = "it was closed"
 

@@ -84,6 +84,7 @@ def window_segments(
         avg_logprob=result.avg_logprob,
         compression_ratio=ratio,
         no_speech_prob=result.no_speech_prob,
+        logprobs=result.logprobs and [result.logprobs[index] for index in order],
         keep_empty=window.options.word_timestamps,
     )
     advance = split.advance

@@ -116,3 +116,30 @@ def naive_decode(
             break
         sampled.append(token)
     return sampled, total / (len(sampled) - n_given + 1), no_speech
+
+
+def naive_logprobs(
+    model: Whisper,
+    vocabulary: Vocabulary,
+    mel: mx.array,
+    n_frames: int,
+    prompt: Sequence[int],
+    tokens: Sequence[int],
+    options: DecodingOptions,
+) -> list[float]:
+    """Log-probability of each token of an output, from one pass over all of them.
+
+    Those of the prefix are not chosen, so that no rule applies to them.
+    """
+    cache = model.make_cache()
+    model.encode(mel[None], [n_frames], cache)
+    sequence = mx.array([[*prompt, *tokens]])
+    logits = np.array(model.logits(model.decoder(sequence, cache)), np.float64)[0]
+    found = []
+    for place, token in enumerate(tokens):
+        row = logits[len(prompt) + place - 1]
+        if place >= len(options.prefix):
+            penalized = penalized_logits(row, tokens[:place], options)
+            row = masked_logits(penalized, tokens[:place], vocabulary, options)
+        found.append(float(row[token]) - logsumexp(row))
+    return found

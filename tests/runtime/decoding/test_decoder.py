@@ -14,7 +14,7 @@ from baldwhisper_mlx.decoding import decoder, generation
 from baldwhisper_mlx.decoding.options import DecodingOptions
 from baldwhisper_mlx.decoding.token_tree import TokenTree
 from tests.runtime.conftest import tiny_config, write_model
-from tests.support.naive import naive_decode
+from tests.support.naive import naive_decode, naive_logprobs
 
 FORMS: dict[str, dict[str, Any]] = {
     "dense": {},
@@ -282,3 +282,27 @@ def test_misuse_is_named(loaded: LoadedModel, mel: mx.array) -> None:
     for outside in (-1, loaded.config.n_vocab, 2**31 - 1):
         with pytest.raises(ValueError, match="outside the vocabulary"):
             loaded.decoder.decode([loaded.tokenizer.sot, outside])
+
+
+@pytest.mark.parametrize("options", [
+    DecodingOptions(timestamps=True),
+    DecodingOptions(timestamps=False, temperature=0.7, best_of=3, seed=4),
+    DecodingOptions(timestamps=True, beam_size=3),
+    DecodingOptions(timestamps=True, repetition_penalty=1.3, no_repeat_ngram_size=2),
+    DecodingOptions(timestamps=False, prefix=(70, 71)),
+], ids=["greedy", "sampled", "beams", "penalties", "prefix"])  # fmt: skip
+@pytest.mark.parametrize("aligned", [False, True])
+def test_log_probabilities_are_those_of_the_whole_sequence(
+    loaded: LoadedModel, mel: mx.array, options: DecodingOptions, aligned: bool
+) -> None:
+    model, decoder = loaded.model, loaded.decoder
+    prompt = prompt_of(loaded, timestamps=options.timestamps, previous=(70, 71, 72))
+    decoder.encode(mel, N_FRAMES)
+    frames = N_FRAMES if aligned else None
+    for clip, result in enumerate(decoder.decode(prompt, options, align_frames=frames)):
+        wanted = naive_logprobs(
+            model, decoder.vocabulary, mel[clip], N_FRAMES[clip], prompt, result.tokens, options
+        )
+        assert result.logprobs is not None
+        assert len(result.tokens) > 5
+        np.testing.assert_allclose(result.logprobs, wanted, atol=3e-4)

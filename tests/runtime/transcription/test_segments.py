@@ -118,3 +118,18 @@ def test_blank_and_instantaneous_pieces_keep_their_place() -> None:
     assert [len(segment.tokens) for segment in segments] == [4, 0, 0]
     assert [(segment.start, segment.end) for segment in segments] == [(0, 1), (1, 1), (1, 2)]
     assert {segment.seek for segment in segments} == {200}
+
+
+def test_log_probabilities_stay_with_their_tokens() -> None:
+    pieces = (
+        Piece(0.0, 1.0, (at(0), 72, 105, at(1))),
+        Piece(1.0, 2.0, (at(1), 32, at(2))),
+        Piece(2.0, 3.0, (at(2), 72, at(3))),
+    )
+    values = [-float(i) for i in range(10)]
+    first, blank, last = make_segments(
+        pieces, spell, first_id=0, seek=0, logprobs=values, **STATISTICS
+    )
+    assert first.logprobs == (0, -1, -2, -3)
+    assert blank.logprobs == blank.tokens == ()
+    assert last.logprobs == (-7, -8, -9)
