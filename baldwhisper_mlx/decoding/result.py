@@ -70,7 +70,7 @@ class Hypothesis:
             no_speech_prob,
             options.temperature,
             alignment,
-            tuple([*([] if given is None else given.tolist()), *self.logprobs().tolist()]),
+            (*([] if given is None else given.tolist()), *self.logprobs().tolist()),
         )
 
 

@@ -1,68 +1,84 @@
 """The text fields of a form, as single values, lists, choices and numbers.
 
-A list comes as a repeated field or with commas, with or without brackets behind its name.
+field_table.py says what may stand in each. A list comes as a repeated field or with commas, with or
+without brackets behind its name.
 """
 
 from __future__ import annotations
 
-import math
+import re
 from collections.abc import Sequence
 
 from baldwhisper_mlx.server.errors import bad_value
+from baldwhisper_mlx.server.field_table import FIELDS, fields_of
 from baldwhisper_mlx.terminal import quoted
+
+_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
+"""As JSON's numbers; Python's `float` also takes nan, 1_0 and the digits of other scripts."""
+_BOOLEANS = {"true": True, "false": False, "1": True, "0": False}
 
 
 class Fields:
-    """Text fields of a form, in the order in which they came.
+    """Text fields of a form, in the order in which they came; those of other tasks are ignored.
 
     Args:
         items: names and values.
+        task: "transcribe" or "translate".
     """
 
-    def __init__(self, items: Sequence[tuple[str, str]]) -> None:
+    def __init__(self, items: Sequence[tuple[str, str]], task: str) -> None:
+        known = fields_of(task)
         self._values: dict[str, list[str]] = {}
         for name, value in items:
-            self._values.setdefault(name, []).append(value)
+            if name.removesuffix("[]") in known:
+                self._values.setdefault(name, []).append(value)
 
     def one(self, name: str) -> str | None:
         """The value of a field; None if it is missing or empty.
 
         Raises:
-            ApiError: it came with several values.
+            ApiError: it came with several values, or with one that is not among its choices.
         """
         values = list(dict.fromkeys(self._values.get(name, [])))
         if len(values) > 1:
             raise bad_value(name, f"{name}: give it once, not {len(values)} times")
-        return values[0].strip() or None if values else None
+        value = values[0].strip() if values else ""
+        if value:
+            self._check(name, value)
+        return value or None
 
-    def many(self, name: str, *, commas: bool = True) -> tuple[str, ...]:
+    def many(self, name: str) -> tuple[str, ...]:
         """The values of a list, each once.
 
         Args:
             name: of the field, without brackets.
-            commas: whether a value may hold several, with commas between them.
+
+        Raises:
+            ApiError: one is not among its choices.
         """
         found: list[str] = []
         for key in (f"{name}[]", name):
             for value in self._values.get(key, []):
-                found += value.split(",") if commas else [value]
-        return tuple(dict.fromkeys(item.strip() for item in found if item.strip()))
+                found += value.split(",") if FIELDS[name].commas else [value]
+        values = tuple(dict.fromkeys(item.strip() for item in found if item.strip()))
+        for value in values:
+            self._check(name, value)
+        return values
 
-    def choice(self, name: str, choices: Sequence[str], default: str) -> str:
-        """The value of a field that has a few.
+    def boolean(self, name: str) -> bool:
+        """Whether a field is true.
 
         Raises:
-            ApiError: it is none of these.
+            ApiError: it is neither true nor false.
         """
         value = self.one(name)
         if value is None:
-            return default
-        if value not in choices:
-            listed = ", ".join(choices)
-            raise bad_value(name, f"{name} must be one of {listed}, not {quoted(value)}")
-        return value
+            return False
+        if value.lower() not in _BOOLEANS:  # Python's clients write True
+            raise bad_value(name, f"{name} must be true or false, not {quoted(value)}")
+        return _BOOLEANS[value.lower()]
 
-    def number(self, name: str, least: float, most: float) -> float | None:
+    def number(self, name: str) -> float | None:
         """The number in a field; None if it is missing.
 
         Raises:
@@ -71,12 +87,17 @@ class Fields:
         text = self.one(name)
         if text is None:
             return None
-        try:
-            value = float(text)
-        except ValueError:
-            value = math.nan
-        if not least <= value <= most:
+        field = FIELDS[name]
+        if not _NUMBER.fullmatch(text) or not field.least <= float(text) <= field.most:
             raise bad_value(
-                name, f"{name} must be a number from {least:g} to {most:g}, not {quoted(text)}"
+                name,
+                f"{name} must be a number from {field.least:g} to {field.most:g}, not "
+                f"{quoted(text)}",
             )
-        return value
+        return float(text)
+
+    def _check(self, name: str, value: str) -> None:
+        choices = FIELDS[name].choices
+        if choices and value not in choices:
+            listed = " or ".join(filter(None, [", ".join(choices[:-1]), choices[-1]]))
+            raise bad_value(name, f"{name} must be {listed}, not {quoted(value)}")

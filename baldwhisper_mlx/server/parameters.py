@@ -6,21 +6,18 @@ field.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from baldwhisper_mlx.audio.vad import Speech
 from baldwhisper_mlx.checkpoint.load import LoadedModel
 from baldwhisper_mlx.server.errors import bad_value
+from baldwhisper_mlx.server.field_table import STREAMED_FORMATS
 from baldwhisper_mlx.server.fields import Fields
-from baldwhisper_mlx.terminal import quoted
 from baldwhisper_mlx.transcription.options import TranscribeOptions
 
-FORMATS = ("json", "text", "srt", "verbose_json", "vtt")
-GRANULARITIES = ("word", "segment")
-_LONGEST_TIME = 60_000
-"""Milliseconds of a pause, or of padding, that can be asked for."""
-_VAD_FIELDS = ("type", "threshold", "prefix_padding_ms", "silence_duration_ms")
+_TAG = re.compile(r"([A-Za-z]{2,3})([-_][A-Za-z0-9]{2,8})+", re.ASCII)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,6 +30,8 @@ class Parameters:
     granularities: tuple[str, ...]
     """Of the times in verbose_json."""
     stream: bool
+    logprobs: bool
+    """Whether the answer has the log-probabilities of the tokens."""
     options: TranscribeOptions
 
     def check(self, loaded: LoadedModel) -> None:
@@ -67,39 +66,35 @@ def parse_fields(items: Sequence[tuple[str, str]], task: str) -> Parameters:
     Raises:
         ApiError: a value is not possible, or two exclude each other; 400 with `param`.
     """
-    fields = Fields(items)
-    transcribes = task == "transcribe"
-    response_format = fields.choice("response_format", FORMATS, "json")
-    stream = transcribes and fields.choice("stream", ("true", "false"), "false") == "true"
-    if stream and response_format not in ("json", "text"):
+    fields = Fields(items, task)
+    response_format = fields.one("response_format") or "json"
+    stream = fields.boolean("stream")
+    if stream and response_format not in STREAMED_FORMATS:
         raise bad_value(
             "response_format",
-            f"response_format {response_format} cannot be streamed: use json or text, or leave "
-            "out stream",
+            f"response_format {response_format} cannot be streamed: use "
+            f"{', '.join(STREAMED_FORMATS)}, or leave out stream",
         )
-    granularities = _granularities(fields, response_format) if transcribes else ("segment",)
-    language, languages = _languages(fields) if transcribes else (None, None)
-    if transcribes:
-        _check_include(fields)
-    keywords = fields.many("keywords", commas=False) if transcribes else ()
-    temperature = fields.number("temperature", 0, 1)
-    defaults = TranscribeOptions()
+    granularities = _granularities(fields, response_format)
+    language, languages = _languages(fields)
+    temperature = fields.number("temperature")
     options = TranscribeOptions(
         task=task,
         language=language,
         languages=languages,
         initial_prompt=fields.one("prompt"),
-        hotwords=", ".join(keywords) or None,
+        hotwords=", ".join(fields.many("keywords")) or None,
         # OpenAI's 0 stands for the schedule of temperatures, too.
-        temperature=temperature or defaults.temperature,
+        temperature=temperature or TranscribeOptions().temperature,
         word_timestamps="word" in granularities,
-        vad=_chunking(fields) if transcribes else False,
+        vad=_chunking(fields),
     )
     return Parameters(
         model=fields.one("model"),
         response_format=response_format,
         granularities=granularities,
         stream=stream,
+        logprobs=_includes_logprobs(fields, response_format),
         options=options,
     )
 
@@ -107,41 +102,41 @@ def parse_fields(items: Sequence[tuple[str, str]], task: str) -> Parameters:
 def _granularities(fields: Fields, response_format: str) -> tuple[str, ...]:
     name = "timestamp_granularities"
     asked = fields.many(name)
-    for value in asked:
-        if value not in GRANULARITIES:
-            raise bad_value(name, f"{name} must be word or segment, not {quoted(value)}")
     if asked and response_format != "verbose_json":
         raise bad_value(name, f"{name} needs response_format verbose_json")
     return asked or ("segment",)
 
 
 def _languages(fields: Fields) -> tuple[str | None, tuple[str, ...] | None]:
-    language, languages = fields.one("language"), fields.many("languages") or None
-    if language is not None and languages is not None:
+    language, languages = fields.one("language"), fields.many("languages")
+    if language is not None and languages:
         raise bad_value("languages", "language and languages exclude each other: leave one out")
-    return language, languages
+    named = None if language is None else _without_region(language)
+    return named, tuple(dict.fromkeys(map(_without_region, languages))) or None
 
 
-def _check_include(fields: Fields) -> None:
-    asked = fields.many("include")
-    if "logprobs" in asked:
-        raise bad_value("include", "include: this server does not give logprobs; leave it out")
-    if asked:
-        raise bad_value("include", f"include must be logprobs, not {quoted(asked[0])}")
+def _without_region(language: str) -> str:
+    """The language of a BCP 47 tag such as pt-BR or zh_Hant, which Home Assistant sends."""
+    return language[: found.end(1)] if (found := _TAG.fullmatch(language)) else language
+
+
+def _includes_logprobs(fields: Fields, response_format: str) -> bool:
+    asked = bool(fields.many("include"))
+    if asked and response_format != "json":
+        raise bad_value("include", "include: logprobs need response_format json")
+    return asked
 
 
 def _chunking(fields: Fields) -> bool | Speech:
     """Whether pauses are left out, and what counts as one."""
     name = "chunking_strategy"
-    keys = {key: f"{name}[{key}]" for key in _VAD_FIELDS}
-    whole = fields.choice(name, ("auto", "server_vad"), "")
-    kind = fields.choice(keys["type"], ("server_vad",), "")
-    if not (whole or kind or any(fields.one(key) for key in keys.values())):
-        return False
     default = Speech()
-    threshold = fields.number(keys["threshold"], 0, 1)
-    pad = fields.number(keys["prefix_padding_ms"], 0, _LONGEST_TIME)
-    pause = fields.number(keys["silence_duration_ms"], 0, _LONGEST_TIME)
+    kinds = fields.one(name), fields.one(f"{name}[type]")
+    threshold = fields.number(f"{name}[threshold]")
+    pad = fields.number(f"{name}[prefix_padding_ms]")
+    pause = fields.number(f"{name}[silence_duration_ms]")
+    if {*kinds, threshold, pad, pause} == {None}:
+        return False
     threshold = default.threshold if threshold is None else threshold
     return Speech(
         threshold=threshold,

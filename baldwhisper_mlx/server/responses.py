@@ -1,9 +1,9 @@
-"""Transcripts as OpenAI's API answers them: json, text, srt, verbose_json and vtt; and events."""
+"""Transcripts as OpenAI's API answers them: json, text, srt, verbose_json and vtt."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from starlette.responses import JSONResponse, Response
@@ -11,8 +11,10 @@ from starlette.responses import JSONResponse, Response
 from baldwhisper_mlx.output.document import finite
 from baldwhisper_mlx.output.segment import Segment
 from baldwhisper_mlx.output.transcript import Transcript
+from baldwhisper_mlx.server.logprobs import logprobs_of
 from baldwhisper_mlx.server.parameters import Parameters
 from baldwhisper_mlx.text.languages import LANGUAGES
+from baldwhisper_mlx.text.tokenizer import Tokenizer
 
 MEDIA_TYPES = {
     "text": "text/plain; charset=utf-8",
@@ -21,85 +23,79 @@ MEDIA_TYPES = {
 }
 UNKNOWN = "unknown"
 """In place of a language where nobody speaks."""
+WARNINGS_HEADER = "X-Baldwhisper-Warnings"
+"""Of an answer whose client should know something; its value is a list of texts in JSON."""
 
 
-def answer(transcript: Transcript, parameters: Parameters) -> Response:
+def answer(
+    transcript: Transcript,
+    parameters: Parameters,
+    tokenizer: Tokenizer,
+    warnings: Sequence[str] = (),
+) -> Response:
     """The answer to a request that is not streamed.
 
     Args:
         transcript: with words, if the request asks for them.
         parameters: of the request.
+        tokenizer: of the model.
+        warnings: what the client should know, for a header.
     """
+    # JSON in ASCII holds no character that a header cannot have.
+    headers = {WARNINGS_HEADER: json.dumps(list(warnings))} if warnings else None
     kind = parameters.response_format
     if kind == "text":
-        return Response(f"{transcript.text.strip()}\n", media_type=MEDIA_TYPES[kind])
+        text = f"{transcript.text.strip()}\n"
+        return Response(text, media_type=MEDIA_TYPES[kind], headers=headers)
     if kind in MEDIA_TYPES:
-        return Response(transcript.to_format(kind), media_type=MEDIA_TYPES[kind])
-    if kind == "verbose_json":
-        return JSONResponse(finite(_verbose(transcript, parameters)))
+        text = transcript.to_format(kind)
+        return Response(text, media_type=MEDIA_TYPES[kind], headers=headers)
+    return JSONResponse(finite(json_body(transcript, parameters, tokenizer)), headers=headers)
+
+
+def json_body(
+    transcript: Transcript, parameters: Parameters, tokenizer: Tokenizer
+) -> dict[str, Any]:
+    """The fields of an answer in json or verbose_json; arguments as for `answer`."""
     body: dict[str, Any] = {"text": transcript.text.strip()}
+    if parameters.response_format == "verbose_json":
+        body = _verbose(transcript, parameters, body["text"])
+    if parameters.logprobs:
+        body["logprobs"] = logprobs_of(transcript.segments, tokenizer)
     if parameters.options.task == "transcribe":
-        body["usage"] = _usage(transcript)
-    return JSONResponse(body)
+        body["usage"] = {"type": "duration", "seconds": transcript.duration}
+    return body
 
 
-def done_event(transcript: Transcript) -> dict[str, Any]:
-    """The last event of a stream."""
-    return {
-        "type": "transcript.text.done",
-        "text": transcript.text.strip(),
-        "usage": _usage(transcript),
-    }
-
-
-class Deltas:
-    """The text of a transcription as events, whose deltas together are the text of the last one."""
-
-    def __init__(self) -> None:
-        self._begun = False
-
-    def of(self, segments: Sequence[Segment]) -> dict[str, Any] | None:
-        """The event of finished segments; None if they have no text."""
-        text = "".join(segment.text for segment in segments)
-        if not self._begun:
-            text = text.lstrip()
-        if not text:
-            return None
-        self._begun = True
-        return {"type": "transcript.text.delta", "delta": text}
-
-
-def event_bytes(data: Mapping[str, Any], name: str | None = None) -> bytes:
-    """A server-sent event.
+def timed_parts(segments: Sequence[Segment], parameters: Parameters) -> dict[str, Any]:
+    """Segments and words as verbose_json has them, those that the request asks for.
 
     Args:
-        data: which becomes JSON, on one line.
-        name: of an event that is no message.
+        segments: in their order.
+        parameters: of the request.
     """
-    head = f"event: {name}\n" if name is not None else ""
-    return f"{head}data: {json.dumps(data, ensure_ascii=False)}\n\n".encode()
+    parts: dict[str, Any] = {}
+    if "segment" in parameters.granularities:
+        parts["segments"] = [_segment(segment) for segment in segments]
+    if "word" in parameters.granularities:
+        parts["words"] = [
+            {"word": word.word.strip(), "start": word.start, "end": word.end}
+            for segment in segments
+            for word in segment.words or ()
+        ]
+    return parts
 
 
-def _verbose(transcript: Transcript, parameters: Parameters) -> dict[str, Any]:
+def _verbose(transcript: Transcript, parameters: Parameters, text: str) -> dict[str, Any]:
     task, code = parameters.options.task, transcript.language
     language = UNKNOWN if code is None else LANGUAGES.get(code, code)
-    body: dict[str, Any] = {
+    return {
         "task": task,
         "language": "english" if task == "translate" else language,
         "duration": transcript.duration,
-        "text": transcript.text.strip(),
+        "text": text,
+        **timed_parts(transcript.segments, parameters),
     }
-    if "segment" in parameters.granularities:
-        body["segments"] = [_segment(segment) for segment in transcript.segments]
-    if "word" in parameters.granularities:
-        body["words"] = [
-            {"word": word.word.strip(), "start": word.start, "end": word.end}
-            for segment in transcript.segments
-            for word in segment.words or ()
-        ]
-    if task == "transcribe":
-        body["usage"] = _usage(transcript)
-    return body
 
 
 def _segment(segment: Segment) -> dict[str, Any]:
@@ -115,7 +111,3 @@ def _segment(segment: Segment) -> dict[str, Any]:
         "compression_ratio": segment.compression_ratio,
         "no_speech_prob": segment.no_speech_prob,
     }
-
-
-def _usage(transcript: Transcript) -> dict[str, Any]:
-    return {"type": "duration", "seconds": transcript.duration}

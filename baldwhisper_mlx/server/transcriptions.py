@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import logging
 import threading
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from dataclasses import dataclass
 
 from starlette.requests import ClientDisconnect, Request
@@ -16,13 +16,15 @@ from baldwhisper_mlx.audio.buffer import Samples
 from baldwhisper_mlx.checkpoint.load import LoadedModel
 from baldwhisper_mlx.output.transcript import Transcript
 from baldwhisper_mlx.server.errors import INTERNAL, ApiError
+from baldwhisper_mlx.server.events import Events, event_bytes
 from baldwhisper_mlx.server.jobs import Job, Result
 from baldwhisper_mlx.server.models import Models
 from baldwhisper_mlx.server.parameters import Parameters, parse_fields
 from baldwhisper_mlx.server.places import Places, while_connected
-from baldwhisper_mlx.server.responses import Deltas, answer, done_event, event_bytes
+from baldwhisper_mlx.server.responses import answer
 from baldwhisper_mlx.server.uploads import Form, discard_body, received_form
 from baldwhisper_mlx.server.worker import Worker
+from baldwhisper_mlx.terminal import message_of, printable
 
 _log = logging.getLogger("baldwhisper_mlx.server")
 
@@ -81,34 +83,47 @@ class Transcriptions:
         send: Send,
     ) -> None:
         async with self._service.places.decoding:
-            samples = await _decoded(form)
-            results = _results(self._service.worker, samples, loaded, parameters)
+            warnings: list[str] = []
+            samples = await _decoded(form, warnings)
+            results = _results(self._service.worker, samples, loaded, parameters, warnings)
             async with contextlib.aclosing(results):
                 if parameters.stream:
-                    await _stream(results, send)
+                    await _stream(results, Events(parameters, loaded.tokenizer), warnings, send)
                     return
                 async for result in results:
                     if isinstance(result, Transcript):
-                        await answer(result, parameters)(scope, receive, send)
+                        response = answer(result, parameters, loaded.tokenizer, warnings)
+                        await response(scope, receive, send)
 
 
-async def _decoded(form: Form) -> Samples:
+async def _decoded(form: Form, warnings: list[str]) -> Samples:
+    """The samples of a file; what the client should know of it is added to the warnings."""
     unwanted = threading.Event()
 
     def check() -> None:
         if unwanted.is_set():
             raise ClientDisconnect
 
+    def warn(warning: Warning) -> None:
+        warnings.append(message_of(warning))
+
     try:
-        return await asyncio.to_thread(form.samples, check)
+        return await asyncio.to_thread(form.samples, check, warn)
     finally:
         unwanted.set()
 
 
 async def _results(
-    worker: Worker, samples: Samples, loaded: LoadedModel, parameters: Parameters
+    worker: Worker,
+    samples: Samples,
+    loaded: LoadedModel,
+    parameters: Parameters,
+    warnings: list[str],
 ) -> AsyncGenerator[Result, None]:
-    """What the worker delivers, as it comes; errors are raised, and the end cancels the job."""
+    """What the worker delivers, as it comes; errors are raised, and the end cancels the job.
+
+    The warnings are complete, and in the log, when the transcript comes.
+    """
     loop, results = asyncio.get_running_loop(), asyncio.Queue[Result]()
 
     def deliver(result: Result) -> None:
@@ -116,13 +131,16 @@ async def _results(
         with contextlib.suppress(RuntimeError):
             loop.call_soon_threadsafe(results.put_nowait, result)
 
-    job = Job(samples, loaded, parameters.options, deliver)
+    job = Job(samples, loaded, parameters.options, deliver, warnings)
     worker.submit(job)
     try:
         while True:
             result = await results.get()
             if isinstance(result, Exception):
                 raise result
+            if isinstance(result, Transcript):
+                for warning in warnings:
+                    _log.warning("warning: %s", printable(warning))
             yield result
             if isinstance(result, Transcript):
                 return
@@ -130,19 +148,23 @@ async def _results(
         job.cancel()
 
 
-async def _stream(results: AsyncIterator[Result], send: Send) -> None:
+async def _stream(
+    results: AsyncIterator[Result], events: Events, warnings: Sequence[str], send: Send
+) -> None:
     """Sends events; an error in the middle is one, too, because the status has been sent."""
     headers = [
         (b"content-type", b"text/event-stream; charset=utf-8"),
         (b"cache-control", b"no-cache"),
     ]
     await send({"type": "http.response.start", "status": 200, "headers": headers})
-    deltas = Deltas()
     try:
         async for result in results:
             assert not isinstance(result, Exception)
-            event = done_event(result) if isinstance(result, Transcript) else deltas.of(result)
-            if event is not None:
+            if isinstance(result, Transcript):
+                new = [events.done(result, warnings)]
+            else:
+                new = events.of(result)
+            for event in new:
                 body = event_bytes(event)
                 await send({"type": "http.response.body", "body": body, "more_body": True})
     except Exception:

@@ -155,6 +155,10 @@ class Tokenizer:
         end = self.timestamp_begin if special else self.eot
         return self.encoding.decode([token for token in tokens if token < end])
 
+    def bytes_of(self, token: int) -> bytes:
+        """The UTF-8 of a text token, which may be a part of a character only."""
+        return self.encoding.decode_single_token_bytes(token)
+
     def to_language(self, language: str) -> str:
         """The code of a language given by code or English name, in any case.
 

@@ -97,9 +97,7 @@ def _level_of_caller() -> int:
     return level
 
 
-def unmet(
-    duration: float, loaded: LoadedModel, options: TranscribeOptions
-) -> list[OptionWarning]:
+def unmet(duration: float, loaded: LoadedModel, options: TranscribeOptions) -> list[OptionWarning]:
     """What can be followed only in part: texts too long for the context, ranges behind the end.
 
     Args:

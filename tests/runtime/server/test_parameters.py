@@ -10,15 +10,11 @@ from hypothesis import strategies as st
 
 from baldwhisper_mlx.audio.vad import Speech
 from baldwhisper_mlx.server.errors import ApiError
-from baldwhisper_mlx.server.parameters import FORMATS, Parameters, parse_fields
+from baldwhisper_mlx.server.field_table import FIELDS, FORMATS, fields_of
+from baldwhisper_mlx.server.parameters import Parameters, parse_fields
 from baldwhisper_mlx.transcription.options import TranscribeOptions
 
-NAMES = (
-    "model", "language", "languages[]", "prompt", "temperature", "response_format",
-    "timestamp_granularities[]", "timestamp_granularities", "stream", "include[]",
-    "chunking_strategy", "chunking_strategy[type]", "chunking_strategy[threshold]",
-    "chunking_strategy[prefix_padding_ms]", "chunking_strategy[silence_duration_ms]", "keywords[]",
-)  # fmt: skip
+NAMES = (*FIELDS, *(f"{name}[]" for name, field in FIELDS.items() if field.kind == "list"))
 VALUES = ("", "0", "1", "0.5", "-1", "nan", "inf", "true", "false", "auto", "server_vad", "word",
           "segment", "word,segment", "logprobs", "en", *FORMATS)  # fmt: skip
 
@@ -114,8 +110,11 @@ def test_speech() -> None:
 @pytest.mark.parametrize(("name", "value"), [
     ("response_format", "xml"), ("response_format", "diarized_json"), ("temperature", "hot"),
     ("temperature", "nan"), ("temperature", "-0.1"), ("temperature", "1.1"), ("stream", "maybe"),
+    ("temperature", "1e999"), ("temperature", "\u0660.\u0665"), ("temperature", "0_1"),
+    ("temperature", "0x1"), ("temperature", "infinity"), ("temperature", "0,5"), ("stream", "2"),
+    ("response_format", "JSON"), ("include", "logprobs,everything"),
     ("timestamp_granularities", "letter"), ("timestamp_granularities", "word"),
-    ("include", "logprobs"), ("include", "everything"), ("chunking_strategy", "manual"),
+    ("include", "everything"), ("chunking_strategy", "manual"),
     ("chunking_strategy[type]", "manual"), ("chunking_strategy[threshold]", "2"),
     ("chunking_strategy[silence_duration_ms]", "-1"),
 ])  # fmt: skip
@@ -129,7 +128,13 @@ def test_impossible_values(name: str, value: str) -> None:
 def test_values_that_exclude_each_other() -> None:
     assert error_of(("language", "en"), ("languages[]", "fr")).param == "languages"
     assert error_of(("language", "en"), ("language", "fr")).param == "language"
-    assert error_of(("stream", "true"), ("response_format", "vtt")).param == "response_format"
+    for name in ("srt", "vtt"):
+        assert error_of(("stream", "true"), ("response_format", name)).param == "response_format"
+    for name in ("text", "srt", "vtt", "verbose_json"):
+        assert error_of(("include", "logprobs"), ("response_format", name)).param == "include"
+    assert error_of(("chunking_strategy", "auto"), ("chunking_strategy[type]", "x")).param == (
+        "chunking_strategy[type]"
+    )
 
 
 def test_a_translation_has_fewer_fields() -> None:
@@ -137,3 +142,44 @@ def test_a_translation_has_fewer_fields() -> None:
     found = parse(*ignored, ("prompt", "Hi"), task="translate")
     assert found.options == TranscribeOptions(task="translate", initial_prompt="Hi")
     assert not found.stream
+
+
+@pytest.mark.parametrize(("text", "value"), [
+    ("true", True), ("True", True), ("1", True), ("false", False), ("False", False), ("", False),
+])  # fmt: skip
+def test_truth_in_every_spelling(text: str, value: bool) -> None:
+    assert parse(("stream", text)).stream is value
+
+
+@pytest.mark.parametrize(("text", "value"), [
+    ("0.5", 0.5), (".5", 0.5), ("5e-1", 0.5), ("+1", 1.0), ("1.", 1.0), (" 0.25 ", 0.25),
+])  # fmt: skip
+def test_numbers_in_every_spelling(text: str, value: float) -> None:
+    assert parse(("temperature", text)).options.temperature == value
+
+
+@pytest.mark.parametrize(("text", "code"), [
+    ("en-US", "en"), ("pt_BR", "pt"), ("zh-Hant-TW", "zh"), ("en", "en"), ("English", "English"),
+    ("haitian creole", "haitian creole"), ("yue", "yue"), ("x-en", "x-en"), ("en-", "en-"),
+])  # fmt: skip
+def test_the_language_of_a_tag_counts(text: str, code: str) -> None:
+    assert parse(("language", text)).options.language == code
+    assert parse(("languages", text), ("languages", "fr-CA")).options.languages == (code, "fr")
+
+
+def test_log_probabilities() -> None:
+    assert parse(("include[]", "logprobs")).logprobs
+    assert not parse().logprobs
+    assert parse(("include", "logprobs"), ("stream", "true")).logprobs
+
+
+def test_every_field_is_read() -> None:
+    """A field of the table that nobody reads would be in the schema, and be ignored."""
+    values = {"number": "0.25", "boolean": "true"}
+    for task in ("transcribe", "translate"):
+        for name, field in fields_of(task).items():
+            value = field.choices[-1] if field.choices else values.get(field.kind, "fr")
+            more: list[tuple[str, str]] = []
+            if name == "timestamp_granularities":
+                value, more = "word", [("response_format", "verbose_json")]
+            assert parse((name, value), *more, task=task) != parse(*more, task=task), name
