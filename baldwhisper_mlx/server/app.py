@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -21,8 +22,10 @@ from baldwhisper_mlx.server.errors import (
     answer_http_error,
 )
 from baldwhisper_mlx.server.models import Models
+from baldwhisper_mlx.server.openapi import describe_api
 from baldwhisper_mlx.server.page import page_routes
 from baldwhisper_mlx.server.places import Places
+from baldwhisper_mlx.server.responses import WARNINGS_HEADER
 from baldwhisper_mlx.server.security import Guard
 from baldwhisper_mlx.server.transcriptions import Service, Transcriptions
 from baldwhisper_mlx.server.worker import Worker
@@ -67,6 +70,11 @@ def create_app(models: Models, settings: Settings) -> Starlette:
     def health(_request: Request) -> Response:
         return JSONResponse({"status": "ok"})
 
+    described = describe_api()
+
+    def schema(_request: Request) -> Response:
+        return JSONResponse(described)
+
     middleware = [
         Middleware(Guard, host=settings.host, origins=settings.origins, api_key=settings.api_key)
     ]
@@ -78,17 +86,19 @@ def create_app(models: Models, settings: Settings) -> Starlette:
                 allow_origins=list(settings.origins),
                 allow_methods=["GET", "POST"],
                 allow_headers=["*"],
+                expose_headers=[WARNINGS_HEADER, "Retry-After"],
             ),
         )
+    transcriptions = Transcriptions(service, "transcribe")
+    translations = Transcriptions(service, "translate")
     app = Starlette(
         routes=[
-            Route(
-                "/v1/audio/transcriptions", Transcriptions(service, "transcribe"), methods=["POST"]
-            ),
-            Route("/v1/audio/translations", Transcriptions(service, "translate"), methods=["POST"]),
-            Route("/v1/models", list_models),
+            *_routes("/v1/audio/transcriptions", transcriptions, "POST"),
+            *_routes("/v1/audio/translations", translations, "POST"),
+            *_routes("/v1/models", list_models),
             Route("/v1/models/{name:path}", describe_model),
-            Route("/health", health),
+            *_routes("/health", health),
+            *_routes("/openapi.json", schema),
             *page_routes(),
         ],
         middleware=middleware,
@@ -99,5 +109,12 @@ def create_app(models: Models, settings: Settings) -> Starlette:
         },
         lifespan=lifespan,
     )
+    # A redirect would make clients send their file twice, if they follow it at all.
+    app.router.redirect_slashes = False
     app.state.service = service
     return app
+
+
+def _routes(path: str, endpoint: Callable[..., Any], method: str = "GET") -> list[Route]:
+    """A path, with and without a slash at its end."""
+    return [Route(path + end, endpoint, methods=[method]) for end in ("", "/")]

@@ -12,6 +12,7 @@ from typing import Any
 
 import openai
 import pytest
+from starlette.applications import Starlette
 
 from baldwhisper_mlx.checkpoint.load import LoadedModel, load_model
 from baldwhisper_mlx.server.app import Settings, create_app
@@ -29,6 +30,7 @@ class Running:
     url: str
     port: int
     service: Service
+    app: Starlette
 
     def client(self, **options: Any) -> openai.OpenAI:
         """The real client, which does not retry unless it is asked to."""
@@ -49,7 +51,7 @@ def running(models: Models, **settings: Any) -> Iterator[Running]:
         thread.start()
         try:
             port: int = listener.getsockname()[1]
-            yield Running(url_of(listener), port, app.state.service)
+            yield Running(url_of(listener), port, app.state.service, app)
         finally:
             server.should_exit = True
             thread.join()
