@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import httpx2
 import openai
 import pytest
 from starlette.applications import Starlette
@@ -36,6 +37,11 @@ class Running:
         """The real client, which does not retry unless it is asked to."""
         defaults: dict[str, Any] = {"api_key": "none", "max_retries": 0, "timeout": 60}
         return openai.OpenAI(base_url=f"{self.url}/v1", **(defaults | options))
+
+    def raw(self, name: str, fields: dict[str, Any], file: bytes) -> httpx2.Response:
+        """The answer to a form that no package makes."""
+        url = f"{self.url}/v1/audio/{name}"
+        return httpx2.post(url, data=fields, files={"file": ("a.wav", file)}, timeout=60)
 
 
 Serve = Callable[..., Running]
