@@ -176,7 +176,7 @@ class Tokenizer:
                 raise ValueError(
                     f"this model does not know {named(code)}, only {listed}; {ANOTHER_MODEL}"
                 )
-        raise ValueError(f"unknown language {language!r}; this model knows {listed}")
+        raise ValueError(f"unknown language {quoted(language)}; this model knows {listed}")
 
     def candidates(self, languages: Sequence[str] | None) -> tuple[str, ...]:
         """Codes of the languages among which one is detected.

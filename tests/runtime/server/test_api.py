@@ -13,12 +13,14 @@ import numpy as np
 import openai
 import pytest
 import soundfile
+from openai.types.audio import Transcription, TranscriptionVerbose
 
 import baldwhisper_mlx
 from baldwhisper_mlx.audio.vad import Speech
 from baldwhisper_mlx.checkpoint.load import LoadedModel
 from baldwhisper_mlx.output.transcript import Transcript
 from baldwhisper_mlx.server import transcriptions
+from baldwhisper_mlx.server.field_table import FORMATS
 from baldwhisper_mlx.server.places import BATCH
 from tests.runtime.conftest import RATE
 from tests.runtime.server.conftest import SPEECH, Running, Serve, is_free
@@ -99,6 +101,38 @@ def test_asynchronously(server: Running, expected: Transcript) -> None:
     assert asyncio.run(several()) == [expected.text.strip()] * 7
 
 
+def test_every_format_asynchronously(server: Running) -> None:
+    async def all_formats() -> list[Any]:
+        async with openai.AsyncOpenAI(base_url=f"{server.url}/v1", api_key="none") as client:
+            create = client.audio.transcriptions.create
+            return [
+                await create(file=SPEECH, model=MODEL, response_format=name)  # type: ignore[call-overload]
+                for name in FORMATS
+            ]
+
+    answers = dict(zip(FORMATS, asyncio.run(all_formats()), strict=True))
+    for name, answer in answers.items():
+        wanted = create(server, response_format=name)
+        assert type(answer) is type(wanted)
+        assert answer == wanted
+    assert isinstance(answers["verbose_json"], TranscriptionVerbose)
+    assert isinstance(answers["json"], Transcription)
+
+
+def test_errors_and_models_asynchronously(server: Running) -> None:
+    async def ask() -> tuple[list[str], str, Any, Any]:
+        async with openai.AsyncOpenAI(base_url=f"{server.url}/v1", api_key="none") as client:
+            models = [one.id async for one in client.models.list()]
+            model = await client.models.retrieve("tiny")
+            with pytest.raises(openai.BadRequestError) as refused:
+                await client.audio.transcriptions.create(file=SPEECH, model=MODEL, language="zz")
+            with pytest.raises(openai.NotFoundError) as missing:
+                await client.audio.transcriptions.create(file=SPEECH, model="no", stream=True)
+            return models, model.id, refused.value.param, missing.value.code
+
+    assert asyncio.run(ask()) == (["tiny-en", "tiny"], "tiny", "language", "model_not_found")
+
+
 def test_the_other_fields(server: Running, bundled: LoadedModel) -> None:
     answer = create(
         server,
@@ -139,6 +173,9 @@ def test_translation(server: Running) -> None:
     answer = translate(server, model="tiny", response_format="verbose_json")
     assert (answer.task, answer.language, answer.duration) == ("translate", "english", 2.0)
     assert set(translate(server, model="tiny").model_dump()) == {"text"}
+    for name in ("text", "srt", "vtt"):
+        assert isinstance(translate(server, model="tiny", response_format=name), str)
+    assert translate(server, model="tiny", response_format="vtt").startswith("WEBVTT")
     with pytest.raises(openai.BadRequestError, match="English only") as caught:
         translate(server, model="tiny-en")
     assert caught.value.param == "model"
@@ -222,6 +259,37 @@ def test_a_full_queue_and_retries(serve: Serve, expected: Transcript) -> None:
     answer = client.audio.transcriptions.create(file=SPEECH, model=MODEL)
     timer.join()
     assert answer.text == expected.text.strip()
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_retries_asynchronously_after_the_time_that_the_server_names(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch, stream: bool
+) -> None:
+    server = serve(max_queue=0)
+    places = [server.service.places.take() for _ in range(BATCH)]
+    for place in places:
+        place.__enter__()
+    waits = []
+
+    async def wait(seconds: float) -> None:
+        waits.append(seconds)
+        for place in places:
+            place.__exit__(None, None, None)
+        places.clear()
+
+    async def transcribe() -> str:
+        client = openai.AsyncOpenAI(base_url=f"{server.url}/v1", api_key="none", max_retries=1)
+        async with client:
+            monkeypatch.setattr("openai._base_client.anyio.sleep", wait)
+            answer = await client.audio.transcriptions.create(
+                file=SPEECH, model=MODEL, stream=stream
+            )
+            if isinstance(answer, openai.AsyncStream):
+                return str([event async for event in answer][-1].text)  # type: ignore[union-attr]
+            return answer.text
+
+    assert asyncio.run(transcribe()).startswith("A small model")
+    assert waits == [2]  # as Retry-After says
 
 
 def test_a_client_that_disconnects_frees_its_place(
