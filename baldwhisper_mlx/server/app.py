@@ -61,20 +61,6 @@ def create_app(models: Models, settings: Settings) -> Starlette:
         with worker:
             yield
 
-    def list_models(_request: Request) -> Response:
-        return JSONResponse(models.list())
-
-    def describe_model(request: Request) -> Response:
-        return JSONResponse(models.describe(request.path_params["name"]))
-
-    def health(_request: Request) -> Response:
-        return JSONResponse({"status": "ok"})
-
-    described = describe_api()
-
-    def schema(_request: Request) -> Response:
-        return JSONResponse(described)
-
     middleware = [
         Middleware(Guard, host=settings.host, origins=settings.origins, api_key=settings.api_key)
     ]
@@ -95,10 +81,7 @@ def create_app(models: Models, settings: Settings) -> Starlette:
         routes=[
             *_routes("/v1/audio/transcriptions", transcriptions, "POST"),
             *_routes("/v1/audio/translations", translations, "POST"),
-            *_routes("/v1/models", list_models),
-            Route("/v1/models/{name:path}", describe_model),
-            *_routes("/health", health),
-            *_routes("/openapi.json", schema),
+            *_facts(models),
             *page_routes(),
         ],
         middleware=middleware,
@@ -113,6 +96,31 @@ def create_app(models: Models, settings: Settings) -> Starlette:
     app.router.redirect_slashes = False
     app.state.service = service
     return app
+
+
+def _facts(models: Models) -> list[Route]:
+    """The paths that only tell something."""
+
+    def list_models(_request: Request) -> Response:
+        return JSONResponse(models.list())
+
+    def describe_model(request: Request) -> Response:
+        return JSONResponse(models.describe(request.path_params["name"]))
+
+    def health(_request: Request) -> Response:
+        return JSONResponse({"status": "ok"})
+
+    described = describe_api()
+
+    def schema(_request: Request) -> Response:
+        return JSONResponse(described)
+
+    return [
+        *_routes("/v1/models", list_models),
+        Route("/v1/models/{name:path}", describe_model),
+        *_routes("/health", health),
+        *_routes("/openapi.json", schema),
+    ]
 
 
 def _routes(path: str, endpoint: Callable[..., Any], method: str = "GET") -> list[Route]:
