@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Sequence
 from typing import Any
@@ -25,6 +26,8 @@ UNKNOWN = "unknown"
 """In place of a language where nobody speaks."""
 WARNINGS_HEADER = "X-Baldwhisper-Warnings"
 """Of an answer whose client should know something; its value is a list of texts in JSON."""
+_LONGEST_WARNINGS = 2000
+"""Characters of warnings in a header, because clients refuse long ones; the log has all."""
 
 
 def answer(
@@ -41,8 +44,7 @@ def answer(
         tokenizer: of the model.
         warnings: what the client should know, for a header.
     """
-    # JSON in ASCII holds no character that a header cannot have.
-    headers = {WARNINGS_HEADER: json.dumps(list(warnings))} if warnings else None
+    headers = {WARNINGS_HEADER: _header(warnings)} if warnings else None
     kind = parameters.response_format
     if kind == "text":
         text = f"{transcript.text.strip()}\n"
@@ -51,6 +53,17 @@ def answer(
         text = transcript.to_format(kind)
         return Response(text, media_type=MEDIA_TYPES[kind], headers=headers)
     return JSONResponse(finite(json_body(transcript, parameters, tokenizer)), headers=headers)
+
+
+def _header(warnings: Sequence[str]) -> str:
+    """Warnings as JSON in ASCII, which holds no character that a header cannot have."""
+    kept = [
+        warning
+        for warning, size in zip(warnings, itertools.accumulate(map(len, warnings)), strict=True)
+        if size <= _LONGEST_WARNINGS
+    ]
+    n_left_out = len(warnings) - len(kept)
+    return json.dumps([*kept, *([f"and {n_left_out} more"] if n_left_out else [])])
 
 
 def json_body(

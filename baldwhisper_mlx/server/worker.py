@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from baldwhisper_mlx.server.jobs import Job, Result
 from baldwhisper_mlx.transcription.batched import alike, transcribe_windows
 from baldwhisper_mlx.transcription.sequential import Transcription
-from baldwhisper_mlx.transcription.strategies import warnings_of
 from baldwhisper_mlx.transcription.stream import TranscriptStream
 
 
@@ -121,8 +120,7 @@ def _step(group: Sequence[_Active]) -> None:
         if isinstance(one.run, TranscriptStream):
             _next_segment(one, one.run)
         elif not one.is_done and not one.run.window_frames:
-            for warning in warnings_of(one.run):
-                one.job.warn(warning)
+            one.job.warn_of(one.run.decoding.first_attempts)
             one.finish(one.run.transcript())
 
 

@@ -10,7 +10,7 @@ import dataclasses
 import itertools
 import sys
 import warnings
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from functools import partial
 
 import numpy as np
@@ -31,7 +31,7 @@ from baldwhisper_mlx.transcription.prompts import GivenText
 from baldwhisper_mlx.transcription.ranges import frames_of, ranges_behind
 from baldwhisper_mlx.transcription.retiming import retimed, within_audio
 from baldwhisper_mlx.transcription.segments import main_language, numbered
-from baldwhisper_mlx.transcription.sequential import Transcription, transcribe_sequentially
+from baldwhisper_mlx.transcription.sequential import transcribe_sequentially
 
 OnWarning = Callable[[Warning], None]
 
@@ -74,14 +74,22 @@ def transcribe_recording(
     return transcript
 
 
-def warnings_of(run: Transcription) -> list[Warning]:
-    """What `transcribe_recording` would warn of, for a recording that has been transcribed alone.
+def warnings_of(
+    duration: float,
+    loaded: LoadedModel,
+    options: TranscribeOptions,
+    first_attempts: Sequence[DecodingResult],
+) -> list[Warning]:
+    """What `transcribe_recording` warns of, for who has transcribed a recording without it.
 
     Args:
-        run: at its end.
+        duration: of the recording, in seconds.
+        loaded: from `load_model`.
+        options: see `TranscribeOptions`.
+        first_attempts: at all windows that are no silence.
     """
-    doubt = doubts(run.decoding.first_attempts, run.loaded.tokenizer)
-    found: list[Warning] = [*unmet(run.duration, run.loaded, run.options)]
+    found: list[Warning] = [*unmet(duration, loaded, options)]
+    doubt = doubts(first_attempts, loaded.tokenizer)
     return [*found, LanguageWarning(doubt)] if doubt else found
 
 

@@ -21,7 +21,7 @@ from baldwhisper_mlx.output.transcript import Transcript
 from baldwhisper_mlx.server.events import Events, event_bytes
 from baldwhisper_mlx.server.logprobs import logprobs_of
 from baldwhisper_mlx.server.parameters import parse_fields
-from baldwhisper_mlx.server.responses import WARNINGS_HEADER
+from baldwhisper_mlx.server.responses import WARNINGS_HEADER, answer
 from tests.runtime.server.conftest import SPEECH, Running
 
 MODEL = "whisper-1"
@@ -219,3 +219,17 @@ def test_without_warnings(server: Running) -> None:
     assert WARNINGS_HEADER not in raw.headers
     *_, done = create(server, stream=True)
     assert "warnings" not in done.model_dump()
+
+
+def test_a_header_is_not_too_long(bundled: LoadedModel) -> None:
+    """A damaged file can have a warning for every packet; letters of other scripts are escaped."""
+    transcript = Transcript("", (), None, 1.0)
+    warnings = [f"file: damaged at {i} s, \u00e9\U0001f389\r\n" for i in range(1000)]
+    response = answer(transcript, parse_fields([], "transcribe"), bundled.tokenizer, warnings)
+    value = response.headers[WARNINGS_HEADER]
+    assert value.isascii()
+    assert value.isprintable()
+    assert len(value) < 8000
+    *kept, more = json.loads(value)
+    assert kept == warnings[: len(kept)]
+    assert more == f"and {1000 - len(kept)} more"
