@@ -1,7 +1,7 @@
 """The text fields of a form, as single values, lists, choices and numbers.
 
-field_table.py says what may stand in each. A list comes as a repeated field or with commas, with or
-without brackets behind its name.
+field_table.py says what may stand in each. A list comes as a repeated field or with commas; behind its
+name can stand brackets, empty or with a number.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from baldwhisper_mlx.terminal import quoted
 
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 """As JSON's numbers; Python's `float` also takes nan, 1_0 and the digits of other scripts."""
+_BRACKETS = re.compile(r"\[\d{0,3}\]$", re.ASCII)
 _BOOLEANS = {"true": True, "false": False, "1": True, "0": False}
 
 
@@ -30,8 +31,9 @@ class Fields:
         known = fields_of(task)
         self._values: dict[str, list[str]] = {}
         for name, value in items:
-            if name.removesuffix("[]") in known:
-                self._values.setdefault(name, []).append(value)
+            plain = _BRACKETS.sub("", name)
+            if plain in known and (plain == name or known[plain].kind == "list"):
+                self._values.setdefault(plain, []).append(value)
 
     def one(self, name: str) -> str | None:
         """The value of a field; None if it is missing or empty.
@@ -57,9 +59,8 @@ class Fields:
             ApiError: one is not among its choices.
         """
         found: list[str] = []
-        for key in (f"{name}[]", name):
-            for value in self._values.get(key, []):
-                found += value.split(",") if FIELDS[name].commas else [value]
+        for value in self._values.get(name, []):
+            found += value.split(",") if FIELDS[name].commas else [value]
         values = tuple(dict.fromkeys(item.strip() for item in found if item.strip()))
         for value in values:
             self._check(name, value)

@@ -71,6 +71,7 @@ LISTS = [
     [("timestamp_granularities[]", "word"), ("timestamp_granularities[]", "segment")],
     [("timestamp_granularities", "word"), ("timestamp_granularities", "segment")],
     [("timestamp_granularities[]", "word,segment")],
+    [("timestamp_granularities[0]", "word"), ("timestamp_granularities[1]", "segment")],
     [("timestamp_granularities", " word , segment,")],
     [("timestamp_granularities[]", "word"), ("timestamp_granularities", "segment")],
 ]
@@ -183,3 +184,8 @@ def test_every_field_is_read() -> None:
             if name == "timestamp_granularities":
                 value, more = "word", [("response_format", "verbose_json")]
             assert parse((name, value), *more, task=task) != parse(*more, task=task), name
+
+
+def test_brackets_belong_to_lists() -> None:
+    assert parse(("model[]", "x"), ("language[0]", "en"), ("stream[]", "maybe")) == parse()
+    assert parse(("keywords[0]", "a, b"), ("keywords[1]", "c")).options.hotwords == "a, b, c"
