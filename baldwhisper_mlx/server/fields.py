@@ -1,7 +1,7 @@
 """The text fields of a form, as single values, lists, choices and numbers.
 
-field_table.py says what may stand in each. A list comes as a repeated field or with commas; brackets
-can stand behind its name, empty or with a number.
+field_table.py says what may stand in each. A list comes as a repeated field or with commas;
+brackets can stand behind its name, empty or with a number.
 """
 
 from __future__ import annotations
