@@ -25,6 +25,7 @@ from baldwhisper_mlx.server.responses import answer
 from baldwhisper_mlx.server.uploads import Form, discard_body, received_form
 from baldwhisper_mlx.server.worker import Worker
 from baldwhisper_mlx.terminal import message_of, printable
+from baldwhisper_mlx.transcription.options import TranscribeOptions
 
 _log = logging.getLogger("baldwhisper_mlx.server")
 
@@ -85,7 +86,8 @@ class Transcriptions:
         async with self._service.places.decoding:
             warnings: list[str] = []
             samples = await _decoded(form, warnings)
-            results = _results(self._service.worker, samples, loaded, parameters, warnings)
+            options = parameters.options
+            results = results_of(self._service.worker, samples, loaded, options, warnings)
             async with contextlib.aclosing(results):
                 if parameters.stream:
                     await _stream(results, Events(parameters, loaded.tokenizer), warnings, send)
@@ -113,17 +115,23 @@ async def _decoded(form: Form, warnings: list[str]) -> Samples:
         unwanted.set()
 
 
-async def _results(
+async def results_of(
     worker: Worker,
     samples: Samples,
     loaded: LoadedModel,
-    parameters: Parameters,
-    warnings: list[str],
+    options: TranscribeOptions,
+    warnings: list[str] | None = None,
 ) -> AsyncGenerator[Result, None]:
     """What the worker delivers, as it comes; errors are raised, and the end cancels the job.
 
-    The warnings are complete, and in the log, when the transcript comes.
+    Args:
+        worker: that transcribes.
+        samples: of the recording, at 16 kHz (n,).
+        loaded: the model.
+        options: of the transcription.
+        warnings: so far; they are complete, and in the log, when the transcript comes.
     """
+    warnings = [] if warnings is None else warnings
     loop, results = asyncio.get_running_loop(), asyncio.Queue[Result]()
 
     def deliver(result: Result) -> None:
@@ -131,7 +139,7 @@ async def _results(
         with contextlib.suppress(RuntimeError):
             loop.call_soon_threadsafe(results.put_nowait, result)
 
-    job = Job(samples, loaded, parameters.options, deliver, warnings)
+    job = Job(samples, loaded, options, deliver, warnings)
     worker.submit(job)
     try:
         while True:

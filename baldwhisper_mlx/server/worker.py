@@ -29,7 +29,8 @@ class _Active:
         with job.loaded.in_use():
             # What leaves out pauses is a recording of its own making.
             if job.options.vad:
-                return cls(job, TranscriptStream(job.samples, job.loaded, job.options, job.warn))
+                stream = TranscriptStream(job.samples, job.loaded, job.options, on_warning=job.warn)
+                return cls(job, stream)
             return cls(job, Transcription.start(job.samples, job.loaded, job.options))
 
     def finish(self, result: Result) -> None:

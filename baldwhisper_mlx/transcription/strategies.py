@@ -40,6 +40,7 @@ def transcribe_recording(
     samples: Samples,
     loaded: LoadedModel,
     options: TranscribeOptions,
+    *,
     on_warning: OnWarning | None = None,
 ) -> Generator[Segment, None, Transcript]:
     """Transcribes a recording in the way that the options ask for, and yields finished segments.
@@ -65,7 +66,7 @@ def transcribe_recording(
     elif options.vad:
         way = _without_pauses
     warn = on_warning or _warn
-    for warning in unmet(len(samples) / SAMPLE_RATE, loaded, options):
+    for warning in _unmet(len(samples) / SAMPLE_RATE, loaded, options):
         warn(warning)
     first_attempts: list[DecodingResult] = []
     transcript = yield from way(samples, loaded, options, first_attempts)
@@ -88,7 +89,7 @@ def warnings_of(
         options: see `TranscribeOptions`.
         first_attempts: at all windows that are no silence.
     """
-    found: list[Warning] = [*unmet(duration, loaded, options)]
+    found: list[Warning] = [*_unmet(duration, loaded, options)]
     doubt = doubts(first_attempts, loaded.tokenizer)
     return [*found, LanguageWarning(doubt)] if doubt else found
 
@@ -105,7 +106,7 @@ def _level_of_caller() -> int:
     return level
 
 
-def unmet(duration: float, loaded: LoadedModel, options: TranscribeOptions) -> list[OptionWarning]:
+def _unmet(duration: float, loaded: LoadedModel, options: TranscribeOptions) -> list[OptionWarning]:
     """What can be followed only in part: texts too long for the context, ranges behind the end.
 
     Args:

@@ -44,6 +44,7 @@ class TranscriptStream:
         samples: Samples,
         loaded: LoadedModel,
         options: TranscribeOptions,
+        *,
         on_warning: OnWarning | None = None,
     ) -> None:
         check_options(options, loaded)  # here, rather than when the first segment is asked for
@@ -51,7 +52,7 @@ class TranscriptStream:
         """Seconds of the recording."""
         self._loaded = loaded
         self._segments: Generator[Segment, None, Transcript] | None
-        self._segments = transcribe_recording(samples, loaded, options, on_warning)
+        self._segments = transcribe_recording(samples, loaded, options, on_warning=on_warning)
         self._transcript: Transcript | None = None
         self._reason = "it was closed"
 
