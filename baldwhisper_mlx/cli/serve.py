@@ -55,6 +55,10 @@ def _origins(_ctx: click.Context, _param: click.Parameter, value: Sequence[str])
               help="Listen on an address that is not loopback without --api-key.")  # fmt: skip
 @click.option("--max-upload", metavar="SIZE", default="512MB", show_default=True, callback=_bytes,
               help="Largest file that is taken.")  # fmt: skip
+@click.option("--max-duration", type=click.FloatRange(min=0, min_open=True), metavar="SECONDS",
+              default=14400.0, show_default=True,
+              help="Longest recording that is taken; its samples need 230 MB of temporary space an "
+              "hour.")  # fmt: skip
 @click.option("--max-queue", type=click.IntRange(min=0), metavar="N", default=32,
               show_default=True,
               help="Requests that wait; further ones get the status 429.")  # fmt: skip
@@ -68,6 +72,7 @@ def serve(
     api_key: str | None,
     insecure: bool,
     max_upload: int,
+    max_duration: float,
     max_queue: int,
     origins: Sequence[str],
 ) -> None:
@@ -99,6 +104,7 @@ def serve(
             api_key=api_key,
             origins=origins,
             max_upload=max_upload,
+            max_duration=max_duration,
             max_queue=max_queue,
         )
         click.echo(f"Serving {served.default} at {url_of(listener)}/v1 (Ctrl-C ends it)")

@@ -41,6 +41,8 @@ class Settings:
     """Bytes of a file."""
     max_queue: int = 32
     """Requests that wait."""
+    max_duration: float = 4 * 3600.0
+    """Seconds of a recording."""
 
 
 def create_app(models: Models, settings: Settings) -> Starlette:
@@ -51,7 +53,8 @@ def create_app(models: Models, settings: Settings) -> Starlette:
         settings: see `Settings`.
     """
     worker = Worker()
-    service = Service(models, worker, Places(settings.max_queue), settings.max_upload)
+    places = Places(settings.max_queue)
+    service = Service(models, worker, places, settings.max_upload, settings.max_duration)
 
     @contextlib.asynccontextmanager
     async def lifespan(_app: Starlette) -> AsyncIterator[None]:
@@ -64,7 +67,8 @@ def create_app(models: Models, settings: Settings) -> Starlette:
     def describe_model(request: Request) -> Response:
         return JSONResponse(models.describe(request.path_params["name"]))
 
-    def health(_request: Request) -> Response:
+    async def health(_request: Request) -> Response:
+        worker.check()
         return JSONResponse({"status": "ok"})
 
     middleware = [

@@ -6,16 +6,18 @@ import asyncio
 import contextlib
 import logging
 import threading
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from dataclasses import dataclass
+from typing import TypeVar
 
 from starlette.requests import ClientDisconnect, Request
 from starlette.types import Receive, Scope, Send
 
 from baldwhisper_mlx.audio.buffer import Samples
+from baldwhisper_mlx.audio.recording import TooLongError
 from baldwhisper_mlx.checkpoint.load import LoadedModel
 from baldwhisper_mlx.output.transcript import Transcript
-from baldwhisper_mlx.server.errors import INTERNAL, ApiError
+from baldwhisper_mlx.server.errors import INTERNAL, ApiError, bad_value
 from baldwhisper_mlx.server.jobs import Job, Result
 from baldwhisper_mlx.server.models import Models
 from baldwhisper_mlx.server.parameters import Parameters, parse_fields
@@ -23,7 +25,9 @@ from baldwhisper_mlx.server.places import Places, while_connected
 from baldwhisper_mlx.server.responses import Deltas, answer, done_event, event_bytes
 from baldwhisper_mlx.server.uploads import Form, discard_body, received_form
 from baldwhisper_mlx.server.worker import Worker
+from baldwhisper_mlx.terminal import message_of
 
+T = TypeVar("T")
 _log = logging.getLogger("baldwhisper_mlx.server")
 
 
@@ -36,6 +40,8 @@ class Service:
     places: Places
     max_upload: int
     """Bytes of a file."""
+    max_duration: float
+    """Seconds of a recording."""
 
 
 class Transcriptions:
@@ -80,9 +86,9 @@ class Transcriptions:
         receive: Receive,
         send: Send,
     ) -> None:
-        async with self._service.places.decoding:
-            samples = await _decoded(form)
-            results = _results(self._service.worker, samples, loaded, parameters)
+        service = self._service
+        async with self._samples(form) as samples:
+            results = _results(service.worker, samples, loaded, parameters)
             async with contextlib.aclosing(results):
                 if parameters.stream:
                     await _stream(results, send)
@@ -91,8 +97,26 @@ class Transcriptions:
                     if isinstance(result, Transcript):
                         await answer(result, parameters)(scope, receive, send)
 
+    @contextlib.asynccontextmanager
+    async def _samples(self, form: Form) -> AsyncIterator[Samples]:
+        """The recording, in memory for the time of the block."""
+        service = self._service
 
-async def _decoded(form: Form) -> Samples:
+        async def load(max_duration: float) -> Samples:
+            with service.worker.expecting():
+                return await _in_thread(lambda check: form.samples(check, max_duration))
+
+        async with contextlib.AsyncExitStack() as stack:
+            places = service.places.in_memory(load, service.max_duration)
+            try:
+                samples = await stack.enter_async_context(places)
+            except TooLongError as error:
+                raise bad_value("file", message_of(error)) from None
+            yield samples
+
+
+async def _in_thread(work: Callable[[Callable[[], None]], T]) -> T:
+    """Has a thread do some work, which ends when the request does: it gets what checks that."""
     unwanted = threading.Event()
 
     def check() -> None:
@@ -100,7 +124,7 @@ async def _decoded(form: Form) -> Samples:
             raise ClientDisconnect
 
     try:
-        return await asyncio.to_thread(form.samples, check)
+        return await asyncio.to_thread(work, check)
     finally:
         unwanted.set()
 
@@ -117,8 +141,10 @@ async def _results(
             loop.call_soon_threadsafe(results.put_nowait, result)
 
     job = Job(samples, loaded, parameters.options, deliver)
-    worker.submit(job)
     try:
+        with worker.expecting():
+            await _in_thread(job.prepare)
+            worker.submit(job)
         while True:
             result = await results.get()
             if isinstance(result, Exception):

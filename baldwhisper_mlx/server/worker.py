@@ -1,39 +1,25 @@
 """The thread that owns the decoder: waiting recordings are transcribed together, window by window.
 
-A recording that arrives joins the others at their next window, so that requests with the same
-options share a batch (transcription/batched.py). Each gets the transcript that it gets by itself.
+A recording that arrives joins the others at their next window, so that requests which are decoded
+in the same way share a batch (transcription/batched.py). Each gets the transcript that it gets by
+itself, and every recording in hand gets a window in turn, however long it is.
 """
 
 from __future__ import annotations
 
+import logging
 import threading
-from collections.abc import Sequence
-from dataclasses import dataclass
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 from baldwhisper_mlx.server.jobs import Job, Result
 from baldwhisper_mlx.transcription.batched import alike, transcribe_windows
-from baldwhisper_mlx.transcription.sequential import Transcription
-from baldwhisper_mlx.transcription.stream import TranscriptStream
 
-
-@dataclass(eq=False)
-class _Active:
-    """A job that has begun, and how: in batches with others, or by itself."""
-
-    job: Job
-    run: Transcription | TranscriptStream
-    is_done: bool = False
-
-    @classmethod
-    def start(cls, job: Job) -> _Active:
-        with job.loaded.in_use():
-            # What leaves out pauses is a recording of its own making.
-            way = TranscriptStream if job.options.vad else Transcription.start
-            return cls(job, way(job.samples, job.loaded, job.options))
-
-    def finish(self, result: Result) -> None:
-        self.is_done = True
-        self.job.deliver(result)
+GATHER_SECONDS = 0.05
+"""For which an idle worker waits for recordings that are about to come, to begin with all."""
+_STOPPED = "the worker has been stopped"
+_log = logging.getLogger("baldwhisper_mlx.server")
 
 
 class Worker:
@@ -47,8 +33,13 @@ class Worker:
     def __init__(self) -> None:
         self._changed = threading.Condition()
         self._waiting: list[Job] = []
+        self._active: list[Job] = []
+        self._n_expected = 0
         self._stopping = False
-        self._thread = threading.Thread(target=self._work, name="baldwhisper-decoder", daemon=True)
+        self._failure: BaseException | None = None
+        self._thread = threading.Thread(target=self._run, name="baldwhisper-decoder", daemon=True)
+        self.batches: dict[int, int] = {}
+        """How many batches there were, by their number of windows."""
 
     def __enter__(self) -> Worker:
         self._thread.start()
@@ -61,86 +52,123 @@ class Worker:
             self._changed.notify()
         self._thread.join()
 
+    @contextmanager
+    def expecting(self) -> Iterator[None]:
+        """Says that a job is about to be submitted, in the block or not at all."""
+        with self._changed:
+            self._n_expected += 1
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._n_expected -= 1
+                self._changed.notify()
+
     def submit(self, job: Job) -> None:
         """Has a job done; it begins with the next window.
 
         Raises:
-            RuntimeError: the worker has been stopped.
+            RuntimeError: the worker has been stopped, or its thread has ended.
         """
         with self._changed:
-            if self._stopping:
-                raise RuntimeError("the worker has been stopped")
+            self.check()
             self._waiting.append(job)
             self._changed.notify()
 
-    def _work(self) -> None:
-        active: list[_Active] = []
-        while True:
+    def check(self) -> None:
+        """Makes sure that jobs are taken.
+
+        Raises:
+            RuntimeError: the worker has been stopped, or its thread has ended.
+        """
+        if self._failure is not None:
+            raise RuntimeError("the worker's thread has ended") from self._failure
+        if self._stopping:
+            raise RuntimeError(_STOPPED)
+
+    def _run(self) -> None:
+        try:
+            while self._take_jobs():
+                self._step()
+        except BaseException as failure:  # which no job can have caused: see `_step`
+            _log.exception("the worker's thread has ended; restart the server")
             with self._changed:
-                while not (active or self._waiting or self._stopping):
-                    self._changed.wait()
-                new, self._waiting = self._waiting, []
-                if self._stopping and not (active or new):
-                    return
-            for job in new:
-                try:
-                    active.append(_Active.start(job))
-                except Exception as error:
-                    job.deliver(error)
-            active = [one for one in active if not one.job.is_cancelled]
-            for group in _groups(active):
-                _step(group)
-            active = [one for one in active if not one.is_done]
+                self._failure = failure
+                jobs, self._waiting = self._active + self._waiting, []
+            for job in jobs:
+                job.deliver(RuntimeError("the worker's thread has ended"))
+
+    def _take_jobs(self) -> bool:
+        """Waits for jobs, and whether there are any: the end if not."""
+        with self._changed:
+            is_idle = not self._active
+            while not (self._active or self._waiting or self._stopping):
+                self._changed.wait()
+            if is_idle:
+                self._gather()
+            new, self._waiting = self._waiting, []
+        for job in new:
+            try:
+                if not job.is_prepared:
+                    job.prepare()
+                self._active.append(job)
+            except Exception as error:
+                _deliver(job, error)
+        return bool(self._active) or not self._stopping
+
+    def _gather(self) -> None:
+        """Waits a moment while jobs are expected."""
+        end = time.monotonic() + GATHER_SECONDS
+        while self._n_expected and (left := end - time.monotonic()) > 0:
+            self._changed.wait(left)
+
+    def _step(self) -> None:
+        """One window of each job."""
+        active = [job for job in self._active if not job.is_cancelled]
+        finished: set[int] = set()
+        for group in _of_one_model(active):
+            try:
+                finished |= self._next_windows(group)
+            except Exception as error:
+                for job in group:
+                    _deliver(job, error)
+                finished |= set(map(id, group))
+        self._active = [job for job in active if id(job) not in finished]
+
+    def _next_windows(self, group: Sequence[Job]) -> set[int]:
+        """One window of each job of a model; the ids of those that are done."""
+        finished: set[int] = set()
+        by_run = {id(job.run): job for job in group if job.run is not None}
+        loaded = group[0].loaded
+        with loaded.in_use():
+            unfinished = [job.run for job in group if job.run is not None and job.run.window_frames]
+            for runs in alike(unfinished):
+                self.batches[len(runs)] = self.batches.get(len(runs), 0) + 1
+                done = [len(run.segments) for run in runs]
+                errors = transcribe_windows(loaded, runs)
+                for run, n_before, error in zip(runs, done, errors, strict=True):
+                    job = by_run[id(run)]
+                    if error is not None:
+                        _deliver(job, error)
+                        finished.add(id(job))
+                    elif segments := job.segments(n_before):
+                        _deliver(job, segments)
+        for job in group:
+            if id(job) not in finished and not (job.run and job.run.window_frames):
+                _deliver(job, job.transcript())
+                finished.add(id(job))
+        return finished
 
 
-def _groups(active: Sequence[_Active]) -> list[list[_Active]]:
-    """Jobs that can share batches: of one model, and with the same options."""
-    groups: list[list[_Active]] = []
-    for one in active:
-        for group in groups:
-            first = group[0].job
-            if first.loaded is one.job.loaded and first.options == one.job.options:
-                group.append(one)
-                break
-        else:
-            groups.append([one])
-    return groups
-
-
-def _step(group: Sequence[_Active]) -> None:
-    """One window of each job."""
-    together = {id(one.run): one for one in group if isinstance(one.run, Transcription)}
-    runs = [one.run for one in together.values() if isinstance(one.run, Transcription)]
-    unfinished = [run for run in runs if run.window_frames]
-    with group[0].job.loaded.in_use():
-        for batch in alike(unfinished):
-            _advance([together[id(run)] for run in batch], batch)
-    for one in group:
-        if isinstance(one.run, TranscriptStream):
-            _next_segment(one, one.run)
-        elif not one.is_done and not one.run.window_frames:
-            one.finish(one.run.transcript())
-
-
-def _advance(batch: Sequence[_Active], runs: Sequence[Transcription]) -> None:
-    done = [len(run.segments) for run in runs]
+def _deliver(job: Job, result: Result) -> None:
     try:
-        transcribe_windows(batch[0].job.loaded, runs)
-    except Exception as error:
-        for one in batch:
-            one.finish(error)
-        return
-    for one, run, n_before in zip(batch, runs, done, strict=True):
-        if segments := run.segments[n_before:]:
-            one.job.deliver(segments)
+        job.deliver(result)
+    except Exception:  # its own problem, and not that of the other jobs
+        _log.exception("a result could not be delivered")
 
 
-def _next_segment(one: _Active, stream: TranscriptStream) -> None:
-    try:
-        segment = next(stream, None)
-        if segment is not None:
-            one.job.deliver([segment])
-        else:
-            one.finish(stream.transcript())
-    except Exception as error:
-        one.finish(error)
+def _of_one_model(jobs: Sequence[Job]) -> list[list[Job]]:
+    groups: dict[int, list[Job]] = {}
+    for job in jobs:
+        groups.setdefault(id(job.loaded), []).append(job)
+    return list(groups.values())
