@@ -55,6 +55,11 @@ class Job:
             self.run.prepare(check)
         self.is_prepared = True
 
+    @property
+    def has_window(self) -> bool:
+        """Whether there is another window to be decoded."""
+        return self.run is not None and self.run.window_frames > 0
+
     def segments(self, first: int) -> list[Segment]:
         """Finished segments, with the times of the recording.
 

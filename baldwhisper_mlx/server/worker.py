@@ -38,8 +38,6 @@ class Worker:
         self._stopping = False
         self._failure: BaseException | None = None
         self._thread = threading.Thread(target=self._run, name="baldwhisper-decoder", daemon=True)
-        self.batches: dict[int, int] = {}
-        """How many batches there were, by their number of windows."""
 
     def __enter__(self) -> Worker:
         self._thread.start()
@@ -99,7 +97,7 @@ class Worker:
                 job.deliver(RuntimeError("the worker's thread has ended"))
 
     def _take_jobs(self) -> bool:
-        """Waits for jobs, and whether there are any: the end if not."""
+        """Waits for jobs; False if the worker has been stopped and there are none."""
         with self._changed:
             is_idle = not self._active
             while not (self._active or self._waiting or self._stopping):
@@ -111,10 +109,14 @@ class Worker:
             try:
                 if not job.is_prepared:
                     job.prepare()
-                self._active.append(job)
+                if job.has_window:
+                    self._active.append(job)
+                else:
+                    _deliver(job, job.transcript())
             except Exception as error:
                 _deliver(job, error)
-        return bool(self._active) or not self._stopping
+        with self._changed:
+            return bool(self._active or self._waiting) or not self._stopping
 
     def _gather(self) -> None:
         """Waits a moment while jobs are expected."""
@@ -124,40 +126,38 @@ class Worker:
 
     def _step(self) -> None:
         """One window of each job."""
-        active = [job for job in self._active if not job.is_cancelled]
-        finished: set[int] = set()
-        for group in _of_one_model(active):
+        unfinished: list[Job] = []
+        for group in _of_one_model([job for job in self._active if not job.is_cancelled]):
             try:
-                finished |= self._next_windows(group)
+                unfinished += _next_windows(group)
             except Exception as error:
                 for job in group:
                     _deliver(job, error)
-                finished |= set(map(id, group))
-        self._active = [job for job in active if id(job) not in finished]
+        self._active = unfinished
 
-    def _next_windows(self, group: Sequence[Job]) -> set[int]:
-        """One window of each job of a model; the ids of those that are done."""
-        finished: set[int] = set()
-        by_run = {id(job.run): job for job in group if job.run is not None}
-        loaded = group[0].loaded
-        with loaded.in_use():
-            unfinished = [job.run for job in group if job.run is not None and job.run.window_frames]
-            for runs in alike(unfinished):
-                self.batches[len(runs)] = self.batches.get(len(runs), 0) + 1
-                done = [len(run.segments) for run in runs]
-                errors = transcribe_windows(loaded, runs)
-                for run, n_before, error in zip(runs, done, errors, strict=True):
-                    job = by_run[id(run)]
-                    if error is not None:
-                        _deliver(job, error)
-                        finished.add(id(job))
-                    elif segments := job.segments(n_before):
-                        _deliver(job, segments)
-        for job in group:
-            if id(job) not in finished and not (job.run and job.run.window_frames):
-                _deliver(job, job.transcript())
-                finished.add(id(job))
-        return finished
+
+def _next_windows(group: Sequence[Job]) -> list[Job]:
+    """One window of each job of a model; the jobs that have more."""
+    loaded = group[0].loaded
+    by_run = {id(job.run): job for job in group}
+    unfinished: list[Job] = []
+
+    with loaded.in_use():
+        for batch in alike([job.run for job in group if job.run is not None]):
+            done = [len(run.segments) for run in batch]
+            errors = transcribe_windows(loaded, batch)
+            for run, n_before, error in zip(batch, done, errors, strict=True):
+                job = by_run[id(run)]
+                if error is not None:
+                    _deliver(job, error)
+                    continue
+                if segments := job.segments(n_before):
+                    _deliver(job, segments)
+                if job.has_window:
+                    unfinished.append(job)
+                else:
+                    _deliver(job, job.transcript())
+    return unfinished
 
 
 def _deliver(job: Job, result: Result) -> None:

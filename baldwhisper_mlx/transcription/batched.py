@@ -32,8 +32,8 @@ def transcribe_clips(
     """Transcribes recordings together, window by window.
 
     Windows of similar length whose prompts have the same length share a batch: the first ones, and
-    with `condition_on_previous_text=False` all. The others, and attempts at a temperature above 0, are
-    decoded one recording at a time.
+    with `condition_on_previous_text=False` all. The others, and attempts at a temperature above 0,
+    are decoded one recording at a time.
 
     Args:
         clips: mono samples (n,) at 16 kHz, as for `transcribe`.
