@@ -8,14 +8,15 @@ from typing import cast
 
 import uvicorn
 from starlette.types import ASGIApp
-from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from baldwhisper_mlx.server.slow_readers import ReadersProtocol
 
 HEADER_SECONDS = 10.0
 """Until a client has to have sent the headers of a request."""
 _HEADER_BYTES = 2**15
 
 
-class TimedProtocol(H11Protocol):
+class TimedProtocol(ReadersProtocol):
     """uvicorn's HTTP, with a limit for the time that headers take, which uvicorn does not have."""
 
     _timer: asyncio.TimerHandle | None = None

@@ -103,8 +103,7 @@ class Transcriptions:
         service = self._service
 
         async def load(max_duration: float) -> Samples:
-            with service.worker.expecting():
-                return await _in_thread(lambda check: form.samples(check, max_duration))
+            return await _in_thread(lambda check: form.samples(check, max_duration))
 
         async with contextlib.AsyncExitStack() as stack:
             places = service.places.in_memory(load, service.max_duration)
@@ -142,9 +141,8 @@ async def _results(
 
     job = Job(samples, loaded, parameters.options, deliver)
     try:
-        with worker.expecting():
-            await _in_thread(job.prepare)
-            worker.submit(job)
+        await _in_thread(job.prepare)
+        worker.submit(job)
         while True:
             result = await results.get()
             if isinstance(result, Exception):

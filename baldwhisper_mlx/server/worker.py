@@ -9,15 +9,11 @@ from __future__ import annotations
 
 import logging
 import threading
-import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 
 from baldwhisper_mlx.server.jobs import Job, Result
 from baldwhisper_mlx.transcription.batched import alike, transcribe_windows
 
-GATHER_SECONDS = 0.05
-"""For which an idle worker waits for recordings that are about to come, to begin with all."""
 _STOPPED = "the worker has been stopped"
 _log = logging.getLogger("baldwhisper_mlx.server")
 
@@ -34,7 +30,6 @@ class Worker:
         self._changed = threading.Condition()
         self._waiting: list[Job] = []
         self._active: list[Job] = []
-        self._n_expected = 0
         self._stopping = False
         self._failure: BaseException | None = None
         self._thread = threading.Thread(target=self._run, name="baldwhisper-decoder", daemon=True)
@@ -49,18 +44,6 @@ class Worker:
             self._stopping = True
             self._changed.notify()
         self._thread.join()
-
-    @contextmanager
-    def expecting(self) -> Iterator[None]:
-        """Says that a job is about to be submitted, in the block or not at all."""
-        with self._changed:
-            self._n_expected += 1
-        try:
-            yield
-        finally:
-            with self._changed:
-                self._n_expected -= 1
-                self._changed.notify()
 
     def submit(self, job: Job) -> None:
         """Has a job done; it begins with the next window.
@@ -99,11 +82,8 @@ class Worker:
     def _take_jobs(self) -> bool:
         """Waits for jobs; False if the worker has been stopped and there are none."""
         with self._changed:
-            is_idle = not self._active
             while not (self._active or self._waiting or self._stopping):
                 self._changed.wait()
-            if is_idle:
-                self._gather()
             new, self._waiting = self._waiting, []
         for job in new:
             try:
@@ -117,12 +97,6 @@ class Worker:
                 _deliver(job, error)
         with self._changed:
             return bool(self._active or self._waiting) or not self._stopping
-
-    def _gather(self) -> None:
-        """Waits a moment while jobs are expected."""
-        end = time.monotonic() + GATHER_SECONDS
-        while self._n_expected and (left := end - time.monotonic()) > 0:
-            self._changed.wait(left)
 
     def _step(self) -> None:
         """One window of each job."""

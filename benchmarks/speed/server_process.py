@@ -71,7 +71,7 @@ class Server:
     def processor_seconds(self) -> float:
         """Time that the process has computed, on all cores."""
         times = psutil.Process(self.process.pid).cpu_times()
-        return times.user + times.system
+        return float(times.user + times.system)
 
     @property
     def descriptors(self) -> int:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import queue
-import time
 from pathlib import Path
 from typing import Any
 
@@ -208,20 +207,6 @@ def test_a_worker_that_has_ended_is_visible(
             worker.submit(one)
         with pytest.raises(RuntimeError, match="has ended"):
             worker.check()
-
-
-def test_an_idle_worker_waits_for_what_is_about_to_come(
-    bilingual: LoadedModel, encoded_sizes: list[int], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("baldwhisper_mlx.server.worker.GATHER_SECONDS", _PATIENCE)
-    jobs = [job(bilingual, i) for i in (0, 2)]
-    with Worker() as worker, worker.expecting():
-        with worker.expecting():
-            worker.submit(jobs[0][0])
-        time.sleep(0.1)
-        assert encoded_sizes == []
-        worker.submit(jobs[1][0])
-    assert encoded_sizes[0] == 2
 
 
 def test_a_long_recording_does_not_hold_up_a_short_one(bilingual: LoadedModel) -> None:
