@@ -79,8 +79,8 @@ def serve(
     """Serve OpenAI's audio API over HTTP, for programs that speak it.
 
     Answers /v1/audio/transcriptions, /v1/audio/translations, /v1/models and /health
-    (docs/server.md). Ctrl-C ends it when the requests in hand have been answered. Needs the
-    `server` extra: pip install 'baldwhisper-mlx[server]'.
+    (docs/server.md). Ctrl-C or SIGTERM ends it when the requests in hand have been answered, a
+    second Ctrl-C at once. Needs the `server` extra: pip install 'baldwhisper-mlx[server]'.
     """
     _check_extra()
     from baldwhisper_mlx.server.app import Settings, create_app
@@ -107,10 +107,11 @@ def serve(
             max_duration=max_duration,
             max_queue=max_queue,
         )
-        click.echo(f"Serving {served.default} at {url_of(listener)}/v1 (Ctrl-C ends it)")
-        warnings.simplefilter("always", UserWarning)
-        warnings.showwarning = _show
-        with contextlib.suppress(KeyboardInterrupt):  # which uvicorn has followed
+        # Before uvicorn follows signals, and from there on by itself.
+        with contextlib.suppress(KeyboardInterrupt):
+            click.echo(f"Serving {served.default} at {url_of(listener)}/v1 (Ctrl-C ends it)")
+            warnings.simplefilter("always", UserWarning)
+            warnings.showwarning = _show
             make_server(create_app(served, settings)).run(sockets=[listener])
 
 

@@ -9,6 +9,7 @@ from typing import cast
 import uvicorn
 from starlette.types import ASGIApp
 
+from baldwhisper_mlx.server.interrupts import InterruptibleServer
 from baldwhisper_mlx.server.slow_readers import ReadersProtocol
 
 HEADER_SECONDS = 10.0
@@ -83,7 +84,7 @@ def url_of(listener: socket.socket) -> str:
 def make_server(app: ASGIApp) -> uvicorn.Server:
     """A server whose `run(sockets=[...])` answers requests until it is interrupted.
 
-    Ctrl-C ends it when the requests in hand have been answered, a second one at once.
+    Ctrl-C or SIGTERM ends it when the requests in hand have been answered, a second Ctrl-C at once.
 
     Args:
         app: the application.
@@ -98,4 +99,4 @@ def make_server(app: ASGIApp) -> uvicorn.Server:
         server_header=False,
         h11_max_incomplete_event_size=_HEADER_BYTES,
     )
-    return uvicorn.Server(config)
+    return InterruptibleServer(config)
