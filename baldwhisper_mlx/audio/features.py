@@ -10,6 +10,7 @@ them: 30 s take a few milliseconds, any thread may do it, and a GPU encodes mean
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from functools import lru_cache
 
 import mlx.core as mx
@@ -17,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from baldwhisper_mlx.audio.buffer import release_pages
+from baldwhisper_mlx.audio.source import no_check
 from baldwhisper_mlx.config import HOP_LENGTH, SAMPLE_RATE
 
 N_FFT = 400
@@ -89,7 +91,7 @@ class LogMelSpectrogram:
         size = max(0, min(n_frames, self.n_frames - seek))
         # The chunks that the window lies in, at most two.
         first, last = seek // N_FRAMES, (seek + max(size, 1) - 1) // N_FRAMES
-        floor = self._clamp()
+        floor = self.measure()
         parts = [self._chunk(i) for i in range(first, last + 1)]
         features = np.zeros((N_FRAMES, self.n_mels), np.float32)
         power = np.concatenate(parts)[seek - first * N_FRAMES :][:size]
@@ -130,11 +132,20 @@ class LogMelSpectrogram:
         for i in range(seek // N_FRAMES, last + 1):
             self._chunk(i)
 
-    def _clamp(self) -> np.float32:
-        """Least log10 power of the recording: 8 below its loudest bin."""
+    def measure(self, check: Callable[[], None] = no_check) -> np.float32:
+        """Least log10 power of the recording, 8 below its loudest bin; found once.
+
+        Takes seconds for an hour of audio. The first window would do it otherwise.
+
+        Args:
+            check: called before every 30 s; what it raises ends the search.
+        """
         if self._floor is None:
-            peaks = [self._chunk(i).max() for i in range(self._n_chunks)]
-            self._floor = np.float32(max(*peaks, math.log10(FLOOR)) - 8)
+            peak = math.log10(FLOOR)
+            for i in range(self._n_chunks):
+                check()
+                peak = max(peak, self._chunk(i).max())
+            self._floor = np.float32(peak - 8)
         return self._floor
 
     def _chunk(self, index: int) -> npt.NDArray[np.float32]:

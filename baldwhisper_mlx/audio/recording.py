@@ -31,6 +31,10 @@ class MissingAudioWarning(AudioWarning):
     """Audio is missing: a file is cut off or damaged."""
 
 
+class TooLongError(ValueError):
+    """A recording is longer than allowed."""
+
+
 OnWarning = Callable[[AudioWarning], None]
 
 
@@ -90,7 +94,7 @@ class Recording:
     def check_length(self, seconds: float) -> None:
         """Refuses a recording that is, or says that it is, longer than allowed."""
         if seconds > self.options.max_duration:
-            raise ValueError(
+            raise TooLongError(
                 f"{self.name}: longer than {self.options.max_duration:g} s; allow more with "
                 "--max-duration (max_duration in Python)"
             )

@@ -30,7 +30,7 @@ def open_source(
     """Opens a recording.
 
     Pipes and streams are copied to a temporary file without a name, which no way of ending the
-    program leaves behind.
+    program leaves behind. An unbuffered file at its start is read itself.
 
     Args:
         source: a path, also of a pipe such as `/dev/stdin`; or a binary stream, read to its end.
@@ -54,7 +54,11 @@ def open_source(
                 file = stack.enter_context(_copied(file, name, check))
         else:
             name = str(getattr(source, "name", "<stream>"))
-            file = stack.enter_context(_copied(source, name, check))
+            if isinstance(source, io.FileIO) and _is_whole_file(source):
+                file = source
+                stack.callback(file.seek, 0, os.SEEK_END)
+            else:
+                file = stack.enter_context(_copied(source, name, check))
         if os.fstat(file.fileno()).st_size == 0:
             raise ValueError(f"{name}: the file is empty")
         yield file, name
@@ -72,6 +76,12 @@ def _check_kind(name: str) -> None:
     if not stat.S_ISREG(mode) and not stat.S_ISFIFO(mode):
         kind = "a socket" if stat.S_ISSOCK(mode) else "a device"
         raise ValueError(f"{name}: is {kind}, not an audio file")
+
+
+def _is_whole_file(source: io.FileIO) -> bool:
+    """Whether a stream is a regular file at its start, rather than a pipe or the rest of one."""
+    is_regular = source.readable() and stat.S_ISREG(os.fstat(source.fileno()).st_mode)
+    return is_regular and source.tell() == 0
 
 
 @contextlib.contextmanager

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from baldwhisper_mlx.audio.buffer import Samples, blocks
 from baldwhisper_mlx.audio.chunking import Span
+from baldwhisper_mlx.audio.source import no_check
 from baldwhisper_mlx.config import SAMPLE_RATE
 from baldwhisper_mlx.ops.openmp import OneThread
 
@@ -46,17 +47,22 @@ class Speech:
             raise ValueError("vad: times must not be negative")
 
 
-def speech_spans(samples: Samples, speech: Speech | None = None) -> list[Span]:
+def speech_spans(
+    samples: Samples, speech: Speech | None = None, check: Callable[[], None] = no_check
+) -> list[Span]:
     """Spans of speech, in order, apart from each other.
 
     Args:
         samples: mono at 16 kHz (n,), float32.
         speech: what counts.
+        check: called before every minute; what it raises ends the search.
     """
-    return spans_of(speech_probabilities(samples), HOP, len(samples), speech or Speech())
+    return spans_of(speech_probabilities(samples, check), HOP, len(samples), speech or Speech())
 
 
-def first_speech(samples: Samples, begin: int = 0) -> Span | None:
+def first_speech(
+    samples: Samples, begin: int = 0, check: Callable[[], None] = no_check
+) -> Span | None:
     """The first span of speech from a sample on; None if there is none.
 
     Stops at the first that it finds, so it is cheap where speech is not far.
@@ -64,17 +70,20 @@ def first_speech(samples: Samples, begin: int = 0) -> Span | None:
     Args:
         samples: mono at 16 kHz (n,), float32.
         begin: sample at which it starts.
+        check: called before every ten seconds; what it raises ends the search.
     """
     for first in range(begin, len(samples), _STRETCH):
         # A little more than a stretch, for speech across its end.
-        spans = speech_spans(samples[first : first + _STRETCH + SAMPLE_RATE])
+        spans = speech_spans(samples[first : first + _STRETCH + SAMPLE_RATE], check=check)
         if spans:
             start, end = spans[0]
             return first + start, first + end
     return None
 
 
-def speech_probabilities(samples: Samples) -> npt.NDArray[np.float32]:
+def speech_probabilities(
+    samples: Samples, check: Callable[[], None] = no_check
+) -> npt.NDArray[np.float32]:
     """The probability of speech in every 32 ms, by Silero's network.
 
     The network remembers what came before, so every recording has a detector of its own, and
@@ -82,6 +91,7 @@ def speech_probabilities(samples: Samples) -> npt.NDArray[np.float32]:
 
     Args:
         samples: mono at 16 kHz (n,), float32; the last 32 ms are filled up with zeros.
+        check: called before every minute; what it raises ends the search.
 
     Returns:
         (n / 512, rounded up), 0 to 1.
@@ -89,6 +99,7 @@ def speech_probabilities(samples: Samples) -> npt.NDArray[np.float32]:
     detector = SpeechDetector()
     parts = [np.zeros(0, np.float32)]
     for block in blocks(samples, _BLOCK_HOPS * HOP):
+        check()
         rest = np.zeros(-len(block) % HOP, np.float32)
         parts.append(detector.probabilities(np.concatenate([block, rest])))
     return np.concatenate(parts)

@@ -55,6 +55,10 @@ def _origins(_ctx: click.Context, _param: click.Parameter, value: Sequence[str])
               help="Listen on an address that is not loopback without --api-key.")  # fmt: skip
 @click.option("--max-upload", metavar="SIZE", default="512MB", show_default=True, callback=_bytes,
               help="Largest file that is taken.")  # fmt: skip
+@click.option("--max-duration", type=click.FloatRange(min=0, min_open=True), metavar="SECONDS",
+              default=14400.0, show_default=True,
+              help="Longest recording that is taken; its samples need 230 MB of temporary space an "
+              "hour.")  # fmt: skip
 @click.option("--max-queue", type=click.IntRange(min=0), metavar="N", default=32,
               show_default=True,
               help="Requests that wait; further ones get the status 429.")  # fmt: skip
@@ -68,14 +72,15 @@ def serve(
     api_key: str | None,
     insecure: bool,
     max_upload: int,
+    max_duration: float,
     max_queue: int,
     origins: Sequence[str],
 ) -> None:
     """Serve OpenAI's audio API over HTTP, for programs that speak it.
 
     Answers /v1/audio/transcriptions, /v1/audio/translations, /v1/models and /health
-    (docs/server.md). Ctrl-C ends it when the requests in hand have been answered. Needs the
-    `server` extra: pip install 'baldwhisper-mlx[server]'.
+    (docs/server.md). Ctrl-C or SIGTERM ends it when the requests in hand have been answered, a
+    second Ctrl-C at once. Needs the `server` extra: pip install 'baldwhisper-mlx[server]'.
     """
     _check_extra()
     from baldwhisper_mlx.server.app import Settings, create_app
@@ -99,12 +104,14 @@ def serve(
             api_key=api_key,
             origins=origins,
             max_upload=max_upload,
+            max_duration=max_duration,
             max_queue=max_queue,
         )
-        click.echo(f"Serving {served.default} at {url_of(listener)}/v1 (Ctrl-C ends it)")
-        warnings.simplefilter("always", UserWarning)
-        warnings.showwarning = _show
-        with contextlib.suppress(KeyboardInterrupt):  # which uvicorn has followed
+        # Before uvicorn follows signals, and from there on by itself.
+        with contextlib.suppress(KeyboardInterrupt):
+            click.echo(f"Serving {served.default} at {url_of(listener)}/v1 (Ctrl-C ends it)")
+            warnings.simplefilter("always", UserWarning)
+            warnings.showwarning = _show
             make_server(create_app(served, settings)).run(sockets=[listener])
 
 

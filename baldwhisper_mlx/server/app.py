@@ -44,6 +44,8 @@ class Settings:
     """Bytes of a file."""
     max_queue: int = 32
     """Requests that wait."""
+    max_duration: float = 4 * 3600.0
+    """Seconds of a recording."""
 
 
 def create_app(models: Models, settings: Settings) -> Starlette:
@@ -54,7 +56,8 @@ def create_app(models: Models, settings: Settings) -> Starlette:
         settings: see `Settings`.
     """
     worker = Worker()
-    service = Service(models, worker, Places(settings.max_queue), settings.max_upload)
+    places = Places(settings.max_queue)
+    service = Service(models, worker, places, settings.max_upload, settings.max_duration)
 
     @contextlib.asynccontextmanager
     async def lifespan(_app: Starlette) -> AsyncIterator[None]:
@@ -81,7 +84,7 @@ def create_app(models: Models, settings: Settings) -> Starlette:
         routes=[
             *_routes("/v1/audio/transcriptions", transcriptions, "POST"),
             *_routes("/v1/audio/translations", translations, "POST"),
-            *_facts(models),
+            *_facts(models, worker),
             *page_routes(),
         ],
         middleware=middleware,
@@ -98,7 +101,7 @@ def create_app(models: Models, settings: Settings) -> Starlette:
     return app
 
 
-def _facts(models: Models) -> list[Route]:
+def _facts(models: Models, worker: Worker) -> list[Route]:
     """The paths that only tell something."""
 
     def list_models(_request: Request) -> Response:
@@ -107,7 +110,8 @@ def _facts(models: Models) -> list[Route]:
     def describe_model(request: Request) -> Response:
         return JSONResponse(models.describe(request.path_params["name"]))
 
-    def health(_request: Request) -> Response:
+    async def health(_request: Request) -> Response:
+        worker.check()
         return JSONResponse({"status": "ok"})
 
     described = describe_api()

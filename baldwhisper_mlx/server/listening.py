@@ -8,14 +8,16 @@ from typing import cast
 
 import uvicorn
 from starlette.types import ASGIApp
-from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from baldwhisper_mlx.server.interrupts import InterruptibleServer
+from baldwhisper_mlx.server.slow_readers import ReadersProtocol
 
 HEADER_SECONDS = 10.0
 """Until a client has to have sent the headers of a request."""
 _HEADER_BYTES = 2**15
 
 
-class TimedProtocol(H11Protocol):
+class TimedProtocol(ReadersProtocol):
     """uvicorn's HTTP, with a limit for the time that headers take, which uvicorn does not have."""
 
     _timer: asyncio.TimerHandle | None = None
@@ -82,7 +84,7 @@ def url_of(listener: socket.socket) -> str:
 def make_server(app: ASGIApp) -> uvicorn.Server:
     """A server whose `run(sockets=[...])` answers requests until it is interrupted.
 
-    Ctrl-C ends it when the requests in hand have been answered, a second one at once.
+    Ctrl-C or SIGTERM ends it when the requests in hand have been answered, a second Ctrl-C at once.
 
     Args:
         app: the application.
@@ -97,4 +99,4 @@ def make_server(app: ASGIApp) -> uvicorn.Server:
         server_header=False,
         h11_max_incomplete_event_size=_HEADER_BYTES,
     )
-    return uvicorn.Server(config)
+    return InterruptibleServer(config)

@@ -1,23 +1,33 @@
 """Places for requests: how many wait, and how many recordings are in memory.
 
 A request has a place from its first byte on, before its file is received, and until it is answered
-or its client disconnects.
+or its client disconnects. Long recordings never have all places in memory: a short one does not
+wait for their end.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 
 from starlette.requests import ClientDisconnect
 from starlette.types import Receive
 
+from baldwhisper_mlx.audio.buffer import Samples
+from baldwhisper_mlx.audio.recording import TooLongError
 from baldwhisper_mlx.server.errors import CLOSE, ApiError
 
 BATCH = 8
 """Recordings that are in memory at once, and decoded together if they can."""
+MOST_LONG = BATCH // 2
+"""Of these, long ones."""
+LONG_SECONDS = 300.0
+"""Longer recordings are long."""
 _RETRY_SECONDS = 2
+
+Load = Callable[[float], Awaitable[Samples]]
+"""Decodes a recording of at most so many seconds; raises TooLongError."""
 
 
 class Places:
@@ -32,6 +42,7 @@ class Places:
         self._taken = 0
         self.decoding = asyncio.Semaphore(BATCH)
         """Held by a request while its recording is in memory."""
+        self._long = asyncio.Semaphore(MOST_LONG)
 
     @property
     def taken(self) -> int:
@@ -58,6 +69,32 @@ class Places:
             yield
         finally:
             self._taken -= 1
+
+    @asynccontextmanager
+    async def in_memory(self, load: Load, max_duration: float) -> AsyncIterator[Samples]:
+        """Has a recording in memory for the time of the block, when there is a place for it.
+
+        Whether it is long shows when it is decoded. A long one then gives its place back, and is
+        decoded again once there is one for long recordings.
+
+        Args:
+            load: decodes it.
+            max_duration: seconds.
+
+        Raises:
+            TooLongError: it is longer than that.
+        """
+        async with self.decoding:
+            try:
+                samples = await load(min(LONG_SECONDS, max_duration))
+            except TooLongError:
+                if max_duration <= LONG_SECONDS:
+                    raise
+            else:
+                yield samples
+                return
+        async with self._long, self.decoding:
+            yield await load(max_duration)
 
 
 async def while_connected(receive: Receive, work: Callable[[], Awaitable[None]]) -> None:

@@ -6,16 +6,18 @@ import asyncio
 import contextlib
 import logging
 import threading
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 from starlette.requests import ClientDisconnect, Request
 from starlette.types import Receive, Scope, Send
 
 from baldwhisper_mlx.audio.buffer import Samples
+from baldwhisper_mlx.audio.recording import TooLongError
 from baldwhisper_mlx.checkpoint.load import LoadedModel
 from baldwhisper_mlx.output.transcript import Transcript
-from baldwhisper_mlx.server.errors import INTERNAL, ApiError
+from baldwhisper_mlx.server.errors import INTERNAL, ApiError, bad_value
 from baldwhisper_mlx.server.events import Events, event_bytes
 from baldwhisper_mlx.server.jobs import Job, Result
 from baldwhisper_mlx.server.models import Models
@@ -27,6 +29,7 @@ from baldwhisper_mlx.server.worker import Worker
 from baldwhisper_mlx.terminal import message_of, printable
 from baldwhisper_mlx.transcription.options import TranscribeOptions
 
+T = TypeVar("T")
 _log = logging.getLogger("baldwhisper_mlx.server")
 
 
@@ -39,6 +42,8 @@ class Service:
     places: Places
     max_upload: int
     """Bytes of a file."""
+    max_duration: float
+    """Seconds of a recording."""
 
 
 class Transcriptions:
@@ -83,11 +88,10 @@ class Transcriptions:
         receive: Receive,
         send: Send,
     ) -> None:
-        async with self._service.places.decoding:
-            warnings: list[str] = []
-            samples = await _decoded(form, warnings)
-            options = parameters.options
-            results = results_of(self._service.worker, samples, loaded, options, warnings)
+        worker, options = self._service.worker, parameters.options
+        warnings: list[str] = []
+        async with self._samples(form, warnings) as samples:
+            results = results_of(worker, samples, loaded, options, warnings)
             async with contextlib.aclosing(results):
                 if parameters.stream:
                     await _stream(results, Events(parameters, loaded.tokenizer), warnings, send)
@@ -97,20 +101,40 @@ class Transcriptions:
                         response = answer(result, parameters, loaded.tokenizer, warnings)
                         await response(scope, receive, send)
 
+    @contextlib.asynccontextmanager
+    async def _samples(self, form: Form, warnings: list[str]) -> AsyncIterator[Samples]:
+        """The recording, in memory for the time of the block; what there is to say is added."""
+        service = self._service
 
-async def _decoded(form: Form, warnings: list[str]) -> Samples:
-    """The samples of a file; what the client should know of it is added to the warnings."""
+        async def load(max_duration: float) -> Samples:
+            def samples(check: Callable[[], None]) -> Samples:
+                return form.samples(check, max_duration, warn)
+
+            warnings.clear()  # of an attempt with another limit
+            return await _in_thread(samples)
+
+        def warn(warning: Warning) -> None:
+            warnings.append(message_of(warning))
+
+        async with contextlib.AsyncExitStack() as stack:
+            places = service.places.in_memory(load, service.max_duration)
+            try:
+                samples = await stack.enter_async_context(places)
+            except TooLongError as error:
+                raise bad_value("file", message_of(error)) from None
+            yield samples
+
+
+async def _in_thread(work: Callable[[Callable[[], None]], T]) -> T:
+    """Has a thread do some work, which ends when the request does: it gets what checks that."""
     unwanted = threading.Event()
 
     def check() -> None:
         if unwanted.is_set():
             raise ClientDisconnect
 
-    def warn(warning: Warning) -> None:
-        warnings.append(message_of(warning))
-
     try:
-        return await asyncio.to_thread(form.samples, check, warn)
+        return await asyncio.to_thread(work, check)
     finally:
         unwanted.set()
 
@@ -140,8 +164,9 @@ async def results_of(
             loop.call_soon_threadsafe(results.put_nowait, result)
 
     job = Job(samples, loaded, options, deliver, warnings)
-    worker.submit(job)
     try:
+        await _in_thread(job.prepare)
+        worker.submit(job)
         while True:
             result = await results.get()
             if isinstance(result, Exception):

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import io
+import os
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import BinaryIO
@@ -20,6 +22,7 @@ from starlette.requests import ClientDisconnect, Request
 
 from baldwhisper_mlx.audio.buffer import Samples
 from baldwhisper_mlx.audio.load import load_audio
+from baldwhisper_mlx.audio.recording import TooLongError
 from baldwhisper_mlx.server.errors import CLOSE, ApiError, bad_value
 from baldwhisper_mlx.terminal import message_of
 
@@ -46,29 +49,46 @@ class Form:
     fields: list[tuple[str, str]]
     file: BinaryIO
 
-    def samples(self, check: Callable[[], None], on_warning: Callable[[Warning], None]) -> Samples:
+    def samples(
+        self,
+        check: Callable[[], None],
+        max_duration: float,
+        on_warning: Callable[[Warning], None],
+    ) -> Samples:
         """The audio in the file, whose content decides the format.
 
         Args:
             check: called before every block; what it raises ends the decoding.
+            max_duration: seconds.
             on_warning: called with what the client should know of it.
 
         Raises:
             ApiError: it is not audio that can be decoded.
+            TooLongError: it is longer than that.
         """
         try:
-            return load_audio(_Named(self.file), check=check, on_warning=on_warning)  # type: ignore[arg-type]
+            with _opened(self.file) as file:
+                return load_audio(
+                    file, check=check, max_duration=max_duration, on_warning=on_warning
+                )
+        except TooLongError:
+            raise
         except ValueError as error:
             raise bad_value(_NAME, message_of(error)) from None
 
 
-class _Named:
-    """A stream whose name in messages is that of the field, and no path."""
+@contextlib.contextmanager
+def _opened(file: BinaryIO) -> Iterator[io.FileIO]:
+    """The temporary file itself, of which decoders read any part without another copy.
 
-    name = _NAME
-
-    def __init__(self, file: BinaryIO) -> None:
-        self.read = file.read
+    It is open until the end of the block, even if the form is deleted meanwhile.
+    """
+    descriptor = os.dup(file.fileno())  # which writes a small one to disk
+    file.flush()
+    with io.FileIO(descriptor) as opened:
+        opened.seek(0)
+        opened.name = _NAME  # in messages: the field, and no path
+        yield opened
 
 
 @asynccontextmanager

@@ -1,41 +1,21 @@
 """The thread that owns the decoder: waiting recordings are transcribed together, window by window.
 
-A recording that arrives joins the others at their next window, so that requests with the same
-options share a batch (transcription/batched.py). Each gets the transcript that it gets by itself.
+A recording that arrives joins the others at their next window, so that requests which are decoded
+in the same way share a batch (transcription/batched.py). Each gets the transcript that it gets by
+itself, and every recording in hand gets a window in turn, however long it is.
 """
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from baldwhisper_mlx.server.jobs import Job, Result
 from baldwhisper_mlx.transcription.batched import alike, transcribe_windows
-from baldwhisper_mlx.transcription.sequential import Transcription
-from baldwhisper_mlx.transcription.stream import TranscriptStream
 
-
-@dataclass(eq=False)
-class _Active:
-    """A job that has begun, and how: in batches with others, or by itself."""
-
-    job: Job
-    run: Transcription | TranscriptStream
-    is_done: bool = False
-
-    @classmethod
-    def start(cls, job: Job) -> _Active:
-        with job.loaded.in_use():
-            # What leaves out pauses is a recording of its own making.
-            if job.options.vad:
-                stream = TranscriptStream(job.samples, job.loaded, job.options, on_warning=job.warn)
-                return cls(job, stream)
-            return cls(job, Transcription.start(job.samples, job.loaded, job.options))
-
-    def finish(self, result: Result) -> None:
-        self.is_done = True
-        self.job.deliver(result)
+_STOPPED = "the worker has been stopped"
+_log = logging.getLogger("baldwhisper_mlx.server")
 
 
 class Worker:
@@ -49,8 +29,10 @@ class Worker:
     def __init__(self) -> None:
         self._changed = threading.Condition()
         self._waiting: list[Job] = []
+        self._active: list[Job] = []
         self._stopping = False
-        self._thread = threading.Thread(target=self._work, name="baldwhisper-decoder", daemon=True)
+        self._failure: BaseException | None = None
+        self._thread = threading.Thread(target=self._run, name="baldwhisper-decoder", daemon=True)
 
     def __enter__(self) -> Worker:
         self._thread.start()
@@ -67,83 +49,100 @@ class Worker:
         """Has a job done; it begins with the next window.
 
         Raises:
-            RuntimeError: the worker has been stopped.
+            RuntimeError: the worker has been stopped, or its thread has ended.
         """
         with self._changed:
-            if self._stopping:
-                raise RuntimeError("the worker has been stopped")
+            self.check()
             self._waiting.append(job)
             self._changed.notify()
 
-    def _work(self) -> None:
-        active: list[_Active] = []
-        while True:
+    def check(self) -> None:
+        """Makes sure that jobs are taken.
+
+        Raises:
+            RuntimeError: the worker has been stopped, or its thread has ended.
+        """
+        if self._failure is not None:
+            raise RuntimeError("the worker's thread has ended") from self._failure
+        if self._stopping:
+            raise RuntimeError(_STOPPED)
+
+    def _run(self) -> None:
+        try:
+            while self._take_jobs():
+                self._step()
+        except BaseException as failure:  # which no job can have caused: see `_step`
+            _log.exception("the worker's thread has ended; restart the server")
             with self._changed:
-                while not (active or self._waiting or self._stopping):
-                    self._changed.wait()
-                new, self._waiting = self._waiting, []
-                if self._stopping and not (active or new):
-                    return
-            for job in new:
-                try:
-                    active.append(_Active.start(job))
-                except Exception as error:
-                    job.deliver(error)
-            active = [one for one in active if not one.job.is_cancelled]
-            for group in _groups(active):
-                _step(group)
-            active = [one for one in active if not one.is_done]
+                self._failure = failure
+                jobs, self._waiting = self._active + self._waiting, []
+            for job in jobs:
+                job.deliver(RuntimeError("the worker's thread has ended"))
+
+    def _take_jobs(self) -> bool:
+        """Waits for jobs; False if the worker has been stopped and there are none."""
+        with self._changed:
+            while not (self._active or self._waiting or self._stopping):
+                self._changed.wait()
+            new, self._waiting = self._waiting, []
+        for job in new:
+            try:
+                if not job.is_prepared:
+                    job.prepare()
+                if job.has_window:
+                    self._active.append(job)
+                else:
+                    _deliver(job, job.transcript())
+            except Exception as error:
+                _deliver(job, error)
+        with self._changed:
+            return bool(self._active or self._waiting) or not self._stopping
+
+    def _step(self) -> None:
+        """One window of each job."""
+        unfinished: list[Job] = []
+        for group in _of_one_model([job for job in self._active if not job.is_cancelled]):
+            try:
+                unfinished += _next_windows(group)
+            except Exception as error:
+                for job in group:
+                    _deliver(job, error)
+        self._active = unfinished
 
 
-def _groups(active: Sequence[_Active]) -> list[list[_Active]]:
-    """Jobs that can share batches: of one model, and with the same options."""
-    groups: list[list[_Active]] = []
-    for one in active:
-        for group in groups:
-            first = group[0].job
-            if first.loaded is one.job.loaded and first.options == one.job.options:
-                group.append(one)
-                break
-        else:
-            groups.append([one])
-    return groups
+def _next_windows(group: Sequence[Job]) -> list[Job]:
+    """One window of each job of a model; the jobs that have more."""
+    loaded = group[0].loaded
+    by_run = {id(job.run): job for job in group}
+    unfinished: list[Job] = []
+
+    with loaded.in_use():
+        for batch in alike([job.run for job in group if job.run is not None]):
+            done = [len(run.segments) for run in batch]
+            errors = transcribe_windows(loaded, batch)
+            for run, n_before, error in zip(batch, done, errors, strict=True):
+                job = by_run[id(run)]
+                if error is not None:
+                    _deliver(job, error)
+                    continue
+                if segments := job.segments(n_before):
+                    _deliver(job, segments)
+                if job.has_window:
+                    unfinished.append(job)
+                else:
+                    _deliver(job, job.transcript())
+    return unfinished
 
 
-def _step(group: Sequence[_Active]) -> None:
-    """One window of each job."""
-    together = {id(one.run): one for one in group if isinstance(one.run, Transcription)}
-    runs = [one.run for one in together.values() if isinstance(one.run, Transcription)]
-    unfinished = [run for run in runs if run.window_frames]
-    with group[0].job.loaded.in_use():
-        for batch in alike(unfinished):
-            _advance([together[id(run)] for run in batch], batch)
-    for one in group:
-        if isinstance(one.run, TranscriptStream):
-            _next_segment(one, one.run)
-        elif not one.is_done and not one.run.window_frames:
-            one.job.warn_of(one.run.decoding.first_attempts)
-            one.finish(one.run.transcript())
-
-
-def _advance(batch: Sequence[_Active], runs: Sequence[Transcription]) -> None:
-    done = [len(run.segments) for run in runs]
+def _deliver(job: Job, result: Result) -> None:
     try:
-        transcribe_windows(batch[0].job.loaded, runs)
-    except Exception as error:
-        for one in batch:
-            one.finish(error)
-        return
-    for one, run, n_before in zip(batch, runs, done, strict=True):
-        if segments := run.segments[n_before:]:
-            one.job.deliver(segments)
+        job.deliver(result)
+    except Exception:  # its own problem, and not that of the other jobs
+        _log.exception("a result could not be delivered")
 
 
-def _next_segment(one: _Active, stream: TranscriptStream) -> None:
-    try:
-        segment = next(stream, None)
-        if segment is not None:
-            one.job.deliver([segment])
-        else:
-            one.finish(stream.transcript())
-    except Exception as error:
-        one.finish(error)
+def _of_one_model(jobs: Sequence[Job]) -> list[list[Job]]:
+    groups: dict[int, list[Job]] = {}
+    for job in jobs:
+        groups.setdefault(id(job.loaded), []).append(job)
+    return list(groups.values())

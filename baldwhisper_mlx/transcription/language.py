@@ -6,13 +6,14 @@ would be decoded in the language that it happens to name.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import mlx.core as mx
 import numpy as np
 
 from baldwhisper_mlx.audio.buffer import Samples
 from baldwhisper_mlx.audio.features import N_FRAMES, LogMelSpectrogram
+from baldwhisper_mlx.audio.source import no_check
 from baldwhisper_mlx.audio.vad import first_speech
 from baldwhisper_mlx.checkpoint.load import LoadedModel
 from baldwhisper_mlx.config import HOP_LENGTH
@@ -77,16 +78,25 @@ class SpokenLanguage:
             seek: mel frame (10 ms) at which the window starts.
         """
         self.code, self._detected_at = likeliest, seek
-        if self._first_speech is None or self._first_speech < seek:
-            self._first_speech = self._speech_from(seek)
-        start = self._first_speech
+        start = self.find_speech(seek)
         if seek + NEAR <= start < self._mel.n_frames:
             n_frames = min(N_FRAMES, self._parts.end_of(start) - start)
             self._loaded.decoder.encode(self._mel.window(start, n_frames)[None], [n_frames])
             (self.code,) = likeliest_languages(self._loaded, self.candidates)
             self._detected_at = start
 
-    def _speech_from(self, seek: int) -> int:
+    def find_speech(self, seek: int, check: Callable[[], None] = no_check) -> int:
+        """Mel frame from which on somebody speaks, at `seek` or later; it is remembered.
+
+        Args:
+            seek: mel frame (10 ms).
+            check: called now and then; what it raises ends the search.
+        """
+        if self._first_speech is None or self._first_speech < seek:
+            self._first_speech = self._speech_from(seek, check)
+        return self._first_speech
+
+    def _speech_from(self, seek: int, check: Callable[[], None]) -> int:
         """Mel frame from which on somebody speaks, in the parts that are transcribed.
 
         That behind the recording if nobody speaks at all: the model may still know better than the
@@ -94,7 +104,7 @@ class SpokenLanguage:
         """
         for start, end in self._parts.frames:
             begin = max(seek, start) * HOP_LENGTH
-            if span := first_speech(self._samples[: end * HOP_LENGTH], begin):
+            if span := first_speech(self._samples[: end * HOP_LENGTH], begin, check):
                 return span[0] // HOP_LENGTH
         return self._mel.n_frames
 

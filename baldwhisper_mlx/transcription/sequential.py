@@ -10,13 +10,14 @@ arXiv 2212.04356, section 4.5).
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, field
 
 import mlx.core as mx
 
 from baldwhisper_mlx.audio.buffer import Samples, check_samples
 from baldwhisper_mlx.audio.features import N_FRAMES, LogMelSpectrogram
+from baldwhisper_mlx.audio.source import no_check
 from baldwhisper_mlx.checkpoint.load import LoadedModel
 from baldwhisper_mlx.config import SAMPLE_RATE
 from baldwhisper_mlx.decoding.result import DecodingResult
@@ -123,6 +124,18 @@ class Transcription:
         )
         run.seek = parts.next_sound(0, mel.after_silence)
         return run
+
+    def prepare(self, check: Callable[[], None] = no_check) -> None:
+        """Reads the recording as far as its first window needs it, which that does otherwise.
+
+        It takes seconds for hours of audio, and does not use the model.
+
+        Args:
+            check: called now and then; what it raises ends that.
+        """
+        self.mel.measure(check)
+        if self.language.code is None:
+            self.language.find_speech(self.seek, check)
 
     @property
     def window_frames(self) -> int:

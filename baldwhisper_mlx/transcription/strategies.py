@@ -7,19 +7,16 @@ nothing that the model holds, so that others can use the model.
 from __future__ import annotations
 
 import dataclasses
-import itertools
 import sys
 import warnings
 from collections.abc import Callable, Generator, Sequence
 from functools import partial
 
-import numpy as np
-
 from baldwhisper_mlx.audio.buffer import Samples
-from baldwhisper_mlx.audio.chunking import Span, chunks_of, equal_parts, join_speech
+from baldwhisper_mlx.audio.chunking import Span, chunks_of, equal_parts
 from baldwhisper_mlx.audio.vad import speech_spans
 from baldwhisper_mlx.checkpoint.load import LoadedModel
-from baldwhisper_mlx.config import HOP_LENGTH, SAMPLE_RATE
+from baldwhisper_mlx.config import SAMPLE_RATE
 from baldwhisper_mlx.decoding.result import DecodingResult
 from baldwhisper_mlx.output.segment import Segment
 from baldwhisper_mlx.output.transcript import Transcript
@@ -28,10 +25,11 @@ from baldwhisper_mlx.transcription.detect_language import WINDOW, common_languag
 from baldwhisper_mlx.transcription.language import LanguageWarning, doubts, only_language
 from baldwhisper_mlx.transcription.options import OptionWarning, TranscribeOptions
 from baldwhisper_mlx.transcription.prompts import GivenText
-from baldwhisper_mlx.transcription.ranges import frames_of, ranges_behind
+from baldwhisper_mlx.transcription.ranges import ranges_behind
 from baldwhisper_mlx.transcription.retiming import retimed, within_audio
 from baldwhisper_mlx.transcription.segments import main_language, numbered
 from baldwhisper_mlx.transcription.sequential import transcribe_sequentially
+from baldwhisper_mlx.transcription.without_pauses import WithoutPauses, ranges_in_samples
 
 OnWarning = Callable[[Warning], None]
 
@@ -125,35 +123,16 @@ def _without_pauses(
     first_attempts: list[DecodingResult],
 ) -> Generator[Segment, None, Transcript]:
     """Transcribes the speech as one recording, and maps its times back to the whole."""
-    duration = len(samples) / SAMPLE_RATE
-    speech = _speech(samples, options)
-    joined = join_speech(samples, [span for spans in speech for span in spans], options.speech.pad)
-    if not joined.spans:
-        return _empty(samples, loaded, options)
-
-    def progress(done: float, _total: float) -> None:
-        options.report(joined.restore(done, is_end=True), duration)
-
-    # Windows end with a range also where the pauses between ranges are left out.
-    ends = np.cumsum([sum(end - start for start, end in spans) for spans in speech]) / SAMPLE_RATE
-    ranges = list(itertools.pairwise([0.0, *ends.tolist()]))
-    inner = dataclasses.replace(
-        options,
-        clip_timestamps=options.ranges and [(start, end) for start, end in ranges if start < end],
-        on_progress=progress,
-    )
-    segments: list[Segment] = []
-    spoken = transcribe_sequentially(joined.samples, loaded, inner, first_attempts)
-    while True:
-        try:
-            segment = retimed(next(spoken), joined.restore)
-        except StopIteration as end:
-            transcript: Transcript = end.value
-            break
-        previous = segments[-1] if segments else None
-        segments += within_audio([segment], duration, previous=previous)
-        yield segments[-1]
-    return dataclasses.replace(transcript, segments=tuple(segments), duration=duration)
+    speech = WithoutPauses(samples, loaded, options)
+    run = speech.run
+    while run is not None and run.window_frames:
+        n_finished = len(run.segments)
+        run.transcribe_window()
+        run.options.report(run.seconds_done, run.duration)
+        yield from speech.restored(run.segments[n_finished:])
+    if run is not None:
+        first_attempts += run.decoding.first_attempts
+    return speech.transcript()
 
 
 def _in_batches(
@@ -207,29 +186,10 @@ def _in_batches(
     return Transcript("".join(texts), tuple(segments), code, duration)
 
 
-def _ranges(samples: Samples, options: TranscribeOptions) -> list[Span]:
-    """What is transcribed of a recording, in samples."""
-    if options.ranges is None:
-        return [(0, len(samples))]
-    frames = frames_of(options.ranges, len(samples) // HOP_LENGTH)
-    return [(start * HOP_LENGTH, end * HOP_LENGTH) for start, end in frames]
-
-
-def _speech(samples: Samples, options: TranscribeOptions) -> list[list[Span]]:
-    """Spans of speech in each part that is transcribed."""
-    return [
-        [
-            (begin + start, begin + end)
-            for start, end in speech_spans(samples[begin:until], options.speech)
-        ]
-        for begin, until in _ranges(samples, options)
-    ]
-
-
 def _stretches(samples: Samples, options: TranscribeOptions) -> list[Span]:
     """Stretches of speech, or equal parts of everything, of each range by itself."""
     stretches: list[Span] = []
-    for begin, until in _ranges(samples, options):
+    for begin, until in ranges_in_samples(samples, options):
         part = samples[begin:until]
         if options.vad:
             spans = chunks_of(part, speech_spans(part, options.speech), WINDOW)

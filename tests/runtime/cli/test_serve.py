@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import signal
@@ -12,9 +13,11 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import openai
 import pytest
+import soundfile
 from click.testing import CliRunner, Result
 
 from baldwhisper_mlx.cli.main import cli
@@ -113,5 +116,53 @@ def test_ctrl_c_finishes_the_request_in_hand() -> None:
 def test_ctrl_c_when_idle() -> None:
     with serving() as (process, _):
         process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=60)
+        assert (process.returncode, errors) == (0, "")
+
+
+@pytest.fixture(scope="module")
+def hour(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The speech again and again, for an hour."""
+    samples, rate = soundfile.read(SPEECH, dtype="int16")
+    path = tmp_path_factory.mktemp("hour") / "hour.wav"
+    with soundfile.SoundFile(path, "w", rate, 1, "PCM_16") as file:
+        for _ in range(3600 * rate // len(samples)):
+            file.write(samples)
+    return path
+
+
+def first_event(url: str, path: Path) -> None:
+    """Has a recording transcribed until its first text comes."""
+    client = openai.OpenAI(base_url=url, api_key="secret", max_retries=0, timeout=120)
+    stream = client.audio.transcriptions.create(file=path, model="whisper-1", stream=True)
+    assert next(iter(stream)).type == "transcript.text.delta"
+    threading.Thread(target=lambda: _drain(stream), daemon=True).start()
+
+
+def _drain(stream: Any) -> None:
+    with contextlib.suppress(Exception):
+        for _ in stream:
+            pass
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_second_signal_ends_it_at_once(hour: Path, number: int) -> None:
+    with serving() as (process, url):
+        first_event(url, hour)
+        process.send_signal(number)
+        with pytest.raises(subprocess.TimeoutExpired):  # it would take minutes
+            process.wait(1)
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=20)
+        assert (process.returncode, errors) == (130, "")
+
+
+def test_sigterm_finishes_the_request_in_hand() -> None:
+    with serving() as (process, url):
+        client = openai.OpenAI(base_url=url, api_key="secret", max_retries=0, timeout=120)
+        stream = client.audio.transcriptions.create(file=SPEECH, model="whisper-1", stream=True)
+        process.send_signal(signal.SIGTERM)
+        events = list(stream)
+        assert events[-1].type == "transcript.text.done"
         _, errors = process.communicate(timeout=60)
         assert (process.returncode, errors) == (0, "")

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import queue
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
 import baldwhisper_mlx
+from baldwhisper_mlx.audio.load import load_audio
 from baldwhisper_mlx.checkpoint.load import LoadedModel
+from baldwhisper_mlx.decoding.decoder import Decoder
 from baldwhisper_mlx.output.transcript import Transcript
 from baldwhisper_mlx.server.jobs import Job, Result
 from baldwhisper_mlx.server.worker import Worker
 from baldwhisper_mlx.transcription.options import TranscribeOptions
+from baldwhisper_mlx.transcription.sequential import Transcription
 
 Results = queue.Queue[Result]
 SECONDS = (1, 40, 3, 5)
@@ -123,6 +127,10 @@ def test_cancelled_jobs_deliver_nothing(bilingual: LoadedModel) -> None:
     assert nothing.empty()
 
 
+def fail(*_: Any) -> Any:
+    raise FloatingPointError("nan")
+
+
 def test_errors_are_delivered_and_the_worker_lives_on(
     bilingual: LoadedModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -131,16 +139,88 @@ def test_errors_are_delivered_and_the_worker_lives_on(
         worker.submit(one)
         with pytest.raises(ValueError, match="german"):
             end_of(results)
-        with monkeypatch.context() as patch:
-            fail = lambda *_: (_ for _ in ()).throw(FloatingPointError("nan"))  # noqa: E731
-            patch.setattr("baldwhisper_mlx.server.worker.transcribe_windows", fail)
-            one, results = job(bilingual, 0)
-            worker.submit(one)
-            with pytest.raises(FloatingPointError):
-                end_of(results)
+        for name in ("worker.transcribe_windows", "worker.alike", "jobs.Job.segments"):
+            with monkeypatch.context() as patch:
+                patch.setattr(f"baldwhisper_mlx.server.{name}", fail)
+                one, results = job(bilingual, 1)
+                worker.submit(one)
+                with pytest.raises(FloatingPointError):
+                    end_of(results)
+        one, results = job(bilingual, 0)
+        one.deliver = fail
+        worker.submit(one)
         one, results = job(bilingual, 0)
         worker.submit(one)
         assert written(end_of(results)[1]) == written(by_itself(bilingual, 0))
+
+
+@pytest.mark.parametrize("where", ["together", "alone"])
+def test_one_recording_does_not_spoil_its_batch(
+    bilingual: LoadedModel, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    """The worst of a batch: the model gives NaN for it, or its own window fails."""
+    decode, transcribe_window = Decoder.decode, Transcription.transcribe_window
+
+    def of_a_batch(self: Decoder, prompt: Any, *args: Any, **options: Any) -> Any:
+        if where == "together" and [7] in [list(row[:1]) for row in np.atleast_2d(prompt)]:
+            raise FloatingPointError("nan")
+        return decode(self, prompt, *args, **options)
+
+    def of_one(self: Transcription, *args: Any) -> None:
+        if where == "alone" and self is bad.run:
+            raise FloatingPointError("nan")
+        transcribe_window(self, *args)
+
+    monkeypatch.setattr(Decoder, "decode", of_a_batch)
+    monkeypatch.setattr(Transcription, "transcribe_window", of_one)
+    worker = Worker()
+    jobs = [job(bilingual, i) for i in (0, 2, 3)]
+    bad, failed = jobs[1]
+    bad.prepare()
+    assert bad.run is not None
+    prompt = bad.run.decoding.prompt()
+    monkeypatch.setattr(bad.run.decoding, "prompt", lambda: [7, *prompt[1:]])
+    for one, _ in jobs:
+        worker.submit(one)
+    with worker:
+        with pytest.raises(FloatingPointError):
+            end_of(failed)
+        for number, (_, results) in zip((0, 3), (jobs[0], jobs[2]), strict=True):
+            assert written(end_of(results)[1]) == written(by_itself(bilingual, number))
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_worker_that_has_ended_is_visible(
+    bilingual: LoadedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def end(*_: Any) -> None:
+        raise SystemExit
+
+    with Worker() as worker:
+        worker.check()
+        monkeypatch.setattr(worker, "_step", end)
+        one, results = job(bilingual, 0)
+        worker.submit(one)
+        with pytest.raises(RuntimeError, match="has ended"):
+            end_of(results)
+        with pytest.raises(RuntimeError, match="has ended"):
+            worker.submit(one)
+        with pytest.raises(RuntimeError, match="has ended"):
+            worker.check()
+
+
+def test_a_long_recording_does_not_hold_up_a_short_one(bilingual: LoadedModel) -> None:
+    """Each has one window in turn."""
+    finished: list[str] = []
+
+    def note(name: str) -> Any:
+        return lambda result: isinstance(result, Transcript) and finished.append(name)
+
+    long = np.tile(NOISE[1], 5)  # of 200 s
+    with Worker() as worker:
+        worker.submit(Job(long, bilingual, OPTIONS, note("long")))
+        worker.submit(Job(NOISE[0], bilingual, OPTIONS, note("short")))
+    assert finished == ["short", "long"]
 
 
 def test_the_end_waits_for_the_jobs_in_hand(bilingual: LoadedModel) -> None:
@@ -153,12 +233,25 @@ def test_the_end_waits_for_the_jobs_in_hand(bilingual: LoadedModel) -> None:
         worker.submit(one)
 
 
+SPEECH = load_audio(Path(baldwhisper_mlx.__file__).parent / "assets/speech.flac")
+PAUSES = np.concatenate([SPEECH, np.zeros(80_000, np.float32), SPEECH])
+
+
 @pytest.mark.parametrize("language", ["en", None])
-def test_pauses_are_left_out(bundled: LoadedModel, language: str | None) -> None:
+@pytest.mark.parametrize("samples", [NOISE[0], PAUSES], ids=["noise", "speech"])
+def test_pauses_are_left_out(
+    bundled: LoadedModel, encoded_sizes: list[int], language: str | None, samples: Any
+) -> None:
+    expected = baldwhisper_mlx.transcribe(samples, bundled, vad=True, language=language)
+    encoded_sizes.clear()
     options = TranscribeOptions(vad=True, language=language)
-    with Worker() as worker:
-        one, results = job(bundled, 0, options)
-        worker.submit(one)
-        assert end_of(results)[1] == baldwhisper_mlx.transcribe(
-            NOISE[0], bundled, vad=True, language=language
-        )
+    worker = Worker()
+    results: list[Results] = [queue.Queue() for _ in range(3)]
+    for one in results:
+        worker.submit(Job(samples, bundled, options, one.put))
+    with worker:
+        for one in results:
+            segments, transcript = end_of(one)
+            assert written(transcript) == written(expected)
+            assert tuple(segments) == transcript.segments
+    assert encoded_sizes[:1] == ([3] if expected.segments else [])

@@ -58,8 +58,8 @@ def noisy(seconds: float, seed: int) -> Samples:
 
 @pytest.fixture(scope="module")
 def clips() -> list[Samples]:
-    """Of 1, 7 and 33 s (two windows), and one shorter than a frame, which has no window."""
-    return [noisy(1.0, 1), noisy(7.0, 2), np.zeros(100, np.float32), noisy(33.0, 3)]
+    """Of 17, 23 and 33 s (two windows), and one shorter than a frame, which has no window."""
+    return [noisy(17.0, 1), noisy(23.0, 2), np.zeros(100, np.float32), noisy(33.0, 3)]
 
 
 def assert_same(clips: list[Samples], loaded: LoadedModel, **options: Any) -> None:
@@ -97,6 +97,31 @@ def test_first_windows_are_decoded_together(
     sizes.clear()
     transcribe_clips(clips[:2], loaded, TranscribeOptions(**OPTIONS["sampled"]))
     assert set(sizes) == {1}
+
+
+def test_a_short_clip_is_not_encoded_at_the_length_of_a_long_one(
+    loaded: LoadedModel, encoded_sizes: list[int]
+) -> None:
+    clips = [noisy(seconds, round(seconds)) for seconds in (25.0, 2.0, 3.0)]
+    transcribe_clips(clips, loaded, TranscribeOptions(**OPTIONS["greedy"]))
+    assert encoded_sizes[:2] == [2, 1]
+
+
+def test_other_options_share_a_batch_if_they_decode_alike(
+    loaded: LoadedModel, clips: list[Samples], encoded_sizes: list[int]
+) -> None:
+    each = [
+        TranscribeOptions(temperature=0.0, language="en", initial_prompt="Bloom"),
+        TranscribeOptions(temperature=0.0, language="fr", initial_prompt="bloom"),
+    ]
+    together = transcribe_clips(clips[:2], loaded, each)
+    assert encoded_sizes[0] == 2
+    alone = [
+        transcribe_clips([clip], loaded, [own])[0]
+        for clip, own in zip(clips[:2], each, strict=True)
+    ]
+    assert [one.text for one in together] == [one.text for one in alone]
+    assert [one.language for one in together] == ["en", "fr"]
 
 
 @pytest.mark.parametrize("temperature", [(0.0, 0.7), (0.0, 0.2, 0.4, 0.6)])
