@@ -70,7 +70,7 @@ def test_length_and_place_of_the_sound(
 ) -> None:
     path = tiny_media.write_kind(tmp_path, name, chirp)
     tolerance = 0.05 if name in UNTOLD_DELAY else 0.006
-    for source in (path, io.BytesIO(path.read_bytes())):
+    for source in (path, io.BytesIO(path.read_bytes()), io.FileIO(path)):
         samples = load_audio(source)
         assert samples.dtype == np.float32
         assert abs(len(samples) / RATE - SECONDS) < 0.07
