@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import difflib
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -32,9 +32,13 @@ from benchmarks.options import (
     models_option,
     output_option,
 )
-from benchmarks.result_files import write_json
+from benchmarks.result_files import data_name, write_json
 from benchmarks.speed.long_recordings import recording
 
+CLOCKS = {"processor": time.process_time, "wall": time.perf_counter}
+"""How computation is timed. The processor's time does not depend on what else the machine does; of
+several threads it is the sum, so it is more than what passes."""
+POLICIES = ("local-agreement", "alignatt")
 BLOCK = 0.1
 """Seconds of audio that arrive at once."""
 
@@ -95,8 +99,15 @@ def delays(confirmed: Sequence[Said], spoken: Sequence[Said]) -> dict[str, Any]:
     } | {"words": len(pairs)}
 
 
-def stream(live: Any, samples: Samples) -> Iterator[tuple[list[Any], float, float, float]]:
+def stream(
+    live: Any, samples: Samples, now: Callable[[], float]
+) -> Iterator[tuple[list[Any], float, float, float]]:
     """Feeds a recording by the simulated clock.
+
+    Args:
+        live: takes the samples.
+        samples: of the recording.
+        now: seconds, by which computation is timed.
 
     Yields:
         Events, seconds fed, seconds of the clock, and seconds of computation.
@@ -106,23 +117,23 @@ def stream(live: Any, samples: Samples) -> Iterator[tuple[list[Any], float, floa
         clock = max(clock, min(fed + BLOCK, total))
         until = min(clock, total)
         block = samples[round(fed * SAMPLE_RATE) : round(until * SAMPLE_RATE)]
-        began = time.perf_counter()
+        began = now()
         events = live.feed(block)
-        taken = time.perf_counter() - began
+        taken = now() - began
         fed, clock = until, clock + taken
         yield events, fed, clock, taken
-    began = time.perf_counter()
+    began = now()
     events = live.finish()
-    taken = time.perf_counter() - began
+    taken = now() - began
     yield events, total, clock + taken, taken
 
 
-def listen(live: Any, samples: Samples) -> Run:
-    """Feeds a recording, and records when each word was confirmed."""
+def listen(live: Any, samples: Samples, now: Callable[[], float]) -> Run:
+    """Feeds a recording as `stream` does, and records when each word was confirmed."""
     from baldwhisper_mlx.transcription.live_events import Draft, Utterance
 
     run, drafted = Run(), list[Said]()
-    for events, fed, clock, taken in stream(live, samples):
+    for events, fed, clock, taken in stream(live, samples, now):
         run.computation += taken
         for event in events:
             if isinstance(event, Draft):
@@ -144,13 +155,18 @@ def listen(live: Any, samples: Samples) -> Run:
 
 
 def measure(
-    loaded: Any, policy: Any, interval: float, language: str, samples: Samples
+    loaded: Any,
+    policy: Any,
+    interval: float,
+    language: str,
+    samples: Samples,
+    now: Callable[[], float],
 ) -> tuple[Run, dict[str, Any]]:
     """One policy over one recording; the run, and what does not depend on a reference."""
     from baldwhisper_mlx.transcription.live import LiveTranscriber
 
-    live = LiveTranscriber(loaded, policy=policy, interval=interval, language=language)
-    run = listen(live, samples)
+    live = LiveTranscriber(loaded, policy=policy, interval=interval, clock=now, language=language)
+    run = listen(live, samples, now)
     seconds = len(samples) / SAMPLE_RATE
     return run, {
         "drafts": run.n_drafts,
@@ -164,6 +180,11 @@ def measure(
 @click.argument("folder")
 @models_option(required=False, bundled=True)
 @click.option("--seconds", default=180.0, show_default=True, help="Length of the recording.")
+@click.option("--policy", "chosen", type=click.Choice(POLICIES), multiple=True, default=POLICIES,
+              show_default=True, help="How words are confirmed; repeatable.")  # fmt: skip
+@click.option("--clock", type=click.Choice(list(CLOCKS)), default="processor", show_default=True,
+              help="Time computation by the processor's time of all threads, or by what "
+              "passes.")  # fmt: skip
 @click.option("--interval", default=0.5, show_default=True,
               help="Least seconds of new speech between two drafts.")  # fmt: skip
 @click.option("--frame-threshold", "thresholds", type=click.IntRange(min=0), multiple=True,
@@ -176,6 +197,8 @@ def main(
     folder: str,
     models: tuple[str, ...],
     seconds: float,
+    chosen: tuple[str, ...],
+    clock: str,
     interval: float,
     thresholds: tuple[int, ...],
     language: str,
@@ -188,10 +211,14 @@ def main(
     from baldwhisper_mlx.evaluation.scoring import score
 
     samples, reference = recording(folder, seconds)
-    policies: dict[str, Any] = {"local-agreement": baldwhisper_mlx.LocalAgreement()}
-    policies |= {f"alignatt {n}": baldwhisper_mlx.AlignAtt(n) for n in thresholds}
+    policies: dict[str, Any] = {}
+    if "local-agreement" in chosen:
+        policies["local-agreement"] = baldwhisper_mlx.LocalAgreement()
+    if "alignatt" in chosen:
+        policies |= {f"alignatt {n}": baldwhisper_mlx.AlignAtt(n) for n in thresholds}
     result: dict[str, Any] = {
-        "machine": describe(), "audio_seconds": len(samples) / SAMPLE_RATE, "interval": interval,
+        "machine": describe(), "data": data_name(Path(folder)),
+        "audio_seconds": len(samples) / SAMPLE_RATE, "interval": interval, "clock": clock,
         "models": {},
     }  # fmt: skip
     clean = load_normalizer(normalizer)
@@ -214,7 +241,7 @@ def main(
         ]
         rows: dict[str, Any] = {"offline": {"wer": errors(offline.text)}}
         for label, policy in policies.items():
-            run, row = measure(loaded, policy, interval, language, samples)
+            run, row = measure(loaded, policy, interval, language, samples, CLOCKS[clock])
             rows[label] = {"wer": errors(run.text)} | row | delays(run.words, spoken)
             click.echo(
                 f"{name}, {label}: WER {100 * rows[label]['wer']:.2f} % (offline "

@@ -8,15 +8,17 @@ import numpy as np
 import pytest
 
 from baldwhisper_mlx.transcription.live_events import Draft, Utterance
-from benchmarks.speed import live
 from benchmarks.speed.live import Said, delays, listen, matches, split, stream
 
 
 class Scripted:
     """Confirms one word with every second that was fed, and takes a quarter of a second for it."""
 
-    def __init__(self, clock: list[float]) -> None:
-        self.clock, self.fed, self.blocks = clock, 0, list[int]()
+    def __init__(self) -> None:
+        self.clock, self.fed, self.blocks = [7.0], 0, list[int]()
+
+    def now(self) -> float:
+        return self.clock[0]
 
     def feed(self, samples: Any) -> list[Any]:
         before = self.fed // 16_000
@@ -34,17 +36,15 @@ class Scripted:
 
 
 @pytest.fixture
-def scripted(monkeypatch: pytest.MonkeyPatch) -> Scripted:
-    clock = [7.0]
-    monkeypatch.setattr(live.time, "perf_counter", lambda: clock[0])
-    return Scripted(clock)
+def scripted() -> Scripted:
+    return Scripted()
 
 
 SILENCE = np.zeros(3 * 16_000, np.float32)
 
 
 def test_what_arrives_during_computation_is_fed_at_once(scripted: Scripted) -> None:
-    times = [(fed, clock) for _, fed, clock, _ in stream(scripted, SILENCE)]
+    times = [(fed, clock) for _, fed, clock, _ in stream(scripted, SILENCE, scripted.now)]
     assert sum(scripted.blocks) == len(SILENCE)
     assert scripted.blocks[:10] == [1600] * 10
     assert scripted.blocks[10] == 4000
@@ -53,7 +53,7 @@ def test_what_arrives_during_computation_is_fed_at_once(scripted: Scripted) -> N
 
 
 def test_words_are_timed_when_they_are_first_confirmed(scripted: Scripted) -> None:
-    run = listen(scripted, SILENCE)
+    run = listen(scripted, SILENCE, scripted.now)
     assert [one.word for one in run.words] == ["one", "two", "three"]
     assert [one.fed for one in run.words] == pytest.approx([1.0, 2.05, 3.0], abs=0.1)
     assert run.words[0].clock == pytest.approx(1.25)

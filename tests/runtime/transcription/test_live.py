@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import threading
+import warnings
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -186,8 +187,11 @@ def test_drafts_are_conditioned_on_the_given_texts(
     monkeypatch.setattr(Decoder, "decode", recorded)
     # As many hotwords as there is room for leave less to the draft.
     given = {"hotwords": "Ouagadougou " * 200, "initial_prompt": "Bamako"}
-    live = LiveTranscriber(bundled, interval=4, temperature=0.0, **given)  # type: ignore[arg-type]
-    with pytest.warns(OptionWarning, match="223 of 1000 tokens"):
+    with pytest.warns(OptionWarning, match="223 of 1000 tokens") as caught:
+        live = LiveTranscriber(bundled, interval=4, temperature=0.0, **given)  # type: ignore[arg-type]
+    assert {warning.filename for warning in caught} == {__file__}
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", OptionWarning)  # said once, rather than of every utterance
         events = events_of(live, in_blocks(sample))
     drafts = [event for event in events if isinstance(event, Draft)]
     tokenizer = bundled.tokenizer
