@@ -24,6 +24,7 @@ from click.testing import CliRunner, Result
 from baldwhisper_mlx.audio.load import load_audio
 from baldwhisper_mlx.cli import live_input
 from baldwhisper_mlx.cli.live_output import UtteranceFile, draft_line
+from baldwhisper_mlx.cli.live_signals import StopSignal, interruption
 from baldwhisper_mlx.cli.main import cli
 from baldwhisper_mlx.output.segment import Segment
 from baldwhisper_mlx.transcription.live_events import Draft, SpeechStarted, Utterance
@@ -99,7 +100,7 @@ def test_a_file_in_real_time_is_never_ahead_of_time(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(live_input, "time", clock)
     samples, received = load_audio(SAMPLE), 0
     sizes = []
-    for block in live_input.file_blocks(SAMPLE, threading.Event(), realtime=True):
+    for block in live_input.file_blocks(SAMPLE, StopSignal(), realtime=True):
         np.testing.assert_array_equal(block, samples[received : received + len(block)])
         received += len(block)
         sizes.append(len(block))
@@ -210,8 +211,8 @@ def test_options_that_exclude_each_other(arguments: list[str], message: str) -> 
 
 def test_ctrl_c_keeps_what_has_arrived_and_again_ends_at_once() -> None:
     arrivals: live_input.Arrivals = queue.Queue()
-    with live_input.interruption() as stop:
-        blocks = live_input._arrived(arrivals, stop)
+    with interruption() as stop:
+        blocks = live_input.arrived(arrivals, stop)
         arrivals.put(np.ones(1, np.float32))
         assert next(blocks).tolist() == [1]
         arrivals.put(np.full(1, 2, np.float32))
