@@ -239,13 +239,18 @@ def main(
             for word in segment.words or ()
             for part in split(word.word)
         ]
-        rows: dict[str, Any] = {"offline": {"wer": errors(offline.text)}}
+        without_pauses = baldwhisper_mlx.transcribe(samples, loaded, language=language, vad=True)
+        rows: dict[str, Any] = {
+            "offline": {"wer": errors(offline.text)},
+            "offline, vad": {"wer": errors(without_pauses.text)},
+        }
         for label, policy in policies.items():
             run, row = measure(loaded, policy, interval, language, samples, CLOCKS[clock])
             rows[label] = {"wer": errors(run.text)} | row | delays(run.words, spoken)
             click.echo(
                 f"{name}, {label}: WER {100 * rows[label]['wer']:.2f} % (offline "
-                f"{100 * rows['offline']['wer']:.2f}), delay {rows[label]['unaware_mean']:.2f} s "
+                f"{100 * rows['offline']['wer']:.2f}, with vad "
+                f"{100 * rows['offline, vad']['wer']:.2f}), delay {rows[label]['unaware_mean']:.2f} s "
                 f"(95 %: {rows[label]['unaware_p95']:.2f}), with computation "
                 f"{rows[label]['aware_mean']:.2f} ({rows[label]['aware_p95']:.2f}), "
                 f"computing {100 * row['computation']:.0f} % of the time, "
