@@ -176,6 +176,19 @@ def measure(
     }
 
 
+def line_of(title: str, row: dict[str, Any], rows: dict[str, Any]) -> str:
+    """What is printed of a policy."""
+    offline = ", ".join(
+        f"{way} {100 * rows[way]['wer']:.2f}" for way in rows if way.startswith("offline")
+    )
+    return (
+        f"{title}: WER {100 * row['wer']:.2f} % ({offline}), delay {row['unaware_mean']:.2f} s "
+        f"(95 %: {row['unaware_p95']:.2f}), with computation {row['aware_mean']:.2f} "
+        f"({row['aware_p95']:.2f}), computing {100 * row['computation']:.0f} % of the time, "
+        f"{100 * row['revised']:.1f} % revised"
+    )
+
+
 @click.command(cls=Benchmark)
 @click.argument("folder")
 @models_option(required=False, bundled=True)
@@ -247,15 +260,7 @@ def main(
         for label, policy in policies.items():
             run, row = measure(loaded, policy, interval, language, samples, CLOCKS[clock])
             rows[label] = {"wer": errors(run.text)} | row | delays(run.words, spoken)
-            click.echo(
-                f"{name}, {label}: WER {100 * rows[label]['wer']:.2f} % (offline "
-                f"{100 * rows['offline']['wer']:.2f}, with vad "
-                f"{100 * rows['offline, vad']['wer']:.2f}), delay {rows[label]['unaware_mean']:.2f} s "
-                f"(95 %: {rows[label]['unaware_p95']:.2f}), with computation "
-                f"{rows[label]['aware_mean']:.2f} ({rows[label]['aware_p95']:.2f}), "
-                f"computing {100 * row['computation']:.0f} % of the time, "
-                f"{100 * row['revised']:.1f} % revised"
-            )
+            click.echo(line_of(f"{name}, {label}", rows[label], rows))
         result["models"][name] = rows
         write_json(output, result)
 
