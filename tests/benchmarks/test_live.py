@@ -1,14 +1,21 @@
-"""The benchmark of live transcription: its clock, and how delays are counted."""
+"""The benchmarks of live transcription: the clock, how delays are counted, memory."""
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import soundfile
+from click.testing import CliRunner
 
 from baldwhisper_mlx.transcription.live_events import Draft, Utterance
-from benchmarks.speed.live import Said, delays, listen, matches, split, stream
+from benchmarks.speed import soak
+from benchmarks.speed.live import Said, delays, listen, main, matches, split, stream
+from tests.runtime.conftest import tiny_config, write_model
+from tests.runtime.test_bundled import SAMPLE
 
 
 class Scripted:
@@ -74,3 +81,37 @@ def test_delays_are_of_the_words_that_both_have() -> None:
 def test_words_are_compared_without_marks() -> None:
     assert split("It's one, TWO.") == ["it's", "one", "two"]
     assert matches(split("a b c"), split("b x c")) == {1: 0, 2: 2}
+
+
+def test_memory_is_read_every_minute_of_live_audio(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(soak, "LIVE_EVERY", 4)
+    monkeypatch.setattr(soak, "LIVE_WARM_UP", 8)
+    folder, output = write_model(tmp_path / "tiny", tiny_config()), tmp_path / "soak.json"
+    arguments = ["--model", str(folder), "--live", "12", "--output", str(output)]
+    result = CliRunner().invoke(soak.main, arguments)
+    assert result.exit_code == 0, result.output
+    found = json.loads(output.read_text())
+    assert [row["seconds"] for row in found["memory"]][:3] == [4, 8, 12]
+    assert found["drift"] == pytest.approx(
+        found["memory"][-1]["bytes"] / found["memory"][1]["bytes"] - 1
+    )
+
+
+def test_a_run_is_printed_with_every_offline_way(tmp_path: Path) -> None:
+    said, _ = soundfile.read(SAMPLE, dtype="float32")
+    soundfile.write(tmp_path / "a.wav", said[:48_000], 16_000)
+    row = {"file_name": "a.wav", "text": "a small model"}
+    (tmp_path / "metadata.jsonl").write_text(json.dumps(row))
+    output = tmp_path / "live.json"
+    arguments = [str(tmp_path), "--seconds", "3", "--interval", "1", "--output", str(output)]
+    result = CliRunner().invoke(main, arguments)
+    assert result.exit_code == 0, result.output
+    rows = json.loads(output.read_text())["models"]["tiny-en"]
+    assert list(rows) == ["offline", "offline, vad", "local-agreement", "alignatt 25"]
+    assert rows["alignatt 25"]["drafts"] >= 1
+    assert rows["alignatt 25"]["words"] >= 2
+    first, second = result.output.splitlines()
+    assert first.startswith("tiny-en, local-agreement: WER ")
+    assert "(offline " in second
