@@ -20,11 +20,11 @@ from click.testing import CliRunner, Result
 
 from baldwhisper_mlx.audio.load import load_audio
 from baldwhisper_mlx.cli import live_input
-from baldwhisper_mlx.cli.live_output import UtteranceFile, draft_line
+from baldwhisper_mlx.cli.live_output import UtteranceFile
 from baldwhisper_mlx.cli.live_signals import StopSignal, interruption
 from baldwhisper_mlx.cli.main import cli
 from baldwhisper_mlx.output.segment import Segment
-from baldwhisper_mlx.transcription.live_events import Draft, SpeechStarted, Utterance
+from baldwhisper_mlx.transcription.live_events import SpeechStarted, Utterance
 from tests.runtime.cli.test_main import PYTHON, ROOT
 from tests.runtime.test_bundled import SAMPLE, words
 from tests.support.microphone import FakeDevices
@@ -160,6 +160,10 @@ def test_what_is_missing_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
         (["--realtime"], "--realtime is for a file"),
         (["--input", "-", "--realtime"], "--realtime is for a file"),
         (["--input", "x.wav", "--device", "1"], "--device is for the microphone"),
+        (["--pcm-rate", "8000"], "--pcm-rate is for raw PCM"),
+        (["--pcm-rate", "8000", "--input", "x.wav"], "give --input -"),
+        (["--language", "en", "--languages", "en,fr"], "leave out --language, or --languages"),
+        (["--interval", "0"], "--interval"),
         (["--policy", "local-agreement", "--frame-threshold", "3"], "is for --policy alignatt"),
     ],
 )
@@ -217,31 +221,13 @@ def test_files_are_not_replaced_unasked(tmp_path: Path) -> None:
     assert path.read_text() == "mine"
     with UtteranceFile(path, force=True):
         assert path.read_text() == ""
-    result = run("--input", SAMPLE, "-o", tmp_path / "talk.doc")
-    assert result.exit_code == 1
-    assert ".txt, .srt, .vtt, .jsonl" in result.stderr
-
-
-def draft(confirmed: str, unconfirmed: str) -> Draft:
-    return Draft(0.0, 1.0, confirmed, unconfirmed, "en")
-
-
-@pytest.mark.parametrize(
-    ("columns", "shown"), [(99, "we keep the parts"), (9, "the parts"), (3, "rts"), (0, "")]
-)
-def test_the_end_of_a_draft_fits_into_a_line(columns: int, shown: str) -> None:
-    line = draft_line(draft(" we keep", " the parts"), columns)
-    assert re.sub(r"\x1b\[\d+m", "", line) == shown
-    dimmed = re.findall(r"\x1b\[2m(.*?)\x1b\[0m", line)
-    assert "".join(dimmed) == shown[-len(" the parts") :]
-
-
-def test_wide_characters_take_two_columns() -> None:
-    assert draft_line(draft("", "日本語"), 5) == "\x1b[2m本語\x1b[0m"
-
-
-def test_a_draft_cannot_control_the_terminal() -> None:
-    assert draft_line(draft(" a\x1b[2Jb", ""), 80) == "a\\x1b[2Jb"
+    for name, message in (
+        ("talk.doc", "talk.doc: the name must end with .txt, .srt, .vtt, .jsonl"),
+        ("none/talk.srt", "none: create it"),
+    ):
+        result = run("--input", SAMPLE, "-o", tmp_path / name)
+        assert result.exit_code == 1
+        assert message in result.stderr
 
 
 @pytest.fixture(autouse=True)
