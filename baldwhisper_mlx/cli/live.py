@@ -47,7 +47,7 @@ ALIGNATT, LOCAL_AGREEMENT = POLICIES = ("alignatt", "local-agreement")
               "input.")  # fmt: skip
 @click.option("--realtime", is_flag=True,
               help="Read the file of --input at the speed of time.")  # fmt: skip
-@click.option("--pcm-rate", type=click.IntRange(min=1), show_default="16000",
+@click.option("--pcm-rate", type=click.IntRange(min=1), show_default="16000 Hz",
               metavar="HZ", help="Sample rate of raw PCM on standard input: 16-bit signed "
               "integers, little-endian, one channel.")  # fmt: skip
 @click.option("--device", help="Number or part of the name of the microphone, as in "

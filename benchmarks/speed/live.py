@@ -1,6 +1,6 @@
 """Live transcription: word errors, delay of confirmed words, and computation.
 
-    python -m benchmarks.speed.live AUDIOFOLDER --model "tiny-en=" --model "base=DIR" \\
+    python -m benchmarks.speed.live AUDIOFOLDER --model "tiny-en=" --seconds 1200 \\
         --output benchmarks/results/live.json
 
 Clips are joined to recordings and fed at the speed of time, by a simulated clock that computation
@@ -32,7 +32,7 @@ from benchmarks.options import (
     models_option,
     output_option,
 )
-from benchmarks.result_files import data_name, write_json
+from benchmarks.result_files import data_name, resume, write_json
 from benchmarks.speed.long_recordings import recording
 
 CLOCKS = {"processor": time.process_time, "wall": time.perf_counter}
@@ -176,13 +176,17 @@ def measure(
     }
 
 
-def line_of(title: str, row: dict[str, Any], rows: dict[str, Any]) -> str:
-    """What is printed of a policy."""
-    offline = ", ".join(
-        f"{way} {100 * rows[way]['wer']:.2f}" for way in rows if way.startswith("offline")
-    )
+def line_of(title: str, row: dict[str, Any], found: dict[str, Any]) -> str:
+    """What is printed of a policy.
+
+    Args:
+        title: its model and its name.
+        row: its figures.
+        found: those of the model.
+    """
     return (
-        f"{title}: WER {100 * row['wer']:.2f} % ({offline}), delay {row['unaware_mean']:.2f} s "
+        f"{title}: WER {100 * row['wer']:.2f} % (offline {100 * found['offline_wer']:.2f}, with "
+        f"vad {100 * found['offline_vad_wer']:.2f}), delay {row['unaware_mean']:.2f} s "
         f"(95 %: {row['unaware_p95']:.2f}), with computation {row['aware_mean']:.2f} "
         f"({row['aware_p95']:.2f}), computing {100 * row['computation']:.0f} % of the time, "
         f"{100 * row['revised']:.1f} % revised"
@@ -218,7 +222,10 @@ def main(
     normalizer: str,
     output: Path,
 ) -> None:
-    """Transcribe a recording made of the clips of FOLDER live, by every policy."""
+    """Transcribe a recording made of the clips of FOLDER live, by every policy.
+
+    The models of an output file that exists are kept, but for those that are measured again.
+    """
     import baldwhisper_mlx
     from baldwhisper_mlx.evaluation.normalizers import load_normalizer
     from baldwhisper_mlx.evaluation.scoring import score
@@ -229,11 +236,8 @@ def main(
         policies["local-agreement"] = baldwhisper_mlx.LocalAgreement()
     if "alignatt" in chosen:
         policies |= {f"alignatt {n}": baldwhisper_mlx.AlignAtt(n) for n in thresholds}
-    result: dict[str, Any] = {
-        "machine": describe(), "data": data_name(Path(folder)),
-        "audio_seconds": len(samples) / SAMPLE_RATE, "interval": interval, "clock": clock,
-        "models": {},
-    }  # fmt: skip
+    data = {"data": data_name(Path(folder)), "normalizer": normalizer}
+    result = resume(output, data | {"models": {}}, "models")
     clean = load_normalizer(normalizer)
 
     def errors(text: str) -> float:
@@ -252,16 +256,18 @@ def main(
             for word in segment.words or ()
             for part in split(word.word)
         ]
-        without_pauses = baldwhisper_mlx.transcribe(samples, loaded, language=language, vad=True)
-        rows: dict[str, Any] = {
-            "offline": {"wer": errors(offline.text)},
-            "offline, vad": {"wer": errors(without_pauses.text)},
-        }
+        offline_vad = baldwhisper_mlx.transcribe(samples, loaded, language=language, vad=True)
+        found: dict[str, Any] = {
+            "machine": describe(), "audio_seconds": len(samples) / SAMPLE_RATE,
+            "interval": interval, "clock": clock, "offline_wer": errors(offline.text),
+            "offline_vad_wer": errors(offline_vad.text), "policies": {},
+        }  # fmt: skip
         for label, policy in policies.items():
             run, row = measure(loaded, policy, interval, language, samples, CLOCKS[clock])
-            rows[label] = {"wer": errors(run.text)} | row | delays(run.words, spoken)
-            click.echo(line_of(f"{name}, {label}", rows[label], rows))
-        result["models"][name] = rows
+            row = {"wer": errors(run.text)} | row | delays(run.words, spoken)
+            found["policies"][label] = row
+            click.echo(line_of(f"{name}, {label}", row, found))
+        result["models"][name] = found
         write_json(output, result)
 
 

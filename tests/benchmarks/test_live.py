@@ -102,16 +102,22 @@ def test_memory_is_read_every_minute_of_live_audio(
 def test_a_run_is_printed_with_every_offline_way(tmp_path: Path) -> None:
     said, _ = soundfile.read(SAMPLE, dtype="float32")
     soundfile.write(tmp_path / "a.wav", said[:48_000], 16_000)
-    row = {"file_name": "a.wav", "text": "a small model"}
+    row = {"file_name": "a.wav", "text": "a small model can learn from a large one"}
     (tmp_path / "metadata.jsonl").write_text(json.dumps(row))
     output = tmp_path / "live.json"
     arguments = [str(tmp_path), "--seconds", "3", "--interval", "1", "--output", str(output)]
     result = CliRunner().invoke(main, arguments)
     assert result.exit_code == 0, result.output
-    rows = json.loads(output.read_text())["models"]["tiny-en"]
-    assert list(rows) == ["offline", "offline, vad", "local-agreement", "alignatt 25"]
+    found = json.loads(output.read_text())["models"]["tiny-en"]
+    rows = found["policies"]
+    assert list(rows) == ["local-agreement", "alignatt 25"]
     assert rows["alignatt 25"]["drafts"] >= 1
     assert rows["alignatt 25"]["words"] >= 2
+    assert found["offline_wer"] == found["offline_vad_wer"] == rows["alignatt 25"]["wer"] == 0
+    assert found["audio_seconds"] == pytest.approx(3.6)
     first, second = result.output.splitlines()
     assert first.startswith("tiny-en, local-agreement: WER ")
     assert "(offline " in second
+    again = CliRunner().invoke(main, [*arguments, "--normalizer", "basic"])
+    assert again.exit_code == 1
+    assert "live.json: measured with other settings" in again.output
