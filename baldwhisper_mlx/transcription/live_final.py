@@ -62,7 +62,7 @@ class FinalTranscriber:
         self._n_segments += len(segments)
         return Utterance(
             start=start,
-            end=start + len(ended.samples) / SAMPLE_RATE,
+            end=(ended.start + len(ended.samples)) / SAMPLE_RATE,
             text=transcript.text,
             segments=segments,
             language=transcript.language,

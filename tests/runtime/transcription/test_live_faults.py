@@ -43,7 +43,9 @@ def expected(tiny: LoadedModel, three_utterances: Samples) -> list[LiveEvent]:
 
 
 def stream(tiny: LoadedModel, interval: float | None = None) -> LiveTranscriber:
-    return LiveTranscriber(tiny, interval=interval, language="en", temperature=0.0)
+    return LiveTranscriber(
+        tiny, interval=interval, language="en", temperature=0.0, clock=lambda: 0.0
+    )
 
 
 def fail_once(
