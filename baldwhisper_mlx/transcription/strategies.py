@@ -63,7 +63,7 @@ def transcribe_recording(
         way = _in_batches
     elif options.vad:
         way = _without_pauses
-    warn = on_warning or _warn
+    warn = on_warning or warn_caller
     for warning in _unmet(len(samples) / SAMPLE_RATE, loaded, options):
         warn(warning)
     first_attempts: list[DecodingResult] = []
@@ -92,7 +92,8 @@ def warnings_of(
     return [*found, LanguageWarning(doubt)] if doubt else found
 
 
-def _warn(warning: Warning) -> None:
+def warn_caller(warning: Warning) -> None:
+    """Issues a warning of Python, for the line outside of this package that has called it."""
     warnings.warn(warning, stacklevel=_level_of_caller())
 
 
