@@ -110,7 +110,7 @@ def serve(
 
 def _check_extra() -> None:
     # By name, because starlette imports python-multipart only when a form comes.
-    for package in ("starlette", "uvicorn", "python_multipart"):
+    for package in ("starlette", "uvicorn", "python_multipart", "websockets"):
         try:
             importlib.import_module(package)
         except ModuleNotFoundError:

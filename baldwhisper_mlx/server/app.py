@@ -12,7 +12,7 @@ from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
-from starlette.routing import Route
+from starlette.routing import Route, WebSocketRoute
 
 from baldwhisper_mlx.server.errors import (
     ApiError,
@@ -23,6 +23,7 @@ from baldwhisper_mlx.server.errors import (
 from baldwhisper_mlx.server.models import Models
 from baldwhisper_mlx.server.page import page_routes
 from baldwhisper_mlx.server.places import Places
+from baldwhisper_mlx.server.realtime.endpoint import PATH, Realtime, most_sessions
 from baldwhisper_mlx.server.security import Guard
 from baldwhisper_mlx.server.transcriptions import Service, Transcriptions
 from baldwhisper_mlx.server.worker import Worker
@@ -52,6 +53,7 @@ def create_app(models: Models, settings: Settings) -> Starlette:
     """
     worker = Worker()
     service = Service(models, worker, Places(settings.max_queue), settings.max_upload)
+    realtime = Realtime(service, most_sessions(settings.max_queue))
 
     @contextlib.asynccontextmanager
     async def lifespan(_app: Starlette) -> AsyncIterator[None]:
@@ -89,6 +91,7 @@ def create_app(models: Models, settings: Settings) -> Starlette:
             Route("/v1/models", list_models),
             Route("/v1/models/{name:path}", describe_model),
             Route("/health", health),
+            WebSocketRoute(PATH, realtime),
             *page_routes(),
         ],
         middleware=middleware,
@@ -100,4 +103,5 @@ def create_app(models: Models, settings: Settings) -> Starlette:
         lifespan=lifespan,
     )
     app.state.service = service
+    app.state.realtime = realtime
     return app

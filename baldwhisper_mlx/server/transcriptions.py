@@ -23,6 +23,7 @@ from baldwhisper_mlx.server.places import Places, while_connected
 from baldwhisper_mlx.server.responses import Deltas, answer, done_event, event_bytes
 from baldwhisper_mlx.server.uploads import Form, discard_body, received_form
 from baldwhisper_mlx.server.worker import Worker
+from baldwhisper_mlx.transcription.options import TranscribeOptions
 
 _log = logging.getLogger("baldwhisper_mlx.server")
 
@@ -82,7 +83,7 @@ class Transcriptions:
     ) -> None:
         async with self._service.places.decoding:
             samples = await _decoded(form)
-            results = _results(self._service.worker, samples, loaded, parameters)
+            results = results_of(self._service.worker, samples, loaded, parameters.options)
             async with contextlib.aclosing(results):
                 if parameters.stream:
                     await _stream(results, send)
@@ -105,10 +106,17 @@ async def _decoded(form: Form) -> Samples:
         unwanted.set()
 
 
-async def _results(
-    worker: Worker, samples: Samples, loaded: LoadedModel, parameters: Parameters
+async def results_of(
+    worker: Worker, samples: Samples, loaded: LoadedModel, options: TranscribeOptions
 ) -> AsyncGenerator[Result, None]:
-    """What the worker delivers, as it comes; errors are raised, and the end cancels the job."""
+    """What the worker delivers, as it comes; errors are raised, and the end cancels the job.
+
+    Args:
+        worker: that transcribes.
+        samples: of the recording, at 16 kHz (n,).
+        loaded: the model.
+        options: of the transcription.
+    """
     loop, results = asyncio.get_running_loop(), asyncio.Queue[Result]()
 
     def deliver(result: Result) -> None:
@@ -116,7 +124,7 @@ async def _results(
         with contextlib.suppress(RuntimeError):
             loop.call_soon_threadsafe(results.put_nowait, result)
 
-    job = Job(samples, loaded, parameters.options, deliver)
+    job = Job(samples, loaded, options, deliver)
     worker.submit(job)
     try:
         while True:

@@ -105,6 +105,12 @@ class LiveTranscriber:
         self._n_segments = 0
         self._is_finished = False
 
+    @property
+    def utterance_start(self) -> float | None:
+        """Seconds from the start of the stream at which the utterance at hand begins, if any."""
+        current = self._current
+        return None if current is None else current.start / SAMPLE_RATE
+
     def feed(self, samples: npt.NDArray[np.float32]) -> list[LiveEvent]:
         """Takes the samples that come next, and reports what has happened.
 
@@ -187,8 +193,10 @@ class LiveTranscriber:
             self._receive(self._current)
             if self._judged - self._current.start >= self._longest:
                 cut = self._cut(self._current)
-                events += self._finish(cut)
-                self._begin(cut)
+                try:
+                    events += self._finish(cut)
+                finally:
+                    self._begin(cut)
         return events
 
     def _begin(self, start: int) -> None:
