@@ -75,7 +75,8 @@ class AudioStream:
 
 def _decoded(data: bytes, kind: str) -> Samples:
     if kind == PCM:
-        return np.frombuffer(data, "<i2").astype(np.float32) / np.float32(32768)
+        samples: Samples = np.frombuffer(data, "<i2").astype(np.float32) / np.float32(32768)
+        return samples
     return _LEVELS[kind][np.frombuffer(data, np.uint8)]
 
 

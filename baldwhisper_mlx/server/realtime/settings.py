@@ -192,7 +192,7 @@ def _transcription(settings: SessionSettings, node: JsonObject, name: str) -> Se
             settings = replace(settings, **{key: inner.texts(key)})  # type: ignore[arg-type]
     if settings.language is not None and settings.languages:
         path = f"{inner.path}.languages"
-        raise bad_value(path, "language and languages exclude each other: leave one out")
+        raise bad_value(path, f"{path} and language exclude each other: leave one out")
     return settings
 
 

@@ -79,8 +79,9 @@ class SpeechItems:
         self._restart()
         return events
 
-    def clear(self) -> None:
-        """Forgets the item at hand."""
+    def clear(self, n_more: int) -> None:
+        """Forgets the item at hand, and samples that come next."""
+        self._n_samples += n_more
         self._item, self._n_committed = None, self._n_samples
         self._restart()
 

@@ -71,10 +71,11 @@ class SessionStream:
 
     def clear(self) -> None:
         """Forgets the audio that is not in an item yet."""
-        self._n_samples += len(self._audio.finish())
+        rest = len(self._audio.finish())
+        self._n_samples += rest
         self._buffer.clear()
         if self._speech is not None:
-            self._speech.clear()
+            self._speech.clear(rest)
 
     def change(self, settings: SessionSettings, loaded: LoadedModel) -> list[Event]:
         """Changes the settings, which ends the item at hand if they differ.
