@@ -101,11 +101,12 @@ def serve(
             max_upload=max_upload,
             max_queue=max_queue,
         )
-        click.echo(f"Serving {served.default} at {url_of(listener)}/v1 (Ctrl-C ends it)")
         warnings.simplefilter("always", UserWarning)
         warnings.showwarning = _show
+        server = make_server(create_app(served, settings))
         with contextlib.suppress(KeyboardInterrupt):  # which uvicorn has followed
-            make_server(create_app(served, settings)).run(sockets=[listener])
+            click.echo(f"Serving {served.default} at {url_of(listener)}/v1 (Ctrl-C ends it)")
+            server.run(sockets=[listener])
 
 
 def _check_extra() -> None:

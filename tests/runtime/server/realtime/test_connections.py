@@ -192,7 +192,7 @@ def blocked(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
 
     def feed(self: SessionStream, data: bytes) -> list[Any]:
         sizes.append(len(data))
-        proceed.wait(60)
+        proceed.wait(120)
         return []
 
     monkeypatch.setattr(SessionStream, "feed", feed)
@@ -233,7 +233,7 @@ def test_sessions_do_not_hinder_requests(serve: Serve, blocked: list[int], speec
             assert created(connection)
             connection.send(append(pcm(speech)))
         assert eventually(lambda: len(blocked) > 0)
-        client = server.client(timeout=60)
+        client = server.client(timeout=30)
         assert client.audio.transcriptions.create(file=SPEECH, model="whisper-1").text
 
 
