@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from baldwhisper_mlx.terminal import message_of
+from baldwhisper_mlx.cli.usage import check_detection, several
+from baldwhisper_mlx.terminal import message_of, printable
 
 if TYPE_CHECKING:
     from baldwhisper_mlx.audio.buffer import Samples
@@ -27,6 +27,9 @@ ALIGNATT, LOCAL_AGREEMENT = POLICIES = ("alignatt", "local-agreement")
 @click.option("-l", "--language",
               help="Spoken language, as a code or English name. Default: detected in each "
               "utterance.")  # fmt: skip
+@click.option("--languages", metavar="CODES", callback=several,
+              help="Languages among which the spoken one is detected, with commas between them, "
+              "such as en,fr,de. Default: all that the model knows.")  # fmt: skip
 @click.option("--task", type=click.Choice(["transcribe", "translate"]), default="transcribe",
               show_default=True,
               help="Write the spoken words, or translate them into English.")  # fmt: skip
@@ -35,12 +38,16 @@ ALIGNATT, LOCAL_AGREEMENT = POLICIES = ("alignatt", "local-agreement")
               "spelling, style.")  # fmt: skip
 @click.option("--hotwords", metavar="TEXT",
               help="Names and terms to condition every utterance on.")  # fmt: skip
+@click.option("--audio-context", type=click.Choice(["full", "padded"]),
+              help="Encode 30 s in every draft (full, as OpenAI's Whisper), or the utterance alone "
+              "with constants for the rest (padded). Default: padded if the model folder has "
+              "padding.safetensors.")  # fmt: skip
 @click.option("--input", "source", metavar="FILE",
               help="Read an audio file instead of the microphone; - reads raw PCM from standard "
               "input.")  # fmt: skip
 @click.option("--realtime", is_flag=True,
               help="Read the file of --input at the speed of time.")  # fmt: skip
-@click.option("--pcm-rate", type=click.IntRange(min=1), default=16_000, show_default=True,
+@click.option("--pcm-rate", type=click.IntRange(min=1), show_default="16000 Hz",
               metavar="HZ", help="Sample rate of raw PCM on standard input: 16-bit signed "
               "integers, little-endian, one channel.")  # fmt: skip
 @click.option("--device", help="Number or part of the name of the microphone, as in "
@@ -59,8 +66,8 @@ ALIGNATT, LOCAL_AGREEMENT = POLICIES = ("alignatt", "local-agreement")
               "confirmed word and the newest audio. Default: 25.")  # fmt: skip
 @click.option("--interval", type=click.FloatRange(0, 28, min_open=True), default=0.5,
               show_default=True, metavar="SECONDS",
-              help="Least new speech between two drafts; there are none if standard output is "
-              "no terminal.")  # fmt: skip
+              help="Least new speech between two drafts, which are made less often on a slow "
+              "machine; there are none if standard output is no terminal.")  # fmt: skip
 @click.option("--pause", type=click.FloatRange(0.6, 10), default=0.6, show_default=True,
               metavar="SECONDS", help="A longer silence ends an utterance.")  # fmt: skip
 def live(
@@ -71,58 +78,73 @@ def live(
     list_devices: bool,
     output: Path | None,
     force: bool,
+    realtime: bool,
+    pcm_rate: int | None,
+    audio_context: str | None,
     **settings: Any,
 ) -> None:
     """Transcribe the microphone while somebody speaks, until Ctrl-C.
 
     On a terminal the words so far are shown, those that may still change dimmed. After a pause the
-    utterance is transcribed as a whole and printed as a line. The microphone needs the package
-    sounddevice: pip install 'baldwhisper-mlx[live]'.
+    utterance is transcribed as a whole and printed as a line. Ctrl-C, SIGTERM and a closed terminal
+    finish the utterance at hand. The microphone needs the package sounddevice: pip install
+    'baldwhisper-mlx[live]'.
     """
-    from baldwhisper_mlx.cli import live_input
+    check_detection(settings["language"], settings["languages"], multilingual=False)
+    _check_usage(source, realtime, pcm_rate, device)
+    if settings["frame_threshold"] is not None and settings["policy"] == LOCAL_AGREEMENT:
+        raise click.UsageError("--frame-threshold is for --policy alignatt")
 
-    realtime, pcm_rate = settings.pop("realtime"), settings.pop("pcm_rate")
-    _check_usage(source, realtime, device, settings["policy"], settings["frame_threshold"])
+    from baldwhisper_mlx.cli import live_input, live_microphone
+    from baldwhisper_mlx.cli.live_output import LivePrinter, check_output
+    from baldwhisper_mlx.cli.live_run import printed_warnings, transcribe_blocks
+    from baldwhisper_mlx.cli.live_signals import interruption
+
+    printer = LivePrinter()
     try:
         if list_devices:
-            for line in live_input.microphones():
-                click.echo(line)
+            for line in live_microphone.microphones():
+                click.echo(printable(line))
             return
+        if output is not None:
+            check_output(output, force=force)
         with contextlib.ExitStack() as stack:
-            stop = stack.enter_context(live_input.interruption())
+            stop = stack.enter_context(interruption())
+            stack.enter_context(printed_warnings(printer.warn))
             blocks: Iterator[Samples]
             if source is None:
-                blocks = stack.enter_context(live_input.microphone(device, stop))
+                recording = live_microphone.microphone(device, stop, printer.warn)
+                blocks = stack.enter_context(recording)
             elif source == STDIN:
-                blocks = live_input.pcm_blocks(pcm_rate, stop)
+                blocks = live_input.pcm_blocks(pcm_rate or 16_000, stop)
             else:
                 blocks = live_input.file_blocks(source, stop, realtime=realtime)
-            transcriber = _transcriber(model, revision, **settings)
-            _transcribe(blocks, transcriber, output, force)
+            transcriber = _transcriber(
+                model, revision, audio_context, drafts=printer.shows_drafts, **settings
+            )
+            transcribe_blocks(blocks, transcriber, printer, stop, output, force=force)
     except (OSError, ValueError, FloatingPointError) as error:
         raise click.ClickException(message_of(error)) from None
 
 
 def _check_usage(
-    source: str | None,
-    realtime: bool,
-    device: str | None,
-    policy: str | None,
-    frame_threshold: int | None,
+    source: str | None, realtime: bool, pcm_rate: int | None, device: str | None
 ) -> None:
     """Raises click.UsageError for options that exclude each other."""
     if realtime and source in (None, STDIN):
         raise click.UsageError("--realtime is for a file: give --input FILE")
+    if pcm_rate is not None and source != STDIN:
+        raise click.UsageError("--pcm-rate is for raw PCM on standard input: give --input -")
     if device is not None and source is not None:
         raise click.UsageError("--device is for the microphone: leave out --input, or --device")
-    if frame_threshold is not None and policy == LOCAL_AGREEMENT:
-        raise click.UsageError("--frame-threshold is for --policy alignatt")
 
 
 def _transcriber(
     model: str | None,
     revision: str | None,
+    audio_context: str | None,
     *,
+    drafts: bool,
     policy: str | None,
     frame_threshold: int | None,
     interval: float,
@@ -135,7 +157,10 @@ def _transcriber(
     from baldwhisper_mlx.transcription.live import LiveTranscriber
     from baldwhisper_mlx.transcription.live_policies import AlignAtt, LocalAgreement, Policy
 
-    loaded = open_model(model, revision, options["language"], options=options)
+    loaded = open_model(
+        model, revision, options["language"], audio_context,
+        languages=options["languages"], options=options,
+    )  # fmt: skip
     chosen: Policy | None = None
     if policy == LOCAL_AGREEMENT:
         chosen = LocalAgreement()
@@ -146,28 +171,7 @@ def _transcriber(
     return LiveTranscriber(
         loaded,
         policy=chosen,
-        interval=interval if sys.stdout.isatty() else None,
+        interval=interval if drafts else None,
         speech=Speech(pause=pause),
         **options,
     )
-
-
-def _transcribe(
-    blocks: Iterable[Samples], transcriber: Any, output: Path | None, force: bool
-) -> None:
-    """Transcribes until the input ends, and finishes the utterance at hand."""
-    from baldwhisper_mlx.cli.live_output import LivePrinter, UtteranceFile
-
-    printer = LivePrinter()
-    with contextlib.ExitStack() as stack:
-        file = stack.enter_context(UtteranceFile(output, force=force)) if output else None
-
-        def report(events: Iterable[Any]) -> None:
-            for event in events:
-                if file is not None:
-                    file.write(event)
-                printer.show(event)
-
-        for block in blocks:
-            report(transcriber.feed(block))
-        report(transcriber.finish())

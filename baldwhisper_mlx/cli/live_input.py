@@ -1,4 +1,4 @@
-"""Where live audio comes from: a microphone, a file at the speed of time, raw PCM.
+"""Where live audio comes from: a file at the speed of time, or raw PCM.
 
 Each is an iterator over blocks of samples at 16 kHz. A block is everything that has arrived since
 the last one was asked for, so whoever is late catches up.
@@ -8,12 +8,10 @@ from __future__ import annotations
 
 import contextlib
 import queue
-import signal
 import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import click
 import numpy as np
@@ -21,6 +19,7 @@ import soxr
 
 from baldwhisper_mlx.audio.buffer import Samples
 from baldwhisper_mlx.audio.load import load_audio
+from baldwhisper_mlx.cli.live_signals import StopSignal
 from baldwhisper_mlx.cli.streams import Stdin, is_closed
 from baldwhisper_mlx.cli.usage import check_input
 from baldwhisper_mlx.config import SAMPLE_RATE
@@ -29,13 +28,12 @@ BLOCK_SECONDS = 0.1
 _FILE_BLOCK = SAMPLE_RATE // 2
 _MOST_WAITING = 600
 """Blocks of raw PCM that are read ahead; then whoever writes them has to wait."""
-_INSTALL = "pip install 'baldwhisper-mlx[live]'"
 
 Arrivals = queue.Queue[Samples | BaseException | None]
 """Blocks as they arrive; an error, or None, at the end."""
 
 
-def file_blocks(source: str | Path, stop: threading.Event, *, realtime: bool) -> Iterator[Samples]:
+def file_blocks(source: str | Path, stop: StopSignal, *, realtime: bool) -> Iterator[Samples]:
     """An audio file, half a second at a time.
 
     Args:
@@ -46,7 +44,10 @@ def file_blocks(source: str | Path, stop: threading.Event, *, realtime: bool) ->
     Raises:
         FileNotFoundError, ValueError: see `load_audio`.
     """
-    samples = load_audio(source)
+    return _paced(load_audio(source), stop, realtime=realtime)
+
+
+def _paced(samples: Samples, stop: StopSignal, *, realtime: bool) -> Iterator[Samples]:
     began, position = time.monotonic(), 0
     while position < len(samples) and not stop.is_set():
         end = position + _FILE_BLOCK
@@ -58,7 +59,7 @@ def file_blocks(source: str | Path, stop: threading.Event, *, realtime: bool) ->
         position = end
 
 
-def pcm_blocks(rate: int, stop: threading.Event) -> Iterator[Samples]:
+def pcm_blocks(rate: int, stop: StopSignal) -> Iterator[Samples]:
     """Raw PCM from standard input: 16-bit signed integers, little-endian, one channel.
 
     Args:
@@ -73,60 +74,7 @@ def pcm_blocks(rate: int, stop: threading.Event) -> Iterator[Samples]:
     assert not is_closed("stdin")
     arrivals: Arrivals = queue.Queue(_MOST_WAITING)
     threading.Thread(target=_read_pcm, args=(arrivals, rate), daemon=True).start()
-    return resampled(_arrived(arrivals, stop), rate)
-
-
-def microphones() -> list[str]:
-    """The devices that record, one line each: number, name and channels.
-
-    Raises:
-        click.ClickException: as `microphone`.
-    """
-    sounddevice = _sounddevice()
-    lines = [
-        f"{number}: {device['name']} ({device['max_input_channels']} channels, "
-        f"{device['default_samplerate']:.0f} Hz)"
-        for number, device in enumerate(sounddevice.query_devices())
-        if device["max_input_channels"] > 0
-    ]
-    if not lines:
-        raise click.ClickException("there is no microphone: connect one, or give --input FILE")
-    return lines
-
-
-@contextlib.contextmanager
-def microphone(device: str | None, stop: threading.Event) -> Iterator[Iterator[Samples]]:
-    """Records from a microphone; gives its blocks.
-
-    Args:
-        device: number or part of its name; None for the system's.
-        stop: ends the blocks when it is set.
-
-    Raises:
-        click.ClickException: the library or the microphone is missing.
-    """
-    sounddevice = _sounddevice()
-    arrivals: Arrivals = queue.Queue()
-    chosen: int | str | None = int(device) if device and device.isdecimal() else device
-
-    def arrived(data: Any, frames: int, when: Any, status: Any) -> None:
-        if status.input_overflow:
-            click.echo("warning: the microphone lost audio: the machine is too busy", err=True)
-        arrivals.put(data[:, 0].copy())
-
-    try:
-        rate = round(sounddevice.query_devices(chosen, "input")["default_samplerate"])
-        stream = sounddevice.InputStream(
-            samplerate=rate, channels=1, dtype="float32", device=chosen,
-            blocksize=round(BLOCK_SECONDS * rate), callback=arrived,
-        )  # fmt: skip
-    except (ValueError, sounddevice.PortAudioError) as error:
-        raise click.ClickException(
-            f"cannot record from {'the microphone' if device is None else device}: {error}; "
-            "--list-devices prints the microphones, --input FILE reads a file"
-        ) from None
-    with stream:
-        yield resampled(_arrived(arrivals, stop), rate)
+    return resampled(arrived(arrivals, stop), rate)
 
 
 def resampled(blocks: Iterator[Samples], rate: int) -> Iterator[Samples]:
@@ -140,27 +88,6 @@ def resampled(blocks: Iterator[Samples], rate: int) -> Iterator[Samples]:
     yield stream.resample_chunk(np.zeros(0, np.float32), last=True)
 
 
-@contextlib.contextmanager
-def interruption() -> Iterator[threading.Event]:
-    """An event that Ctrl-C sets, so that the utterance at hand is finished; again, it interrupts.
-
-    Raises:
-        KeyboardInterrupt: Ctrl-C was pressed twice.
-    """
-    stop = threading.Event()
-
-    def on_interrupt(number: int, frame: Any) -> None:
-        if stop.is_set():
-            raise KeyboardInterrupt
-        stop.set()
-
-    before = signal.signal(signal.SIGINT, on_interrupt)
-    try:
-        yield stop
-    finally:
-        signal.signal(signal.SIGINT, before)
-
-
 def _read_pcm(arrivals: Arrivals, rate: int) -> None:
     """Reads standard input to its end."""
     stdin, half = Stdin(lambda: None), b""
@@ -172,15 +99,34 @@ def _read_pcm(arrivals: Arrivals, rate: int) -> None:
             numbers = np.frombuffer(data[:whole], "<i2")
             arrivals.put(numbers.astype(np.float32) / np.float32(32768))
         if half:
-            raise ValueError("raw PCM: the input ends within a 16-bit sample")
+            raise ValueError(
+                "raw PCM: the input ends within a 16-bit sample; what came before is transcribed"
+            )
         arrivals.put(None)
     except BaseException as error:
         arrivals.put(error)
 
 
-def _arrived(arrivals: Arrivals, stop: threading.Event) -> Iterator[Samples]:
-    """Everything that has arrived, again and again, until the end or `stop`."""
-    is_last = False
+def arrived(
+    arrivals: Arrivals,
+    stop: StopSignal,
+    *,
+    longest_wait: float | None = None,
+    ended: str = "",
+) -> Iterator[Samples]:
+    """Everything that has arrived, again and again, until the end or `stop`.
+
+    Args:
+        arrivals: blocks from another thread.
+        stop: ends it.
+        longest_wait: seconds without a block after which it fails; None to wait as long as it
+            takes.
+        ended: what it then says.
+
+    Raises:
+        click.ClickException: nothing has come for `longest_wait`. Errors that arrive.
+    """
+    is_last, n_empty = False, 0
     while not is_last:
         is_last = stop.is_set()
         waiting = []
@@ -188,6 +134,8 @@ def _arrived(arrivals: Arrivals, stop: threading.Event) -> Iterator[Samples]:
             waiting.append(arrivals.get(timeout=BLOCK_SECONDS))
             while True:
                 waiting.append(arrivals.get_nowait())
+        # Waits are counted, and not the time: while something is decoded, blocks pile up.
+        n_empty = 0 if waiting else n_empty + 1
         blocks = [item for item in waiting if isinstance(item, np.ndarray)]
         if blocks:
             yield np.concatenate(blocks)
@@ -195,18 +143,5 @@ def _arrived(arrivals: Arrivals, stop: threading.Event) -> Iterator[Samples]:
             if isinstance(item, BaseException):
                 raise item
             is_last = is_last or item is None
-
-
-def _sounddevice() -> Any:
-    try:
-        import sounddevice
-    except ImportError:
-        raise click.ClickException(
-            f"the microphone needs the package sounddevice: {_INSTALL}, or give --input FILE"
-        ) from None
-    except OSError as error:
-        raise click.ClickException(
-            f"sounddevice cannot be used: {error}; install PortAudio (on Debian and Ubuntu the "
-            "package libportaudio2), or give --input FILE"
-        ) from None
-    return sounddevice
+        if longest_wait is not None and n_empty * BLOCK_SECONDS >= longest_wait:
+            raise click.ClickException(ended)

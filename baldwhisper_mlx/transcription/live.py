@@ -9,7 +9,9 @@ with its timestamps and temperature fallback, and that replaces the drafts.
 from __future__ import annotations
 
 import threading
-from functools import partial
+import time
+from collections import deque
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,13 +25,11 @@ from baldwhisper_mlx.checkpoint.load import LoadedModel
 from baldwhisper_mlx.config import SAMPLE_RATE
 from baldwhisper_mlx.transcription.inputs import check_options, model_of
 from baldwhisper_mlx.transcription.live_draft import DraftDecoder
-from baldwhisper_mlx.transcription.live_events import LiveEvent, SpeechStarted, Utterance
+from baldwhisper_mlx.transcription.live_events import LiveEvent, SpeechStarted
+from baldwhisper_mlx.transcription.live_final import EndedUtterance, FinalTranscriber
 from baldwhisper_mlx.transcription.live_policies import AlignAtt, LocalAgreement, Policy
 from baldwhisper_mlx.transcription.live_utterance import CurrentUtterance
 from baldwhisper_mlx.transcription.options import TranscribeOptions
-from baldwhisper_mlx.transcription.retiming import retimed
-from baldwhisper_mlx.transcription.segments import numbered
-from baldwhisper_mlx.transcription.stream import TranscriptStream
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -45,17 +45,23 @@ class LiveTranscriber:
 
     Any thread may call the methods; calls wait for each other. `feed` decodes in the calling
     thread, and keeps the model only while it does. Whoever is late feeds everything that has
-    arrived meanwhile at once: only the newest state is drafted, so a slow machine makes fewer
-    drafts, and falls behind no further.
+    arrived meanwhile at once: only the newest state is drafted. A draft that takes long puts off
+    the next one, so that drafts take at most half of the time.
+
+    An error in `feed` or `finish` loses nothing but the decoding that failed: the samples are
+    taken, and events found before it come with the next call, or from `take_events`. A decoding
+    that was interrupted (KeyboardInterrupt) is made again.
 
     Args:
         model: from `load_model`, or what that takes; by default the bundled English model.
         policy: which words of a draft are confirmed. Default: `AlignAtt`, or `LocalAgreement` if
             the model's config does not say which of its heads follow the audio.
-        interval: least seconds of new speech between two drafts; None for no drafts.
+        interval: least seconds of new speech between two drafts; None for no drafts. It becomes
+            twice the time that the last draft took, if that is longer.
         speech: what counts as speech; its `pause` ends an utterance.
         longest: seconds after which an utterance is cut: in a pause, behind the last confirmed
             word, or where speech is least probable.
+        clock: seconds, by which drafts are timed; for simulations.
         **options: of `transcribe`, for finished utterances; languages, task, initial prompt and
             hotwords are also those of the drafts. `vad`, `batch_size`, `clip_timestamps` and
             `prefix` are not for streams.
@@ -63,6 +69,8 @@ class LiveTranscriber:
     Raises:
         FileNotFoundError, ValueError: see `load_model` and `TranscribeOptions`; also for times out
             of range. TypeError: there is no such option.
+
+    Warns with `OptionWarning` if there is no room for all of the hotwords or the initial prompt.
 
     Example:
         >>> live = LiveTranscriber(language="en")
@@ -79,30 +87,40 @@ class LiveTranscriber:
         interval: float | None = 0.5,
         speech: Speech = LIVE_SPEECH,
         longest: float = LONGEST,
+        clock: Callable[[], float] = time.perf_counter,
         **options: Unpack[TranscribeKeywords],
     ) -> None:
         if interval is not None and not 0 < interval <= longest:
             raise ValueError(f"interval must be above 0 s and at most {longest} s, not {interval}")
         if not 1 <= longest <= LONGEST:
             raise ValueError(f"longest must be from 1 to {LONGEST:.0f} s, not {longest}")
-        self._options = TranscribeOptions(**options)
-        _check_for_stream(self._options)
+        checked = TranscribeOptions(**options)
+        _check_for_stream(checked)
         self._loaded = model_of(model)
-        check_options(self._options, self._loaded)
+        check_options(checked, self._loaded)
         if policy is None:
             policy = AlignAtt() if self._loaded.config.alignment_heads else LocalAgreement()
         self._policy, self._interval, self._speech = policy, interval, speech
         self._longest = round(longest * SAMPLE_RATE)
-        self._drafts = DraftDecoder(self._loaded, self._options)
+        self._clock = clock
+        self._drafts = DraftDecoder(self._loaded, checked)
+        self._final = FinalTranscriber(self._loaded, checked)
         self._detector, self._endpointer = SpeechDetector(), Endpointer(speech)
         self._lock = threading.Lock()
         self._samples = np.zeros(0, np.float32)
         """From sample `_offset` of the stream on."""
         self._offset = self._judged = 0
+        self._waiting = deque[float]()
+        """Probabilities of speech in the hops from `_judged` on, after an error in their call."""
         self._probabilities: list[float] = []
         """Of speech in every hop of the utterance at hand."""
         self._current: CurrentUtterance | None = None
-        self._n_segments = 0
+        self._ended = deque[EndedUtterance]()
+        """Utterances to be transcribed."""
+        self._events: list[LiveEvent] = []
+        """Found, and returned by no call yet."""
+        self._end: int | None = None
+        """Sample at which the stream ends."""
         self._is_finished = False
 
     @property
@@ -126,36 +144,48 @@ class LiveTranscriber:
                 was forked after the model had been loaded.
             FloatingPointError: NaN or infinite logits.
         """
-        if len(samples) == 0:
-            return []
-        checked = check_samples(samples)
+        checked = check_samples(samples) if len(samples) else np.zeros(0, np.float32)
         with self._lock:
             self._require_unfinished()
             self._samples = np.concatenate([self._samples, checked])
-            events = self._judge()
+            self._judge()
             if self._is_due():
                 assert self._current is not None
                 with self._loaded.in_use():
-                    events.append(self._current.draft(self._drafts))
-            return events
+                    self._events.append(self._current.draft(self._drafts, self._clock))
+            return self._take_events()
 
     def finish(self) -> list[LiveEvent]:
         """Ends the stream, and with it the utterance at hand.
+
+        After an error it can be called again, for what is left.
 
         Raises:
             RuntimeError, FloatingPointError: as `feed`.
         """
         with self._lock:
-            self._require_unfinished()
-            self._is_finished = True
-            end = self._offset + len(self._samples)
-            padding = np.zeros(-(end - self._judged) % HOP, np.float32)
-            self._samples = np.concatenate([self._samples, padding])
-            events = self._judge()
-            ended = self._endpointer.finish(end)
+            if self._end is None:
+                self._end = self._offset + len(self._samples)
+                padding = np.zeros((self._judged - self._end) % HOP, np.float32)
+                self._samples = np.concatenate([self._samples, padding])
+            elif self._is_finished:
+                self._require_unfinished()
+            self._judge()
+            ended = self._endpointer.finish(self._end)
             if ended is not None:
-                events += self._finish(ended.sample)
-            return events
+                self._end_utterance(ended.sample)
+            self._transcribe_ended()
+            self._is_finished = True
+            return self._take_events()
+
+    def take_events(self) -> list[LiveEvent]:
+        """The events that an error has kept from being returned; decodes nothing."""
+        with self._lock:
+            return self._take_events()
+
+    def _take_events(self) -> list[LiveEvent]:
+        events, self._events = self._events, []
+        return events
 
     def _is_due(self) -> bool:
         """Whether it is time for a draft of the utterance at hand."""
@@ -165,39 +195,37 @@ class LiveTranscriber:
         return has_speech and self._current.is_due(self._interval)
 
     def _require_unfinished(self) -> None:
-        if self._is_finished:
+        if self._end is not None:
             raise RuntimeError("the stream was finished: make another LiveTranscriber")
 
-    def _judge(self) -> list[LiveEvent]:
+    def _judge(self) -> None:
         """Finds speech in the whole hops that have arrived."""
-        events: list[LiveEvent] = []
-        begin = self._judged - self._offset
+        self._transcribe_ended()
+        begin = self._judged + HOP * len(self._waiting) - self._offset
         hops = self._samples[begin : begin + (len(self._samples) - begin) // HOP * HOP]
-        for probability in self._detector.probabilities(hops).tolist():
-            self._judged += HOP
-            events += self._take_hop(probability)
+        # Each is kept as soon as it is there: the detector must not get it a second time.
+        self._waiting.extend(self._detector.each(hops))
+        while self._waiting:
+            self._take_hop(self._waiting.popleft())
+            self._transcribe_ended()
         self._forget(self._endpointer.earliest if self._current is None else self._current.start)
-        return events
 
-    def _take_hop(self, probability: float) -> list[LiveEvent]:
-        """The next 32 ms, of which the end is `_judged`."""
+    def _take_hop(self, probability: float) -> None:
+        """The next 32 ms, of which the end is then `_judged`; decodes nothing."""
+        self._judged += HOP
         self._probabilities.append(probability)
         change = self._endpointer.push(probability)
-        events: list[LiveEvent] = []
         if isinstance(change, Began):
-            events.append(SpeechStarted(change.sample / SAMPLE_RATE))
+            self._events.append(SpeechStarted(change.sample / SAMPLE_RATE))
             self._begin(change.sample)
         elif isinstance(change, Ended):
-            events += self._finish(change.sample)
+            self._end_utterance(change.sample)
         elif self._current is not None:
             self._receive(self._current)
             if self._judged - self._current.start >= self._longest:
                 cut = self._cut(self._current)
-                try:
-                    events += self._finish(cut)
-                finally:
-                    self._begin(cut)
-        return events
+                self._end_utterance(cut)
+                self._begin(cut)
 
     def _begin(self, start: int) -> None:
         self._current = CurrentUtterance(start, self._loaded.config.n_mels, self._policy)
@@ -214,26 +242,23 @@ class LiveTranscriber:
         hops = quietest(self._probabilities, self._speech.release, fallback)
         return utterance.start + HOP * hops
 
-    def _finish(self, end: int) -> list[LiveEvent]:
-        """Transcribes the utterance at hand up to a sample; what is silent after a cut is none."""
+    def _end_utterance(self, end: int) -> None:
+        """Ends the utterance at hand at a sample; what is silent after a cut is none."""
         current, self._current = self._current, None
-        if current is None or self._endpointer.speech_end <= current.start:
-            return []
-        samples = self._between(current.start, end)
-        transcript = TranscriptStream(samples, self._loaded, self._options).transcript()
-        later = partial(_later, current.start / SAMPLE_RATE)
-        moved = [retimed(segment, later) for segment in transcript.segments]
-        segments = tuple(numbered(moved, self._n_segments))
-        self._n_segments += len(segments)
-        return [
-            Utterance(
-                start=current.start / SAMPLE_RATE,
-                end=end / SAMPLE_RATE,
-                text=transcript.text,
-                segments=segments,
-                language=transcript.language,
-            )
-        ]
+        if current is not None and self._endpointer.speech_end > current.start:
+            samples = self._between(current.start, end).copy()
+            self._ended.append(EndedUtterance(samples, current.start, current.language))
+
+    def _transcribe_ended(self) -> None:
+        """Transcribes the utterances that have ended; an interrupted one remains to be done."""
+        while self._ended:
+            try:
+                event = self._final.transcribe(self._ended[0])
+            except Exception:
+                self._ended.popleft()  # it would fail again
+                raise
+            self._ended.popleft()
+            self._events.append(event)
 
     def _between(self, start: int, end: int) -> npt.NDArray[np.float32]:
         return self._samples[start - self._offset : end - self._offset]
@@ -251,7 +276,3 @@ def _check_for_stream(options: TranscribeOptions) -> None:
     for name in ("vad", "batch_size", "clip_timestamps", "prefix"):
         if getattr(options, name) != getattr(defaults, name):
             raise ValueError(f"{name} is for whole recordings: leave it out for a live stream")
-
-
-def _later(offset: float, seconds: float, *, is_end: bool, middle: float | None = None) -> float:
-    return offset + seconds

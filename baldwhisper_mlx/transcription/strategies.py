@@ -35,7 +35,11 @@ from baldwhisper_mlx.transcription.sequential import transcribe_sequentially
 
 
 def transcribe_recording(
-    samples: Samples, loaded: LoadedModel, options: TranscribeOptions
+    samples: Samples,
+    loaded: LoadedModel,
+    options: TranscribeOptions,
+    *,
+    warn_of_options: bool = True,
 ) -> Generator[Segment, None, Transcript]:
     """Transcribes a recording in the way that the options ask for, and yields finished segments.
 
@@ -45,6 +49,7 @@ def transcribe_recording(
         samples: mono at 16 kHz (n,), full scale at 1.0.
         loaded: from `load_model`.
         options: see `TranscribeOptions`.
+        warn_of_options: whether to warn of options that can be followed only in part.
 
     Returns:
         The transcript, of the segments that were yielded.
@@ -57,7 +62,8 @@ def transcribe_recording(
         way = _in_batches
     elif options.vad:
         way = _without_pauses
-    for message in _unmet(len(samples) / SAMPLE_RATE, loaded, options):
+    unmet = _unmet(len(samples) / SAMPLE_RATE, loaded, options) if warn_of_options else ()
+    for message in unmet:
         warnings.warn(message, OptionWarning, stacklevel=_level_of_caller())
     first_attempts: list[DecodingResult] = []
     transcript = yield from way(samples, loaded, options, first_attempts)

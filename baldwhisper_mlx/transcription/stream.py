@@ -27,6 +27,7 @@ class TranscriptStream:
         samples: mono at 16 kHz (n,), full scale at 1.0.
         loaded: from `load_model`.
         options: see `TranscribeOptions`.
+        warn_of_options: whether to warn of options that can be followed only in part.
 
     Raises:
         ValueError: the model cannot follow the options; see `check_options`.
@@ -38,13 +39,22 @@ class TranscriptStream:
         >>> stream.transcript().save("talk.srt")
     """
 
-    def __init__(self, samples: Samples, loaded: LoadedModel, options: TranscribeOptions) -> None:
+    def __init__(
+        self,
+        samples: Samples,
+        loaded: LoadedModel,
+        options: TranscribeOptions,
+        *,
+        warn_of_options: bool = True,
+    ) -> None:
         check_options(options, loaded)  # here, rather than when the first segment is asked for
         self.duration = len(samples) / SAMPLE_RATE
         """Seconds of the recording."""
         self._loaded = loaded
         self._segments: Generator[Segment, None, Transcript] | None
-        self._segments = transcribe_recording(samples, loaded, options)
+        self._segments = transcribe_recording(
+            samples, loaded, options, warn_of_options=warn_of_options
+        )
         self._transcript: Transcript | None = None
         self._reason = "it was closed"
 

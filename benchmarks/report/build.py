@@ -20,6 +20,7 @@ from baldwhisper_mlx.bench import report_text
 from baldwhisper_mlx.files import write_atomically
 from benchmarks.options import Benchmark
 from benchmarks.report.compression import compression_parts
+from benchmarks.report.live import live_part
 from benchmarks.report.overview_plot import (
     PICTURE,
     overview_part,
@@ -49,7 +50,7 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 RESULTS, PAGE = Path("benchmarks/results"), Path("benchmarks/RESULTS.md")
 README, GUIDE, PROFILE = Path("README.md"), Path("docs/benchmarks.md"), Path("docs/profile.md")
 COMPRESSION, REPRODUCTION = Path("docs/compression.md"), Path("docs/reproduction.md")
-SHORT_CONTEXT = Path("docs/short-context.md")
+SHORT_CONTEXT, LIVE = Path("docs/short-context.md"), Path("docs/live.md")
 CARD = Path("baldwhisper_mlx/assets/tiny-en/README.md")
 
 KINDS = {
@@ -242,6 +243,7 @@ def documents(root: Path, results: Results) -> dict[Path, str]:
         (GUIDE, "beam search", beam_search_part(root / RESULTS)),
         (PROFILE, "profile", profile_part(results)),
         (SHORT_CONTEXT, "short context", short_context_part(root / RESULTS)),
+        (LIVE, "live", live_part(root / RESULTS)),
         *((COMPRESSION, name, part) for name, part in compression_parts(root / RESULTS).items()),
         *((REPRODUCTION, name, part) for name, part in reproduction_parts(root / RESULTS).items()),
     ]

@@ -1,6 +1,6 @@
 """Live transcription: word errors, delay of confirmed words, and computation.
 
-    python -m benchmarks.speed.live AUDIOFOLDER --model "tiny-en=" --model "base=DIR" \\
+    python -m benchmarks.speed.live AUDIOFOLDER --model "tiny-en=" --seconds 1200 \\
         --output benchmarks/results/live.json
 
 Clips are joined to recordings and fed at the speed of time, by a simulated clock that computation
@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import difflib
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -32,9 +32,13 @@ from benchmarks.options import (
     models_option,
     output_option,
 )
-from benchmarks.result_files import write_json
+from benchmarks.result_files import data_name, resume, write_json
 from benchmarks.speed.long_recordings import recording
 
+CLOCKS = {"processor": time.process_time, "wall": time.perf_counter}
+"""How computation is timed. The processor's time does not depend on what else the machine does; of
+several threads it is the sum, so it is more than what passes."""
+POLICIES = ("local-agreement", "alignatt")
 BLOCK = 0.1
 """Seconds of audio that arrive at once."""
 
@@ -95,8 +99,15 @@ def delays(confirmed: Sequence[Said], spoken: Sequence[Said]) -> dict[str, Any]:
     } | {"words": len(pairs)}
 
 
-def stream(live: Any, samples: Samples) -> Iterator[tuple[list[Any], float, float, float]]:
+def stream(
+    live: Any, samples: Samples, now: Callable[[], float]
+) -> Iterator[tuple[list[Any], float, float, float]]:
     """Feeds a recording by the simulated clock.
+
+    Args:
+        live: takes the samples.
+        samples: of the recording.
+        now: seconds, by which computation is timed.
 
     Yields:
         Events, seconds fed, seconds of the clock, and seconds of computation.
@@ -106,23 +117,23 @@ def stream(live: Any, samples: Samples) -> Iterator[tuple[list[Any], float, floa
         clock = max(clock, min(fed + BLOCK, total))
         until = min(clock, total)
         block = samples[round(fed * SAMPLE_RATE) : round(until * SAMPLE_RATE)]
-        began = time.perf_counter()
+        began = now()
         events = live.feed(block)
-        taken = time.perf_counter() - began
+        taken = now() - began
         fed, clock = until, clock + taken
         yield events, fed, clock, taken
-    began = time.perf_counter()
+    began = now()
     events = live.finish()
-    taken = time.perf_counter() - began
+    taken = now() - began
     yield events, total, clock + taken, taken
 
 
-def listen(live: Any, samples: Samples) -> Run:
-    """Feeds a recording, and records when each word was confirmed."""
+def listen(live: Any, samples: Samples, now: Callable[[], float]) -> Run:
+    """Feeds a recording as `stream` does, and records when each word was confirmed."""
     from baldwhisper_mlx.transcription.live_events import Draft, Utterance
 
     run, drafted = Run(), list[Said]()
-    for events, fed, clock, taken in stream(live, samples):
+    for events, fed, clock, taken in stream(live, samples, now):
         run.computation += taken
         for event in events:
             if isinstance(event, Draft):
@@ -144,13 +155,18 @@ def listen(live: Any, samples: Samples) -> Run:
 
 
 def measure(
-    loaded: Any, policy: Any, interval: float, language: str, samples: Samples
+    loaded: Any,
+    policy: Any,
+    interval: float,
+    language: str,
+    samples: Samples,
+    now: Callable[[], float],
 ) -> tuple[Run, dict[str, Any]]:
     """One policy over one recording; the run, and what does not depend on a reference."""
     from baldwhisper_mlx.transcription.live import LiveTranscriber
 
-    live = LiveTranscriber(loaded, policy=policy, interval=interval, language=language)
-    run = listen(live, samples)
+    live = LiveTranscriber(loaded, policy=policy, interval=interval, clock=now, language=language)
+    run = listen(live, samples, now)
     seconds = len(samples) / SAMPLE_RATE
     return run, {
         "drafts": run.n_drafts,
@@ -160,10 +176,32 @@ def measure(
     }
 
 
+def line_of(title: str, row: dict[str, Any], found: dict[str, Any]) -> str:
+    """What is printed of a policy.
+
+    Args:
+        title: its model and its name.
+        row: its figures.
+        found: those of the model.
+    """
+    return (
+        f"{title}: WER {100 * row['wer']:.2f} % (offline {100 * found['offline_wer']:.2f}, with "
+        f"vad {100 * found['offline_vad_wer']:.2f}), delay {row['unaware_mean']:.2f} s "
+        f"(95 %: {row['unaware_p95']:.2f}), with computation {row['aware_mean']:.2f} "
+        f"({row['aware_p95']:.2f}), computing {100 * row['computation']:.0f} % of the time, "
+        f"{100 * row['revised']:.1f} % revised"
+    )
+
+
 @click.command(cls=Benchmark)
 @click.argument("folder")
 @models_option(required=False, bundled=True)
 @click.option("--seconds", default=180.0, show_default=True, help="Length of the recording.")
+@click.option("--policy", "chosen", type=click.Choice(POLICIES), multiple=True, default=POLICIES,
+              show_default=True, help="How words are confirmed; repeatable.")  # fmt: skip
+@click.option("--clock", type=click.Choice(list(CLOCKS)), default="processor", show_default=True,
+              help="Time computation by the processor's time of all threads, or by what "
+              "passes.")  # fmt: skip
 @click.option("--interval", default=0.5, show_default=True,
               help="Least seconds of new speech between two drafts.")  # fmt: skip
 @click.option("--frame-threshold", "thresholds", type=click.IntRange(min=0), multiple=True,
@@ -176,24 +214,30 @@ def main(
     folder: str,
     models: tuple[str, ...],
     seconds: float,
+    chosen: tuple[str, ...],
+    clock: str,
     interval: float,
     thresholds: tuple[int, ...],
     language: str,
     normalizer: str,
     output: Path,
 ) -> None:
-    """Transcribe a recording made of the clips of FOLDER live, by every policy."""
+    """Transcribe a recording made of the clips of FOLDER live, by every policy.
+
+    The models of an output file that exists are kept, but for those that are measured again.
+    """
     import baldwhisper_mlx
     from baldwhisper_mlx.evaluation.normalizers import load_normalizer
     from baldwhisper_mlx.evaluation.scoring import score
 
     samples, reference = recording(folder, seconds)
-    policies: dict[str, Any] = {"local-agreement": baldwhisper_mlx.LocalAgreement()}
-    policies |= {f"alignatt {n}": baldwhisper_mlx.AlignAtt(n) for n in thresholds}
-    result: dict[str, Any] = {
-        "machine": describe(), "audio_seconds": len(samples) / SAMPLE_RATE, "interval": interval,
-        "models": {},
-    }  # fmt: skip
+    policies: dict[str, Any] = {}
+    if "local-agreement" in chosen:
+        policies["local-agreement"] = baldwhisper_mlx.LocalAgreement()
+    if "alignatt" in chosen:
+        policies |= {f"alignatt {n}": baldwhisper_mlx.AlignAtt(n) for n in thresholds}
+    data = {"data": data_name(Path(folder)), "normalizer": normalizer}
+    result = resume(output, data | {"models": {}}, "models")
     clean = load_normalizer(normalizer)
 
     def errors(text: str) -> float:
@@ -212,19 +256,18 @@ def main(
             for word in segment.words or ()
             for part in split(word.word)
         ]
-        rows: dict[str, Any] = {"offline": {"wer": errors(offline.text)}}
+        offline_vad = baldwhisper_mlx.transcribe(samples, loaded, language=language, vad=True)
+        found: dict[str, Any] = {
+            "machine": describe(), "audio_seconds": len(samples) / SAMPLE_RATE,
+            "interval": interval, "clock": clock, "offline_wer": errors(offline.text),
+            "offline_vad_wer": errors(offline_vad.text), "policies": {},
+        }  # fmt: skip
         for label, policy in policies.items():
-            run, row = measure(loaded, policy, interval, language, samples)
-            rows[label] = {"wer": errors(run.text)} | row | delays(run.words, spoken)
-            click.echo(
-                f"{name}, {label}: WER {100 * rows[label]['wer']:.2f} % (offline "
-                f"{100 * rows['offline']['wer']:.2f}), delay {rows[label]['unaware_mean']:.2f} s "
-                f"(95 %: {rows[label]['unaware_p95']:.2f}), with computation "
-                f"{rows[label]['aware_mean']:.2f} ({rows[label]['aware_p95']:.2f}), "
-                f"computing {100 * row['computation']:.0f} % of the time, "
-                f"{100 * row['revised']:.1f} % revised"
-            )
-        result["models"][name] = rows
+            run, row = measure(loaded, policy, interval, language, samples, CLOCKS[clock])
+            row = {"wer": errors(run.text)} | row | delays(run.words, spoken)
+            found["policies"][label] = row
+            click.echo(line_of(f"{name}, {label}", row, found))
+        result["models"][name] = found
         write_json(output, result)
 
 

@@ -1,22 +1,31 @@
-"""The benchmark of live transcription: its clock, and how delays are counted."""
+"""The benchmarks of live transcription: the clock, how delays are counted, memory."""
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import soundfile
+from click.testing import CliRunner
 
 from baldwhisper_mlx.transcription.live_events import Draft, Utterance
-from benchmarks.speed import live
-from benchmarks.speed.live import Said, delays, listen, matches, split, stream
+from benchmarks.speed import soak
+from benchmarks.speed.live import Said, delays, listen, main, matches, split, stream
+from tests.runtime.conftest import tiny_config, write_model
+from tests.runtime.test_bundled import SAMPLE
 
 
 class Scripted:
     """Confirms one word with every second that was fed, and takes a quarter of a second for it."""
 
-    def __init__(self, clock: list[float]) -> None:
-        self.clock, self.fed, self.blocks = clock, 0, list[int]()
+    def __init__(self) -> None:
+        self.clock, self.fed, self.blocks = [7.0], 0, list[int]()
+
+    def now(self) -> float:
+        return self.clock[0]
 
     def feed(self, samples: Any) -> list[Any]:
         before = self.fed // 16_000
@@ -34,17 +43,15 @@ class Scripted:
 
 
 @pytest.fixture
-def scripted(monkeypatch: pytest.MonkeyPatch) -> Scripted:
-    clock = [7.0]
-    monkeypatch.setattr(live.time, "perf_counter", lambda: clock[0])
-    return Scripted(clock)
+def scripted() -> Scripted:
+    return Scripted()
 
 
 SILENCE = np.zeros(3 * 16_000, np.float32)
 
 
 def test_what_arrives_during_computation_is_fed_at_once(scripted: Scripted) -> None:
-    times = [(fed, clock) for _, fed, clock, _ in stream(scripted, SILENCE)]
+    times = [(fed, clock) for _, fed, clock, _ in stream(scripted, SILENCE, scripted.now)]
     assert sum(scripted.blocks) == len(SILENCE)
     assert scripted.blocks[:10] == [1600] * 10
     assert scripted.blocks[10] == 4000
@@ -53,7 +60,7 @@ def test_what_arrives_during_computation_is_fed_at_once(scripted: Scripted) -> N
 
 
 def test_words_are_timed_when_they_are_first_confirmed(scripted: Scripted) -> None:
-    run = listen(scripted, SILENCE)
+    run = listen(scripted, SILENCE, scripted.now)
     assert [one.word for one in run.words] == ["one", "two", "three"]
     assert [one.fed for one in run.words] == pytest.approx([1.0, 2.05, 3.0], abs=0.1)
     assert run.words[0].clock == pytest.approx(1.25)
@@ -74,3 +81,43 @@ def test_delays_are_of_the_words_that_both_have() -> None:
 def test_words_are_compared_without_marks() -> None:
     assert split("It's one, TWO.") == ["it's", "one", "two"]
     assert matches(split("a b c"), split("b x c")) == {1: 0, 2: 2}
+
+
+def test_memory_is_read_every_minute_of_live_audio(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(soak, "LIVE_EVERY", 4)
+    monkeypatch.setattr(soak, "LIVE_WARM_UP", 8)
+    folder, output = write_model(tmp_path / "tiny", tiny_config()), tmp_path / "soak.json"
+    arguments = ["--model", str(folder), "--live", "12", "--output", str(output)]
+    result = CliRunner().invoke(soak.main, arguments)
+    assert result.exit_code == 0, result.output
+    found = json.loads(output.read_text())
+    assert [row["seconds"] for row in found["memory"]][:3] == [4, 8, 12]
+    assert found["drift"] == pytest.approx(
+        found["memory"][-1]["bytes"] / found["memory"][1]["bytes"] - 1
+    )
+
+
+def test_a_run_is_printed_with_every_offline_way(tmp_path: Path) -> None:
+    said, _ = soundfile.read(SAMPLE, dtype="float32")
+    soundfile.write(tmp_path / "a.wav", said[:48_000], 16_000)
+    row = {"file_name": "a.wav", "text": "a small model can learn from a large one"}
+    (tmp_path / "metadata.jsonl").write_text(json.dumps(row))
+    output = tmp_path / "live.json"
+    arguments = [str(tmp_path), "--seconds", "3", "--interval", "1", "--output", str(output)]
+    result = CliRunner().invoke(main, arguments)
+    assert result.exit_code == 0, result.output
+    found = json.loads(output.read_text())["models"]["tiny-en"]
+    rows = found["policies"]
+    assert list(rows) == ["local-agreement", "alignatt 25"]
+    assert rows["alignatt 25"]["drafts"] >= 1
+    assert rows["alignatt 25"]["words"] >= 2
+    assert found["offline_wer"] == found["offline_vad_wer"] == rows["alignatt 25"]["wer"] == 0
+    assert found["audio_seconds"] == pytest.approx(3.6)
+    first, second = result.output.splitlines()
+    assert first.startswith("tiny-en, local-agreement: WER ")
+    assert "(offline " in second
+    again = CliRunner().invoke(main, [*arguments, "--normalizer", "basic"])
+    assert again.exit_code == 1
+    assert "live.json: measured with other settings" in again.output

@@ -54,7 +54,8 @@ class SpeechItems:
     def feed(self, samples: Samples) -> list[Event]:
         """Takes what comes next, at 16 kHz (n,); an error ends the item at hand, and no more."""
         self._n_samples += len(samples)
-        return self._events(lambda: self._live.feed(samples))
+        events, _ = self._events(lambda: self._live.feed(samples))
+        return events
 
     def commit(self) -> list[Event]:
         """Ends the item at hand; without speech its text is empty.
@@ -75,7 +76,10 @@ class SpeechItems:
 
     def finish(self) -> list[Event]:
         """Ends the item at hand, if there is one; what comes next is another stream."""
-        events = self._events(self._live.finish)
+        events, failed = self._events(self._live.finish)
+        if failed:  # once more, for what is left
+            more, _ = self._events(self._live.finish)
+            events += more
         self._restart()
         return events
 
@@ -90,13 +94,16 @@ class SpeechItems:
         self._begin = self._n_samples / SAMPLE_RATE
         """Second of the session at which the transcriber's stream begins."""
 
-    def _events(self, call: Callable[[], Sequence[LiveEvent]]) -> list[Event]:
+    def _events(self, call: Callable[[], Sequence[LiveEvent]]) -> tuple[list[Event], bool]:
+        """The events of a call, and whether it failed."""
+        failed = False
         try:
             happened = call()
         except Exception:
             _log.exception("a realtime transcription failed")
-            return self._failed()
-        return [event for one in happened for event in self._events_of(one)]
+            happened, failed = self._live.take_events(), True
+        events = [event for one in happened for event in self._events_of(one)]
+        return events + self._failed() if failed else events, failed
 
     def _events_of(self, happened: LiveEvent) -> list[Event]:
         events, item = self._item_at(self._begin + happened.start)

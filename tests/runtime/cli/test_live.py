@@ -10,12 +10,9 @@ import re
 import signal
 import subprocess
 import sys
-import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
 import numpy as np
 import pytest
@@ -23,14 +20,19 @@ from click.testing import CliRunner, Result
 
 from baldwhisper_mlx.audio.load import load_audio
 from baldwhisper_mlx.cli import live_input
-from baldwhisper_mlx.cli.live_output import UtteranceFile, draft_line
+from baldwhisper_mlx.cli.live_output import UtteranceFile
+from baldwhisper_mlx.cli.live_signals import StopSignal, interruption
 from baldwhisper_mlx.cli.main import cli
 from baldwhisper_mlx.output.segment import Segment
-from baldwhisper_mlx.transcription.live_events import Draft, SpeechStarted, Utterance
+from baldwhisper_mlx.transcription.live_events import SpeechStarted, Utterance
 from tests.runtime.cli.test_main import PYTHON, ROOT
 from tests.runtime.test_bundled import SAMPLE, words
+from tests.support.microphone import FakeDevices
 
 TEXT = words(SAMPLE.with_suffix(".txt").read_text())
+
+
+SILENCE = np.zeros(1600, np.float32)
 
 
 def run(*arguments: str | Path) -> Result:
@@ -68,7 +70,7 @@ def test_a_terminal_shows_drafts_and_then_the_line() -> None:
         os.close(ours)
     assert process.returncode == 0
     *drafts, last = shown.decode().split("\r\x1b[K")[1:]
-    assert len(drafts) >= 4
+    assert len(drafts) >= 2  # fewer on a slow machine
     assert any(re.fullmatch(r"[^\x1b]+\x1b\[2m[^\x1b]+\x1b\[0m", draft) for draft in drafts)
     assert max(len(re.sub(r"\x1b\[\d+m", "", draft)) for draft in drafts) <= 59
     assert words(last) == TEXT
@@ -83,9 +85,6 @@ def test_raw_pcm_is_read_from_standard_input() -> None:
     )
     assert done.returncode == 0, done.stderr
     assert words(done.stdout.decode()) == TEXT
-    done = subprocess.run(command, input=b"123", capture_output=True, env=environment, check=False)
-    assert done.returncode == 1
-    assert b"ends within a 16-bit sample" in done.stderr
 
 
 def test_a_file_in_real_time_is_never_ahead_of_time(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -99,7 +98,7 @@ def test_a_file_in_real_time_is_never_ahead_of_time(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(live_input, "time", clock)
     samples, received = load_audio(SAMPLE), 0
     sizes = []
-    for block in live_input.file_blocks(SAMPLE, threading.Event(), realtime=True):
+    for block in live_input.file_blocks(SAMPLE, StopSignal(), realtime=True):
         np.testing.assert_array_equal(block, samples[received : received + len(block)])
         received += len(block)
         sizes.append(len(block))
@@ -111,69 +110,27 @@ def test_a_file_in_real_time_is_never_ahead_of_time(monkeypatch: pytest.MonkeyPa
     assert sizes[5] == pytest.approx(3 * 16_000, abs=1)
 
 
-class FakeDevices:
-    """Stands for the package sounddevice, with one microphone that records the sample."""
-
-    class PortAudioError(Exception):
-        pass
-
-    def __init__(self, rate: int) -> None:
-        self.rate, self.asked = rate, []  # type: int, list[Any]
-
-    def query_devices(self, device: Any = None, kind: str | None = None) -> Any:
-        microphone = {
-            "name": "Desk", "max_input_channels": 1, "default_samplerate": float(self.rate),
-        }  # fmt: skip
-        speaker = {**microphone, "name": "Loud", "max_input_channels": 0}
-        if kind is None:
-            return [speaker, microphone]
-        self.asked.append(device)
-        if device not in (None, 1, "Desk"):
-            raise ValueError(f"No input device matching {device!r}")
-        return microphone
-
-    def InputStream(self, *, callback: Any, samplerate: int, **_: Any) -> Any:
-        assert samplerate == self.rate
-        samples = np.repeat(load_audio(SAMPLE), self.rate // 16_000)
-
-        def speak() -> None:
-            for first in range(0, len(samples), 4800):
-                block = samples[first : first + 4800, None]
-                callback(block, len(block), None, SimpleNamespace(input_overflow=first == 0))
-            while signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-                time.sleep(0.01)
-            os.kill(os.getpid(), signal.SIGINT)
-
-        return FakeStream(threading.Thread(target=speak))
-
-
-class FakeStream:
-    def __init__(self, thread: threading.Thread) -> None:
-        self.thread = thread
-
-    def __enter__(self) -> None:
-        self.thread.start()
-
-    def __exit__(self, *_: object) -> None:
-        self.thread.join()
-
-
-@pytest.mark.parametrize("rate", [16_000, 48_000])
-def test_the_microphone_is_transcribed_until_ctrl_c(
-    monkeypatch: pytest.MonkeyPatch, rate: int
+@pytest.mark.parametrize(
+    ("rate", "number"),
+    [(16_000, signal.SIGINT), (48_000, signal.SIGTERM), (16_000, signal.SIGHUP)],
+)
+def test_the_microphone_is_transcribed_until_a_signal(
+    monkeypatch: pytest.MonkeyPatch, rate: int, number: signal.Signals
 ) -> None:
-    devices = FakeDevices(rate)
+    before = {each: signal.getsignal(each) for each in (signal.SIGTERM, signal.SIGHUP)}
+    devices = FakeDevices(load_audio(SAMPLE), rate, ending=number)
     monkeypatch.setitem(sys.modules, "sounddevice", devices)  # type: ignore[arg-type]
     result = run("--device", "1")
     assert result.exit_code == 0, result.output
     assert words(result.stdout) == TEXT
-    assert "the microphone lost audio" in result.stderr
+    assert result.stderr == ""
     assert devices.asked == [1]
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert {each: signal.getsignal(each) for each in before} == before
 
 
 def test_microphones_are_listed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "sounddevice", FakeDevices(48_000))  # type: ignore[arg-type]
+    monkeypatch.setitem(sys.modules, "sounddevice", FakeDevices(SILENCE, 48_000))  # type: ignore[arg-type]
     result = run("--list-devices")
     assert (result.exit_code, result.stdout) == (0, "1: Desk (1 channels, 48000 Hz)\n")
     result = run("--device", "Kitchen")
@@ -200,6 +157,10 @@ def test_what_is_missing_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
         (["--realtime"], "--realtime is for a file"),
         (["--input", "-", "--realtime"], "--realtime is for a file"),
         (["--input", "x.wav", "--device", "1"], "--device is for the microphone"),
+        (["--pcm-rate", "8000"], "--pcm-rate is for raw PCM"),
+        (["--pcm-rate", "8000", "--input", "x.wav"], "give --input -"),
+        (["--language", "en", "--languages", "en,fr"], "leave out --language, or --languages"),
+        (["--interval", "0"], "--interval"),
         (["--policy", "local-agreement", "--frame-threshold", "3"], "is for --policy alignatt"),
     ],
 )
@@ -210,8 +171,8 @@ def test_options_that_exclude_each_other(arguments: list[str], message: str) -> 
 
 def test_ctrl_c_keeps_what_has_arrived_and_again_ends_at_once() -> None:
     arrivals: live_input.Arrivals = queue.Queue()
-    with live_input.interruption() as stop:
-        blocks = live_input._arrived(arrivals, stop)
+    with interruption() as stop:
+        blocks = live_input.arrived(arrivals, stop)
         arrivals.put(np.ones(1, np.float32))
         assert next(blocks).tolist() == [1]
         arrivals.put(np.full(1, 2, np.float32))
@@ -257,31 +218,13 @@ def test_files_are_not_replaced_unasked(tmp_path: Path) -> None:
     assert path.read_text() == "mine"
     with UtteranceFile(path, force=True):
         assert path.read_text() == ""
-    result = run("--input", SAMPLE, "-o", tmp_path / "talk.doc")
-    assert result.exit_code == 1
-    assert ".txt, .srt, .vtt, .jsonl" in result.stderr
-
-
-def draft(confirmed: str, unconfirmed: str) -> Draft:
-    return Draft(0.0, 1.0, confirmed, unconfirmed, "en")
-
-
-@pytest.mark.parametrize(
-    ("columns", "shown"), [(99, "we keep the parts"), (9, "the parts"), (3, "rts"), (0, "")]
-)
-def test_the_end_of_a_draft_fits_into_a_line(columns: int, shown: str) -> None:
-    line = draft_line(draft(" we keep", " the parts"), columns)
-    assert re.sub(r"\x1b\[\d+m", "", line) == shown
-    dimmed = re.findall(r"\x1b\[2m(.*?)\x1b\[0m", line)
-    assert "".join(dimmed) == shown[-len(" the parts") :]
-
-
-def test_wide_characters_take_two_columns() -> None:
-    assert draft_line(draft("", "日本語"), 5) == "\x1b[2m本語\x1b[0m"
-
-
-def test_a_draft_cannot_control_the_terminal() -> None:
-    assert draft_line(draft(" a\x1b[2Jb", ""), 80) == "a\\x1b[2Jb"
+    for name, message in (
+        ("talk.doc", "talk.doc: the name must end with .txt, .srt, .vtt, .jsonl"),
+        ("none/talk.srt", "none: create it"),
+    ):
+        result = run("--input", SAMPLE, "-o", tmp_path / name)
+        assert result.exit_code == 1
+        assert message in result.stderr
 
 
 @pytest.fixture(autouse=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import threading
+import warnings
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -39,10 +40,25 @@ def sample() -> Samples:
 
 
 @pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> LoadedModel:
+    """Random weights, for what does not depend on the words."""
+    return load_model(write_model(tmp_path_factory.mktemp("model") / "tiny", tiny_config()))
+
+
+@pytest.fixture(scope="module")
 def two_utterances(sample: Samples) -> Samples:
-    """The sample twice, with two seconds of silence around each."""
-    silence = np.zeros(2 * SAMPLE_RATE, np.float32)
-    return np.concatenate([silence, sample, silence, sample, silence])
+    """The sample's first sentence twice, with two seconds of silence around each."""
+    silence, said = np.zeros(2 * SAMPLE_RATE, np.float32), sample[: 3 * SAMPLE_RATE]
+    return np.concatenate([silence, said, silence, said, silence])
+
+
+def stream(model: LoadedModel, **settings: Any) -> LiveTranscriber:
+    """A stream whose drafts are made whenever the interval says, however long they take."""
+    return LiveTranscriber(model, clock=lambda: 0.0, **settings)
+
+
+TEXT = words(SAMPLE.with_suffix(".txt").read_text())
+SENTENCE = TEXT[:9]
 
 
 def events_of(live: LiveTranscriber, blocks: Iterable[Samples]) -> list[LiveEvent]:
@@ -62,8 +78,8 @@ def utterances(events: Iterable[LiveEvent]) -> list[Utterance]:
 def test_confirmed_text_only_grows_and_the_end_is_the_offline_decode(
     bundled: LoadedModel, two_utterances: Samples, policy: Policy
 ) -> None:
-    live = LiveTranscriber(bundled, policy=policy, interval=1.0, word_timestamps=True)
-    events = events_of(live, in_blocks(two_utterances))
+    live = stream(bundled, policy=policy, interval=0.5, word_timestamps=True)
+    events = events_of(live, in_blocks(two_utterances, BLOCK // 2))
     confirmed, start = "", None
     n_grown = 0
     for event in events:
@@ -89,12 +105,11 @@ def test_confirmed_text_only_grows_and_the_end_is_the_offline_decode(
             confirmed, start = "", None
     assert n_grown > 6
     assert len(utterances(events)) == 2
-    expected = words(SAMPLE.with_suffix(".txt").read_text())
-    assert [words(event.text) for event in utterances(events)] == [expected] * 2
+    assert [words(event.text) for event in utterances(events)] == [SENTENCE] * 2
 
 
 def test_times_are_those_of_the_stream(bundled: LoadedModel, two_utterances: Samples) -> None:
-    live = LiveTranscriber(bundled, word_timestamps=True)
+    live = stream(bundled, word_timestamps=True)
     found = utterances(events_of(live, [two_utterances]))
     assert [segment.id for event in found for segment in event.segments] == [0, 1]
     for event in found:
@@ -108,12 +123,12 @@ def test_times_are_those_of_the_stream(bundled: LoadedModel, two_utterances: Sam
 
 @pytest.mark.parametrize("size", [1, 7919])
 def test_blocks_of_any_size_give_the_same_utterances(
-    bundled: LoadedModel, sample: Samples, size: int
+    tiny: LoadedModel, sample: Samples, size: int
 ) -> None:
     # One sample at a time takes too long for more than the end.
     n = 200 * size if size < 160 else len(sample)
     rest = sample[: len(sample) - n]
-    live, whole = (LiveTranscriber(bundled, interval=5) for _ in range(2))
+    live, whole = (stream(tiny, interval=5, temperature=0.0) for _ in range(2))
     blocks = [rest, *in_blocks(sample[len(rest) :], size)]
     assert utterances(events_of(live, blocks)) == utterances(events_of(whole, [sample]))
 
@@ -122,13 +137,13 @@ def test_nothing_is_decoded_while_nobody_speaks(
     bundled: LoadedModel, encoded_sizes: list[int]
 ) -> None:
     noise = np.random.default_rng(0).standard_normal(5 * SAMPLE_RATE).astype(np.float32)
-    live = LiveTranscriber(bundled)
+    live = stream(bundled)
     assert events_of(live, in_blocks(np.float32(0.01) * noise)) == []
     assert encoded_sizes == []
 
 
 def test_silence_takes_no_memory(bundled: LoadedModel) -> None:
-    live = LiveTranscriber(bundled)
+    live = stream(bundled)
     for _ in range(30):
         live.feed(np.zeros(SAMPLE_RATE, np.float32))
     assert len(live._samples) < SAMPLE_RATE
@@ -136,14 +151,13 @@ def test_silence_takes_no_memory(bundled: LoadedModel) -> None:
 
 
 def test_long_speech_is_cut_and_nothing_is_lost(bundled: LoadedModel, sample: Samples) -> None:
-    live = LiveTranscriber(bundled, longest=6)
-    found = utterances(events_of(live, in_blocks(sample)))
+    live = stream(bundled, longest=4, interval=1.5)
+    found = utterances(events_of(live, in_blocks(sample[: 7 * SAMPLE_RATE])))
     assert len(found) > 1
     assert all(a.end == b.start for a, b in itertools.pairwise(found))
-    assert max(event.end - event.start for event in found) <= 6.1
+    assert max(event.end - event.start for event in found) <= 4.1
     text = words("".join(event.text for event in found))
-    expected = words(SAMPLE.with_suffix(".txt").read_text())
-    assert len([word for word in expected if word in text]) >= 0.9 * len(expected)
+    assert len([word for word in TEXT[:23] if word in text]) >= 20
 
 
 def test_the_silence_after_a_cut_is_no_utterance(
@@ -153,7 +167,7 @@ def test_the_silence_after_a_cut_is_no_utterance(
     speech = Speech(pause=8)
     said = sample[: 2 * SAMPLE_RATE]
     silence = np.zeros(7 * SAMPLE_RATE, np.float32)
-    live = LiveTranscriber(bundled, longest=6, speech=speech, temperature=0.0)
+    live = stream(bundled, longest=6, interval=1, speech=speech, temperature=0.0)
     events = [event for block in in_blocks(said) for event in live.feed(block)]
     n_encoded = len(encoded_sizes)
     events += events_of(live, in_blocks(np.concatenate([silence, silence])))
@@ -161,13 +175,13 @@ def test_the_silence_after_a_cut_is_no_utterance(
     assert words(found.text)[:3] == ["a", "small", "model"]
     assert events[-1] == found
     # Drafts while the pause may still be one within the utterance, then the utterance.
-    assert len(encoded_sizes) - n_encoded <= 9
+    assert len(encoded_sizes) - n_encoded <= 5
 
 
 def test_drafts_can_be_left_out(
-    bundled: LoadedModel, sample: Samples, encoded_sizes: list[int]
+    tiny: LoadedModel, sample: Samples, encoded_sizes: list[int]
 ) -> None:
-    live = LiveTranscriber(bundled, interval=None)
+    live = stream(tiny, interval=None, language="en", temperature=0.0)
     events = events_of(live, in_blocks(sample))
     assert [type(event) for event in events] == [SpeechStarted, Utterance]
     assert encoded_sizes == [1]
@@ -186,9 +200,12 @@ def test_drafts_are_conditioned_on_the_given_texts(
     monkeypatch.setattr(Decoder, "decode", recorded)
     # As many hotwords as there is room for leave less to the draft.
     given = {"hotwords": "Ouagadougou " * 200, "initial_prompt": "Bamako"}
-    live = LiveTranscriber(bundled, interval=4, temperature=0.0, **given)  # type: ignore[arg-type]
-    with pytest.warns(OptionWarning, match="223 of 1000 tokens"):
-        events = events_of(live, in_blocks(sample))
+    with pytest.warns(OptionWarning, match="223 of 1000 tokens") as caught:
+        live = stream(bundled, interval=2, temperature=0.0, **given)  # type: ignore[arg-type]
+    assert {warning.filename for warning in caught} == {__file__}
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", OptionWarning)  # said once, rather than of every utterance
+        events = events_of(live, in_blocks(sample[: 5 * SAMPLE_RATE]))
     drafts = [event for event in events if isinstance(event, Draft)]
     tokenizer = bundled.tokenizer
     assert len(drafts) == 2
@@ -200,7 +217,7 @@ def test_drafts_are_conditioned_on_the_given_texts(
 def test_a_late_caller_gets_one_draft(
     bundled: LoadedModel, sample: Samples, encoded_sizes: list[int]
 ) -> None:
-    live = LiveTranscriber(bundled)
+    live = stream(bundled)
     events = live.feed(sample[: 6 * SAMPLE_RATE])
     assert [type(event) for event in events] == [SpeechStarted, Draft]
     assert encoded_sizes == [1]
@@ -217,14 +234,15 @@ def test_the_encoder_takes_the_utterance_so_far(
         encode(self, mel, n_frames)  # type: ignore[arg-type]
 
     monkeypatch.setattr(type(bundled.decoder), "encode", counted)
-    live = LiveTranscriber(bundled)
+    live = stream(bundled)
     for block in in_blocks(sample[: 4 * SAMPLE_RATE]):
         live.feed(block)
     assert 50 <= lengths[0] < lengths[-1] <= 250
 
 
-def test_threads_share_a_stream(bundled: LoadedModel, sample: Samples) -> None:
-    live, events = LiveTranscriber(bundled, interval=2.0), []
+def test_threads_share_a_stream(tiny: LoadedModel, sample: Samples) -> None:
+    live, alone = (stream(tiny, interval=2.0, temperature=0.0) for _ in range(2))
+    events: list[LiveEvent] = []
     blocks, lock = iter(in_blocks(sample)), threading.Lock()
 
     def work() -> None:
@@ -241,7 +259,7 @@ def test_threads_share_a_stream(bundled: LoadedModel, sample: Samples) -> None:
     for thread in threads:
         thread.join()
     (found,) = utterances([*events, *live.finish()])
-    assert words(found.text) == words(SAMPLE.with_suffix(".txt").read_text())
+    assert [found] == utterances(events_of(alone, [sample]))
 
 
 def test_models_without_alignment_heads_use_local_agreement(tmp_path: Path) -> None:
@@ -252,11 +270,10 @@ def test_models_without_alignment_heads_use_local_agreement(tmp_path: Path) -> N
 
 
 def test_drafts_of_random_weights_stay_within_the_text_context(
-    tmp_path: Path, sample: Samples
+    tiny: LoadedModel, sample: Samples
 ) -> None:
     # Random weights write without end, in bytes that are no characters.
-    loaded = load_model(write_model(tmp_path / "tiny", tiny_config()))
-    live = LiveTranscriber(loaded, policy=AlignAtt(0), temperature=0.0)
+    live = stream(tiny, policy=AlignAtt(0), temperature=0.0)
     events = events_of(live, in_blocks(sample))
     assert any(isinstance(event, Draft) for event in events)
     assert len(utterances(events)) == 1
@@ -271,11 +288,11 @@ def test_impossible_settings_are_refused(bundled: LoadedModel) -> None:
         ({"language": "tlh"}, "unknown language"),
     ):
         with pytest.raises(ValueError, match=message):
-            LiveTranscriber(bundled, **settings)  # type: ignore[arg-type]
+            stream(bundled, **settings)  # type: ignore[arg-type]
 
 
 def test_a_finished_stream_takes_no_more(bundled: LoadedModel) -> None:
-    live = LiveTranscriber(bundled)
+    live = stream(bundled)
     assert live.feed(np.zeros(0, np.float32)) == live.finish() == []
     with pytest.raises(RuntimeError, match="make another LiveTranscriber"):
         live.feed(np.zeros(1, np.float32))
