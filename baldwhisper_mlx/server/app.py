@@ -102,6 +102,5 @@ def create_app(models: Models, settings: Settings) -> Starlette:
         },
         lifespan=lifespan,
     )
-    app.state.service = service
-    app.state.realtime = realtime
+    app.state.service, app.state.realtime = service, realtime
     return app

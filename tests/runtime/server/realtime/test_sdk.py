@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import openai
@@ -16,6 +18,7 @@ from baldwhisper_mlx.checkpoint.load import LoadedModel
 from tests.runtime.server.conftest import SPEECH, Running, Serve
 from tests.runtime.server.realtime.conftest import CONTENT, pcm
 
+ROOT = Path(__file__).parents[4]
 INTENT = {"intent": "transcription"}
 SESSION: Any = {
     "type": "transcription",
@@ -73,6 +76,17 @@ def test_the_client(server: Running, speech: Samples, text: str) -> None:
     assert "".join(event.delta for event in deltas) == text
     # Fields that the package does not know stay readable.
     assert any(event.unconfirmed for event in deltas)
+
+
+def test_the_example_of_the_documentation(
+    server: Running, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    page = (ROOT / "docs/server.md").read_text()
+    (code,) = re.findall(r"```python\n(.*?realtime\.connect.*?)```", page, re.DOTALL)
+    monkeypatch.chdir(ROOT)
+    exec(code.replace("http://127.0.0.1:8000", server.url), {})
+    *_, transcript = capsys.readouterr().out.splitlines()
+    assert transcript.strip() == baldwhisper_mlx.transcribe("examples/sample.wav").text.strip()
 
 
 def test_the_handlers_of_the_client(server: Running, speech: Samples, text: str) -> None:
