@@ -12,7 +12,7 @@ from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
-from starlette.routing import Route, WebSocketRoute
+from starlette.routing import Route
 
 from baldwhisper_mlx.server.errors import (
     ApiError,
@@ -23,7 +23,7 @@ from baldwhisper_mlx.server.errors import (
 from baldwhisper_mlx.server.models import Models
 from baldwhisper_mlx.server.page import page_routes
 from baldwhisper_mlx.server.places import Places
-from baldwhisper_mlx.server.realtime.endpoint import PATH, Realtime, most_sessions
+from baldwhisper_mlx.server.realtime.endpoint import Realtime, most_sessions, realtime_routes
 from baldwhisper_mlx.server.security import Guard
 from baldwhisper_mlx.server.transcriptions import Service, Transcriptions
 from baldwhisper_mlx.server.worker import Worker
@@ -91,7 +91,7 @@ def create_app(models: Models, settings: Settings) -> Starlette:
             Route("/v1/models", list_models),
             Route("/v1/models/{name:path}", describe_model),
             Route("/health", health),
-            WebSocketRoute(PATH, realtime),
+            *realtime_routes(realtime),
             *page_routes(),
         ],
         middleware=middleware,

@@ -8,6 +8,9 @@ import logging
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import BaseRoute, Route, WebSocketRoute
 from starlette.types import Receive, Scope, Send
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
@@ -33,6 +36,11 @@ def most_sessions(max_queue: int) -> int:
     return max(1, max_queue // _SESSIONS_SHARE)
 
 
+def realtime_routes(realtime: Realtime) -> list[BaseRoute]:
+    """The endpoint, and what a request gets there that opens no WebSocket."""
+    return [WebSocketRoute(PATH, realtime), Route(PATH, _answer_request)]
+
+
 class Realtime:
     """The endpoint, as an ASGI application.
 
@@ -51,7 +59,7 @@ class Realtime:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serves one connection."""
         websocket = WebSocket(scope, receive, send)
-        offered = scope["subprotocols"]
+        offered = scope.get("subprotocols", ())
         with contextlib.suppress(WebSocketDisconnect):
             await websocket.accept(SUBPROTOCOL if SUBPROTOCOL in offered else None)
             try:
@@ -95,9 +103,18 @@ class Realtime:
             self.n_sessions -= 1
 
 
+def _answer_request(_request: Request) -> Response:
+    raise ApiError(
+        426,
+        f"{PATH} is a WebSocket: connect with a client of OpenAI's realtime API",
+        code="upgrade_required",
+        headers={"Upgrade": "websocket"},
+    )
+
+
 def _is_beta(websocket: WebSocket) -> bool:
     header = websocket.headers.get(_BETA_HEADER, "")
-    return _BETA in header or _BETA_SUBPROTOCOL in websocket.scope["subprotocols"]
+    return _BETA in header or _BETA_SUBPROTOCOL in websocket.scope.get("subprotocols", ())
 
 
 async def _refuse(websocket: WebSocket, error: ApiError) -> None:

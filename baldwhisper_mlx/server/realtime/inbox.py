@@ -21,6 +21,10 @@ class Inbox:
         self._n_bytes = 0
         self._changed = asyncio.Condition()
 
+    def __bool__(self) -> bool:
+        """Whether something waits."""
+        return bool(self._events)
+
     async def put(self, event: ClientEvent) -> None:
         """Adds an event, and waits until there is room for another one."""
         async with self._changed:

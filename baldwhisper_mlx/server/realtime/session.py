@@ -99,6 +99,8 @@ class Session:
             try:
                 message = await asyncio.wait_for(self._websocket.receive(), IDLE_SECONDS)
             except asyncio.TimeoutError:
+                if self._is_busy():
+                    continue
                 text = f"nothing was sent for {IDLE_SECONDS:.0f} s"
                 raise ApiError(408, text, code="session_idle") from None
             if message["type"] == "websocket.disconnect":
@@ -109,6 +111,11 @@ class Session:
                 await self._send([error_event(error, error.event_id)])
                 continue
             await self._inbox.put(event)
+
+    def _is_busy(self) -> bool:
+        """Whether the client may be waiting for something."""
+        transcribes = self._transcription is not None and not self._transcription.done()
+        return bool(self._inbox) or transcribes
 
     async def _process(self) -> None:
         while True:

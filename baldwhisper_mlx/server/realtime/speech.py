@@ -93,6 +93,8 @@ class SpeechItems:
         self._live = self._make()
         self._begin = self._n_samples / SAMPLE_RATE
         """Second of the session at which the transcriber's stream begins."""
+        self._last_end = self._begin
+        """Second of the session at which the last item ended, where one may follow that was cut."""
 
     def _events(self, call: Callable[[], Sequence[LiveEvent]]) -> tuple[list[Event], bool]:
         """The events of a call, and whether it failed."""
@@ -129,14 +131,17 @@ class SpeechItems:
         return [self._item.speech_started()], self._item
 
     def _ended(self, item: Item, end: float) -> list[Event]:
-        self._item, self._n_committed = None, self._n_samples
+        self._item, self._n_committed, self._last_end = None, self._n_samples, end
         return [item.speech_stopped(end), *self._conversation.add(item)]
 
     def _failed(self) -> list[Event]:
         """The events of an error; none if only a draft failed, because the utterance continues."""
-        start, item = self._live.utterance_start, self._item
-        if start is not None and (item is None or item.start == self._begin + start):
+        start = self._live.utterance_start
+        at_hand = None if start is None else self._begin + start
+        # What follows a cut may fail before it has an item.
+        begun = self._last_end if self._item is None else self._item.start
+        if at_hand == begun:
             return []
-        now = self._n_samples / SAMPLE_RATE
-        events, item = self._item_at(now if item is None else item.start)
-        return [*events, *self._ended(item, now), item.failed()]
+        events, item = self._item_at(begun)
+        end = self._n_samples / SAMPLE_RATE if at_hand is None else at_hand
+        return [*events, *self._ended(item, end), item.failed()]

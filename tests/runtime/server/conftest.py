@@ -12,12 +12,12 @@ from typing import Any
 
 import openai
 import pytest
+from starlette.applications import Starlette
 
 from baldwhisper_mlx.checkpoint.load import LoadedModel, load_model
 from baldwhisper_mlx.server.app import Settings, create_app
 from baldwhisper_mlx.server.listening import listening_socket, make_server, url_of
 from baldwhisper_mlx.server.models import Models
-from baldwhisper_mlx.server.realtime.endpoint import Realtime
 from baldwhisper_mlx.server.transcriptions import Service
 
 SPEECH = Path(__file__).parents[3] / "baldwhisper_mlx/assets/speech.flac"
@@ -30,7 +30,7 @@ class Running:
     url: str
     port: int
     service: Service
-    realtime: Realtime
+    app: Starlette
 
     def client(self, **options: Any) -> openai.OpenAI:
         """The real client, which does not retry unless it is asked to."""
@@ -51,7 +51,7 @@ def running(models: Models, **settings: Any) -> Iterator[Running]:
         thread.start()
         try:
             port: int = listener.getsockname()[1]
-            yield Running(url_of(listener), port, app.state.service, app.state.realtime)
+            yield Running(url_of(listener), port, app.state.service, app)
         finally:
             server.should_exit = True
             thread.join()

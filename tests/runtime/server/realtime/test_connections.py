@@ -18,7 +18,7 @@ from websockets.sync.client import ClientConnection, connect
 
 from baldwhisper_mlx.audio.buffer import Samples
 from baldwhisper_mlx.checkpoint.load import LoadedModel
-from baldwhisper_mlx.server import listening
+from baldwhisper_mlx.server import listening, worker
 from baldwhisper_mlx.server.app import Settings, create_app
 from baldwhisper_mlx.server.models import Models
 from baldwhisper_mlx.server.realtime import session
@@ -27,7 +27,7 @@ from baldwhisper_mlx.server.realtime.inbox import MOST_WAITING
 from baldwhisper_mlx.server.realtime.messages import MOST_AUDIO
 from baldwhisper_mlx.server.realtime.stream import SessionStream
 from tests.runtime.server.conftest import SPEECH, Running, Serve, running
-from tests.runtime.server.realtime.conftest import pcm
+from tests.runtime.server.realtime.conftest import CONTENT, pcm
 
 KEY = "openai-insecure-api-key."
 
@@ -57,6 +57,11 @@ def status_of(server: Running, **options: Any) -> int:
             body = json.loads(error.response.body)
             assert body["error"]["code"] in ("unknown_host", "unknown_origin", "invalid_api_key")
         return error.response.status_code
+
+
+def n_sessions(server: Running) -> int:
+    """How many are open."""
+    return int(server.app.state.realtime.n_sessions)
 
 
 def eventually(condition: Callable[[], bool]) -> bool:
@@ -156,7 +161,7 @@ def test_too_many_sessions(serve: Serve) -> None:
             with pytest.raises(ConnectionClosed):
                 third.recv(30)
             assert third.close_code == 1013
-    assert eventually(lambda: server.realtime.n_sessions == 0)
+    assert eventually(lambda: n_sessions(server) == 0)
     with open_session(server) as fourth:
         assert created(fourth)
 
@@ -170,7 +175,30 @@ def test_who_sends_nothing_is_disconnected(serve: Serve, monkeypatch: pytest.Mon
         with pytest.raises(ConnectionClosed):
             connection.recv(30)
         assert connection.close_code == 1000
-    assert eventually(lambda: server.realtime.n_sessions == 0)
+    assert eventually(lambda: n_sessions(server) == 0)
+
+
+def test_who_waits_for_a_text_is_not_idle(
+    serve: Serve, speech: Samples, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(session, "IDLE_SECONDS", 0.3)
+    proceed, transcribe = threading.Event(), worker.transcribe_windows
+
+    def later(*args: Any) -> Any:
+        proceed.wait(60)
+        return transcribe(*args)
+
+    monkeypatch.setattr(worker, "transcribe_windows", later)
+    with open_session(serve()) as connection:
+        assert created(connection)
+        manual = {"turn_detection": None}
+        connection.send(json.dumps({"type": "session.update", "session": manual}))
+        connection.send(append(pcm(speech)))
+        connection.send(json.dumps({"type": "input_audio_buffer.commit"}))
+        time.sleep(1)
+        proceed.set()
+        kinds = [json.loads(message)["type"] for message in connection]
+    assert kinds[-2:] == [f"{CONTENT}.completed", "error"]
 
 
 def test_messages_that_are_too_large(server: Running) -> None:
@@ -244,7 +272,7 @@ def test_who_goes_away_frees_its_place(serve: Serve, speech: Samples) -> None:
         assert created(opened)
         opened.send(append(pcm(speech)))
         opened.socket.shutdown(socket.SHUT_RDWR)
-    assert eventually(lambda: server.realtime.n_sessions == 0)
+    assert eventually(lambda: n_sessions(server) == 0)
 
 
 def test_who_takes_no_events_is_disconnected(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -257,13 +285,13 @@ def test_who_takes_no_events_is_disconnected(serve: Serve, monkeypatch: pytest.M
             b"Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"
             b"Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n"
         )
-        assert eventually(lambda: server.realtime.n_sessions == 1)
+        assert eventually(lambda: n_sessions(server) == 1)
         frame = bytes([0x81, 0x80 | 2, 0, 0, 0, 0]) + b"{}"
         raw.settimeout(60)
         with contextlib.suppress(ConnectionError):
             while True:
                 raw.sendall(frame * 1000)
-    assert eventually(lambda: server.realtime.n_sessions == 0)
+    assert eventually(lambda: n_sessions(server) == 0)
 
 
 @pytest.mark.parametrize("busy", [False, True])

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+from baldwhisper_mlx.audio.endpointing import Endpointer
 from baldwhisper_mlx.checkpoint.load import LoadedModel
 from baldwhisper_mlx.server.errors import ApiError
 from baldwhisper_mlx.server.models import Models
 from baldwhisper_mlx.server.realtime.audio import A_LAW, MU_LAW, PCM, AudioFormat
+from baldwhisper_mlx.server.realtime.messages import TYPES, parse_message
 from baldwhisper_mlx.server.realtime.settings import ServerVad, SessionSettings, updated
 
 START = SessionSettings()
@@ -71,17 +77,17 @@ def test_what_is_not_named_stays() -> None:
 
 def test_semantic_detection_becomes_that_of_speech() -> None:
     asked = nested(turn_detection={"type": "semantic_vad", "eagerness": "low"})
-    settings = updated(START, asked)
-    assert settings.vad == ServerVad()
-    described = settings.describe("sess_1", is_beta=False)
+    found = updated(START, asked)
+    assert found.vad == ServerVad()
+    described = found.describe("sess_1", is_beta=False)
     assert described["audio"]["input"]["turn_detection"]["type"] == "server_vad"
 
 
 def test_padding_does_not_reach_into_the_next_utterance() -> None:
     vad = {"type": "server_vad", "threshold": 0.1, "prefix_padding_ms": 300}
-    settings = updated(START, nested(turn_detection={**vad, "silence_duration_ms": 500}))
-    assert settings.vad == ServerVad(0.1, 250, 500)
-    speech = settings.vad.speech()
+    found = updated(START, nested(turn_detection={**vad, "silence_duration_ms": 500}))
+    assert found.vad == ServerVad(0.1, 250, 500)
+    speech = found.vad.speech()
     assert (speech.pad, speech.pause, speech.release) == (0.25, 0.5, 0)
 
 
@@ -133,15 +139,43 @@ def test_names_of_the_default_model(
     assert SessionSettings(model="gpt-2").find(models) is bundled
 
 
-@pytest.mark.parametrize(("settings", "code"), [
+@pytest.mark.parametrize(("asked", "code"), [
     (SessionSettings(model="nothing"), "model_not_found"),
     (SessionSettings(language="fr"), "invalid_value"),
     (SessionSettings(language="klingon"), "invalid_value"),
     (SessionSettings(model="tiny", languages=("fr", "xx")), "invalid_value"),
 ])  # fmt: skip
 def test_models_and_their_languages(
-    bundled: LoadedModel, bilingual: LoadedModel, settings: SessionSettings, code: str
+    bundled: LoadedModel, bilingual: LoadedModel, asked: SessionSettings, code: str
 ) -> None:
     with pytest.raises(ApiError) as caught:
-        settings.find(Models([("tiny-en", bundled), ("tiny", bilingual)]))
+        asked.find(Models([("tiny-en", bundled), ("tiny", bilingual)]))
     assert caught.value.code == code
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.floats() | st.integers() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3)
+    | st.dictionaries(
+        st.sampled_from([
+            "type", "session", "audio", "input", "format", "transcription", "turn_detection",
+            "rate", "model", "language", "languages", "keywords", "threshold", "event_id",
+            "silence_duration_ms", "input_audio_format",
+        ]),
+        inner,
+        max_size=5,
+    ),
+)  # fmt: skip
+TYPED = st.tuples(st.sampled_from([*TYPES, "x"]), JSON, JSON)
+
+
+@given(JSON | TYPED.map(lambda x: {"type": x[0], "session": x[1], "audio": x[2]}))
+@settings(deadline=None)
+def test_no_event_raises_anything_else(event: Any) -> None:
+    with contextlib.suppress(ApiError):
+        parsed = parse_message({"text": json.dumps(event)})
+        found = updated(START, parsed.session)
+        found.options()
+        json.dumps(found.describe("sess_1", is_beta=False))
+        if found.vad is not None:
+            Endpointer(found.vad.speech())
