@@ -73,7 +73,7 @@ def serve(
 ) -> None:
     """Serve OpenAI's audio API over HTTP, for programs that speak it.
 
-    Answers /v1/audio/transcriptions, /v1/audio/translations, /v1/models and /health
+    Answers /v1/audio/transcriptions, /v1/audio/translations, /v1/realtime, /v1/models and /health
     (docs/server.md). Ctrl-C ends it when the requests in hand have been answered. Needs the
     `server` extra: pip install 'baldwhisper-mlx[server]'.
     """
@@ -101,12 +101,11 @@ def serve(
             max_upload=max_upload,
             max_queue=max_queue,
         )
+        click.echo(f"Serving {served.default} at {url_of(listener)}/v1 (Ctrl-C ends it)")
         warnings.simplefilter("always", UserWarning)
         warnings.showwarning = _show
-        server = make_server(create_app(served, settings))
         with contextlib.suppress(KeyboardInterrupt):  # which uvicorn has followed
-            click.echo(f"Serving {served.default} at {url_of(listener)}/v1 (Ctrl-C ends it)")
-            server.run(sockets=[listener])
+            make_server(create_app(served, settings)).run(sockets=[listener])
 
 
 def _check_extra() -> None:
