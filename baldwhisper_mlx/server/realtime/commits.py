@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 
 from baldwhisper_mlx.audio.buffer import SampleBuffer, Samples
 from baldwhisper_mlx.checkpoint.load import LoadedModel
@@ -72,7 +72,7 @@ class CommitBuffer:
 
 async def transcribed(
     service: Service, samples: Samples, loaded: LoadedModel, options: TranscribeOptions, item: Item
-) -> AsyncIterator[Event]:
+) -> AsyncGenerator[Event, None]:
     """Transcribes an item; its deltas are the text of finished segments.
 
     Args:

@@ -7,8 +7,9 @@ state is drafted. A thread that all sessions share decodes, and the event loop s
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import AsyncGenerator, Callable, Iterable
 from concurrent.futures import Executor
 from dataclasses import replace
 from functools import partial
@@ -149,12 +150,15 @@ class Session:
         await self._send(self._conversation.add(item))
         if self._transcription is not None:
             await self._transcription
-        self._transcription = asyncio.ensure_future(self._transcribe(samples, item))
-
-    async def _transcribe(self, samples: Samples, item: Item) -> None:
+        # With the settings of now: others may be in effect before it begins.
         options, loaded = self._stream.settings.options(), self._stream.loaded
-        async for event in transcribed(self._service, samples, loaded, options, item):
-            await self._send([event])
+        events = transcribed(self._service, samples, loaded, options, item)
+        self._transcription = asyncio.ensure_future(self._send_all(events))
+
+    async def _send_all(self, events: AsyncGenerator[Event, None]) -> None:
+        async with contextlib.aclosing(events):
+            async for event in events:
+                await self._send([event])
 
     async def _in_thread(self, call: Callable[..., _Result], *args: Any) -> _Result:
         loop = asyncio.get_running_loop()

@@ -20,6 +20,7 @@ from baldwhisper_mlx.audio.buffer import Samples
 from baldwhisper_mlx.checkpoint.load import LoadedModel
 from baldwhisper_mlx.server import listening, worker
 from baldwhisper_mlx.server.app import Settings, create_app
+from baldwhisper_mlx.server.jobs import Job
 from baldwhisper_mlx.server.models import Models
 from baldwhisper_mlx.server.realtime import session
 from baldwhisper_mlx.server.realtime.endpoint import most_sessions
@@ -272,6 +273,35 @@ def test_who_goes_away_frees_its_place(serve: Serve, speech: Samples) -> None:
         assert created(opened)
         opened.send(append(pcm(speech)))
         opened.socket.shutdown(socket.SHUT_RDWR)
+    assert eventually(lambda: n_sessions(server) == 0)
+
+
+def test_who_goes_away_ends_its_transcription(
+    serve: Serve, speech: Samples, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    jobs: list[Job] = []
+    submit = worker.Worker.submit
+
+    def watched(self: worker.Worker, job: Job) -> None:
+        jobs.append(job)
+        submit(self, job)
+
+    proceed = threading.Event()
+    transcribe = worker.transcribe_windows
+    monkeypatch.setattr(worker.Worker, "submit", watched)
+    monkeypatch.setattr(
+        worker, "transcribe_windows", lambda *args: (proceed.wait(60), transcribe(*args))[1]
+    )
+    server = serve()
+    with open_session(server) as connection:
+        assert created(connection)
+        manual = {"turn_detection": None}
+        connection.send(json.dumps({"type": "session.update", "session": manual}))
+        connection.send(append(pcm(speech)))
+        connection.send(json.dumps({"type": "input_audio_buffer.commit"}))
+        assert eventually(lambda: len(jobs) == 1)
+    assert eventually(lambda: jobs[0].is_cancelled)
+    proceed.set()
     assert eventually(lambda: n_sessions(server) == 0)
 
 

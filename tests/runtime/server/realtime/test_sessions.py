@@ -162,6 +162,16 @@ def test_the_client_commits(
     assert first["usage"]["seconds"] == pytest.approx(len(samples) / SAMPLE_RATE, abs=0.001)
 
 
+def test_a_commit_keeps_the_settings_that_it_was_made_with(
+    client: Client, speech: Samples, text: str
+) -> None:
+    client.update(turn_detection=None)
+    client.append(pcm(speech))
+    client.send("input_audio_buffer.commit")
+    client.send("session.update", session={"input_audio_transcription": {"model": "tiny"}})
+    assert client.until("completed", "failed")[-1]["transcript"] == text
+
+
 def test_a_buffer_that_nobody_commits(client: Client, speech: Samples) -> None:
     client.update(turn_detection=None)
     client.append(pcm(speech))
