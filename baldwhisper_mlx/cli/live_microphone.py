@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from queue import Queue
 from typing import Any
 
@@ -86,17 +86,19 @@ def microphone(
             f"cannot record from {'the microphone' if device is None else device}: {error}; "
             "--list-devices prints the microphones, --input FILE reads a file"
         ) from None
+    blocks = arrived(arrivals, stop, longest_wait=_LONGEST_WAIT, ended=_GONE)
+    watched = _watched(resampled(blocks, rate), lambda: lost, warn)
     try:
-        blocks = arrived(arrivals, stop, longest_wait=_LONGEST_WAIT, ended=_GONE)
-        yield _watched(resampled(blocks, rate), lambda: lost, warn)
+        yield watched
     finally:
+        watched.close()
         with contextlib.suppress(sounddevice.PortAudioError):  # it is unplugged
             stream.__exit__(None, None, None)
 
 
 def _watched(
     blocks: Iterator[Samples], lost: Callable[[], int], warn: Callable[[str], None]
-) -> Iterator[Samples]:
+) -> Generator[Samples, None, None]:
     """The blocks, with warnings about what was lost before them."""
     warned = False
     try:

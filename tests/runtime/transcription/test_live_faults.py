@@ -65,7 +65,7 @@ def fail_once(
     monkeypatch.setattr(owner, name, failing)
 
 
-@pytest.mark.parametrize("size", [10**9, SAMPLE_RATE // 2])
+@pytest.mark.parametrize("size", [10**9, 7 * SAMPLE_RATE, SAMPLE_RATE // 2])
 @pytest.mark.parametrize("error", ERRORS)
 def test_events_before_an_error_come_with_the_next_call(
     tiny: LoadedModel,
