@@ -81,6 +81,15 @@ def test_origins(serve: Serve, origin: str | None, status: int) -> None:
     assert status_of(server, origin=server.url if origin == "own" else origin) == status
 
 
+@pytest.mark.parametrize(("forwarded", "status"), [("https", 101), ("http", 403)])
+def test_its_own_pages_behind_a_proxy_with_tls(
+    server: Running, forwarded: str, status: int
+) -> None:
+    headers = {"X-Forwarded-Proto": forwarded}
+    origin = server.url.replace("http:", "https:")
+    assert status_of(server, origin=origin, additional_headers=headers) == status
+
+
 def test_hosts(server: Running) -> None:
     with contextlib.closing(socket.create_connection(("127.0.0.1", server.port))) as taken:
         url = f"ws://evil.org:{server.port}/v1/realtime?intent=transcription"
