@@ -121,7 +121,7 @@ async def _refuse(websocket: WebSocket, error: ApiError) -> None:
     """Sends an error, and closes the connection."""
     codes = {408: _NORMAL, 429: _TRY_LATER, 500: _FAILED}
     await send_event(websocket, error_event(error))
-    with contextlib.suppress(asyncio.TimeoutError):
+    with contextlib.suppress(asyncio.TimeoutError, RuntimeError):
         await asyncio.wait_for(
             websocket.close(codes.get(error.status, _REFUSED), error.code), SEND_SECONDS
         )

@@ -190,5 +190,5 @@ async def send_event(websocket: WebSocket, event: Event) -> None:
     text = json.dumps({"event_id": new_id("event"), **event})
     try:
         await asyncio.wait_for(websocket.send_text(text), SEND_SECONDS)
-    except asyncio.TimeoutError:
+    except (asyncio.TimeoutError, RuntimeError):  # starlette's, if a send failed before
         raise WebSocketDisconnect(1006) from None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import contextlib
 import json
@@ -13,6 +14,7 @@ from typing import Any
 
 import pytest
 from starlette.testclient import TestClient
+from starlette.websockets import WebSocket, WebSocketDisconnect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import ClientConnection, connect
 
@@ -134,6 +136,25 @@ def test_a_server_without_answers_to_handshakes_closes(bundled: LoadedModel) -> 
         assert client.portal is not None
         client.portal.call(app, scope, None, send)
     assert sent == [{"type": "websocket.close", "code": 1008, "reason": "invalid_api_key"}]
+
+
+def test_every_send_to_who_went_away_says_so() -> None:
+    async def send(message: Any) -> None:
+        if message["type"] == "websocket.send":
+            raise OSError
+
+    async def receive() -> Any:
+        return {"type": "websocket.connect"}
+
+    async def twice() -> None:
+        scope = {"type": "websocket", "headers": [], "path": "/"}
+        websocket = WebSocket(scope, receive, send)
+        await websocket.accept()
+        for _ in range(2):
+            with pytest.raises(WebSocketDisconnect):
+                await session.send_event(websocket, {"type": "error"})
+
+    asyncio.run(twice())
 
 
 def test_other_paths_take_no_websocket(server: Running) -> None:
