@@ -241,7 +241,10 @@ def test_messages_that_are_too_large(server: Running) -> None:
             connection.send(append(b"\0" * (MOST_AUDIO + 2**18)))
         with pytest.raises(ConnectionClosed):
             connection.recv(30)
-        assert connection.close_code == 1009
+        # The rest of the message may keep the close code from coming through.
+        assert connection.close_code in (1009, 1006)
+    with open_session(server) as connection:
+        assert created(connection)
 
 
 @pytest.fixture
