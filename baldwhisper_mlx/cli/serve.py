@@ -78,7 +78,7 @@ def serve(
 ) -> None:
     """Serve OpenAI's audio API over HTTP, for programs that speak it.
 
-    Answers /v1/audio/transcriptions, /v1/audio/translations, /v1/models and /health
+    Answers /v1/audio/transcriptions, /v1/audio/translations, /v1/realtime, /v1/models and /health
     (docs/server.md). Ctrl-C or SIGTERM ends it when the requests in hand have been answered, a
     second Ctrl-C at once. Needs the `server` extra: pip install 'baldwhisper-mlx[server]'.
     """
@@ -117,7 +117,7 @@ def serve(
 
 def _check_extra() -> None:
     # By name, because starlette imports python-multipart only when a form comes.
-    for package in ("starlette", "uvicorn", "python_multipart"):
+    for package in ("starlette", "uvicorn", "python_multipart", "websockets"):
         try:
             importlib.import_module(package)
         except ModuleNotFoundError:

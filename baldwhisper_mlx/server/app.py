@@ -25,6 +25,7 @@ from baldwhisper_mlx.server.models import Models
 from baldwhisper_mlx.server.openapi import describe_api
 from baldwhisper_mlx.server.page import page_routes
 from baldwhisper_mlx.server.places import Places
+from baldwhisper_mlx.server.realtime.endpoint import Realtime, most_sessions, realtime_routes
 from baldwhisper_mlx.server.responses import WARNINGS_HEADER
 from baldwhisper_mlx.server.security import Guard
 from baldwhisper_mlx.server.transcriptions import Service, Transcriptions
@@ -58,6 +59,7 @@ def create_app(models: Models, settings: Settings) -> Starlette:
     worker = Worker()
     places = Places(settings.max_queue)
     service = Service(models, worker, places, settings.max_upload, settings.max_duration)
+    realtime = Realtime(service, most_sessions(settings.max_queue))
 
     @contextlib.asynccontextmanager
     async def lifespan(_app: Starlette) -> AsyncIterator[None]:
@@ -84,6 +86,7 @@ def create_app(models: Models, settings: Settings) -> Starlette:
         routes=[
             *_routes("/v1/audio/transcriptions", transcriptions, "POST"),
             *_routes("/v1/audio/translations", translations, "POST"),
+            *realtime_routes(realtime),
             *_facts(models, worker),
             *page_routes(),
         ],
@@ -97,7 +100,7 @@ def create_app(models: Models, settings: Settings) -> Starlette:
     )
     # A redirect would make clients send their file twice, if they follow it at all.
     app.router.redirect_slashes = False
-    app.state.service = service
+    app.state.service, app.state.realtime = service, realtime
     return app
 
 

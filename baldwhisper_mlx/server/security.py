@@ -11,10 +11,12 @@ import hmac
 import ipaddress
 import re
 import socket
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
+from urllib.parse import unquote
 
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.websockets import WebSocketClose
 
 from baldwhisper_mlx.server.errors import ApiError
 
@@ -22,6 +24,12 @@ OPEN_PATHS = ("/", "/health")
 """Paths that need no key: they say nothing about the models."""
 OPEN_FOLDER = "/page/"
 """The files of the page, which asks for the key."""
+KEY_SUBPROTOCOL = "openai-insecure-api-key."
+"""With the key behind it, percent-encoded if need be: pages cannot set headers of WebSockets."""
+_PAGE_SCHEMES = {"ws": "http", "wss": "https"}
+"""Of the page that opens a WebSocket."""
+_DENIAL = "websocket.http.response"
+"""ASGI's extension for an HTTP answer in place of a WebSocket."""
 _HOST = re.compile(r"(\[(?P<address>[0-9A-Fa-f:.]+)\]|(?P<name>[\w.-]+))(:\d+)?", re.ASCII)
 _LOCAL_NAMES = ("localhost", "host.docker.internal")
 """Names that nobody can point elsewhere: RFC 6761, and ICANN's reserved `internal`."""
@@ -62,11 +70,11 @@ class Guard:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Passes a request on, or answers it with an error."""
-        if scope["type"] == "http":
+        if scope["type"] in ("http", "websocket"):
             try:
                 self._check(scope)
             except ApiError as error:
-                await error.response()(scope, receive, send)
+                await _refuse(error, scope, receive, send)
                 return
         await self._app(scope, receive, send)
 
@@ -78,17 +86,17 @@ class Guard:
                 403, "Host: use an address of this server, or localhost", code="unknown_host"
             )
         origin = headers.get("origin")
-        own = f"{scope['scheme']}://{host}"
+        own = f"{_PAGE_SCHEMES.get(scope['scheme'], scope['scheme'])}://{host}"
         if origin is not None and origin != own and origin not in self._origins:
             raise ApiError(
                 403, "Origin: pages of other sites may not use this server (--cors)",
                 code="unknown_origin",
             )  # fmt: skip
-        preflight = scope["method"] == "OPTIONS" and origin in self._origins
+        preflight = scope.get("method") == "OPTIONS" and origin in self._origins
         path = scope["path"]
         is_open = path in OPEN_PATHS or path.startswith(OPEN_FOLDER)
         if self._key is not None and not is_open and not preflight:
-            self._check_key(headers.get("authorization", ""))
+            self._check_key(headers.get("authorization", ""), scope.get("subprotocols", ()))
 
     def _is_known(self, host: str) -> bool:
         found = _HOST.fullmatch(host)
@@ -103,14 +111,27 @@ class Guard:
             return False
         return True
 
-    def _check_key(self, authorization: str) -> None:
+    def _check_key(self, authorization: str, subprotocols: Iterable[str]) -> None:
         assert self._key is not None
         scheme, _, given = authorization.partition(" ")
-        same = hmac.compare_digest(given.strip().encode(), self._key)
-        if scheme.lower() != "bearer" or not same:
+        keys = [given.strip()] if scheme.lower() == "bearer" else []
+        for name in subprotocols:
+            if name.startswith(KEY_SUBPROTOCOL):
+                # Not all characters of a key may be in the name of a subprotocol.
+                key = name.removeprefix(KEY_SUBPROTOCOL)
+                keys += [key, unquote(key)]
+        if not any(hmac.compare_digest(key.encode(), self._key) for key in keys):
             raise ApiError(
                 401,
                 "send the server's API key: Authorization: Bearer KEY",
                 code="invalid_api_key",
                 headers={"WWW-Authenticate": "Bearer"},
             )
+
+
+async def _refuse(error: ApiError, scope: Scope, receive: Receive, send: Send) -> None:
+    """Answers instead of the application; a WebSocket is not opened."""
+    if scope["type"] == "websocket" and _DENIAL not in scope.get("extensions", {}):
+        await WebSocketClose(1008, error.code)(scope, receive, send)
+        return
+    await error.response()(scope, receive, send)

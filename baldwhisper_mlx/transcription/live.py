@@ -123,6 +123,12 @@ class LiveTranscriber:
         """Sample at which the stream ends."""
         self._is_finished = False
 
+    @property
+    def utterance_start(self) -> float | None:
+        """Seconds from the start of the stream at which the utterance at hand begins, if any."""
+        current = self._current
+        return None if current is None else current.start / SAMPLE_RATE
+
     def feed(self, samples: npt.NDArray[np.float32]) -> list[LiveEvent]:
         """Takes the samples that come next, and reports what has happened.
 

@@ -19,6 +19,7 @@ import openai
 import pytest
 import soundfile
 from click.testing import CliRunner, Result
+from websockets.exceptions import ConnectionClosedOK
 
 from baldwhisper_mlx.cli.main import cli
 
@@ -62,7 +63,7 @@ def test_what_cannot_be_served(model_folder: Path, tmp_path: Path) -> None:
     assert "--port" in result.output
 
 
-@pytest.mark.parametrize("package", ["starlette", "uvicorn", "python_multipart"])
+@pytest.mark.parametrize("package", ["starlette", "uvicorn", "python_multipart", "websockets"])
 def test_the_extra_is_named(package: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, package, None)
     result = refused("--port", "0")
@@ -111,6 +112,21 @@ def test_ctrl_c_finishes_the_request_in_hand() -> None:
         assert texts[0]
         _, errors = process.communicate(timeout=60)
         assert (process.returncode, errors) == (0, "")
+
+
+def test_ctrl_c_closes_sessions() -> None:
+    with serving() as (process, url):
+        client = openai.OpenAI(base_url=url, api_key="secret", max_retries=0, timeout=120)
+        with client.realtime.connect(extra_query={"intent": "transcription"}) as connection:
+            assert connection.recv().type == "session.created"
+            connection.input_audio_buffer.append(audio="AAAA" * 2**18)
+            process.send_signal(signal.SIGINT)
+            with pytest.raises(ConnectionClosedOK) as caught:
+                connection.recv()
+            assert caught.value.rcvd is not None
+            assert caught.value.rcvd.code == 1001
+            _, errors = process.communicate(timeout=60)
+            assert (process.returncode, errors) == (0, "")
 
 
 def test_ctrl_c_when_idle() -> None:

@@ -111,6 +111,12 @@ def test_loopback(host: str, local: bool) -> None:
     assert is_loopback(host) is local
 
 
+def test_a_request_to_the_websocket(server: Running) -> None:
+    response = get(server, "/v1/realtime?intent=transcription")
+    assert (response.status, response.headers["upgrade"]) == (426, "websocket")
+    assert error_of(response)["code"] == "upgrade_required"
+
+
 def test_unknown_paths_and_methods(server: Running) -> None:
     assert get(server, "/v2").status == 404
     response = get(server, "/v1/audio/transcriptions")

@@ -1,0 +1,1 @@
+"""OpenAI's realtime transcription sessions, over a WebSocket."""
