@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 from typing import Literal
 
+from find_browser import find_browser
 from playwright.sync_api import Page, sync_playwright
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -19,7 +20,6 @@ sys.path.insert(0, str(ROOT))
 from baldwhisper_mlx import load_model  # noqa: E402
 from baldwhisper_mlx.server.app import Settings, create_app  # noqa: E402
 from baldwhisper_mlx.server.models import Models  # noqa: E402
-from tests.support.browser import find_browser  # noqa: E402
 from tests.support.openai_double import served  # noqa: E402
 
 SCHEMES: tuple[Literal["light", "dark"], ...] = ("light", "dark")

@@ -89,7 +89,7 @@ def create_app(models: Models, settings: Settings) -> Starlette:
             Route("/v1/models", list_models),
             Route("/v1/models/{name:path}", describe_model),
             Route("/health", health),
-            *page_routes(),
+            *page_routes(max_upload=settings.max_upload),
         ],
         middleware=middleware,
         exception_handlers={

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from collections.abc import Callable
 from typing import cast
 
 import uvicorn
@@ -79,13 +80,32 @@ def url_of(listener: socket.socket) -> str:
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
-def make_server(app: ASGIApp) -> uvicorn.Server:
+class Server(uvicorn.Server):
+    """uvicorn's server, which says when it has started."""
+
+    def __init__(self, config: uvicorn.Config, on_start: Callable[[], object]) -> None:
+        super().__init__(config)
+        self._on_start = on_start
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Starts, then calls `on_start`, unless the application failed.
+
+        Args:
+            sockets: to listen on.
+        """
+        await super().startup(sockets)
+        if self.started:
+            self._on_start()
+
+
+def make_server(app: ASGIApp, on_start: Callable[[], object] = lambda: None) -> uvicorn.Server:
     """A server whose `run(sockets=[...])` answers requests until it is interrupted.
 
     Ctrl-C ends it when the requests in hand have been answered, a second one at once.
 
     Args:
         app: the application.
+        on_start: called when it answers requests, and can be interrupted.
     """
     config = uvicorn.Config(
         app,
@@ -97,4 +117,4 @@ def make_server(app: ASGIApp) -> uvicorn.Server:
         server_header=False,
         h11_max_incomplete_event_size=_HEADER_BYTES,
     )
-    return uvicorn.Server(config)
+    return Server(config, on_start)

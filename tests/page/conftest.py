@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from tests.support.browser import FOLDERS, find_browser
 from tests.support.openai_double import Double, served
 
 if TYPE_CHECKING:
@@ -54,9 +53,10 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
     ]
     with sync_playwright() as playwright:
         # its start script needs the programs of a usual system
-        environment = {**os.environ, "PATH": f"{FOLDERS}:/bin"}
+        environment = {**os.environ, "PATH": os.defpath}
+        program = os.environ.get("BALDWHISPER_BROWSER")  # or else the one Playwright installed
         browser = playwright.chromium.launch(
-            executable_path=find_browser(), args=arguments, env=environment
+            executable_path=program or None, args=arguments, env=environment
         )
         yield browser
         browser.close()

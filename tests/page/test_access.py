@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,9 +14,6 @@ if TYPE_CHECKING:
     from playwright.sync_api import Page
 
 pytestmark = pytest.mark.page
-
-AXE = Path(os.environ.get("BALDWHISPER_AXE", ".cache/axe/package/axe.min.js"))
-"""axe-core, which `make test-page` fetches."""
 
 
 @pytest.fixture
@@ -35,7 +32,7 @@ def finished(page: Page, tone: Path) -> Page:
 def test_axe_finds_nothing(finished: Page, scheme: str, width: int) -> None:
     finished.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]
     finished.set_viewport_size({"width": width, "height": 800})
-    finished.evaluate(AXE.read_text(encoding="utf-8"))
+    finished.evaluate(files("axe_playwright_python").joinpath("axe.min.js").read_text("utf-8"))
     tags = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
     found = finished.evaluate("tags => axe.run({runOnly: tags})", tags)
     assert len(found["passes"]) > 15

@@ -60,19 +60,21 @@ export class Player {
   /** Shows text without times, while it is being written. */
   draft(text) {
     this.#reset();
-    this.#text.append(element("p", { className: "words", textContent: text }));
+    this.#text.append(element("p", { className: "words", dir: "auto", textContent: text }));
   }
 
   /** Shows a result with its words. */
   show(result) {
     this.#reset();
-    const pieces = placeWords(result.segments, result.words ?? []);
-    result.segments.forEach((segment, at) => {
+    const segments = result.segments ?? [];
+    const pieces = placeWords(segments, result.words ?? []);
+    if (!segments.length) this.draft(result.text);
+    segments.forEach((segment, at) => {
       const time = clock(segment.start);
       const jump = element("button", { type: "button", textContent: time });
       jump.dataset.start = segment.start;
       jump.setAttribute("aria-label", `Play from ${time}`);
-      const line = element("span", { className: "words" });
+      const line = element("span", { className: "words", dir: "auto" });
       for (const [text, word] of pieces[at]) line.append(word ? this.#span(text, word) : text);
       this.#text.append(element("p", { className: "segment" }, jump, line));
     });
@@ -124,9 +126,11 @@ export class Player {
   }
 
   #key(event) {
-    const step = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
-    if (!step || event.altKey || event.ctrlKey || event.metaKey) return;
-    const next = this.#wordAt(this.#audio.currentTime) + step;
+    const arrow = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
+    if (!arrow || event.altKey || event.ctrlKey || event.metaKey) return;
+    const now = this.#wordAt(this.#audio.currentTime);
+    const { direction } = getComputedStyle(this.#spans[Math.max(now, 0)] ?? this.#text);
+    const next = now + (direction === "rtl" ? -arrow : arrow);
     if (!this.#words[next]) return;
     event.preventDefault();
     this.#audio.currentTime = this.#words[next].start;

@@ -1,29 +1,58 @@
 /** The files of this visit: one is sent at a time, and each keeps its state. */
 
-import { transcribe } from "./api.js";
+import { ApiFailure, transcribe } from "./api.js";
+import { size } from "./formats.js";
 
 /** Sends files to the server in the order in which they came; `change` says that a job changed. */
 export class Queue extends EventTarget {
   jobs = [];
+  /** Bytes of the largest file that the server takes. */
+  maxUpload = Infinity;
   #running = false;
   #count = 0;
 
   /** Adds a file with its options (model, language, task), and returns its job. */
   add(file, options) {
+    const job = this.#make(file.name, options, "recording");
+    this.finish(job, file);
+    return job;
+  }
+
+  /** Adds a job without a file, and returns it: a recording that is being made. */
+  record(name, options) {
+    const job = this.#make(name, options, "recording");
+    this.#changed(job);
+    return job;
+  }
+
+  /** Takes the captions of a recording that is being made. */
+  caption(job, items) {
+    this.#set(job, { items });
+  }
+
+  /** Puts a recording into the queue, with the text that its captions had. */
+  finish(job, file, captions = "") {
+    const url = URL.createObjectURL(file);
+    this.#set(job, { file, url, captions, name: file.name, state: "waiting" });
+    this.#run();
+  }
+
+  #make(name, options, state) {
     const job = {
       id: (this.#count += 1),
-      file,
+      name,
+      file: null,
+      url: null,
       options,
-      state: "waiting",
+      state,
       uploaded: 0,
+      items: [],
+      captions: "",
       text: "",
       result: null,
       error: null,
-      url: URL.createObjectURL(file),
     };
     this.jobs.push(job);
-    this.#changed(job);
-    this.#run();
     return job;
   }
 
@@ -44,7 +73,7 @@ export class Queue extends EventTarget {
   remove(job) {
     this.cancel(job);
     this.jobs = this.jobs.filter((other) => other !== job);
-    URL.revokeObjectURL(job.url);
+    if (job.url) URL.revokeObjectURL(job.url);
     this.#changed(job);
   }
 
@@ -70,12 +99,15 @@ export class Queue extends EventTarget {
     job.abort = new AbortController();
     this.#set(job, { state: "uploading" });
     try {
+      if (job.file.size > this.maxUpload) {
+        throw new ApiFailure(`The file has ${size(job.file.size)}, but this server takes at most `
+          + `${size(this.maxUpload)} (its option --max-upload).`, 413);
+      }
       const result = await transcribe(job.file, job.options, {
         signal: job.abort.signal,
         onUpload: (uploaded) =>
           this.#set(job, { uploaded, state: uploaded < 1 ? "uploading" : "transcribing" }),
         onText: (text) => this.#set(job, { text, state: "transcribing" }),
-        onTimes: () => this.#set(job, { state: "timing" }),
       });
       this.#set(job, { state: "done", result, text: result.text });
     } catch (error) {
