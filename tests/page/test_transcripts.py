@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.support.openai_double import TEXT, Double
+from tests.support.openai_double import ARABIC, N_DELTAS, TEXT, Double
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
@@ -92,6 +92,63 @@ def test_a_server_that_is_gone_is_an_error(page: Page, tone: Path) -> None:
     page.context.set_offline(True)
     send(page, tone)
     wait_for_state(page, "talk.wav", "The server does not answer")
+
+
+def test_a_stream_that_breaks_keeps_its_text(page: Page, tone: Path) -> None:
+    send(page, tone.rename(tone.with_name("broken.wav")))
+    wait_for_state(page, "broken.wav", "The connection ended before the transcript did")
+    assert page.locator("#text").inner_text().strip() == TEXT[:17].strip()
+    with page.expect_download() as download:
+        page.get_by_role("button", name="Download txt").click()
+    saved = Path(download.value.path()).read_text(encoding="utf-8")
+    assert saved == f"{TEXT[:17].strip()}\n"
+    assert page.get_by_role("button", name="Download srt").is_hidden()
+
+
+def test_a_file_that_is_too_large_is_not_sent(page: Page, tone: Path, double: Double) -> None:
+    large = tone.with_name("large.wav")
+    large.write_bytes(bytes(1_500_000))
+    send(page, large, tone)
+    wait_for_state(page, "large.wav", "The file has 1.5 MB, but this server takes at most 1.0 MB")
+    wait_for_state(page, "talk.wav", "Finished")
+    assert [request["name"] for request in double.requests] == ["talk.wav"]
+
+
+def test_a_file_that_is_gone_is_an_error(page: Page, tone: Path, double: Double) -> None:
+    slow, other = (Path(shutil.copy(tone, tone.with_name(n))) for n in ("slow.wav", "other.wav"))
+    send(page, slow, other)
+    page.locator("#text", has_text="One small").wait_for()
+    other.unlink()
+    double.proceed.set()
+    wait_for_state(page, "other.wav", "The browser cannot read this file any more")
+
+
+def test_fast_text_is_drawn_once_a_frame(page: Page, tone: Path) -> None:
+    """Or else an hour of text costs seconds."""
+    page.evaluate(
+        """() => {
+          window.drawn = 0;
+          new MutationObserver(() => (window.drawn += 1)).observe(
+            document.querySelector("#text"), { childList: true });
+        }"""
+    )
+    send(page, tone.rename(tone.with_name("long.wav")))
+    wait_for_state(page, "long.wav", "Finished")
+    assert 0 < page.evaluate("window.drawn") < N_DELTAS / 2
+
+
+def test_text_from_right_to_left(page: Page, tone: Path) -> None:
+    send(page, tone.rename(tone.with_name("arabic.wav")))
+    wait_for_state(page, "arabic.wav", "Finished")
+    assert page.locator("#text").get_attribute("lang") == "ar"
+    line = page.locator(".segment .words")
+    assert line.evaluate("line => getComputedStyle(line).direction") == "rtl"
+    first, second = ARABIC.split()
+    page.evaluate("document.querySelector('#player').currentTime = 0.1")
+    page.locator(".word.now", has_text=first).wait_for()
+    page.locator("#text").focus()
+    page.keyboard.press("ArrowLeft")
+    page.locator(".word.now", has_text=second).wait_for()
 
 
 SRT = (

@@ -33,6 +33,9 @@ WORDS = [
     {"word": "all.", "start": 1.8, "end": 2.4},
 ]
 TEXT = "One small <step>, one & all."
+ARABIC = "\u0645\u0631\u062d\u0628\u0627 \u0628\u0643\u0645"
+N_DELTAS = 600
+"""Of long.wav."""
 
 
 def error(status: int, message: str, param: str | None = None) -> JSONResponse:
@@ -144,6 +147,16 @@ class Double:
         def event(**data: object) -> str:
             return f"data: {json.dumps(data)}\n\n"
 
+        if name == "arabic.wav":
+            words = [
+                {"word": word, "start": at, "end": at + 1} for at, word in enumerate(ARABIC.split())
+            ]
+            segments = [{"id": 0, "start": 0, "end": 2, "text": ARABIC}]
+            times = {"segments": segments, "words": words, "language": "arabic", "duration": 2.5}
+            yield event(type="transcript.text.done", text=ARABIC, **times)
+            return
+        for _ in range(N_DELTAS if name == "long.wav" else 0):
+            yield event(type="transcript.text.delta", delta="and so on ")
         yield event(type="transcript.text.delta", delta=TEXT[:4])
         yield event(type="transcript.text.delta", delta=TEXT[4:17])
         if name == "halfway.wav":

@@ -1,6 +1,7 @@
 /** Requests to the server's API. */
 
 const KEY = "baldwhisper-api-key";
+const HALFWAY = "The connection ended before the transcript did. Try again.";
 
 /** An error that people can read; `status` is that of the HTTP answer, 0 without one. */
 export class ApiFailure extends Error {
@@ -84,10 +85,10 @@ function form(file, options) {
 }
 
 /** Why a request got no answer. A browser does not say, so this asks the file and the server. */
-async function lost(file) {
-  try {
-    await file.slice(0, 1).arrayBuffer();
-  } catch {
+async function lost(file, hasBegun) {
+  const first = file.slice(0, 1);
+  const read = await first.arrayBuffer().catch(() => null);
+  if (read?.byteLength !== first.size) {
     return new ApiFailure("The browser cannot read this file any more. Choose it again.");
   }
   try {
@@ -95,7 +96,8 @@ async function lost(file) {
   } catch (error) {
     return error;
   }
-  return new ApiFailure("The server closed the connection before it had answered. Try again.");
+  return new ApiFailure(hasBegun ? HALFWAY
+    : "The server closed the connection before it had answered. Try again.");
 }
 
 /**
@@ -140,10 +142,10 @@ export function transcribe(file, options, { signal, onUpload, onText }) {
       if (request.status !== 200) throw failure(request.status, request.responseText);
       if (isStream()) read();
       else last = JSON.parse(request.responseText);
-      if (!last) throw new ApiFailure("The connection ended before the transcript did.");
+      if (!last) throw new ApiFailure(HALFWAY);
       resolve(last);
     });
-    request.onerror = async () => reject(await lost(file));
+    request.onerror = async () => reject(await lost(file, text !== ""));
     request.onabort = () => reject(new ApiFailure("Cancelled."));
     signal.addEventListener("abort", () => request.abort(), { once: true });
     request.send(form(file, options));

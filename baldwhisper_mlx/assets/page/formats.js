@@ -13,7 +13,7 @@ export const MEDIA_TYPES = {
 const UNITS = ["bytes", "kB", "MB", "GB"];
 /** What Python's str.splitlines divides at, and what its str.strip removes. */
 const LINE_BREAK = /\r\n|[\n\v\f\r\x1c-\x1e\x85\u2028\u2029]/;
-const AROUND = /^[\s\x1c-\x1f\x85]+|[\s\x1c-\x1f\x85]+$/g;
+const AROUND = /^(?:[^\S\ufeff]|[\x1c-\x1f\x85])+|(?:[^\S\ufeff]|[\x1c-\x1f\x85])+$/g;
 
 /** Milliseconds, rounded half to even as Python does. */
 function milliseconds(seconds) {
@@ -68,7 +68,7 @@ export function write(format, result) {
   if (format === "txt") {
     // a text without times is one that was interrupted
     const lines = segments.length ? segments.map(({ text }) => text) : [result.text.trim()];
-    return lines.map((text) => `${text}\n`).join("");
+    return lines.filter(Boolean).map((text) => `${text}\n`).join("");
   }
   throw new Error(`no format ${format}`);
 }

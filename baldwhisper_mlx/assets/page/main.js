@@ -20,6 +20,7 @@ const view = new TranscriptView(
 );
 const button = new RecordButton(queue, choices, { problem, show });
 let shown = null;
+let awaitsFrame = false;
 
 const list = new JobList(get("queue"), {
   show,
@@ -52,7 +53,15 @@ function show(job) {
   draw();
 }
 
+/** Draws once for all that happens between two frames: text may come faster than it is laid out. */
 function draw() {
+  if (awaitsFrame) return;
+  awaitsFrame = true;
+  requestAnimationFrame(drawNow);
+}
+
+function drawNow() {
+  awaitsFrame = false;
   get("queue-title").hidden = !queue.jobs.length;
   list.draw(queue.jobs, shown);
   view.draw(shown);

@@ -126,6 +126,11 @@ export class Player {
   }
 
   #key(event) {
+    if (event.key === "Enter" && event.target === this.#text) {
+      if (this.#audio.paused) this.#audio.play().catch(() => {});
+      else this.#audio.pause();
+      return;
+    }
     const arrow = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
     if (!arrow || event.altKey || event.ctrlKey || event.metaKey) return;
     const now = this.#wordAt(this.#audio.currentTime);
