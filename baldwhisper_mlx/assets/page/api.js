@@ -86,9 +86,9 @@ function form(file, options) {
 
 /** Why a request got no answer. A browser does not say, so this asks the file and the server. */
 async function lost(file, hasBegun) {
-  const first = file.slice(0, 1);
-  const read = await first.arrayBuffer().catch(() => null);
-  if (read?.byteLength !== first.size) {
+  // a file that has been deleted is empty, or cannot be read
+  const first = await file.slice(0, 1).arrayBuffer().catch(() => null);
+  if (!first?.byteLength) {
     return new ApiFailure("The browser cannot read this file any more. Choose it again.");
   }
   try {
