@@ -10,6 +10,7 @@ import threading
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, field
 from typing import Any
+from urllib.parse import unquote
 
 import uvicorn
 from starlette.applications import Starlette
@@ -82,7 +83,7 @@ class Double:
     async def captions(self, socket: WebSocket) -> None:
         """WS /v1/realtime: what a test lets it say."""
         wanted = [] if self.key is None else [f"openai-insecure-api-key.{self.key}"]
-        if socket.scope["subprotocols"] != ["realtime", *wanted]:
+        if [unquote(name) for name in socket.scope["subprotocols"]] != ["realtime", *wanted]:
             await socket.close()  # before it is accepted: the browser gets the status 403
             return
         await socket.accept("realtime")

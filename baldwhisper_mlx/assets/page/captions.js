@@ -26,7 +26,9 @@ export class Captions {
   }
 
   /** Draws utterances as `LiveSession` has them. */
-  draw(items) {
+  draw(utterances) {
+    // one in which there were no words is none
+    const items = utterances.filter(({ confirmed, unconfirmed }) => confirmed + unconfirmed);
     const follows = this.#drafts.getBoundingClientRect().bottom <= innerHeight + 100;
     for (const [item, made] of this.#lines) {
       if (!items.includes(item)) {

@@ -4,7 +4,7 @@ import { getJson, useKey } from "./api.js";
 
 const get = (id) => document.getElementById(id);
 
-/** The models, languages and limits of the server, as controls; `loaded` says that they are there. */
+/** The models, languages and limits of the server, as controls; `loaded`: they are there. */
 export class Choices extends EventTarget {
   /** Largest file and whether there are live captions; see server/page.py. */
   settings = { max_upload: Infinity, realtime: false };

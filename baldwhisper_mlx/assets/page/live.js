@@ -19,13 +19,9 @@ function base64(samples) {
 function connect() {
   const url = new URL(PATH, document.baseURI);
   url.protocol = url.protocol.replace("http", "ws");
-  const key = apiKey();
-  try {
-    return new WebSocket(url, key ? ["realtime", `openai-insecure-api-key.${key}`] : ["realtime"]);
-  } catch {
-    // what a protocol may be called is less than what a key may be
-    throw new Error("Live captions need an API key of letters, digits, - and _.");
-  }
+  // what a protocol may be called is less than what a key may be
+  const key = encodeURIComponent(apiKey() ?? "").replaceAll("(", "%28").replaceAll(")", "%29");
+  return new WebSocket(url, key ? ["realtime", `openai-insecure-api-key.${key}`] : ["realtime"]);
 }
 
 /**
@@ -42,7 +38,6 @@ export class LiveSession extends EventTarget {
 
   /**
    * @param options model and language, which may be empty.
-   * @throws an Error with a message for people.
    */
   constructor({ model, language }) {
     super();

@@ -112,7 +112,7 @@ export class Queue extends EventTarget {
       this.#set(job, { state: "done", result, text: result.text });
     } catch (error) {
       const cancelled = job.abort.signal.aborted;
-      this.#set(job, { state: cancelled ? "cancelled" : "failed", error: cancelled ? null : error });
+      this.#set(job, cancelled ? { state: "cancelled" } : { state: "failed", error });
     } finally {
       job.abort = null;
     }
