@@ -94,15 +94,41 @@ def test_a_server_that_is_gone_is_an_error(page: Page, tone: Path) -> None:
     wait_for_state(page, "talk.wav", "The server does not answer")
 
 
-def test_a_stream_that_breaks_keeps_its_text(page: Page, tone: Path) -> None:
+def test_a_stream_that_breaks_keeps_its_text(page: Page, tone: Path, double: Double) -> None:
     send(page, tone.rename(tone.with_name("broken.wav")))
+    page.locator(".segment").wait_for()
+    double.proceed.set()
     wait_for_state(page, "broken.wav", "The connection ended before the transcript did")
-    assert page.locator("#text").inner_text().strip() == TEXT[:17].strip()
-    with page.expect_download() as download:
-        page.get_by_role("button", name="Download txt").click()
-    saved = Path(download.value.path()).read_text(encoding="utf-8")
-    assert saved == f"{TEXT[:17].strip()}\n"
-    assert page.get_by_role("button", name="Download srt").is_hidden()
+    assert page.locator(".segment .words").all_inner_texts() == ["One small <step>,"]
+    for format in ("txt", "srt"):
+        with page.expect_download() as download:
+            page.get_by_role("button", name=f"Download {format}").click()
+        saved = Path(download.value.path()).read_text(encoding="utf-8")
+        assert saved == {"txt": "One small <step>,\n", "srt": SRT.split("2\n")[0]}[format]
+    assert page.get_by_role("button", name="Download json").is_hidden()
+
+
+def test_segments_can_be_played_before_the_last_one(page: Page, tone: Path, double: Double) -> None:
+    send(page, tone.rename(tone.with_name("parts.wav")))
+    page.locator(".word", has_text="<step>,").click()
+    page.locator(".word.now", has_text="<step>,").wait_for()
+    page.evaluate("document.querySelector('#player').pause()")
+    page.evaluate("document.querySelector('.segment').dataset.mark = 'first'")
+    wait_for_state(page, "parts.wav", "Transcribing")
+    double.proceed.set()
+    wait_for_state(page, "parts.wav", "Finished")
+    assert page.locator(".word").count() == 6
+    assert page.locator(".segment").first.get_attribute("data-mark") == "first"
+    page.locator(".word", has_text="&").click()
+    page.locator(".word.now", has_text="&").wait_for()
+
+
+@pytest.mark.parametrize("task", ["transcribe", "translate"])
+def test_warnings_of_the_server_are_shown(page: Page, tone: Path, task: str) -> None:
+    page.select_option("#task", task)
+    send(page, tone.rename(tone.with_name("damaged.wav")))
+    wait_for_state(page, "damaged.wav", "Finished")
+    assert page.locator("#warnings").inner_text() == "a packet is damaged\nit ends early"
 
 
 def test_a_file_that_is_too_large_is_not_sent(page: Page, tone: Path, double: Double) -> None:

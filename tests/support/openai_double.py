@@ -140,7 +140,8 @@ class Double:
         words = WORDS if task == "transcribe" else None
         body = {"task": task, "language": "english", "duration": 2.5, "text": TEXT}
         body |= {"segments": SEGMENTS} | ({"words": words} if words else {})
-        return JSONResponse(body)
+        headers = {"X-Baldwhisper-Warnings": '["a packet is damaged", "it ends early"]'}
+        return JSONResponse(body, headers=headers if name == "damaged.wav" else None)
 
     async def events(self, name: str) -> AsyncIterator[str]:
         """The stream: slow.wav waits in the middle, halfway.wav and broken.wav end there."""
@@ -166,10 +167,18 @@ class Double:
             return
         while name == "slow.wav" and not self.proceed.is_set():
             await asyncio.sleep(0.02)
+        if name in ("broken.wav", "parts.wav"):
+            yield event(type="baldwhisper.segments", segments=SEGMENTS[:1], words=WORDS[:3])
+        while name in ("broken.wav", "parts.wav") and not self.proceed.is_set():
+            await asyncio.sleep(0.02)
         if name == "broken.wav":
             raise RuntimeError("the connection breaks")
+        if name == "parts.wav":
+            yield event(type="baldwhisper.segments", segments=SEGMENTS[1:], words=WORDS[3:])
         yield event(type="transcript.text.delta", delta=TEXT[17:])
         times = {"segments": SEGMENTS, "words": WORDS, "language": "english", "duration": 2.5}
+        if name == "damaged.wav":
+            times["warnings"] = ["a packet is damaged", "it ends early"]
         yield event(type="transcript.text.done", text=TEXT, **times)
 
 

@@ -100,16 +100,21 @@ async function lost(file, hasBegun) {
     : "The server closed the connection before it had answered. Try again.");
 }
 
+function warningsOf(request) {
+  return JSON.parse(request.getResponseHeader("X-Baldwhisper-Warnings") ?? "[]");
+}
+
 /**
  * Transcribes a file, or translates it into English, in one request. fetch cannot tell how much of
  * an upload has been sent; XMLHttpRequest can.
  *
  * @param file a File.
  * @param options model, language, task.
- * @param steps signal, onUpload(fraction), onText(text so far; a translation has none).
- * @returns the answer of verbose_json: text, segments, words, language, duration.
+ * @param steps signal, onUpload(fraction); onText(text so far) and onPart({segments, words}) while
+ *   segments are finished, which those of a translation are not.
+ * @returns the answer of verbose_json: text, segments, words, language, duration; and warnings.
  */
-export function transcribe(file, options, { signal, onUpload, onText }) {
+export function transcribe(file, options, { signal, onUpload, onText, onPart }) {
   return new Promise((resolve, reject) => {
     const request = new XMLHttpRequest();
     const events = new Events();
@@ -121,6 +126,7 @@ export function transcribe(file, options, { signal, onUpload, onText }) {
       for (const event of events.push(request.responseText)) {
         if (event.error) throw failure(500, JSON.stringify(event));
         if (event.type === "transcript.text.delta") onText((text += event.delta));
+        if (event.type === "baldwhisper.segments") onPart(event);
         if (event.type === "transcript.text.done") last = event;
       }
     };
@@ -141,7 +147,7 @@ export function transcribe(file, options, { signal, onUpload, onText }) {
     request.onload = guarded(() => {
       if (request.status !== 200) throw failure(request.status, request.responseText);
       if (isStream()) read();
-      else last = JSON.parse(request.responseText);
+      else last = { ...JSON.parse(request.responseText), warnings: warningsOf(request) };
       if (!last) throw new ApiFailure(HALFWAY);
       resolve(last);
     });

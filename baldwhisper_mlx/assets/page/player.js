@@ -42,6 +42,7 @@ export class Player {
   #words = [];
   #spans = [];
   #now = -1;
+  #shown = [];
 
   constructor(audio, text) {
     this.#audio = audio;
@@ -63,12 +64,20 @@ export class Player {
     this.#text.append(element("p", { className: "words", dir: "auto", textContent: text }));
   }
 
-  /** Shows a result with its words. */
-  show(result) {
-    this.#reset();
-    const segments = result.segments ?? [];
-    const pieces = placeWords(segments, result.words ?? []);
-    if (!segments.length) this.draft(result.text);
+  /**
+   * Shows a transcript with its words, or what there is of it.
+   *
+   * @param parts a list of { segments, words }; what it has in common with the list before stays.
+   */
+  show(parts) {
+    if (!this.#shown.length || this.#shown.some((part, at) => part !== parts[at])) this.#reset();
+    for (const part of parts.slice(this.#shown.length)) this.#append(part);
+    this.#shown = parts;
+    this.#text.tabIndex = this.#words.length ? 0 : -1;
+  }
+
+  #append({ segments, words }) {
+    const pieces = placeWords(segments, words ?? []);
     segments.forEach((segment, at) => {
       const time = clock(segment.start);
       const jump = element("button", { type: "button", textContent: time });
@@ -78,7 +87,6 @@ export class Player {
       for (const [text, word] of pieces[at]) line.append(word ? this.#span(text, word) : text);
       this.#text.append(element("p", { className: "segment" }, jump, line));
     });
-    this.#text.tabIndex = this.#words.length ? 0 : -1;
   }
 
   #span(text, word) {
@@ -94,6 +102,7 @@ export class Player {
     this.#text.removeAttribute("tabindex");
     this.#words = [];
     this.#spans = [];
+    this.#shown = [];
     this.#now = -1;
   }
 

@@ -49,6 +49,7 @@ export class Queue extends EventTarget {
       items: [],
       captions: "",
       text: "",
+      parts: [],
       result: null,
       error: null,
     };
@@ -65,7 +66,7 @@ export class Queue extends EventTarget {
   /** Puts a job that failed or was cancelled at the end of the queue. */
   retry(job) {
     this.jobs = [...this.jobs.filter((other) => other !== job), job];
-    this.#set(job, { state: "waiting", uploaded: 0, text: "", error: null });
+    this.#set(job, { state: "waiting", uploaded: 0, text: "", parts: [], error: null });
     this.#run();
   }
 
@@ -108,8 +109,12 @@ export class Queue extends EventTarget {
         onUpload: (uploaded) =>
           this.#set(job, { uploaded, state: uploaded < 1 ? "uploading" : "transcribing" }),
         onText: (text) => this.#set(job, { text, state: "transcribing" }),
+        onPart: (part) => this.#set(job, { parts: job.parts.concat(part) }),
       });
-      this.#set(job, { state: "done", result, text: result.text });
+      const isWhole = job.parts.flatMap(({ segments }) => segments).length
+        === result.segments?.length;
+      const parts = isWhole ? job.parts : [result];
+      this.#set(job, { state: "done", result, parts, text: result.text });
     } catch (error) {
       const cancelled = job.abort.signal.aborted;
       this.#set(job, cancelled ? { state: "cancelled" } : { state: "failed", error });

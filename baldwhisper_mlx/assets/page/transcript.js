@@ -3,11 +3,13 @@
 const get = (id) => document.getElementById(id);
 const ENDED = ["done", "failed", "cancelled"];
 
-/** What can be copied and saved of a job: its transcript, or else what there is of its text. */
+/** What can be copied and saved of a job: its transcript, or else what there is of it. */
 function savable(job) {
   if (job?.result) return job.result;
   const text = job?.captions || job?.text;
-  return text && ENDED.includes(job.state) ? { text, segments: [] } : null;
+  if (!text || !ENDED.includes(job.state)) return null;
+  const parts = job.captions ? [] : job.parts;
+  return { text, segments: parts.flatMap(({ segments }) => segments) };
 }
 
 function whatIsMissing(job) {
@@ -43,7 +45,7 @@ export class TranscriptView {
     get("title").textContent = job?.name ?? "Transcript";
     get("captions-log").hidden = !isLive;
     this.#captions.draw(isLive ? job.items : []);
-    const state = [job?.id, job?.url, job?.state, text.length].join(" ");
+    const state = [job?.id, job?.url, job?.state, job?.parts.length, text.length].join(" ");
     if (state === this.#drawn) return;
     this.#drawn = state;
     this.#drawAudio(job);
@@ -60,7 +62,7 @@ export class TranscriptView {
 
   #drawText(job, text) {
     const box = get("text");
-    if (job?.result) this.#player.show(job.result);
+    if (job?.result?.segments || (job?.parts.length && !job.captions)) this.#player.show(job.parts);
     else this.#player.draft(text);
     const isEnglish = job?.options.task === "translate";
     const lang = isEnglish ? "en" : this.#codeOf(job?.result?.language) || job?.options.language;
@@ -68,14 +70,19 @@ export class TranscriptView {
     box.hidden = !text;
     get("empty").textContent = whatIsMissing(job);
     get("empty").hidden = Boolean(text) || Boolean(job?.items?.length);
-    get("hint").hidden = !job?.result?.words?.length;
+    const warnings = job?.result?.warnings ?? [];
+    get("warnings").textContent = warnings.join("\n");
+    get("warnings").hidden = !warnings.length;
+    get("hint").hidden = !job?.parts.some(({ words }) => words?.length);
   }
 
   #drawActions(job) {
     this.transcript = savable(job);
     get("actions").hidden = !this.transcript;
     for (const button of document.querySelectorAll("[data-format]")) {
-      button.hidden = !job?.result && button.dataset.format !== "txt";
+      const { format } = button.dataset;
+      button.hidden = format !== "txt"
+        && !(format === "json" ? job?.result : this.transcript?.segments?.length);
     }
   }
 }
