@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -67,12 +68,11 @@ def test_live_captions(launch: Callable[[Path], Browser], address: str) -> None:
     page = open_page(launch(SAMPLE), address)
     page.get_by_role("button", name="Record", exact=True).click()
     page.locator("#captions-drafts p").first.wait_for()
-    page.locator("#captions-finished p").first.wait_for()
-    page.get_by_text("Recording, 0:12").wait_for()
-    captions = page.locator("#captions-finished").inner_text()
-    captions += " " + page.locator("#captions-drafts").inner_text()
-    assert part_of_the_sample(captions) > 0.6
-    assert page.locator("#problem").is_hidden()
+    deadline = time.monotonic() + 120
+    while part_of_the_sample(page.locator("#captions-finished").inner_text()) < 0.6:
+        assert page.locator("#problem").is_hidden()
+        assert time.monotonic() < deadline
+        page.wait_for_timeout(200)
     page.get_by_role("button", name="Stop recording").click()
     page.locator(".job-state", has_text="Finished").wait_for()
     text = " ".join(page.locator(".segment .words").all_inner_texts())
