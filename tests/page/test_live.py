@@ -101,6 +101,21 @@ def test_captions_appear_and_the_recording_follows(page: Page, double: Double) -
     page.locator(".word.now", has_text="<step>,").wait_for()
 
 
+def test_on_a_narrow_screen_captions_can_be_seen_and_stopped(page: Page, double: Double) -> None:
+    page.set_viewport_size({"width": 360, "height": 640})
+    record(page, double)
+    assert "Captions appear here" in page.locator("#empty").inner_text()
+    say_draft(double, "a", "One", " small")
+    page.locator(".unconfirmed", has_text="small").wait_for()
+    assert page.locator("#empty").is_hidden()
+    box = page.locator("#captions-drafts").bounding_box()
+    assert box is not None
+    assert 0 < box["y"] < 640 - box["height"]
+    page.get_by_role("button", name="Stop", exact=True).click()
+    page.locator(".word").first.wait_for()
+    assert page.get_by_role("button", name="Stop", exact=True).is_hidden()
+
+
 def test_late_transcripts_stand_where_they_were_said(page: Page, double: Double) -> None:
     record(page, double)
     for item in "abc":

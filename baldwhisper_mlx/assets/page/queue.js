@@ -18,10 +18,14 @@ export class Queue extends EventTarget {
     return job;
   }
 
-  /** Adds a job without a file, and returns it: a recording that is being made. */
-  record(name, options) {
+  /**
+   * Adds a job without a file, and returns it: a recording that is being made.
+   *
+   * @param isLive whether it has captions.
+   */
+  record(name, options, isLive) {
     const job = this.#make(name, options, "recording");
-    this.#changed(job);
+    this.#set(job, { isLive });
     return job;
   }
 
@@ -33,7 +37,7 @@ export class Queue extends EventTarget {
   /** Puts a recording into the queue, with the text that its captions had. */
   finish(job, file, captions = "") {
     const url = URL.createObjectURL(file);
-    this.#set(job, { file, url, captions, name: file.name, state: "waiting" });
+    this.#set(job, { file, url, captions, items: [], name: file.name, state: "waiting" });
     this.#run();
   }
 

@@ -25,7 +25,9 @@ export class RecordButton {
     this.#queue = queue;
     this.#choices = choices;
     this.#page = page;
-    get("record").addEventListener("click", () => this.#toggle());
+    for (const id of ["record", "stop"]) {
+      get(id).addEventListener("click", () => this.#toggle());
+    }
   }
 
   /** Whether a recording is being made. */
@@ -53,7 +55,7 @@ export class RecordButton {
     const captions = get("captions");
     const live = captions.checked && !captions.disabled && this.#choices.settings.realtime;
     this.#recording = recording;
-    this.#job = this.#queue.record(`recording-${(this.#count += 1)}`, options);
+    this.#job = this.#queue.record(`recording-${(this.#count += 1)}`, options, live);
     const { show, problem } = this.#page;
     recording.addEventListener("change", () => this.#queue.caption(this.#job, recording.items));
     recording.addEventListener("problem", ({ detail }) => problem(detail.message));
@@ -64,7 +66,11 @@ export class RecordButton {
     });
     show(this.#job);
     this.#draw();
-    if (live) await recording.addCaptions(options);
+    if (!live) return;
+    // on a narrow screen the captions are below what can be seen
+    const captionsAt = get("transcript");
+    if (captionsAt.getBoundingClientRect().top > innerHeight * 0.7) captionsAt.scrollIntoView();
+    await recording.addCaptions(options);
   }
 
   async #stop() {

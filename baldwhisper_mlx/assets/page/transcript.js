@@ -14,7 +14,10 @@ function savable(job) {
 
 function whatIsMissing(job) {
   if (job?.result) return "Nobody speaks in this recording.";
-  if (job?.state === "recording") return "The text appears here when the recording has ended.";
+  if (job?.state === "recording") {
+    return job.isLive ? "Captions appear here while somebody speaks."
+      : "The text appears here when the recording has ended.";
+  }
   return "The text of a recording appears here.";
 }
 
@@ -44,7 +47,10 @@ export class TranscriptView {
     const isLive = job?.state === "recording";
     get("title").textContent = job?.name ?? "Transcript";
     get("captions-log").hidden = !isLive;
+    get("stop").hidden = !isLive;
     this.#captions.draw(isLive ? job.items : []);
+    get("empty").textContent = whatIsMissing(job);
+    get("empty").hidden = Boolean(text || job?.items.length);
     const state = [job?.id, job?.url, job?.state, job?.parts.length, text.length].join(" ");
     if (state === this.#drawn) return;
     this.#drawn = state;
@@ -68,8 +74,6 @@ export class TranscriptView {
     const lang = isEnglish ? "en" : this.#codeOf(job?.result?.language) || job?.options.language;
     box.lang = lang ?? "";
     box.hidden = !text;
-    get("empty").textContent = whatIsMissing(job);
-    get("empty").hidden = Boolean(text) || Boolean(job?.items?.length);
     const warnings = job?.result?.warnings ?? [];
     get("warnings").textContent = warnings.join("\n");
     get("warnings").hidden = !warnings.length;
