@@ -245,6 +245,21 @@ def test_a_microphone_that_is_denied(browser: Browser, address: str) -> None:
         assert page.locator(".job").count() == 0
 
 
+def test_a_browser_that_cannot_record_frees_the_microphone(page: Page) -> None:
+    page.evaluate(
+        """() => {
+          const { mediaDevices } = navigator;
+          const ask = mediaDevices.getUserMedia.bind(mediaDevices);
+          mediaDevices.getUserMedia = async (wanted) => (window.stream = await ask(wanted));
+          window.MediaRecorder = class { constructor() { throw new Error("no format"); } };
+        }"""
+    )
+    page.get_by_role("button", name="Record", exact=True).click()
+    page.locator("#problem", has_text="Recording failed: no format").wait_for()
+    assert page.evaluate("window.stream.getTracks()[0].readyState") == "ended"
+    assert page.locator(".job").count() == 0
+
+
 def test_a_page_that_gets_no_microphone(browser: Browser, address: str) -> None:
     with browser.new_context() as context:
         page = context.new_page()

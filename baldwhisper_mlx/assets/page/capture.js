@@ -20,6 +20,7 @@ export function toPcm16(samples) {
 export async function capture(stream, take) {
   const context = new AudioContext();
   try {
+    if (!context.audioWorklet) throw new Error("This browser is too old for them.");
     await context.audioWorklet.addModule(new URL("capture-worklet.js", import.meta.url));
     const node = new AudioWorkletNode(context, "capture", {
       channelCount: 1,

@@ -29,7 +29,13 @@ export class Recording extends EventTarget {
 
   /** Asks for the microphone and begins; an Error has a message for people. */
   static async start() {
-    return new Recording(await openMicrophone());
+    const stream = await openMicrophone();
+    try {
+      return new Recording(stream);
+    } catch (error) {
+      for (const track of stream.getTracks()) track.stop();
+      throw new Error(`Recording failed: ${error.message}`);
+    }
   }
 
   /** Begins live captions. */
