@@ -260,6 +260,13 @@ def test_a_browser_that_cannot_record_frees_the_microphone(page: Page) -> None:
     assert page.locator(".job").count() == 0
 
 
+def test_a_recording_can_be_stopped_before_its_captions_begin(page: Page) -> None:
+    page.evaluate("AudioContext.prototype.resume = () => new Promise(() => {})")
+    page.get_by_role("button", name="Record", exact=True).click()
+    page.get_by_text("Recording, 0:01").wait_for()
+    stop(page)
+
+
 def test_a_page_that_gets_no_microphone(browser: Browser, address: str) -> None:
     with browser.new_context() as context:
         page = context.new_page()

@@ -70,7 +70,8 @@ export class RecordButton {
     // on a narrow screen the captions are below what can be seen
     const captionsAt = get("transcript");
     if (captionsAt.getBoundingClientRect().top > innerHeight * 0.7) captionsAt.scrollIntoView();
-    await recording.addCaptions(options);
+    // not awaited: a recording can be stopped while the browser still prepares its captions
+    recording.addCaptions(options);
   }
 
   async #stop() {

@@ -38,7 +38,7 @@ export class Recording extends EventTarget {
     }
   }
 
-  /** Begins live captions. */
+  /** Begins live captions; that they fail is a `problem`. */
   async addCaptions(options) {
     try {
       this.#session = new LiveSession(options);
