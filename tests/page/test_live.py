@@ -261,7 +261,7 @@ def test_a_browser_that_cannot_record_frees_the_microphone(page: Page) -> None:
 
 
 def test_a_recording_can_be_stopped_before_its_captions_begin(page: Page) -> None:
-    page.evaluate("AudioContext.prototype.resume = () => new Promise(() => {})")
+    page.evaluate("() => { AudioContext.prototype.resume = () => new Promise(() => {}); }")
     page.get_by_role("button", name="Record", exact=True).click()
     page.get_by_text("Recording, 0:01").wait_for()
     stop(page)
