@@ -1,7 +1,7 @@
 # Everything on a fresh machine with Python 3.10 or newer and a network:
 #   make demo   speech to text: transcript of examples/sample.wav by the bundled model
 #   make test   ruff, mypy and the offline tests
-#   make test-page   the server's page in a browser; also needs npm
+#   make test-page   the server's page in a browser
 #   make bench DATA=path/to/speech   speed, memory and errors of all models and other programs
 #   make test-wheel   wheel and sdist, installed by pip and uv in empty environments, run offline
 # Each makes its own .venv first; a second run finds it there. Works with GNU make 3.81 and 4.
@@ -14,7 +14,6 @@ INSTALL := $(PIP) install --quiet --constraint constraints.txt
 PACKAGING := .cache/packaging
 TEACHER := .cache/teacher/whisper-base-ct2
 MODEL := .cache/models/whisper-base
-AXE := .cache/axe/package/axe.min.js
 
 # A folder of speech with transcripts, and one with the recordings that other programs test with, for
 # `make test-real DATA=... PEER_AUDIO=...`; see CONTRIBUTING.md.
@@ -39,8 +38,9 @@ test-real: $(VENV)/.test $(MODEL)/config.json
 		BALDWHISPER_PEER_AUDIO="$(PEER_AUDIO)" $(BIN)/python -m pytest -m real
 
 # The page of the server in a browser: Chromium or Chrome of this machine, or BALDWHISPER_BROWSER
-test-page: $(VENV)/.page $(AXE)
-	BALDWHISPER_AXE=$(AXE) $(BIN)/python -m pytest -m page tests/page
+test-page: $(VENV)/.page
+	BALDWHISPER_BROWSER="$$($(BIN)/python scripts/find_browser.py)" \
+		$(BIN)/python -m pytest -m page tests/page
 
 bench: $(VENV)/.bench $(MODEL)/config.json
 	$(BIN)/python -m benchmarks.run_all --checkpoint $(TEACHER) --teacher $(MODEL) \
@@ -97,15 +97,11 @@ $(VENV)/.bench: $(VENV)/.test
 	@touch $@
 
 # Debian's Chromium if no browser is there, else the one that Playwright brings
-$(VENV)/.page: $(VENV)/.test
-	$(INSTALL) playwright
-	@$(BIN)/python -m tests.support.browser || apt-get install -y chromium || \
+$(VENV)/.page: $(VENV)/.test tests/page/requirements.txt
+	$(INSTALL) --requirement tests/page/requirements.txt
+	@$(BIN)/python scripts/find_browser.py >/dev/null || apt-get install -y chromium || \
 		$(BIN)/python -m playwright install --with-deps chromium
 	@touch $@
-
-$(AXE):
-	mkdir -p .cache/axe
-	cd .cache/axe && npm pack --silent axe-core@4 && tar xzf axe-core-*.tgz
 
 $(TEACHER)/model.bin: | $(VENV)/.convert
 	$(BIN)/python scripts/get_teacher.py --output $(TEACHER)

@@ -11,6 +11,8 @@ import sys
 from pathlib import Path
 from typing import Literal
 
+from find_browser import find_browser
+from PIL import Image
 from playwright.sync_api import Page, sync_playwright
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -19,7 +21,6 @@ sys.path.insert(0, str(ROOT))
 from baldwhisper_mlx import load_model  # noqa: E402
 from baldwhisper_mlx.server.app import Settings, create_app  # noqa: E402
 from baldwhisper_mlx.server.models import Models  # noqa: E402
-from tests.support.browser import find_browser  # noqa: E402
 from tests.support.openai_double import served  # noqa: E402
 
 SCHEMES: tuple[Literal["light", "dark"], ...] = ("light", "dark")
@@ -46,7 +47,10 @@ def draw(page: Page) -> None:
     page.mouse.move(0, 0)
     for scheme in SCHEMES:
         page.emulate_media(color_scheme=scheme)
-        page.screenshot(path=ROOT / f"docs/page-{scheme}.png")
+        path = ROOT / f"docs/page-{scheme}.png"
+        page.screenshot(path=path)
+        with Image.open(path) as picture:  # with fewer colours it is a third as large
+            picture.convert("RGB").quantize(128).save(path, optimize=True)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ cp constraints.txt "$work/pins.txt"
 echo "torch==$torch" >"$work/torch.txt"
 uv pip compile --quiet --universal --python-version 3.10 --no-header --no-annotate "$@" \
     --extra convert --extra search --extra evaluate --extra live --extra server --extra test --extra dev --extra mkl --constraint "$work/torch.txt" \
-    pyproject.toml tests/parity/requirements.txt --output-file "$work/pins.txt"
+    pyproject.toml tests/parity/requirements.txt tests/page/requirements.txt --output-file "$work/pins.txt"
 
 # The CUDA packages and triton belong to the Linux GPU build of torch; which build a machine gets
 # is its own business, so they are left unpinned. The rest is for platforms we do not test.

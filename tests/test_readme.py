@@ -67,7 +67,9 @@ def command_lines() -> list[str]:
 
 
 def starting_with(program: str) -> list[str]:
-    return [line for line in command_lines() if shlex.split(line, comments=True)[:1] == [program]]
+    """Command lines of a program, without comments."""
+    words = [shlex.split(line, comments=True) for line in command_lines()]
+    return [shlex.join(line) for line in words if line[:1] == [program]]
 
 
 def make_targets(makefile: str) -> set[str]:

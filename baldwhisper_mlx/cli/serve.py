@@ -8,7 +8,9 @@ from __future__ import annotations
 import contextlib
 import importlib
 import re
+import threading
 import warnings
+import webbrowser
 from collections.abc import Sequence
 from typing import Any
 
@@ -65,6 +67,8 @@ def _origins(_ctx: click.Context, _param: click.Parameter, value: Sequence[str])
 @click.option("--cors", "origins", multiple=True, metavar="ORIGIN", callback=_origins,
               help="Origin of web pages that may use the server, such as https://example.org; can "
               "be repeated. Default: none.")  # fmt: skip
+@click.option("--open", "open_page", is_flag=True,
+              help="Open the server's page in a browser.")  # fmt: skip
 def serve(
     host: str,
     port: int,
@@ -75,8 +79,9 @@ def serve(
     max_duration: float,
     max_queue: int,
     origins: Sequence[str],
+    open_page: bool,
 ) -> None:
-    """Serve OpenAI's audio API over HTTP, for programs that speak it.
+    """Serve OpenAI's audio API over HTTP, for programs that speak it, and a page at /.
 
     Answers /v1/audio/transcriptions, /v1/audio/translations, /v1/realtime, /v1/models and /health
     (docs/server.md). Ctrl-C or SIGTERM ends it when the requests in hand have been answered, a
@@ -85,6 +90,7 @@ def serve(
     _check_extra()
     from baldwhisper_mlx.server.app import Settings, create_app
     from baldwhisper_mlx.server.listening import listening_socket, make_server, url_of
+    from baldwhisper_mlx.server.page import page_url
     from baldwhisper_mlx.server.security import is_loopback
 
     if api_key is not None and not (api_key.isascii() and api_key.isprintable() and api_key):
@@ -107,12 +113,18 @@ def serve(
             max_duration=max_duration,
             max_queue=max_queue,
         )
-        # Before uvicorn follows signals, and from there on by itself.
-        with contextlib.suppress(KeyboardInterrupt):
-            click.echo(f"Serving {served.default} at {url_of(listener)}/v1 (Ctrl-C ends it)")
-            warnings.simplefilter("always", UserWarning)
-            warnings.showwarning = _show
-            make_server(create_app(served, settings)).run(sockets=[listener])
+        url = url_of(listener)
+        page = page_url(url)
+
+        def announce() -> None:
+            click.echo(f"Serving {served.default} at {url}/v1 (Ctrl-C ends it)\nPage: {page}")
+            if open_page:
+                # in a thread, because a browser in the terminal returns when it is closed
+                threading.Thread(target=_open, args=(page,), daemon=True).start()
+
+        warnings.simplefilter("always", UserWarning)
+        warnings.showwarning = _show
+        make_server(create_app(served, settings), announce).run(sockets=[listener])
 
 
 def _check_extra() -> None:
@@ -135,6 +147,16 @@ def _load(names: Sequence[str | None]) -> Any:
         return Models([(name_of(name, model), model) for name, model in loaded])
     except ValueError as error:
         raise click.ClickException(f"--model: {error}") from None
+
+
+def _open(url: str) -> None:
+    """Opens a page in the user's browser; where there is none, says so."""
+    try:
+        is_open = webbrowser.open(url)
+    except (OSError, webbrowser.Error):
+        is_open = False
+    if not is_open:
+        click.echo(f"--open: no browser was found; open {url} yourself", err=True)
 
 
 def _show(message: Warning | str, *_: Any, **__: Any) -> None:

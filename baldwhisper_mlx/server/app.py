@@ -88,7 +88,7 @@ def create_app(models: Models, settings: Settings) -> Starlette:
             *_routes("/v1/audio/translations", translations, "POST"),
             *realtime_routes(realtime),
             *_facts(models, worker),
-            *page_routes(),
+            *page_routes(max_upload=settings.max_upload),
         ],
         middleware=middleware,
         exception_handlers={

@@ -1,10 +1,11 @@
-"""How a server ends: at Ctrl-C or SIGTERM with the requests in hand, at a second Ctrl-C at once."""
+"""How a server starts, and how it ends: at Ctrl-C when the requests in hand have been answered."""
 
 from __future__ import annotations
 
 import os
 import signal
 import socket
+from collections.abc import Callable
 from types import FrameType
 
 import uvicorn
@@ -14,7 +15,26 @@ INTERRUPTED = 130
 
 
 class InterruptibleServer(uvicorn.Server):
-    """uvicorn's server, whose `run` returns when a signal has ended it in order."""
+    """uvicorn's server, whose `run` returns when a signal has ended it in order.
+
+    Args:
+        config: of the server.
+        on_start: called when requests are answered and signals are followed.
+    """
+
+    def __init__(self, config: uvicorn.Config, on_start: Callable[[], object]) -> None:
+        super().__init__(config)
+        self._on_start = on_start
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Starts, then calls `on_start`, unless the application failed.
+
+        Args:
+            sockets: to listen on.
+        """
+        await super().startup(sockets)
+        if self.started:
+            self._on_start()
 
     def run(self, sockets: list[socket.socket] | None = None) -> None:
         """Answers requests until it is interrupted.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from collections.abc import Callable
 from typing import cast
 
 import h11
@@ -127,13 +128,14 @@ def url_of(listener: socket.socket) -> str:
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
-def make_server(app: ASGIApp) -> uvicorn.Server:
+def make_server(app: ASGIApp, on_start: Callable[[], object] = lambda: None) -> uvicorn.Server:
     """A server whose `run(sockets=[...])` answers requests until it is interrupted.
 
     Ctrl-C or SIGTERM ends it when the requests in hand have been answered, a second Ctrl-C at once.
 
     Args:
         app: the application.
+        on_start: called when it answers requests, and can be interrupted.
     """
     config = uvicorn.Config(
         app,
@@ -150,4 +152,4 @@ def make_server(app: ASGIApp) -> uvicorn.Server:
         server_header=False,
         h11_max_incomplete_event_size=_HEADER_BYTES,
     )
-    return InterruptibleServer(config)
+    return InterruptibleServer(config, on_start)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import ipaddress
 from collections.abc import Mapping
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
-from starlette.routing import Route
+from starlette.routing import Match, Route
 
 from baldwhisper_mlx.text.languages import LANGUAGES
 
@@ -35,13 +37,16 @@ HEADERS = {
     "Cache-Control": "no-cache",
 }
 INDEX = "index.html"
+REALTIME = "/v1/realtime"
 
 
-def page_routes(folder: Path = FOLDER) -> list[Route]:
+def page_routes(folder: Path = FOLDER, *, max_upload: int) -> list[Route]:
     """The routes `/` and `/page/...`, one for each file; no other path is read.
 
     Args:
-        folder: whose files are read now and kept in memory, about 40 kB.
+        folder: whose files are read now and kept in memory, about 60 kB.
+        max_upload: bytes of the largest file that the server takes. The page asks before it sends
+            one: a browser does not show the answer to an upload that is refused halfway.
 
     Raises:
         FileNotFoundError: the page is missing in this installation.
@@ -57,7 +62,35 @@ def page_routes(folder: Path = FOLDER) -> list[Route]:
         _route("/" if name == INDEX else f"/page/{name}", body, MEDIA_TYPES[Path(name).suffix])
         for name, body in files.items()
     ]
-    return [*routes, Route("/page/languages.json", _languages)]
+
+    def settings(request: Request) -> Response:
+        body = {"max_upload": max_upload, "realtime": _has_realtime(request)}
+        return JSONResponse(body, headers=HEADERS)
+
+    return [
+        *routes,
+        Route("/page/languages.json", _languages),
+        Route("/page/settings.json", settings),
+    ]
+
+
+def page_url(url: str) -> str:
+    """The address of the page for a browser on this machine.
+
+    Args:
+        url: of the server. One that listens on all addresses, such as http://0.0.0.0:8000, has none
+            that a browser can open; then it is that of localhost.
+
+    Example:
+        >>> page_url("http://0.0.0.0:8000")
+        'http://localhost:8000/'
+    """
+    parts = urlsplit(url)
+    try:
+        everywhere = ipaddress.ip_address(parts.hostname or "").is_unspecified
+    except ValueError:
+        everywhere = False
+    return f"{parts.scheme}://localhost:{parts.port}/" if everywhere else f"{url}/"
 
 
 def _route(path: str, body: bytes, media_type: str) -> Route:
@@ -70,6 +103,12 @@ def _route(path: str, body: bytes, media_type: str) -> Route:
         return Response(body, media_type=media_type, headers=headers)
 
     return Route(path, answer)
+
+
+def _has_realtime(request: Request) -> bool:
+    """Whether the application of a request has the path of live captions."""
+    scope = {"type": "websocket", "path": REALTIME, "root_path": ""}
+    return any(route.matches(scope)[0] is Match.FULL for route in request.app.routes)
 
 
 def _languages(_request: Request) -> Response:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import os
 import wave
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 
-from tests.support.browser import FOLDERS, find_browser
 from tests.support.openai_double import Double, served
 
 if TYPE_CHECKING:
@@ -43,23 +43,33 @@ def address(double: Double) -> Iterator[str]:
 
 
 @pytest.fixture(scope="session")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+def launch() -> Iterator[Callable[[Path], Browser]]:
+    """Starts browsers whose microphone plays a wav again and again."""
     from playwright.sync_api import sync_playwright
 
-    voice = write_tone(tmp_path_factory.mktemp("microphone") / "voice.wav", 3)
-    arguments = [
-        "--use-fake-device-for-media-stream",
-        f"--use-file-for-fake-audio-capture={voice}",
-        "--autoplay-policy=no-user-gesture-required",
-    ]
-    with sync_playwright() as playwright:
-        # its start script needs the programs of a usual system
-        environment = {**os.environ, "PATH": f"{FOLDERS}:/bin"}
-        browser = playwright.chromium.launch(
-            executable_path=find_browser(), args=arguments, env=environment
-        )
-        yield browser
-        browser.close()
+    with sync_playwright() as playwright, ExitStack() as stack:
+
+        def start(voice: Path) -> Browser:
+            browser = playwright.chromium.launch(
+                # or else the one that Playwright installed
+                executable_path=os.environ.get("BALDWHISPER_BROWSER") or None,
+                args=[
+                    "--use-fake-device-for-media-stream",
+                    f"--use-file-for-fake-audio-capture={voice}",
+                    "--autoplay-policy=no-user-gesture-required",
+                ],
+                # its start script needs the programs of a usual system
+                env={**os.environ, "PATH": os.defpath},
+            )
+            stack.callback(browser.close)
+            return browser
+
+        yield start
+
+
+@pytest.fixture(scope="session")
+def browser(launch: Callable[[Path], Browser], tmp_path_factory: pytest.TempPathFactory) -> Browser:
+    return launch(write_tone(tmp_path_factory.mktemp("microphone") / "voice.wav", 3))
 
 
 @pytest.fixture

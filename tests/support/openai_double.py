@@ -5,15 +5,19 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import queue
 import threading
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import unquote
 
 import uvicorn
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
-from starlette.routing import Route
+from starlette.routing import BaseRoute, Route, WebSocketRoute
+from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from baldwhisper_mlx.server.page import page_routes
 
@@ -30,6 +34,9 @@ WORDS = [
     {"word": "all.", "start": 1.8, "end": 2.4},
 ]
 TEXT = "One small <step>, one & all."
+ARABIC = "\u0645\u0631\u062d\u0628\u0627 \u0628\u0643\u0645"
+N_DELTAS = 600
+"""Of long.wav."""
 
 
 def error(status: int, message: str, param: str | None = None) -> JSONResponse:
@@ -46,17 +53,56 @@ class Double:
     proceed: threading.Event = field(default_factory=threading.Event)
     requests: list[dict[str, str]] = field(default_factory=list)
     """The text fields of each request, and the name and size of its file."""
+    max_upload: int = 10**6
+    realtime: bool = True
+    """Whether there are live captions."""
+    received: list[dict[str, Any]] = field(default_factory=list)
+    """Events of the websocket."""
+    _to_send: queue.Queue[dict[str, Any] | None] = field(default_factory=queue.Queue)
 
     def app(self) -> Starlette:
         """The page and the API."""
-        return Starlette(
-            routes=[
-                *page_routes(),
-                Route("/v1/models", self.models),
-                Route("/v1/audio/transcriptions", self.transcribe, methods=["POST"]),
-                Route("/v1/audio/translations", self.translate, methods=["POST"]),
-            ]
-        )
+        routes: list[BaseRoute] = [
+            *page_routes(max_upload=self.max_upload),
+            Route("/v1/models", self.models),
+            Route("/v1/audio/transcriptions", self.transcribe, methods=["POST"]),
+            Route("/v1/audio/translations", self.translate, methods=["POST"]),
+        ]
+        if self.realtime:
+            routes.append(WebSocketRoute("/v1/realtime", self.captions))
+        return Starlette(routes=routes)
+
+    def say(self, kind: str, **values: Any) -> None:
+        """Sends an event over the websocket."""
+        self._to_send.put({"type": kind, **values})
+
+    def hang_up(self) -> None:
+        """Closes the websocket."""
+        self._to_send.put(None)
+
+    async def captions(self, socket: WebSocket) -> None:
+        """WS /v1/realtime: what a test lets it say."""
+        wanted = [] if self.key is None else [f"openai-insecure-api-key.{self.key}"]
+        if [unquote(name) for name in socket.scope["subprotocols"]] != ["realtime", *wanted]:
+            await socket.close()  # before it is accepted: the browser gets the status 403
+            return
+        await socket.accept("realtime")
+        sending = asyncio.create_task(self._send_events(socket))
+        with contextlib.suppress(WebSocketDisconnect):
+            while True:
+                self.received.append(await socket.receive_json())
+        sending.cancel()
+
+    async def _send_events(self, socket: WebSocket) -> None:
+        await socket.send_json({"type": "session.created", "session": {}})
+        while True:
+            with contextlib.suppress(queue.Empty):
+                event = self._to_send.get_nowait()
+                if event is None:
+                    await socket.close(1011)
+                    return
+                await socket.send_json(event)
+            await asyncio.sleep(0.01)
 
     def refused(self, request: Request) -> Response | None:
         """The answer to a request without the key."""
@@ -94,14 +140,25 @@ class Double:
         words = WORDS if task == "transcribe" else None
         body = {"task": task, "language": "english", "duration": 2.5, "text": TEXT}
         body |= {"segments": SEGMENTS} | ({"words": words} if words else {})
-        return JSONResponse(body)
+        headers = {"X-Baldwhisper-Warnings": '["a packet is damaged", "it ends early"]'}
+        return JSONResponse(body, headers=headers if name == "damaged.wav" else None)
 
     async def events(self, name: str) -> AsyncIterator[str]:
-        """The stream: slow.wav waits in the middle, halfway.wav ends there, timed.wav has times."""
+        """The stream: slow.wav waits in the middle, halfway.wav and broken.wav end there."""
 
         def event(**data: object) -> str:
             return f"data: {json.dumps(data)}\n\n"
 
+        if name == "arabic.wav":
+            words = [
+                {"word": word, "start": at, "end": at + 1} for at, word in enumerate(ARABIC.split())
+            ]
+            segments = [{"id": 0, "start": 0, "end": 2, "text": ARABIC}]
+            times = {"segments": segments, "words": words, "language": "arabic", "duration": 2.5}
+            yield event(type="transcript.text.done", text=ARABIC, **times)
+            return
+        for _ in range(N_DELTAS if name == "long.wav" else 0):
+            yield event(type="transcript.text.delta", delta="and so on ")
         yield event(type="transcript.text.delta", delta=TEXT[:4])
         yield event(type="transcript.text.delta", delta=TEXT[4:17])
         if name == "halfway.wav":
@@ -110,8 +167,18 @@ class Double:
             return
         while name == "slow.wav" and not self.proceed.is_set():
             await asyncio.sleep(0.02)
+        if name in ("broken.wav", "parts.wav"):
+            yield event(type="baldwhisper.segments", segments=SEGMENTS[:1], words=WORDS[:3])
+        while name in ("broken.wav", "parts.wav") and not self.proceed.is_set():
+            await asyncio.sleep(0.02)
+        if name == "broken.wav":
+            raise RuntimeError("the connection breaks")
+        if name == "parts.wav":
+            yield event(type="baldwhisper.segments", segments=SEGMENTS[1:], words=WORDS[3:])
         yield event(type="transcript.text.delta", delta=TEXT[17:])
-        times = {"segments": SEGMENTS, "words": WORDS} if name == "timed.wav" else {}
+        times = {"segments": SEGMENTS, "words": WORDS, "language": "english", "duration": 2.5}
+        if name == "damaged.wav":
+            times["warnings"] = ["a packet is damaged", "it ends early"]
         yield event(type="transcript.text.done", text=TEXT, **times)
 
 

@@ -1,6 +1,7 @@
 /** Requests to the server's API. */
 
 const KEY = "baldwhisper-api-key";
+const HALFWAY = "The connection ended before the transcript did. Try again.";
 
 /** An error that people can read; `status` is that of the HTTP answer, 0 without one. */
 export class ApiFailure extends Error {
@@ -15,8 +16,13 @@ export function useKey(key) {
   sessionStorage.setItem(KEY, key);
 }
 
+/** The API key; null without one. */
+export function apiKey() {
+  return sessionStorage.getItem(KEY);
+}
+
 function headers() {
-  const key = sessionStorage.getItem(KEY);
+  const key = apiKey();
   return key ? { Authorization: `Bearer ${key}` } : {};
 }
 
@@ -64,14 +70,13 @@ class Events {
   }
 }
 
-function form(file, options, stream) {
+function form(file, options) {
   const data = new FormData();
   if (options.model) data.append("model", options.model);
-  if (options.language && options.task === "transcribe") data.append("language", options.language);
-  data.append("response_format", stream ? "json" : "verbose_json");
-  if (stream) {
+  data.append("response_format", "verbose_json");
+  if (options.task === "transcribe") {
+    if (options.language) data.append("language", options.language);
     data.append("stream", "true");
-  } else if (options.task === "transcribe") {
     data.append("timestamp_granularities[]", "segment");
     data.append("timestamp_granularities[]", "word");
   }
@@ -79,8 +84,37 @@ function form(file, options, stream) {
   return data;
 }
 
-/** One request. fetch cannot tell how much of an upload has been sent; XMLHttpRequest can. */
-function send(file, options, stream, { signal, onUpload, onText }) {
+/** Why a request got no answer. A browser does not say, so this asks the file and the server. */
+async function lost(file, hasBegun) {
+  // a file that has been deleted is empty, or cannot be read
+  const first = await file.slice(0, 1).arrayBuffer().catch(() => null);
+  if (!first?.byteLength) {
+    return new ApiFailure("The browser cannot read this file any more. Choose it again.");
+  }
+  try {
+    await getJson("v1/models");
+  } catch (error) {
+    return error;
+  }
+  return new ApiFailure(hasBegun ? HALFWAY
+    : "The server closed the connection before it had answered. Try again.");
+}
+
+function warningsOf(request) {
+  return JSON.parse(request.getResponseHeader("X-Baldwhisper-Warnings") ?? "[]");
+}
+
+/**
+ * Transcribes a file, or translates it into English, in one request. fetch cannot tell how much of
+ * an upload has been sent; XMLHttpRequest can.
+ *
+ * @param file a File.
+ * @param options model, language, task.
+ * @param steps signal, onUpload(fraction); onText(text so far) and onPart({segments, words}) while
+ *   segments are finished, which those of a translation are not.
+ * @returns the answer of verbose_json: text, segments, words, language, duration; and warnings.
+ */
+export function transcribe(file, options, { signal, onUpload, onText, onPart }) {
   return new Promise((resolve, reject) => {
     const request = new XMLHttpRequest();
     const events = new Events();
@@ -92,6 +126,7 @@ function send(file, options, stream, { signal, onUpload, onText }) {
       for (const event of events.push(request.responseText)) {
         if (event.error) throw failure(500, JSON.stringify(event));
         if (event.type === "transcript.text.delta") onText((text += event.delta));
+        if (event.type === "baldwhisper.segments") onPart(event);
         if (event.type === "transcript.text.done") last = event;
       }
     };
@@ -103,41 +138,22 @@ function send(file, options, stream, { signal, onUpload, onText }) {
         request.abort();
       }
     };
-    request.open("POST", options.task === "translate"
-      ? "v1/audio/translations" : "v1/audio/transcriptions");
+    const translates = options.task === "translate";
+    request.open("POST", translates ? "v1/audio/translations" : "v1/audio/transcriptions");
     for (const [name, value] of Object.entries(headers())) request.setRequestHeader(name, value);
     request.upload.onprogress = (event) => onUpload(event.loaded / event.total);
     request.upload.onload = () => onUpload(1);
     request.onprogress = guarded(() => request.status === 200 && isStream() && read());
     request.onload = guarded(() => {
       if (request.status !== 200) throw failure(request.status, request.responseText);
-      if (!isStream()) return resolve(JSON.parse(request.responseText));
-      read();
-      if (!last) throw new ApiFailure("The connection ended before the transcript did.");
+      if (isStream()) read();
+      else last = { ...JSON.parse(request.responseText), warnings: warningsOf(request) };
+      if (!last) throw new ApiFailure(HALFWAY);
       resolve(last);
     });
-    request.onerror = () => reject(failure(request.status, request.responseText));
+    request.onerror = async () => reject(await lost(file, text !== ""));
     request.onabort = () => reject(new ApiFailure("Cancelled."));
     signal.addEventListener("abort", () => request.abort(), { once: true });
-    request.send(form(file, options, stream));
+    request.send(form(file, options));
   });
-}
-
-/**
- * Transcribes a file, or translates it in one request.
- *
- * A transcript comes as a stream of text. If its last event has no times, a second request asks
- * for them.
- *
- * @param file a File.
- * @param options model, language, task.
- * @param steps signal, onUpload(fraction), onText(text so far), onTimes() before a second request.
- * @returns the answer of verbose_json: text, segments, words, language, duration.
- */
-export async function transcribe(file, options, steps) {
-  if (options.task === "translate") return send(file, options, false, steps);
-  const result = await send(file, options, true, steps);
-  if (result.segments) return result;
-  steps.onTimes();
-  return send(file, options, false, { ...steps, onUpload: () => {}, onText: () => {} });
 }

@@ -1,4 +1,8 @@
-/** Transcripts as txt, srt, vtt and json, made in the browser from one answer of the server. */
+/**
+ * Transcripts as txt, srt, vtt and json, made in the browser from one answer of the server.
+ *
+ * txt, srt and vtt are what `baldwhisper transcribe --output-format` writes of the same segments.
+ */
 
 export const MEDIA_TYPES = {
   txt: "text/plain",
@@ -6,48 +10,65 @@ export const MEDIA_TYPES = {
   vtt: "text/vtt",
   json: "application/json",
 };
+const UNITS = ["bytes", "kB", "MB", "GB"];
+/** What Python's str.splitlines divides at, and what its str.strip removes. */
+const LINE_BREAK = /\r\n|[\n\v\f\r\x1c-\x1e\x85\u2028\u2029]/;
+const AROUND = /^(?:[^\S\ufeff]|[\x1c-\x1f\x85])+|(?:[^\S\ufeff]|[\x1c-\x1f\x85])+$/g;
 
-/** A time as hh:mm:ss, with milliseconds behind `point`. */
-function stamp(seconds, point) {
-  const whole = Math.max(0, Math.round(seconds * 1000));
-  const pad = (value, digits) => String(value).padStart(digits, "0");
-  const [h, m, s] = [whole / 3600000, (whole / 60000) % 60, (whole / 1000) % 60].map(Math.floor);
-  return `${pad(h, 2)}:${pad(m, 2)}:${pad(s, 2)}${point}${pad(whole % 1000, 3)}`;
+/** Milliseconds, rounded half to even as Python does. */
+function milliseconds(seconds) {
+  const exact = seconds * 1000;
+  const rounded = Math.round(exact);
+  return rounded - exact === 0.5 && rounded % 2 ? rounded - 1 : rounded;
+}
+
+/** A time as [hh:]mm:ss, with milliseconds behind `point`; in srt always with hours. */
+function stamp(seconds, point, alwaysHours) {
+  const whole = milliseconds(seconds);
+  const pad = (value, digits = 2) => String(Math.floor(value)).padStart(digits, "0");
+  const hours = Math.floor(whole / 3600000);
+  const rest = `${pad((whole / 60000) % 60)}:${pad((whole / 1000) % 60)}`;
+  return `${alwaysHours || hours ? `${pad(hours)}:` : ""}${rest}${point}${pad(whole % 1000, 3)}`;
 }
 
 /** A time for people: m:ss, with hours if there are any. */
 export function clock(seconds) {
-  const [hours, rest] = stamp(Math.floor(seconds), ".").slice(0, 8).split(/:(.*)/);
-  return Number(hours) ? `${Number(hours)}:${rest}` : rest.replace(/^0/, "");
+  return stamp(Math.max(0, Math.floor(seconds)), ".").slice(0, -4).replace(/^0(?=\d)/, "");
 }
 
-/** A cue must not hold an empty line, nor the arrow that stands between its times. */
-function cueText(text) {
-  return text.trim().replace(/\n\s*\n/g, "\n").replaceAll("-->", "->");
+/** A number of bytes for people. */
+export function size(bytes) {
+  const power = Math.min(3, Math.floor(Math.log10(Math.max(bytes, 1)) / 3));
+  const value = bytes / 1000 ** power;
+  return `${power && value < 100 ? value.toFixed(1) : Math.round(value)} ${UNITS[power]}`;
+}
+
+function oneLine(text) {
+  const lines = text.split(LINE_BREAK).map((line) => line.replace(AROUND, ""));
+  return lines.filter(Boolean).join(" ");
 }
 
 /** The transcript in a format of MEDIA_TYPES. */
 export function write(format, result) {
-  const segments = (result.segments ?? []).filter((segment) => segment.text.trim());
-  const times = (segment, point) =>
-    `${stamp(segment.start, point)} --> ${stamp(segment.end, point)}`;
+  if (format === "json") return `${JSON.stringify(result, null, 2)}\n`;
+  const segments = (result.segments ?? [])
+    .map(({ start, end, text }) => ({ start, end, text: oneLine(text) }))
+    .filter(({ text }) => text);
+  const cues = (point, alwaysHours, escape) => segments.map(({ start, end, text }) => {
+    const times = [start, end].map((time) => stamp(time, point, alwaysHours)).join(" --> ");
+    return `${times}\n${escape(text).replace(/-{2,}>/g, "->")}\n\n`;
+  });
   if (format === "srt") {
-    return segments
-      .map((segment, at) => `${at + 1}\n${times(segment, ",")}\n${cueText(segment.text)}\n`)
-      .join("\n");
+    return cues(",", true, (text) => text).map((cue, at) => `${at + 1}\n${cue}`).join("");
   }
   if (format === "vtt") {
     const escape = (text) => text.replaceAll("&", "&amp;").replaceAll("<", "&lt;");
-    const cues = segments.map((segment) =>
-      `${times(segment, ".")}\n${escape(cueText(segment.text))}\n`);
-    return ["WEBVTT\n", ...cues].join("\n");
-  }
-  if (format === "json") {
-    return `${JSON.stringify(result, null, 2)}\n`;
+    return `WEBVTT\n\n${cues(".", false, escape).join("")}`;
   }
   if (format === "txt") {
-    const lines = segments.map((segment) => segment.text.trim());
-    return `${lines.length ? lines.join("\n") : result.text.trim()}\n`;
+    // a text without times is one that was interrupted
+    const lines = segments.length ? segments.map(({ text }) => text) : [result.text.trim()];
+    return lines.filter(Boolean).map((text) => `${text}\n`).join("");
   }
   throw new Error(`no format ${format}`);
 }

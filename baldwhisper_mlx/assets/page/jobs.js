@@ -1,15 +1,15 @@
 /** The list of files on the page. */
 
 const STATES = {
+  recording: "Recording",
   waiting: "Waiting",
   uploading: "Uploading",
   transcribing: "Transcribing",
-  timing: "Finding the times of the words",
   done: "Finished",
   failed: "Failed",
   cancelled: "Cancelled",
 };
-const RUNNING = ["uploading", "transcribing", "timing"];
+const RUNNING = ["uploading", "transcribing"];
 
 /** What is said about the state of a job. */
 export function describe(job) {
@@ -63,15 +63,16 @@ export class JobList {
     if (job.state === "uploading") item.progress.value = job.uploaded;
     else item.progress.removeAttribute("value");
     const running = RUNNING.includes(job.state) || job.state === "waiting";
+    item.name.textContent = job.name;
     item.cancel.hidden = !running;
     item.retry.hidden = job.state !== "failed" && job.state !== "cancelled";
-    item.remove.hidden = running;
+    item.remove.hidden = running || job.state === "recording";
   }
 
   #make(job) {
     const make = (tag, className) =>
       Object.assign(document.createElement(tag), { className });
-    const name = job.file.name;
+    const { name } = job;
     const item = {
       root: make("li", "job"),
       name: make("button", "job-name"),
@@ -82,7 +83,7 @@ export class JobList {
       remove: button("Remove", name, () => this.#actions.remove(job)),
     };
     item.name.type = "button";
-    item.name.textContent = name;
+    item.name.dir = "auto";
     item.name.addEventListener("click", () => this.#actions.show(job));
     item.progress.setAttribute("aria-label", `Progress of ${name}`);
     const row = make("div", "row");

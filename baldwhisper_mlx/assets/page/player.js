@@ -42,6 +42,7 @@ export class Player {
   #words = [];
   #spans = [];
   #now = -1;
+  #shown = [];
 
   constructor(audio, text) {
     this.#audio = audio;
@@ -60,23 +61,32 @@ export class Player {
   /** Shows text without times, while it is being written. */
   draft(text) {
     this.#reset();
-    this.#text.append(element("p", { className: "words", textContent: text }));
+    this.#text.append(element("p", { className: "words", dir: "auto", textContent: text }));
   }
 
-  /** Shows a result with its words. */
-  show(result) {
-    this.#reset();
-    const pieces = placeWords(result.segments, result.words ?? []);
-    result.segments.forEach((segment, at) => {
+  /**
+   * Shows a transcript with its words, or what there is of it.
+   *
+   * @param parts a list of { segments, words }; what it has in common with the list before stays.
+   */
+  show(parts) {
+    if (!this.#shown.length || this.#shown.some((part, at) => part !== parts[at])) this.#reset();
+    for (const part of parts.slice(this.#shown.length)) this.#append(part);
+    this.#shown = parts;
+    this.#text.tabIndex = this.#words.length ? 0 : -1;
+  }
+
+  #append({ segments, words }) {
+    const pieces = placeWords(segments, words ?? []);
+    segments.forEach((segment, at) => {
       const time = clock(segment.start);
       const jump = element("button", { type: "button", textContent: time });
       jump.dataset.start = segment.start;
       jump.setAttribute("aria-label", `Play from ${time}`);
-      const line = element("span", { className: "words" });
+      const line = element("span", { className: "words", dir: "auto" });
       for (const [text, word] of pieces[at]) line.append(word ? this.#span(text, word) : text);
       this.#text.append(element("p", { className: "segment" }, jump, line));
     });
-    this.#text.tabIndex = this.#words.length ? 0 : -1;
   }
 
   #span(text, word) {
@@ -92,6 +102,7 @@ export class Player {
     this.#text.removeAttribute("tabindex");
     this.#words = [];
     this.#spans = [];
+    this.#shown = [];
     this.#now = -1;
   }
 
@@ -124,9 +135,16 @@ export class Player {
   }
 
   #key(event) {
-    const step = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
-    if (!step || event.altKey || event.ctrlKey || event.metaKey) return;
-    const next = this.#wordAt(this.#audio.currentTime) + step;
+    if (event.key === "Enter" && event.target === this.#text) {
+      if (this.#audio.paused) this.#audio.play().catch(() => {});
+      else this.#audio.pause();
+      return;
+    }
+    const arrow = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
+    if (!arrow || event.altKey || event.ctrlKey || event.metaKey) return;
+    const now = this.#wordAt(this.#audio.currentTime);
+    const { direction } = getComputedStyle(this.#spans[Math.max(now, 0)] ?? this.#text);
+    const next = now + (direction === "rtl" ? -arrow : arrow);
     if (!this.#words[next]) return;
     event.preventDefault();
     this.#audio.currentTime = this.#words[next].start;

@@ -1,29 +1,63 @@
 /** The files of this visit: one is sent at a time, and each keeps its state. */
 
-import { transcribe } from "./api.js";
+import { ApiFailure, transcribe } from "./api.js";
+import { size } from "./formats.js";
 
 /** Sends files to the server in the order in which they came; `change` says that a job changed. */
 export class Queue extends EventTarget {
   jobs = [];
+  /** Bytes of the largest file that the server takes. */
+  maxUpload = Infinity;
   #running = false;
   #count = 0;
 
   /** Adds a file with its options (model, language, task), and returns its job. */
   add(file, options) {
+    const job = this.#make(file.name, options, "recording");
+    this.finish(job, file);
+    return job;
+  }
+
+  /**
+   * Adds a job without a file, and returns it: a recording that is being made.
+   *
+   * @param isLive whether it has captions.
+   */
+  record(name, options, isLive) {
+    const job = this.#make(name, options, "recording");
+    this.#set(job, { isLive });
+    return job;
+  }
+
+  /** Takes the captions of a recording that is being made. */
+  caption(job, items) {
+    this.#set(job, { items });
+  }
+
+  /** Puts a recording into the queue, with the text that its captions had. */
+  finish(job, file, captions = "") {
+    const url = URL.createObjectURL(file);
+    this.#set(job, { file, url, captions, items: [], name: file.name, state: "waiting" });
+    this.#run();
+  }
+
+  #make(name, options, state) {
     const job = {
       id: (this.#count += 1),
-      file,
+      name,
+      file: null,
+      url: null,
       options,
-      state: "waiting",
+      state,
       uploaded: 0,
+      items: [],
+      captions: "",
       text: "",
+      parts: [],
       result: null,
       error: null,
-      url: URL.createObjectURL(file),
     };
     this.jobs.push(job);
-    this.#changed(job);
-    this.#run();
     return job;
   }
 
@@ -36,7 +70,7 @@ export class Queue extends EventTarget {
   /** Puts a job that failed or was cancelled at the end of the queue. */
   retry(job) {
     this.jobs = [...this.jobs.filter((other) => other !== job), job];
-    this.#set(job, { state: "waiting", uploaded: 0, text: "", error: null });
+    this.#set(job, { state: "waiting", uploaded: 0, text: "", parts: [], error: null });
     this.#run();
   }
 
@@ -44,7 +78,7 @@ export class Queue extends EventTarget {
   remove(job) {
     this.cancel(job);
     this.jobs = this.jobs.filter((other) => other !== job);
-    URL.revokeObjectURL(job.url);
+    if (job.url) URL.revokeObjectURL(job.url);
     this.#changed(job);
   }
 
@@ -70,17 +104,24 @@ export class Queue extends EventTarget {
     job.abort = new AbortController();
     this.#set(job, { state: "uploading" });
     try {
+      if (job.file.size > this.maxUpload) {
+        throw new ApiFailure(`The file has ${size(job.file.size)}, but this server takes at most `
+          + `${size(this.maxUpload)} (its option --max-upload).`, 413);
+      }
       const result = await transcribe(job.file, job.options, {
         signal: job.abort.signal,
         onUpload: (uploaded) =>
           this.#set(job, { uploaded, state: uploaded < 1 ? "uploading" : "transcribing" }),
         onText: (text) => this.#set(job, { text, state: "transcribing" }),
-        onTimes: () => this.#set(job, { state: "timing" }),
+        onPart: (part) => this.#set(job, { parts: job.parts.concat(part) }),
       });
-      this.#set(job, { state: "done", result, text: result.text });
+      const isWhole = job.parts.flatMap(({ segments }) => segments).length
+        === result.segments?.length;
+      const parts = isWhole ? job.parts : [result];
+      this.#set(job, { state: "done", result, parts, text: result.text });
     } catch (error) {
       const cancelled = job.abort.signal.aborted;
-      this.#set(job, { state: cancelled ? "cancelled" : "failed", error: cancelled ? null : error });
+      this.#set(job, cancelled ? { state: "cancelled" } : { state: "failed", error });
     } finally {
       job.abort = null;
     }

@@ -10,6 +10,8 @@ import socket
 import subprocess
 import sys
 import threading
+import time
+import webbrowser
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,6 +24,7 @@ from click.testing import CliRunner, Result
 from websockets.exceptions import ConnectionClosedOK
 
 from baldwhisper_mlx.cli.main import cli
+from baldwhisper_mlx.cli.serve import _open
 
 SPEECH = Path(__file__).parents[3] / "baldwhisper_mlx/assets/speech.flac"
 
@@ -72,7 +75,7 @@ def test_the_extra_is_named(package: str, monkeypatch: pytest.MonkeyPatch) -> No
 
 
 @contextmanager
-def serving(*options: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
+def serving(*options: str, **environment: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
     """The program, and the address that it prints; killed in the end, if it still runs."""
     code = "from baldwhisper_mlx.cli.main import main; main()"
     command = [sys.executable, "-c", code, "serve", "--port", "0", *options]
@@ -81,7 +84,7 @@ def serving(*options: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        env=os.environ | {"BALDWHISPER_API_KEY": "secret", "PYTHONUNBUFFERED": "1"},
+        env=os.environ | {"BALDWHISPER_API_KEY": "secret", "PYTHONUNBUFFERED": "1"} | environment,
     ) as process:
         try:
             assert process.stdout is not None
@@ -182,3 +185,41 @@ def test_sigterm_finishes_the_request_in_hand() -> None:
         assert events[-1].type == "transcript.text.done"
         _, errors = process.communicate(timeout=60)
         assert (process.returncode, errors) == (0, "")
+
+
+def test_open_opens_the_page_of_a_server_that_answers(tmp_path: Path) -> None:
+    """The browser is a script that fetches the page."""
+    browser = tmp_path / "browser.py"
+    browser.write_text(
+        "import sys, urllib.request, pathlib\n"
+        "body = urllib.request.urlopen(sys.argv[1], timeout=60).read()\n"
+        f"pathlib.Path({str(tmp_path / 'part')!r}).write_bytes(body)\n"
+        f"pathlib.Path({str(tmp_path / 'part')!r}).rename({str(tmp_path / 'page.html')!r})\n"
+    )
+    with serving("--open", BROWSER=f"{sys.executable} {browser} %s") as (process, url):
+        assert process.stdout is not None
+        assert process.stdout.readline() == f"Page: {url.removesuffix('v1')}\n"
+        deadline = time.monotonic() + 60
+        while not (tmp_path / "page.html").exists():
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        assert "<title>BaldWhisper" in (tmp_path / "page.html").read_text(encoding="utf-8")
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=60)
+        assert (process.returncode, errors) == (0, "")
+
+
+@pytest.mark.parametrize("failure", [False, OSError("gone"), webbrowser.Error("none")])
+def test_no_browser_is_no_error(
+    failure: bool | Exception, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(_url: str) -> bool:
+        if isinstance(failure, Exception):
+            raise failure
+        return failure
+
+    monkeypatch.setattr(webbrowser, "open", fail)
+    _open("http://localhost:1/")
+    assert capsys.readouterr().err == (
+        "--open: no browser was found; open http://localhost:1/ yourself\n"
+    )

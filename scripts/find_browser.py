@@ -1,4 +1,11 @@
-"""Finds a browser for the tests of the page; as a program, ends with 1 if there is none."""
+"""Prints the path of this machine's Chromium or Chrome, for the tests of the page.
+
+    python scripts/find_browser.py
+
+The variable BALDWHISPER_BROWSER names another one. Prints nothing and ends with 1 if there is none:
+then the one is used that `playwright install chromium` brings. The tests themselves look for no
+program; `make test-page` passes them the path.
+"""
 
 from __future__ import annotations
 
@@ -22,5 +29,13 @@ def find_browser() -> str | None:
     return str(MAC) if MAC.exists() else None
 
 
+def main() -> None:
+    """Prints the path."""
+    browser = find_browser()
+    if browser is None:
+        sys.exit(1)
+    print(browser)
+
+
 if __name__ == "__main__":
-    sys.exit(find_browser() is None)
+    main()
