@@ -5,7 +5,6 @@ Only click is imported at the top, as in main.py.
 
 from __future__ import annotations
 
-import contextlib
 import importlib
 import re
 import threading
