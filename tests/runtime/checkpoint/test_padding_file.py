@@ -143,9 +143,9 @@ def test_stretches_of_speech_and_a_language_to_detect(
 ) -> None:
     """Stretches are short, so they are padded; the times are those of the whole recording."""
     stretches = [(16_000, 56_000), (120_000, 150_000)]
-    monkeypatch.setattr(
-        "baldwhisper_mlx.transcription.strategies.speech_spans", lambda _: stretches
-    )
+    for module in ("strategies", "without_pauses"):
+        name = f"baldwhisper_mlx.transcription.{module}.speech_spans"
+        monkeypatch.setattr(name, lambda *_: stretches)
     lengths: list[int] = []
     encode = AudioEncoder.__call__
 

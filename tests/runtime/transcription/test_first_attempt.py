@@ -13,7 +13,7 @@ from baldwhisper_mlx.checkpoint.load import LoadedModel, load_model
 from baldwhisper_mlx.checkpoint.padding_file import compute_padding
 from baldwhisper_mlx.decoding.decoder import Decoder
 from baldwhisper_mlx.decoding.result import DecodingResult
-from baldwhisper_mlx.transcription import strategies
+from baldwhisper_mlx.transcription import strategies, without_pauses
 from baldwhisper_mlx.transcription.batched import transcribe_clips
 from baldwhisper_mlx.transcription.options import TranscribeOptions
 from baldwhisper_mlx.transcription.transcribe import transcribe
@@ -142,7 +142,8 @@ def test_a_doubtful_window_gets_the_transcript_of_full_context(
 ) -> None:
     """Every output of the random model is improbable, and so is taken from the full context."""
     spans = [(0, 3 * RATE), (31 * RATE, 35 * RATE)] if "vad" in WAYS[way] else [(0, 3 * RATE)]
-    monkeypatch.setattr(strategies, "speech_spans", lambda *_: spans)
+    for module in (strategies, without_pauses):
+        monkeypatch.setattr(module, "speech_spans", lambda *_: spans)
     rng = np.random.default_rng(1)
     samples = rng.normal(0, 0.1, spans[-1][1]).astype(np.float32)
     options = {"language": "en", "temperature": (0.0, 0.0), "no_speech_threshold": None} | WAYS[way]

@@ -13,7 +13,7 @@ from baldwhisper_mlx.audio.buffer import Samples
 from baldwhisper_mlx.audio.vad import Speech
 from baldwhisper_mlx.checkpoint.load import LoadedModel, load_model
 from baldwhisper_mlx.decoding.decoder import Decoder
-from baldwhisper_mlx.transcription import strategies
+from baldwhisper_mlx.transcription import strategies, without_pauses
 from baldwhisper_mlx.transcription.options import OptionWarning
 from baldwhisper_mlx.transcription.ranges import frames_of, parse_ranges
 from baldwhisper_mlx.transcription.transcribe import transcribe
@@ -133,12 +133,13 @@ def test_other_ways_see_nothing_outside_the_ranges(
     samples = (1 + np.arange(100 * RATE, dtype=np.float32)) / (100 * RATE)
     asked: list[tuple[float, float]] = []
 
-    def speech(part: Samples, wanted: Speech) -> list[tuple[int, int]]:
+    def speech(part: Samples, wanted: Speech, *_: Any) -> list[tuple[int, int]]:
         assert wanted == (Speech(pause=2) if "vad" in way else Speech())
         asked.append((100 * float(part[0]), 100 * float(part[-1])))
         return [(RATE, len(part) - RATE)]  # all but a second at either end
 
-    monkeypatch.setattr(strategies, "speech_spans", speech)
+    for module in (strategies, without_pauses):
+        monkeypatch.setattr(module, "speech_spans", speech)
     encoded = windows(monkeypatch)
     script(monkeypatch, [timed(loaded, (0.0, f" part {i}", 29.0)) for i in range(12)])
     found = transcribe(samples, loaded, clip_timestamps=[(10, 40), (70, 95)], **KEPT, **way)

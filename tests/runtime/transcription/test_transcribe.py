@@ -11,7 +11,7 @@ import pytest
 from baldwhisper_mlx.audio.load import load_audio
 from baldwhisper_mlx.checkpoint.load import LoadedModel, load_model
 from baldwhisper_mlx.decoding.decoder import Decoder
-from baldwhisper_mlx.transcription import strategies
+from baldwhisper_mlx.transcription import strategies, without_pauses
 from baldwhisper_mlx.transcription.detect_language import detect_language
 from baldwhisper_mlx.transcription.transcribe import transcribe
 from tests.runtime.audio.test_vad import RATE, SAMPLE, noise, talk
@@ -49,7 +49,8 @@ def test_silence_around_speech_changes_nothing_but_the_times(loaded: LoadedModel
 def test_a_recording_without_speech_has_no_text(
     loaded: LoadedModel, monkeypatch: pytest.MonkeyPatch, batch_size: int
 ) -> None:
-    monkeypatch.setattr(strategies, "speech_spans", lambda samples, speech: [])
+    for module in (strategies, without_pauses):
+        monkeypatch.setattr(module, "speech_spans", lambda *_: [])
     found = transcribe(noise(3, 0), loaded, language="french", vad=True, batch_size=batch_size)
     assert (found.text, found.segments, found.language, found.duration) == ("", (), "fr", 3.0)
 
