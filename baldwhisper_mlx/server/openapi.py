@@ -22,10 +22,11 @@ _REASONS = {
     408: "the request came too slowly",
     413: "the file is larger than the server takes",
     415: "the body is not multipart/form-data",
+    426: "the path is a WebSocket",
     429: "too many requests are waiting; Retry-After says when to try again",
     500: "the server failed; its log says why",
 }
-_OF_POST = tuple(_REASONS)
+_OF_POST = (400, 401, 403, 404, 408, 413, 415, 429, 500)
 _OF_GET = (401, 403, 500)
 
 
@@ -56,6 +57,7 @@ def describe_api() -> dict[str, Any]:
             "/health": {
                 "get": _get("health", "Whether the server answers.", reference("Health"), open=True)
             },
+            "/v1/realtime": {"get": _realtime()},
             "/openapi.json": {"get": _get("schema", "This document.", {"type": "object"})},
             "/": {"get": _page()},
         },
@@ -200,6 +202,15 @@ def _describe_model() -> dict[str, Any]:
             "description": "May contain slashes.",
         }
     ]
+    return operation
+
+
+def _realtime() -> dict[str, Any]:
+    operation = _get("realtime", "OpenAI's realtime transcription sessions, over a WebSocket.", {})
+    operation["responses"] = {
+        "101": {"description": "The connection is a WebSocket from now on."},
+        **_errors((426, *_OF_GET)),
+    }
     return operation
 
 
