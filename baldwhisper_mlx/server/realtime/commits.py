@@ -11,10 +11,11 @@ from baldwhisper_mlx.checkpoint.load import LoadedModel
 from baldwhisper_mlx.config import SAMPLE_RATE
 from baldwhisper_mlx.output.transcript import Transcript
 from baldwhisper_mlx.server.errors import ApiError
+from baldwhisper_mlx.server.logprobs import logprobs_of
 from baldwhisper_mlx.server.realtime.events import Event, Item
+from baldwhisper_mlx.server.realtime.settings import SessionSettings
 from baldwhisper_mlx.server.realtime.speech import LEAST_COMMIT, empty_commit
 from baldwhisper_mlx.server.transcriptions import Service, results_of
-from baldwhisper_mlx.transcription.options import TranscribeOptions
 
 _log = logging.getLogger("baldwhisper_mlx.server")
 
@@ -71,7 +72,7 @@ class CommitBuffer:
 
 
 async def transcribed(
-    service: Service, samples: Samples, loaded: LoadedModel, options: TranscribeOptions, item: Item
+    service: Service, samples: Samples, loaded: LoadedModel, settings: SessionSettings, item: Item
 ) -> AsyncGenerator[Event, None]:
     """Transcribes an item; its deltas are the text of finished segments.
 
@@ -79,17 +80,22 @@ async def transcribed(
         service: whose worker does so.
         samples: of the item, at 16 kHz (n,).
         loaded: the model.
-        options: of the session.
+        settings: of the session.
         item: to which the text belongs.
     """
     seconds, text = len(samples) / SAMPLE_RATE, ""
     try:
         async with service.places.decoding:
-            results = results_of(service.worker, samples, loaded, options)
+            results = results_of(service.worker, samples, loaded, settings.options())
             async with contextlib.aclosing(results):
                 async for result in results:
                     if isinstance(result, Transcript):
-                        for event in item.completed(result.text, seconds, result.language):
+                        logprobs = None
+                        if settings.logprobs:
+                            logprobs = logprobs_of(result.segments, loaded.tokenizer)
+                        for event in item.completed(
+                            result.text, seconds, result.language, logprobs
+                        ):
                             yield event
                         return
                     assert not isinstance(result, Exception)

@@ -74,20 +74,27 @@ class Item:
             )
         ]
 
-    def completed(self, transcript: str, seconds: float, language: str | None) -> list[Event]:
+    def completed(
+        self,
+        transcript: str,
+        seconds: float,
+        language: str | None,
+        logprobs: list[dict[str, Any]] | None = None,
+    ) -> list[Event]:
         """The events of the final text: a last delta, if one is missing, and the text.
 
         Args:
             transcript: as it is, with the space before it.
             seconds: of the audio.
             language: code; None if it is not known.
+            logprobs: of the tokens, if the session includes them.
         """
         transcript = transcript.strip()
         last = self.delta(transcript, "") if transcript.startswith(self._text) else []
         usage = {"type": "duration", "seconds": round(seconds, 3)}
         languages = [] if language is None else [{"code": language}]
         completed = self._content(
-            "completed", transcript=transcript, usage=usage, languages=languages, logprobs=None
+            "completed", transcript=transcript, usage=usage, languages=languages, logprobs=logprobs
         )
         return [*last, completed]
 

@@ -151,8 +151,8 @@ class Session:
         if self._transcription is not None:
             await self._transcription
         # With the settings of now: others may be in effect before it begins.
-        options, loaded = self._stream.settings.options(), self._stream.loaded
-        events = transcribed(self._service, samples, loaded, options, item)
+        settings, loaded = self._stream.settings, self._stream.loaded
+        events = transcribed(self._service, samples, loaded, settings, item)
         self._transcription = asyncio.ensure_future(self._send_all(events))
 
     async def _send_all(self, events: AsyncGenerator[Event, None]) -> None:

@@ -21,6 +21,8 @@ from baldwhisper_mlx.terminal import quoted
 from baldwhisper_mlx.transcription.options import TranscribeOptions
 
 _BETA_FORMATS = {"pcm16": PCM, "g711_ulaw": MU_LAW, "g711_alaw": A_LAW}
+LOGPROBS = "item.input_audio_transcription.logprobs"
+"""What `include` may name."""
 _OPENAI_PREFIX = "gpt-"
 """Of the names of OpenAI's models for these sessions, such as gpt-realtime-whisper."""
 _LEAST_RATE, _MOST_RATE = 8_000, 48_000
@@ -59,6 +61,8 @@ class SessionSettings:
     format: AudioFormat = field(default_factory=AudioFormat)
     vad: ServerVad | None = ServerVad()
     """None: the client says where an item ends."""
+    logprobs: bool = False
+    """Whether the log-probabilities of the tokens come with the text of an item."""
 
     @property
     def hotwords(self) -> str | None:
@@ -104,7 +108,11 @@ class SessionSettings:
             "keywords": list(self.keywords) or None,
         }
         vad = None if self.vad is None else {"type": "server_vad", **self.vad.__dict__}
-        session = {"id": session_id, "object": "realtime.transcription_session", "include": None}
+        session = {
+            "id": session_id,
+            "object": "realtime.transcription_session",
+            "include": [LOGPROBS] if self.logprobs else None,
+        }
         if is_beta:
             names = {kind: name for name, kind in _BETA_FORMATS.items()}
             return session | {
@@ -150,6 +158,7 @@ def updated(settings: SessionSettings, session: Any) -> SessionSettings:
         (outer, "input_audio_format", _format),
         (outer, "input_audio_transcription", _transcription),
         (outer, "turn_detection", _turn_detection),
+        (outer, "include", _include),
         (inner, "format", _format),
         (inner, "transcription", _transcription),
         (inner, "turn_detection", _turn_detection),
@@ -179,6 +188,14 @@ def _format(settings: SessionSettings, node: JsonObject, name: str) -> SessionSe
             raise bad_value(path, f"{path} must be {TELEPHONE_RATE} for {kind}")
         return replace(settings, format=AudioFormat(kind, TELEPHONE_RATE))
     return replace(settings, format=AudioFormat(kind, round(rate or AudioFormat.rate)))
+
+
+def _include(settings: SessionSettings, node: JsonObject, name: str) -> SessionSettings:
+    names = node.texts(name)
+    for unknown in sorted(set(names) - {LOGPROBS}):
+        path = f"{node.path}.{name}"
+        raise bad_value(path, f"{path} can have {LOGPROBS} only, not {quoted(unknown)}")
+    return replace(settings, logprobs=bool(names))
 
 
 def _transcription(settings: SessionSettings, node: JsonObject, name: str) -> SessionSettings:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from baldwhisper_mlx.audio.buffer import Samples
 from baldwhisper_mlx.config import SAMPLE_RATE
+from baldwhisper_mlx.output.segment import Segment
 from baldwhisper_mlx.server.errors import ApiError
 from baldwhisper_mlx.server.realtime.events import Conversation, Event, Item
 from baldwhisper_mlx.transcription.live import LiveTranscriber
@@ -14,6 +16,8 @@ from baldwhisper_mlx.transcription.live_events import Draft, LiveEvent, SpeechSt
 
 LEAST_COMMIT = SAMPLE_RATE // 10
 """Samples that an item must have at least, as OpenAI's."""
+Logprobs = Callable[[Sequence[Segment]], "list[dict[str, Any]] | None"]
+"""Log-probabilities of the tokens of segments; None if the session does not include them."""
 _log = logging.getLogger("baldwhisper_mlx.server")
 
 
@@ -38,12 +42,17 @@ class SpeechItems:
         make: a transcriber of a stream.
         conversation: to which the items are added.
         n_before: samples of the session before this stream.
+        logprobs: of what is complete.
     """
 
     def __init__(
-        self, make: Callable[[], LiveTranscriber], conversation: Conversation, n_before: int
+        self,
+        make: Callable[[], LiveTranscriber],
+        conversation: Conversation,
+        n_before: int,
+        logprobs: Logprobs,
     ) -> None:
-        self._make = make
+        self._make, self._logprobs = make, logprobs
         self._conversation = conversation
         self._n_samples = n_before
         self._n_committed = n_before
@@ -69,7 +78,7 @@ class SpeechItems:
         events = self.finish()
         if not events:
             item = Item(self._n_committed / SAMPLE_RATE)
-            completed = item.completed("", n_samples / SAMPLE_RATE, None)
+            completed = item.completed("", n_samples / SAMPLE_RATE, None, self._logprobs(()))
             events = [*self._conversation.add(item), *completed]
         self._n_committed = self._n_samples
         return events
@@ -113,11 +122,11 @@ class SpeechItems:
             return events
         if isinstance(happened, Draft):
             return events + item.delta(happened.confirmed, happened.unconfirmed)
-        seconds = happened.end - happened.start
+        seconds, logprobs = happened.end - happened.start, self._logprobs(happened.segments)
         return [
             *events,
             *self._ended(item, self._begin + happened.end),
-            *item.completed(happened.text, seconds, happened.language),
+            *item.completed(happened.text, seconds, happened.language, logprobs),
         ]
 
     def _item_at(self, start: float) -> tuple[list[Event], Item]:

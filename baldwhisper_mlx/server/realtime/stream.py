@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 from baldwhisper_mlx.audio.buffer import Samples
 from baldwhisper_mlx.checkpoint.load import LoadedModel
 from baldwhisper_mlx.config import SAMPLE_RATE
+from baldwhisper_mlx.output.segment import Segment
 from baldwhisper_mlx.server.errors import bad_value
+from baldwhisper_mlx.server.logprobs import logprobs_of
 from baldwhisper_mlx.server.realtime.audio import AudioStream
 from baldwhisper_mlx.server.realtime.commits import CommitBuffer
 from baldwhisper_mlx.server.realtime.events import Conversation, Event, Item
@@ -77,6 +82,10 @@ class SessionStream:
         if self._speech is not None:
             self._speech.clear(rest)
 
+    def logprobs(self, segments: Sequence[Segment]) -> list[dict[str, Any]] | None:
+        """Log-probabilities of the tokens of segments; None if the session includes none."""
+        return logprobs_of(segments, self.loaded.tokenizer) if self.settings.logprobs else None
+
     def change(self, settings: SessionSettings, loaded: LoadedModel) -> list[Event]:
         """Changes the settings, which ends the item at hand if they differ.
 
@@ -103,7 +112,9 @@ class SessionStream:
             self._n_samples += len(samples)
             return []
         if self._speech is None:
-            self._speech = SpeechItems(self._transcriber, self._conversation, self._n_samples)
+            self._speech = SpeechItems(
+                self._transcriber, self._conversation, self._n_samples, self.logprobs
+            )
         self._n_samples += len(samples)
         return self._speech.feed(samples)
 

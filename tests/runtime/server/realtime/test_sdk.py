@@ -72,7 +72,8 @@ def test_the_client(server: Running, speech: Samples, text: str) -> None:
         assert event.type == f"{CONTENT}.completed"
         assert event.transcript == text
         assert event.usage.type == "duration"
-        assert event.logprobs is None
+        assert b"".join(bytes(token.bytes) for token in event.logprobs).decode().strip() == text
+        assert all(token.logprob <= 0 for token in event.logprobs)
     assert "".join(event.delta for event in deltas) == text
     # Fields that the package does not know stay readable.
     assert any(event.unconfirmed for event in deltas)

@@ -14,6 +14,7 @@ import baldwhisper_mlx
 from baldwhisper_mlx.audio.buffer import Samples
 from baldwhisper_mlx.checkpoint.load import LoadedModel
 from baldwhisper_mlx.config import SAMPLE_RATE
+from baldwhisper_mlx.server.realtime.settings import LOGPROBS
 from baldwhisper_mlx.transcription.live_draft import DraftDecoder
 from baldwhisper_mlx.transcription.live_policies import DraftWord
 from baldwhisper_mlx.transcription.stream import TranscriptStream
@@ -166,10 +167,16 @@ def test_a_commit_keeps_the_settings_that_it_was_made_with(
     client: Client, speech: Samples, text: str
 ) -> None:
     client.update(turn_detection=None)
+    client.send("session.update", session={"include": [LOGPROBS]})
     client.append(pcm(speech))
     client.send("input_audio_buffer.commit")
-    client.send("session.update", session={"input_audio_transcription": {"model": "tiny"}})
-    assert client.until("completed", "failed")[-1]["transcript"] == text
+    client.send(
+        "session.update", session={"input_audio_transcription": {"model": "tiny"}, "include": []}
+    )
+    completed = client.until("completed", "failed")[-1]
+    assert completed["transcript"] == text
+    spelled = b"".join(bytes(token["bytes"]) for token in completed["logprobs"])
+    assert spelled.decode().strip() == text
 
 
 def test_a_buffer_that_nobody_commits(client: Client, speech: Samples) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -42,11 +43,18 @@ def test_both_forms() -> None:
     expected = SessionSettings(
         model="whisper-1", language="en", prompt="A talk.", vad=ServerVad(0.4, 300, 800)
     )
-    assert updated(START, newer) == updated(START, older) == expected
+    assert updated(START, newer) == expected
+    assert updated(START, older) == replace(expected, logprobs=True)
     described = expected.describe("sess_1", is_beta=False)
     assert updated(START, described) == expected
     assert described["audio"]["input"]["noise_reduction"] is None
     assert described["include"] is None
+    with_logprobs = replace(expected, logprobs=True)
+    assert updated(START, with_logprobs.describe("sess_1", is_beta=False)) == with_logprobs
+    assert updated(with_logprobs, {"include": None}) == updated(with_logprobs, {"include": []})
+    assert not updated(with_logprobs, {"include": None}).logprobs
+    with pytest.raises(ApiError, match=r"session\.include can have .*logprobs only"):
+        updated(START, {"include": ["item.input_audio_transcription.words"]})
     assert updated(START, expected.describe("sess_1", is_beta=True)) == expected
 
 

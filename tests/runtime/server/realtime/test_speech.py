@@ -27,7 +27,7 @@ def items(bundled: LoadedModel) -> SpeechItems:
     def make() -> LiveTranscriber:
         return LiveTranscriber(bundled, longest=4.0, interval=None)
 
-    return SpeechItems(make, Conversation(is_beta=False), 3600 * SAMPLE_RATE)
+    return SpeechItems(make, Conversation(is_beta=False), 3600 * SAMPLE_RATE, lambda _: None)
 
 
 @pytest.fixture(scope="module")
