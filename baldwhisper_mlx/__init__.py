@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 from baldwhisper_mlx._version import __version__
 
 if TYPE_CHECKING:
+    from baldwhisper_mlx.audio.vad import VadOptions
     from baldwhisper_mlx.checkpoint.load import LoadedModel, load_model
     from baldwhisper_mlx.output.segment import Segment, Word
     from baldwhisper_mlx.output.transcript import Transcript
@@ -45,6 +46,7 @@ __all__ = [
     "Transcript",
     "TranscriptStream",
     "Utterance",
+    "VadOptions",
     "WindowLanguage",
     "Word",
     "__version__",
@@ -72,6 +74,7 @@ _HOME = {
     "Utterance": "transcription.live_events",
     "AlignAtt": "transcription.live_policies",
     "LocalAgreement": "transcription.live_policies",
+    "VadOptions": "audio.vad",
     "Word": "output.segment",
 }
 

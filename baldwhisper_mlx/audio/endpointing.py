@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from baldwhisper_mlx.audio.vad import HOP, Speech
+from baldwhisper_mlx.audio.vad import HOP, VadOptions
 from baldwhisper_mlx.config import SAMPLE_RATE
 
-LIVE_SPEECH = Speech(pause=0.6)
+LIVE_SPEECH = VadOptions(min_silence_duration=0.6)
 """What counts as speech while it arrives: pauses are not shorter than the padding of both sides."""
 _LEAST_PAUSE = 4
 """Hops (128 ms) of a pause at which a long utterance is cut."""
@@ -45,15 +45,20 @@ class Endpointer:
         ValueError: it is not.
     """
 
-    def __init__(self, speech: Speech = LIVE_SPEECH) -> None:
-        if speech.pause < 2 * speech.pad:
+    def __init__(self, speech: VadOptions = LIVE_SPEECH) -> None:
+        if speech.min_silence_duration < 2 * speech.speech_pad:
             raise ValueError(
-                f"speech: the pause of {speech.pause} s must be at least twice the pad of "
-                f"{speech.pad} s"
+                f"min_silence_duration, {speech.min_silence_duration} s, must be at least twice "
+                f"speech_pad, {speech.speech_pad} s"
             )
         self._speech = speech
         self._pause, self._shortest, self._pad = (
-            round(seconds * SAMPLE_RATE) for seconds in (speech.pause, speech.shortest, speech.pad)
+            round(seconds * SAMPLE_RATE)
+            for seconds in (
+                speech.min_silence_duration,
+                speech.min_speech_duration,
+                speech.speech_pad,
+            )
         )
         self._now = 0
         """Samples so far."""
@@ -72,7 +77,7 @@ class Endpointer:
 
     def push(self, probability: float) -> Began | Ended | None:
         """Takes the probability of speech in the next 32 ms; says what it decides."""
-        threshold = self._speech.release if self._speaking else self._speech.threshold
+        threshold = self._speech.neg_threshold if self._speaking else self._speech.threshold
         self._speaking = probability >= threshold
         if self._speaking and self._start is None:
             self._start = self._now

@@ -22,7 +22,7 @@ _one_thread = OneThread()
 
 
 @dataclass(frozen=True, kw_only=True)
-class Speech:
+class VadOptions:
     """What counts as speech.
 
     Raises:
@@ -31,24 +31,24 @@ class Speech:
 
     threshold: float = 0.5
     """Probability from which on speech begins."""
-    release: float = 0.35
+    neg_threshold: float = 0.35
     """Probability below which it ends."""
-    shortest: float = 0.2
+    min_speech_duration: float = 0.2
     """Seconds; shorter spans are no speech."""
-    pause: float = 0.5
+    min_silence_duration: float = 0.5
     """Seconds; shorter pauses do not end speech."""
-    pad: float = 0.3
+    speech_pad: float = 0.3
     """Seconds kept before and after."""
 
     def __post_init__(self) -> None:
-        if not 0 <= self.release <= self.threshold <= 1:
-            raise ValueError("vad: 0 <= release <= threshold <= 1 must hold")
-        if min(self.shortest, self.pause, self.pad) < 0:
+        if not 0 <= self.neg_threshold <= self.threshold <= 1:
+            raise ValueError("vad: 0 <= neg_threshold <= threshold <= 1 must hold")
+        if min(self.min_speech_duration, self.min_silence_duration, self.speech_pad) < 0:
             raise ValueError("vad: times must not be negative")
 
 
 def speech_spans(
-    samples: Samples, speech: Speech | None = None, check: Callable[[], None] = no_check
+    samples: Samples, speech: VadOptions | None = None, check: Callable[[], None] = no_check
 ) -> list[Span]:
     """Spans of speech, in order, apart from each other.
 
@@ -57,7 +57,7 @@ def speech_spans(
         speech: what counts.
         check: called before every minute; what it raises ends the search.
     """
-    return spans_of(speech_probabilities(samples, check), HOP, len(samples), speech or Speech())
+    return spans_of(speech_probabilities(samples, check), HOP, len(samples), speech or VadOptions())
 
 
 def first_speech(
@@ -134,7 +134,7 @@ class SpeechDetector:
 
 
 def spans_of(
-    probabilities: npt.NDArray[np.float32], hop: int, n_samples: int, speech: Speech
+    probabilities: npt.NDArray[np.float32], hop: int, n_samples: int, speech: VadOptions
 ) -> list[Span]:
     """Spans from the probability of speech in every `hop` samples.
 
@@ -150,14 +150,14 @@ def spans_of(
         if not speaking and probability >= speech.threshold:
             speaking = True
             spans.append([i * hop, (i + 1) * hop])
-        elif speaking and probability < speech.release:
+        elif speaking and probability < speech.neg_threshold:
             speaking = False
         if speaking:
             spans[-1][1] = (i + 1) * hop
-    joined = _joined(spans, round(speech.pause * SAMPLE_RATE))
-    shortest = round(speech.shortest * SAMPLE_RATE)
+    joined = _joined(spans, round(speech.min_silence_duration * SAMPLE_RATE))
+    shortest = round(speech.min_speech_duration * SAMPLE_RATE)
     long = [span for span in joined if span[1] - span[0] >= shortest]
-    pad = round(speech.pad * SAMPLE_RATE)
+    pad = round(speech.speech_pad * SAMPLE_RATE)
     padded = [[max(0, start - pad), min(n_samples, end + pad)] for start, end in long]
     return [(start, end) for start, end in _joined(padded, 0) if end > start]
 

@@ -152,7 +152,7 @@ def _transcriber(
     **options: Any,
 ) -> Any:
     """A LiveTranscriber with the options of the command."""
-    from baldwhisper_mlx.audio.vad import Speech
+    from baldwhisper_mlx.audio.vad import VadOptions
     from baldwhisper_mlx.cli.loading import open_model
     from baldwhisper_mlx.transcription.live import LiveTranscriber
     from baldwhisper_mlx.transcription.live_policies import AlignAtt, LocalAgreement, Policy
@@ -172,6 +172,6 @@ def _transcriber(
         loaded,
         policy=chosen,
         interval=interval if drafts else None,
-        speech=Speech(pause=pause),
+        vad_options=VadOptions(min_silence_duration=pause),
         **options,
     )

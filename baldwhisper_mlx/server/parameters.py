@@ -10,7 +10,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from baldwhisper_mlx.audio.vad import Speech
+from baldwhisper_mlx.audio.vad import VadOptions
 from baldwhisper_mlx.checkpoint.load import LoadedModel
 from baldwhisper_mlx.server.errors import bad_value
 from baldwhisper_mlx.server.field_table import STREAMED_FORMATS
@@ -127,10 +127,10 @@ def _includes_logprobs(fields: Fields, response_format: str) -> bool:
     return asked
 
 
-def _chunking(fields: Fields) -> bool | Speech:
+def _chunking(fields: Fields) -> bool | VadOptions:
     """Whether pauses are left out, and what counts as one."""
     name = "chunking_strategy"
-    default = Speech()
+    default = VadOptions()
     kinds = fields.one(name), fields.one(f"{name}[type]")
     threshold = fields.number(f"{name}[threshold]")
     pad = fields.number(f"{name}[prefix_padding_ms]")
@@ -138,9 +138,9 @@ def _chunking(fields: Fields) -> bool | Speech:
     if {*kinds, threshold, pad, pause} == {None}:
         return False
     threshold = default.threshold if threshold is None else threshold
-    return Speech(
+    return VadOptions(
         threshold=threshold,
-        release=max(0.0, threshold - (default.threshold - default.release)),
-        pad=default.pad if pad is None else pad / 1000,
-        pause=default.pause if pause is None else pause / 1000,
+        neg_threshold=max(0.0, threshold - (default.threshold - default.neg_threshold)),
+        speech_pad=default.speech_pad if pad is None else pad / 1000,
+        min_silence_duration=default.min_silence_duration if pause is None else pause / 1000,
     )

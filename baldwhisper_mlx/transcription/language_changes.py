@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from baldwhisper_mlx.audio.buffer import Samples
 from baldwhisper_mlx.audio.chunking import Span, cut_at_quiet
-from baldwhisper_mlx.audio.vad import Speech, speech_spans
+from baldwhisper_mlx.audio.vad import VadOptions, speech_spans
 from baldwhisper_mlx.config import SAMPLE_RATE
 
 CHANGE = 3.0
@@ -29,7 +29,7 @@ LONGEST = 5 * SAMPLE_RATE
 """Samples; longer speech without a pause is cut where it is quietest."""
 SHORTEST = 3 * SAMPLE_RATE // 2
 """Samples; shorter speech between two pauses belongs to the part across the shorter pause."""
-BETWEEN_PAUSES = Speech(pause=0.2, pad=0.0)
+BETWEEN_PAUSES = VadOptions(min_silence_duration=0.2, speech_pad=0.0)
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ import numpy.typing as npt
 
 from baldwhisper_mlx.audio.buffer import check_samples
 from baldwhisper_mlx.audio.endpointing import LIVE_SPEECH, Began, Ended, Endpointer, quietest
-from baldwhisper_mlx.audio.vad import HOP, Speech, SpeechDetector
+from baldwhisper_mlx.audio.vad import HOP, SpeechDetector, VadOptions
 from baldwhisper_mlx.checkpoint.load import LoadedModel
 from baldwhisper_mlx.config import SAMPLE_RATE
 from baldwhisper_mlx.transcription.inputs import check_options, model_of
@@ -58,7 +58,7 @@ class LiveTranscriber:
             the model's config does not say which of its heads follow the audio.
         interval: least seconds of new speech between two drafts; None for no drafts. It becomes
             twice the time that the last draft took, if that is longer.
-        speech: what counts as speech; its `pause` ends an utterance.
+        vad_options: what counts as speech; its `min_silence_duration` ends an utterance.
         longest: seconds after which an utterance is cut: in a pause, behind the last confirmed
             word, or where speech is least probable.
         clock: seconds, by which drafts are timed; for simulations.
@@ -85,7 +85,7 @@ class LiveTranscriber:
         *,
         policy: Policy | None = None,
         interval: float | None = 0.5,
-        speech: Speech = LIVE_SPEECH,
+        vad_options: VadOptions = LIVE_SPEECH,
         longest: float = LONGEST,
         clock: Callable[[], float] = time.perf_counter,
         **options: Unpack[TranscribeKeywords],
@@ -100,12 +100,12 @@ class LiveTranscriber:
         check_options(checked, self._loaded)
         if policy is None:
             policy = AlignAtt() if self._loaded.config.alignment_heads else LocalAgreement()
-        self._policy, self._interval, self._speech = policy, interval, speech
+        self._policy, self._interval, self._vad_options = policy, interval, vad_options
         self._longest = round(longest * SAMPLE_RATE)
         self._clock = clock
         self._drafts = DraftDecoder(self._loaded, checked)
         self._final = FinalTranscriber(self._loaded, checked)
-        self._detector, self._endpointer = SpeechDetector(), Endpointer(speech)
+        self._detector, self._endpointer = SpeechDetector(), Endpointer(vad_options)
         self._lock = threading.Lock()
         self._samples = np.zeros(0, np.float32)
         """From sample `_offset` of the stream on."""
@@ -239,7 +239,7 @@ class LiveTranscriber:
         """The sample at which an utterance that is too long is cut."""
         until = utterance.confirmed_until
         fallback = None if until is None else (until - utterance.start) // HOP
-        hops = quietest(self._probabilities, self._speech.release, fallback)
+        hops = quietest(self._probabilities, self._vad_options.neg_threshold, fallback)
         return utterance.start + HOP * hops
 
     def _end_utterance(self, end: int) -> None:

@@ -16,7 +16,7 @@ from functools import cached_property
 from numbers import Integral, Real
 from typing import ParamSpec, TypedDict, TypeVar
 
-from baldwhisper_mlx.audio.vad import Speech
+from baldwhisper_mlx.audio.vad import VadOptions
 from baldwhisper_mlx.decoding.options import DecodingOptions
 from baldwhisper_mlx.text.tokenizer import check_languages, check_task
 from baldwhisper_mlx.transcription.fallback import TEMPERATURES, Thresholds, attempts
@@ -78,7 +78,7 @@ class TranscribeOptions:
         no_speech_threshold: probability of no speech, 0 to 1; an improbable output above it is
             silence. None for no such test.
         vad: transcribe only the parts in which Silero's voice activity detector finds speech; a
-            `Speech` (audio/vad.py) says what counts as speech.
+            `VadOptions` says what counts as speech.
         batch_size: stretches of the recording that are decoded together, cut where it is quiet; 1
             for the whole, sequentially.
         on_progress: called after every window with the seconds of audio done and in all.
@@ -115,7 +115,7 @@ class TranscribeOptions:
     compression_ratio_threshold: float | None = 2.4
     logprob_threshold: float | None = -1.0
     no_speech_threshold: float | None = 0.6
-    vad: bool | Speech = False
+    vad: bool | VadOptions = False
     batch_size: int = 1
     on_progress: Progress | None = field(default=None, compare=False)
 
@@ -129,8 +129,8 @@ class TranscribeOptions:
                 raise ValueError(f"{name} must be a number or None, not {value!r}")
         if not isinstance(self.multilingual, bool):
             raise ValueError(f"multilingual must be True or False, not {self.multilingual!r}")
-        if not isinstance(self.vad, (bool, Speech)):
-            raise ValueError(f"vad must be True, False or a Speech, not {self.vad!r}")
+        if not isinstance(self.vad, (bool, VadOptions)):
+            raise ValueError(f"vad must be True, False or VadOptions, not {self.vad!r}")
         for name in ("initial_prompt", "hotwords", "prefix"):
             if not isinstance(getattr(self, name), (str, type(None))):
                 raise ValueError(f"{name} must be text or None, not {getattr(self, name)!r}")
@@ -170,9 +170,9 @@ class TranscribeOptions:
         ]
 
     @property
-    def speech(self) -> Speech:
+    def vad_options(self) -> VadOptions:
         """What counts as speech, if `vad` is wanted."""
-        return self.vad if isinstance(self.vad, Speech) else Speech()
+        return self.vad if isinstance(self.vad, VadOptions) else VadOptions()
 
     @cached_property
     def ranges(self) -> tuple[tuple[float, float], ...] | None:
@@ -257,7 +257,7 @@ class TranscribeKeywords(TypedDict, total=False):
     compression_ratio_threshold: float | None
     logprob_threshold: float | None
     no_speech_threshold: float | None
-    vad: bool | Speech
+    vad: bool | VadOptions
     batch_size: int
     on_progress: Progress | None
 

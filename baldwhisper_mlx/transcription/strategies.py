@@ -193,7 +193,7 @@ def _stretches(samples: Samples, options: TranscribeOptions) -> list[Span]:
     for begin, until in ranges_in_samples(samples, options):
         part = samples[begin:until]
         if options.vad:
-            spans = chunks_of(part, speech_spans(part, options.speech), WINDOW)
+            spans = chunks_of(part, speech_spans(part, options.vad_options), WINDOW)
         else:
             spans = equal_parts(part, min(options.batch_size, -(-len(part) // WINDOW)))
         stretches += [(begin + start, begin + end) for start, end in spans]

@@ -49,7 +49,7 @@ class WithoutPauses:
         self._segments: list[Segment] = []
         speech = speech_in_ranges(samples, options, check)
         spans = [span for spans in speech for span in spans]
-        self._joined = join_speech(samples, spans, options.speech.pad)
+        self._joined = join_speech(samples, spans, options.vad_options.speech_pad)
         self.run: Transcription | None = None
         """Of the joined speech; None if nobody speaks."""
         self._language = None
@@ -102,7 +102,7 @@ def speech_in_ranges(
     return [
         [
             (begin + start, begin + end)
-            for start, end in speech_spans(samples[begin:until], options.speech, check)
+            for start, end in speech_spans(samples[begin:until], options.vad_options, check)
         ]
         for begin, until in ranges_in_samples(samples, options)
     ]

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from baldwhisper_mlx.audio.endpointing import LIVE_SPEECH
-from baldwhisper_mlx.audio.vad import Speech
+from baldwhisper_mlx.audio.vad import VadOptions
 from baldwhisper_mlx.checkpoint.load import LoadedModel
 from baldwhisper_mlx.server.errors import ApiError, bad_value
 from baldwhisper_mlx.server.models import Models
@@ -35,16 +35,18 @@ class ServerVad:
     """What counts as speech, and which pause ends an utterance; OpenAI's names."""
 
     threshold: float = LIVE_SPEECH.threshold
-    prefix_padding_ms: int = round(1000 * LIVE_SPEECH.pad)
-    silence_duration_ms: int = round(1000 * LIVE_SPEECH.pause)
+    prefix_padding_ms: int = round(1000 * LIVE_SPEECH.speech_pad)
+    silence_duration_ms: int = round(1000 * LIVE_SPEECH.min_silence_duration)
 
-    def speech(self) -> Speech:
+    def options(self) -> VadOptions:
         """The same for `LiveTranscriber`."""
-        return Speech(
+        return VadOptions(
             threshold=self.threshold,
-            release=max(0.0, self.threshold - (LIVE_SPEECH.threshold - LIVE_SPEECH.release)),
-            pad=self.prefix_padding_ms / 1000,
-            pause=self.silence_duration_ms / 1000,
+            neg_threshold=max(
+                0.0, self.threshold - (LIVE_SPEECH.threshold - LIVE_SPEECH.neg_threshold)
+            ),
+            speech_pad=self.prefix_padding_ms / 1000,
+            min_silence_duration=self.silence_duration_ms / 1000,
         )
 
 

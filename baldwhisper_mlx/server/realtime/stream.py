@@ -123,7 +123,7 @@ class SessionStream:
         assert settings.vad is not None
         return LiveTranscriber(
             self.loaded,
-            speech=settings.vad.speech(),
+            vad_options=settings.vad.options(),
             language=settings.language,
             languages=settings.languages or None,
             initial_prompt=settings.prompt,

@@ -7,11 +7,19 @@ import pytest
 
 from baldwhisper_mlx.audio.endpointing import LIVE_SPEECH, Began, Ended, Endpointer, quietest
 from baldwhisper_mlx.audio.load import load_audio
-from baldwhisper_mlx.audio.vad import HOP, Speech, SpeechDetector, spans_of, speech_probabilities
+from baldwhisper_mlx.audio.vad import (
+    HOP,
+    SpeechDetector,
+    VadOptions,
+    spans_of,
+    speech_probabilities,
+)
 from tests.runtime.test_bundled import SAMPLE
 
 
-def utterances(probabilities: np.ndarray, n_samples: int, speech: Speech) -> list[tuple[int, int]]:
+def utterances(
+    probabilities: np.ndarray, n_samples: int, speech: VadOptions
+) -> list[tuple[int, int]]:
     endpointer = Endpointer(speech)
     events = [endpointer.push(float(probability)) for probability in probabilities]
     found = [event for event in [*events, endpointer.finish(n_samples)] if event is not None]
@@ -43,8 +51,8 @@ def test_no_utterance_begins_before_the_samples_that_are_kept(seed: int) -> None
 
 
 def test_a_short_pause_with_long_padding_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"0\.5 s must be at least twice the pad of 0\.3 s"):
-        Endpointer(Speech(pause=0.5, pad=0.3))
+    with pytest.raises(ValueError, match=r"0\.5 s, must be at least twice speech_pad, 0\.3 s"):
+        Endpointer(VadOptions(min_silence_duration=0.5, speech_pad=0.3))
 
 
 def test_the_detector_remembers_between_calls() -> None:

@@ -126,7 +126,7 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 
 @pytest.mark.parametrize("name", ["bomb.flac", "gap.webm"])
 def test_longer_than_a_day(results: dict[str, Any], name: str) -> None:
-    assert results[name].startswith("ValueError: ")
+    assert results[name].startswith("TooLongError: ")
     assert f"{name}: longer than 86400 s; allow more with --max-duration" in results[name]
 
 

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from baldwhisper_mlx.audio import vad
 from baldwhisper_mlx.audio.chunking import Span, chunks_of, cut_at_quiet, equal_parts, join_speech
 from baldwhisper_mlx.audio.load import load_audio
-from baldwhisper_mlx.audio.vad import Speech, spans_of, speech_spans
+from baldwhisper_mlx.audio.vad import VadOptions, spans_of, speech_spans
 
 RATE = 16_000
 SAMPLE = Path(__file__).parents[3] / "examples" / "sample.wav"
@@ -94,7 +94,7 @@ def test_speech_is_found_where_it_is(around: Callable[[], Samples], level: float
     alone = speech_spans(speech)
     # The sample is spoken without a long pause, and nearly all of it is speech.
     assert sum(end - start for start, end in alone) > 0.9 * len(speech)
-    within = Speech().pad * RATE + 2 * vad.HOP
+    within = VadOptions().speech_pad * RATE + 2 * vad.HOP
     found = speech_spans(np.concatenate([other, speech, other]))
     assert found[0][0] - len(other) == pytest.approx(alone[0][0], abs=within)
     assert found[-1][1] - len(other) == pytest.approx(alone[-1][1], abs=within)
@@ -143,7 +143,8 @@ probabilities = st.lists(st.sampled_from([0.0, 0.4, 0.6, 1.0]), max_size=80)
 )
 def test_spans(values: list[float], pause: float, pad: float, shortest: float, extra: int) -> None:
     """In order, apart, inside the recording; every sure place of a long span is in one."""
-    hop, how = 160, Speech(pause=pause, pad=pad, shortest=shortest)
+    hop = 160
+    how = VadOptions(min_silence_duration=pause, speech_pad=pad, min_speech_duration=shortest)
     n_samples = max(0, len(values) * hop - extra)
     spans = spans_of(np.array(values, np.float32), hop, n_samples, how)
     bounds = [bound for span in spans for bound in span]
@@ -218,10 +219,10 @@ def test_times_find_their_way_back(spans: list[Span]) -> None:
 
 
 def test_bad_settings() -> None:
-    with pytest.raises(ValueError, match="release"):
-        Speech(threshold=0.3, release=0.5)
+    with pytest.raises(ValueError, match="neg_threshold"):
+        VadOptions(threshold=0.3, neg_threshold=0.5)
     with pytest.raises(ValueError, match="negative"):
-        Speech(pad=-1)
+        VadOptions(speech_pad=-1)
 
 
 def test_times_in_the_padding_belong_to_the_speech_beside_it() -> None:

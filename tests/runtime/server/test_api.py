@@ -16,7 +16,7 @@ import soundfile
 from openai.types.audio import Transcription, TranscriptionVerbose
 
 import baldwhisper_mlx
-from baldwhisper_mlx.audio.vad import Speech
+from baldwhisper_mlx.audio.vad import VadOptions
 from baldwhisper_mlx.checkpoint.load import LoadedModel
 from baldwhisper_mlx.output.transcript import Transcript
 from baldwhisper_mlx.server import transcriptions
@@ -148,7 +148,7 @@ def test_the_other_fields(server: Running, bundled: LoadedModel) -> None:
         language="en",
         initial_prompt="A talk.",
         hotwords="model",
-        vad=Speech(threshold=0.4, release=0.25, pad=0.4),
+        vad=VadOptions(threshold=0.4, neg_threshold=0.25, speech_pad=0.4),
     )
     assert answer.text == wanted.text.strip() != ""
 

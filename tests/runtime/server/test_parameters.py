@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from baldwhisper_mlx.audio.vad import Speech
+from baldwhisper_mlx.audio.vad import VadOptions
 from baldwhisper_mlx.server.errors import ApiError
 from baldwhisper_mlx.server.field_table import FIELDS, FORMATS, fields_of
 from baldwhisper_mlx.server.parameters import Parameters, parse_fields
@@ -95,8 +95,8 @@ def test_texts_and_temperature() -> None:
 
 def test_speech() -> None:
     assert parse().options.vad is False
-    assert parse(("chunking_strategy", "auto")).options.vad == Speech()
-    assert parse(("chunking_strategy[type]", "server_vad")).options.vad == Speech()
+    assert parse(("chunking_strategy", "auto")).options.vad == VadOptions()
+    assert parse(("chunking_strategy[type]", "server_vad")).options.vad == VadOptions()
     given = parse(
         ("chunking_strategy[type]", "server_vad"),
         ("chunking_strategy[threshold]", "0.8"),
@@ -104,8 +104,8 @@ def test_speech() -> None:
         ("chunking_strategy[silence_duration_ms]", "900"),
     ).options.vad
     assert given.threshold == 0.8
-    assert given.release == pytest.approx(0.65)
-    assert (given.pad, given.pause) == (0.1, 0.9)
+    assert given.neg_threshold == pytest.approx(0.65)
+    assert (given.speech_pad, given.min_silence_duration) == (0.1, 0.9)
 
 
 @pytest.mark.parametrize(("name", "value"), [

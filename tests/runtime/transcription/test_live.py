@@ -15,7 +15,7 @@ import pytest
 import baldwhisper_mlx
 from baldwhisper_mlx.audio.buffer import Samples
 from baldwhisper_mlx.audio.load import load_audio
-from baldwhisper_mlx.audio.vad import Speech
+from baldwhisper_mlx.audio.vad import VadOptions
 from baldwhisper_mlx.checkpoint.load import LoadedModel, load_model
 from baldwhisper_mlx.config import SAMPLE_RATE
 from baldwhisper_mlx.decoding.decoder import Decoder
@@ -164,10 +164,10 @@ def test_the_silence_after_a_cut_is_no_utterance(
     bundled: LoadedModel, sample: Samples, encoded_sizes: list[int]
 ) -> None:
     # The pause is so long that the utterance is cut in it before it ends.
-    speech = Speech(pause=8)
+    vad_options = VadOptions(min_silence_duration=8)
     said = sample[: 2 * SAMPLE_RATE]
     silence = np.zeros(7 * SAMPLE_RATE, np.float32)
-    live = stream(bundled, longest=6, interval=1, speech=speech, temperature=0.0)
+    live = stream(bundled, longest=6, interval=1, vad_options=vad_options, temperature=0.0)
     events = [event for block in in_blocks(said) for event in live.feed(block)]
     n_encoded = len(encoded_sizes)
     events += events_of(live, in_blocks(np.concatenate([silence, silence])))

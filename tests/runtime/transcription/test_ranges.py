@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from baldwhisper_mlx.audio.buffer import Samples
-from baldwhisper_mlx.audio.vad import Speech
+from baldwhisper_mlx.audio.vad import VadOptions
 from baldwhisper_mlx.checkpoint.load import LoadedModel, load_model
 from baldwhisper_mlx.decoding.decoder import Decoder
 from baldwhisper_mlx.transcription import strategies, without_pauses
@@ -124,7 +124,12 @@ def test_windows_end_with_a_range_and_times_are_those_of_the_recording(
 
 
 @pytest.mark.parametrize(
-    "way", [{"vad": Speech(pause=2)}, {"batch_size": 2}, {"vad": Speech(pause=2), "batch_size": 3}]
+    "way",
+    [
+        {"vad": VadOptions(min_silence_duration=2)},
+        {"batch_size": 2},
+        {"vad": VadOptions(min_silence_duration=2), "batch_size": 3},
+    ],
 )
 def test_other_ways_see_nothing_outside_the_ranges(
     loaded: LoadedModel, monkeypatch: pytest.MonkeyPatch, way: dict[str, Any]
@@ -133,8 +138,8 @@ def test_other_ways_see_nothing_outside_the_ranges(
     samples = (1 + np.arange(100 * RATE, dtype=np.float32)) / (100 * RATE)
     asked: list[tuple[float, float]] = []
 
-    def speech(part: Samples, wanted: Speech, *_: Any) -> list[tuple[int, int]]:
-        assert wanted == (Speech(pause=2) if "vad" in way else Speech())
+    def speech(part: Samples, wanted: VadOptions, *_: Any) -> list[tuple[int, int]]:
+        assert wanted == (VadOptions(min_silence_duration=2) if "vad" in way else VadOptions())
         asked.append((100 * float(part[0]), 100 * float(part[-1])))
         return [(RATE, len(part) - RATE)]  # all but a second at either end
 

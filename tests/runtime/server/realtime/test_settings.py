@@ -95,8 +95,8 @@ def test_padding_does_not_reach_into_the_next_utterance() -> None:
     vad = {"type": "server_vad", "threshold": 0.1, "prefix_padding_ms": 300}
     found = updated(START, nested(turn_detection={**vad, "silence_duration_ms": 500}))
     assert found.vad == ServerVad(0.1, 250, 500)
-    speech = found.vad.speech()
-    assert (speech.pad, speech.pause, speech.release) == (0.25, 0.5, 0)
+    speech = found.vad.options()
+    assert (speech.speech_pad, speech.min_silence_duration, speech.neg_threshold) == (0.25, 0.5, 0)
 
 
 INPUT = "session.audio.input"
@@ -186,4 +186,4 @@ def test_no_event_raises_anything_else(event: Any) -> None:
         found.options()
         json.dumps(found.describe("sess_1", is_beta=False))
         if found.vad is not None:
-            Endpointer(found.vad.speech())
+            Endpointer(found.vad.options())
