@@ -22,6 +22,7 @@ import click
 import numpy as np
 
 from baldwhisper_mlx.audio.buffer import Samples
+from baldwhisper_mlx.audio.endpointing import LIVE_SPEECH
 from baldwhisper_mlx.config import SAMPLE_RATE
 from baldwhisper_mlx.evaluation.normalizers import NORMALIZERS
 from benchmarks.machines import describe
@@ -157,15 +158,17 @@ def listen(live: Any, samples: Samples, now: Callable[[], float]) -> Run:
 def measure(
     loaded: Any,
     policy: Any,
-    interval: float,
-    language: str,
+    how: dict[str, Any],
     samples: Samples,
     now: Callable[[], float],
 ) -> tuple[Run, dict[str, Any]]:
-    """One policy over one recording; the run, and what does not depend on a reference."""
+    """One policy over one recording; the run, and what does not depend on a reference.
+
+    `how` is the rest of the settings of `LiveTranscriber`.
+    """
     from baldwhisper_mlx.transcription.live import LiveTranscriber
 
-    live = LiveTranscriber(loaded, policy=policy, interval=interval, clock=now, language=language)
+    live = LiveTranscriber(loaded, policy=policy, clock=now, **how)
     run = listen(live, samples, now)
     seconds = len(samples) / SAMPLE_RATE
     return run, {
@@ -204,6 +207,8 @@ def line_of(title: str, row: dict[str, Any], found: dict[str, Any]) -> str:
               "passes.")  # fmt: skip
 @click.option("--interval", default=0.5, show_default=True,
               help="Least seconds of new speech between two drafts.")  # fmt: skip
+@click.option("--pause", default=LIVE_SPEECH.min_silence_duration, show_default=True,
+              help="Seconds of silence that end an utterance.")  # fmt: skip
 @click.option("--frame-threshold", "thresholds", type=click.IntRange(min=0), multiple=True,
               default=(25,), show_default=True, help="Of AlignAtt; repeatable.")  # fmt: skip
 @language_option
@@ -217,6 +222,7 @@ def main(
     chosen: tuple[str, ...],
     clock: str,
     interval: float,
+    pause: float,
     thresholds: tuple[int, ...],
     language: str,
     normalizer: str,
@@ -259,11 +265,16 @@ def main(
         offline_vad = baldwhisper_mlx.transcribe(samples, loaded, language=language, vad=True)
         found: dict[str, Any] = {
             "machine": describe(), "audio_seconds": len(samples) / SAMPLE_RATE,
-            "interval": interval, "clock": clock, "offline_wer": errors(offline.text),
-            "offline_vad_wer": errors(offline_vad.text), "policies": {},
+            "interval": interval, "pause": pause, "clock": clock,
+            "offline_wer": errors(offline.text), "offline_vad_wer": errors(offline_vad.text),
+            "policies": {},
+        }  # fmt: skip
+        how = {
+            "interval": interval, "language": language,
+            "vad_options": baldwhisper_mlx.VadOptions(min_silence_duration=pause),
         }  # fmt: skip
         for label, policy in policies.items():
-            run, row = measure(loaded, policy, interval, language, samples, CLOCKS[clock])
+            run, row = measure(loaded, policy, how, samples, CLOCKS[clock])
             row = {"wer": errors(run.text)} | row | delays(run.words, spoken)
             found["policies"][label] = row
             click.echo(line_of(f"{name}, {label}", row, found))
