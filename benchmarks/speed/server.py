@@ -197,7 +197,8 @@ def endurance(
 @models_option(required=False, bundled=True)
 @click.option("--clients", default="1,2,4,8", show_default=True, callback=lambda *a: numbers(a[2]),
               help="How many at the same time, with commas between them.")  # fmt: skip
-@click.option("--rounds", type=click.IntRange(min=1), default=5, show_default=True)
+@click.option("--rounds", type=click.IntRange(min=1), default=5, show_default=True,
+              help="Times that all numbers of clients are tried; the medians count.")  # fmt: skip
 @click.option("--seconds", type=float, help="Send clips for this time, with one number of clients.")
 @click.option("--shortest", default=0.0, show_default=True, help="Seconds of the shortest clip.")
 @click.option("--longest", default=30.0, show_default=True, help="Seconds of the longest clip.")

@@ -83,7 +83,7 @@ def ours(windows: list[list[int]], content_frames: int) -> tuple[list[dict[str, 
             split.pieces, decode_text, first_id=len(segments), seek=seek, **STATISTICS
         ):
             raw = {**vars(segment), "tokens": list(segment.tokens)}
-            del raw["words"], raw["channel"], raw["language"]
+            del raw["words"], raw["channel"], raw["language"], raw["logprobs"]
             segments.append(raw)
         seek += split.advance
     return segments, decoded

@@ -119,6 +119,7 @@ def test_no_request_leaves_a_file_open(serve: Serve) -> None:
 
 def test_idle_connections_do_not_stop_others(serve: Serve) -> None:
     server = serve()
+    assert post(server, form(part("file", SPEECH.read_bytes(), "x")))[0] == 200
     before = descriptors()
     with ExitStack() as stack:
         for _ in range(200):

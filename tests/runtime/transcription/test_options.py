@@ -78,7 +78,7 @@ def test_every_keyword_reaches_the_options(
     assert given.keys() | detected.keys() == KEYWORDS.keys()
     received: list[TranscribeOptions] = []
 
-    def recording(_: Any, __: Any, options: TranscribeOptions) -> Any:
+    def recording(_: Any, __: Any, options: TranscribeOptions, **_warnings: Any) -> Any:
         received.append(options)
         yield from ()
         return Transcript("", (), None, 1.0)
