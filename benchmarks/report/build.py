@@ -29,6 +29,7 @@ from benchmarks.report.overview_plot import (
     save_overview,
 )
 from benchmarks.report.reproduction import reproduction_parts
+from benchmarks.report.server import server_part
 from benchmarks.report.short_context import short_context_part
 from benchmarks.report.tables import (
     IN_SHORT,
@@ -51,6 +52,7 @@ RESULTS, PAGE = Path("benchmarks/results"), Path("benchmarks/RESULTS.md")
 README, GUIDE, PROFILE = Path("README.md"), Path("docs/benchmarks.md"), Path("docs/profile.md")
 COMPRESSION, REPRODUCTION = Path("docs/compression.md"), Path("docs/reproduction.md")
 SHORT_CONTEXT, LIVE = Path("docs/short-context.md"), Path("docs/live.md")
+SERVER = Path("docs/server.md")
 CARD = Path("baldwhisper_mlx/assets/tiny-en/README.md")
 
 KINDS = {
@@ -244,6 +246,7 @@ def documents(root: Path, results: Results) -> dict[Path, str]:
         (PROFILE, "profile", profile_part(results)),
         (SHORT_CONTEXT, "short context", short_context_part(root / RESULTS)),
         (LIVE, "live", live_part(root / RESULTS)),
+        (SERVER, "server", server_part(root / RESULTS)),
         *((COMPRESSION, name, part) for name, part in compression_parts(root / RESULTS).items()),
         *((REPRODUCTION, name, part) for name, part in reproduction_parts(root / RESULTS).items()),
     ]
