@@ -16,6 +16,7 @@ from torch import Tensor
 
 from baldwhisper_convert.data.prepared import SILENCE, PreparedWindow, Windows
 from baldwhisper_convert.data.ranges import check_range
+from baldwhisper_convert.data.spec_augment import SpecAugment, spec_augment
 from baldwhisper_convert.model.prompts import Prompts
 from baldwhisper_convert.model.whisper import Whisper, length_mask
 
@@ -140,6 +141,7 @@ def collate(
     seed: int = 0,
     epoch: int = 0,
     label_silence: bool = False,
+    masks: SpecAugment | None = None,
 ) -> Batch:
     """Reads windows and collates them into a batch.
 
@@ -152,7 +154,15 @@ def collate(
         epoch: number of the pass.
         label_silence: whether windows of silence have targets, for training without a teacher:
             <|nospeech|> after <|startoftranscript|>, as in Whisper's training, and then no text.
+        masks: what of the log-mel is hidden, drawn anew each time a window is used.
+
+    Raises:
+        ValueError: there are masks, but the data is no log-mel.
     """
+    if masks and not prepared.is_mel:
+        raise ValueError(
+            'SpecAugment hides parts of log-mel: prepare the data with features = "mel"'
+        )
     drawn = [
         draw_tokens(
             prepared.windows[i], prompts, mix or Mix(), random.Random(f"{seed}/{epoch}/{i}"),
@@ -161,6 +171,11 @@ def collate(
         for i in windows
     ]  # fmt: skip
     features = [prepared.features(i) for i in windows]
+    if masks:
+        features = [
+            spec_augment(mel, masks, random.Random(f"{seed}/{epoch}/{i}/masks"))
+            for i, mel in zip(windows, features, strict=True)
+        ]
     lengths = torch.tensor([prepared.windows[i].positions for i in windows])
     shape = (len(drawn), max(len(tokens) for tokens, _, _ in drawn) - 1)
     tokens = torch.full(shape, prompts.end)

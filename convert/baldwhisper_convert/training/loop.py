@@ -91,8 +91,7 @@ def train(
     if (results := run_folder.finished(model)) is not None:
         return results
     accelerator = accelerator or new_accelerator()
-    main = accelerator.is_main_process
-    with run_folder.lock() if main else nullcontext():
+    with run_folder.lock() if accelerator.is_main_process else nullcontext():
         run = _Run(model, objective, data, prompts, settings, accelerator)
         return run.run(run_folder, evaluate)
 
@@ -260,6 +259,7 @@ class _Run:
             collate(
                 self.data, windows[i :: settings.accumulate], self.prompts, settings.mix,
                 seed=settings.seed, epoch=epoch, label_silence=self.label_silence,
+                masks=settings.spec_augment,
             ).to(self.accelerator.device)
             for i in range(settings.accumulate)
         ]  # fmt: skip

@@ -11,6 +11,7 @@ from typing import Any, Literal, get_args
 from torch import nn
 
 from baldwhisper_convert.data.batches import Mix
+from baldwhisper_convert.data.spec_augment import SpecAugment
 
 Schedule = Literal["cosine", "linear", "constant"]
 Precision = Literal["no", "fp16", "bf16"]
@@ -57,6 +58,8 @@ class TrainingSettings:
     late_start: float = 0.3
     """Share of the steps after which the late ones start."""
     mix: Mix = field(default_factory=Mix)
+    spec_augment: SpecAugment = field(default=SpecAugment(), metadata=ADDED)
+    """Parts of log-mel that are hidden in training, for data with `features = "mel"`."""
     mixed_precision: Precision = "no"
     evaluate_every: int = 0
     """Steps between two evaluations on the development data; 0 for one at the end only."""
