@@ -16,11 +16,13 @@ from baldwhisper_convert.cli.options import FOLDER, changes_option, data_option
 @click.argument("source", metavar="SRC")
 @click.argument("destination", metavar="DST", type=FOLDER)
 @click.option("--data", multiple=True, required=True, metavar="FOLDER_FILE_OR_HUB_ID",
-              help="Transcribed speech: a folder, a CSV, TSV, JSON or JSONL file, or a Hugging "
-              "Face dataset. Repeatable. With --set labels=none, transcripts are not "
-              "needed.")  # fmt: skip
+              help="Transcribed speech: a folder, a CSV, TSV, JSON or JSONL file, parquet or tar "
+              "files, or a Hugging Face dataset. Repeatable. With --set labels=none, "
+              "transcripts are not needed.")  # fmt: skip
 @click.option("--split", default="train", show_default=True, help="Split of the dataset.")
-@click.option("--text-column", default="text", show_default=True, help="Column of transcripts.")
+@click.option("--text-column", default="text", show_default=True,
+              help="Column of transcripts. If there is no text, the default also finds sentence, "
+              "transcription, transcript and the like.")  # fmt: skip
 @click.option("--audio-column", default="audio", show_default=True, help="Column of audio.")
 @click.option("--streaming", is_flag=True,
               help="Read a Hub dataset while it is downloaded, without storing it.")  # fmt: skip
@@ -66,7 +68,7 @@ def prepare(
             for item in data
             for utterance in reading.read_utterances(
                 item, split=split, text_column=settings.text_from(text_column),
-                audio_column=audio_column, streaming=streaming, bad=bad,
+                audio_column=audio_column, streaming=streaming, bad=bad, say=say,
             )
         ]  # fmt: skip
         prepared = run(

@@ -150,6 +150,7 @@ class Pipeline:
                 audio_column=data.audio_column,
                 streaming=data.streaming,
                 bad=bad,
+                say=self.say,
             )
         )
         by_teacher = data.features == "states" or data.labels == "teacher"

@@ -633,14 +633,19 @@ def refused(result: Result) -> str:
     ("rows", "options", "message"),
     [
         ([], {}, "no clips in it"),
-        ([{"file_name": "a.wav", "sentence": "x"}], {}, "no column 'text'; it has file_name, sen"),
+        (
+            [{"file_name": "a.wav", "words": "x"}],
+            {},
+            "no column text, sentence, transcription, transcript or the like; it has file_name, wo",
+        ),
         (
             [{"file_name": "a.wav", "text": "x"}],
             {"speaker-column": "who"},
             "no column 'who'; it has file_name, text",
         ),
-        ([{"file_name": "a.wav", "text": None}], {}, "row 1: no text in it"),
-        ([{"text": "x"}], {}, "row 1: no audio in it"),
+        ([{"file_name": "a.wav", "text": None}], {}, "row 1: without text"),
+        ([{"text": "x"}], {}, "no column 'audio', file_name, path, audio_filepath or similar"),
+        ([{"text": "x", "path": None}], {}, "row 1: without audio"),
         ([{"file_name": "a.wav", "text": "x"}], {}, "1 of 1 clips not there, such as a.wav"),
     ],
 )
