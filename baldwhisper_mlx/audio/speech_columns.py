@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,6 +33,7 @@ AUDIO_COLUMNS = (
 _CLIPS = "clips"
 """Folder of the audio beside the lists of Common Voice."""
 _MOST_CHANNELS = 32
+_MOST = 1e9
 _RATES = range(1_000, 768_001)
 """Sampling rates of arrays, in Hz."""
 
@@ -188,17 +190,23 @@ def audio_of(row: Row, column: str | Iterable[str], base: Path | None) -> Audio 
     if not isinstance(value, (str, Path)):
         raise ValueError(f"its audio is {type(value).__name__}, and neither a path nor content")
     path = _found(str(value), base)
-    offset, duration = _plain(row.get("offset")), _plain(row.get("duration"))
-    if "audio_filepath" in row and _is_number(offset) and _is_number(duration):  # of NeMo
-        return Excerpt(path, float(offset), float(offset) + float(duration))
+    if "audio_filepath" in row and not (_is_missing(row.get("offset"))):  # of NeMo
+        return _part(path, _plain(row["offset"]), _plain(row.get("duration")))
     return path
+
+
+def _part(path: str, offset: Any, duration: Any) -> Excerpt:
+    """A part of a recording, by seconds from its start, and its length."""
+    if not (_is_number(offset) and _is_number(duration) and offset >= 0 and duration > 0):
+        raise ValueError("its offset and duration are no seconds")
+    return Excerpt(path, float(offset), float(offset) + float(duration))
 
 
 def _of_struct(value: dict[str, Any], base: Path | None) -> Audio | None:
     """Audio of a column of Hugging Face datasets, which is not decoded."""
     path, content, array = value.get("path"), value.get("bytes"), value.get("array")
-    if path and (found := Path(_found(str(path), base))).is_file():
-        return str(found)
+    if path and os.path.isfile(found := _found(str(path), base)):
+        return found
     if content is not None:
         if not isinstance(content, bytes):
             raise ValueError(f"its audio has {type(content).__name__} as content, not bytes")
@@ -213,17 +221,12 @@ def _found(name: str, base: Path | None) -> str:
     if base is None:
         return name
     places = (base / name, base / _CLIPS / name)
-    try:
+    known = Path(name).suffix.lower() in SUFFIXES
+    for ending in ("",) if known else ("", ".mp3", ".wav", ".flac", *sorted(SUFFIXES)):
         for place in places:
-            if place.is_file():
-                return str(place)
-        if Path(name).suffix.lower() not in SUFFIXES:
-            for place in places:
-                for suffix in (".mp3", ".wav", ".flac", *sorted(SUFFIXES)):
-                    if (ended := place.with_name(f"{place.name}{suffix}")).is_file():
-                        return str(ended)
-    except (OSError, ValueError):  # no name of a file; reading it says so
-        pass
+            # os.path takes what is no name of a file for one that is not there.
+            if os.path.isfile(path := f"{place}{ending}"):
+                return path
     return str(places[0])
 
 
@@ -242,8 +245,11 @@ def _wav(array: Any, rate: Any) -> bytes:
         raise ValueError(f"its audio is an array with a sampling rate of {rate!r}")
     try:
         samples = np.asarray(array)
-        if samples.dtype != np.int16:
-            samples = samples.astype(np.float32)
+        if samples.dtype.kind in "iu" and samples.size and np.abs(samples).max() < 2**15:
+            samples = samples.astype(np.int16)  # also where Arrow made other integers of them
+        else:
+            with np.errstate(over="ignore"):  # an infinite sample is refused below
+                samples = samples.astype(np.float32)
     except (TypeError, ValueError, OverflowError):
         raise ValueError("its audio is an array of something else than numbers") from None
     if samples.ndim == 2 and samples.shape[0] < samples.shape[1]:
@@ -280,7 +286,9 @@ def _plain(value: Any) -> Any:
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and value == value
+    """Whether it is a number that is finite and not huge."""
+    real = isinstance(value, (int, float)) and not isinstance(value, bool)
+    return real and bool(-_MOST < value < _MOST)
 
 
 def _is_missing(value: Any) -> bool:

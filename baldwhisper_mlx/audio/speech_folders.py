@@ -144,7 +144,7 @@ def _audio(folder: Path, value: str | None) -> str | BadRow:
     if path.endswith(".ark") and offset.isdecimal():
         return BadRow("wav.scp names a Kaldi archive for it; name an audio file there")
     places = [folder, *list(folder.resolve().parents)[:_PARENTS], Path()]
-    return next((str(place / value) for place in places if (place / value).is_file()), value)
+    return next((path for place in places if os.path.isfile(path := str(place / value))), value)
 
 
 class TarRows(Sequence[Row]):

@@ -160,13 +160,6 @@ class Speech:
         for clip in self:
             audio = clip.audio
             path = audio.path if isinstance(audio, Excerpt) else audio
-            if isinstance(path, str) and not _is_file(path):
+            if isinstance(path, str) and not os.path.isfile(path):
                 missing.append(clip.name)
         return missing
-
-
-def _is_file(path: str) -> bool:
-    try:
-        return Path(path).is_file()
-    except (OSError, ValueError):  # no name of a file
-        return False

@@ -27,7 +27,7 @@ from baldwhisper_convert.cli.options import FOLDER, changes_option, data_option
 @click.option("--streaming", is_flag=True,
               help="Read a Hub dataset while it is downloaded, without storing it.")  # fmt: skip
 @click.option("--skip-bad", is_flag=True,
-              help="Skip utterances that cannot be used, and report their number.")  # fmt: skip
+              help="Skip utterances that cannot be used, and name each of them.")  # fmt: skip
 @click.option("--device", default="cpu", show_default=True,
               help="PyTorch device that the teacher runs on.")  # fmt: skip
 @changes_option
@@ -62,7 +62,7 @@ def prepare(
         from baldwhisper_convert.readers.read import read_checkpoint
 
         settings = override(PrepareSettings(), changes)
-        bad = reading.BadRows(allowed=skip_bad)
+        bad = reading.BadRows(allowed=skip_bad, say=say)
         utterances = [
             utterance
             for item in data
@@ -179,7 +179,7 @@ def align(
               help="Replaces the recipe's folders of recorded noise.")  # fmt: skip
 @click.option("--teacher", metavar="MODEL", help="Replaces the recipe's teacher.")
 @click.option("--skip-bad", is_flag=True,
-              help="Skip utterances that cannot be used, and report their number.")  # fmt: skip
+              help="Skip utterances that cannot be used, and name each of them.")  # fmt: skip
 @click.option("--force", is_flag=True,
               help="Replace stage folders that were made with other settings.")  # fmt: skip
 def run(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import os
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -51,7 +52,7 @@ class Utterance:
             ValueError: the audio cannot be decoded.
         """
         if isinstance(self.audio, Excerpt) and self.audio.end < float("inf"):
-            if not Path(self.audio.path).is_file():
+            if not os.path.isfile(self.audio.path):
                 raise FileNotFoundError(f"{self.audio.path}: no such file")
             return self.audio.end - self.audio.start
         if isinstance(self.audio, Excerpt):
@@ -109,6 +110,8 @@ class BadRows:
 
     allowed: bool = False
     """Whether to skip bad rows; otherwise the first one is an error."""
+    say: Say = say_nothing
+    """Receives a line about each row that is skipped."""
     rows: list[tuple[str, str]] = field(default_factory=list)
     """Each of them: the row, or a message about it; and what is wrong."""
 
@@ -130,6 +133,7 @@ class BadRows:
         if not self.allowed:
             raise ValueError(f"{what}: {reason}; --skip-bad skips such utterances")
         self.rows.append((what, reason))
+        self.say(f"skipped: {what}: {reason}")
 
     def __str__(self) -> str:
         first = {reason: what for what, reason in reversed(self.rows)}

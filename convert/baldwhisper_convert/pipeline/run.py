@@ -141,7 +141,7 @@ class Pipeline:
     def _prepared(self, name: str, teacher: Checkpoint) -> Prepared:
         """Prepares one set of data, unless its folder is complete."""
         data = self.recipe.data[name]
-        bad = BadRows(allowed=self.skip_bad)
+        bad = BadRows(allowed=self.skip_bad, say=self.say)
         utterances = list(
             read_utterances(
                 self.sources.get(name, data.source),
