@@ -102,6 +102,7 @@ WITHOUT_MLX = (
     "audio.integrity",
     "audio.load",
     "audio.speech_arrow",
+    "audio.speech_audio",
     "audio.speech_columns",
     "audio.speech_dataset",
     "audio.speech_folders",

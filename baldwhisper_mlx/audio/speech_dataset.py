@@ -16,12 +16,11 @@ from pathlib import Path
 from baldwhisper_mlx.audio.buffer import Samples
 from baldwhisper_mlx.audio.load import load_audio
 from baldwhisper_mlx.audio.speech_arrow import is_saved, read_arrow
+from baldwhisper_mlx.audio.speech_audio import Audio, audio_of
 from baldwhisper_mlx.audio.speech_columns import (
-    Audio,
     Columns,
     Item,
     Say,
-    audio_of,
     find_columns,
     read_item,
     say_nothing,

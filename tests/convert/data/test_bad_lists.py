@@ -20,7 +20,7 @@ from baldwhisper_convert.data.prepare import prepare
 from baldwhisper_convert.data.prepare_settings import PrepareSettings
 from baldwhisper_convert.data.utterances import BadRows, read_utterances
 from baldwhisper_convert.data.windows import WindowSettings
-from baldwhisper_mlx.audio.speech_columns import audio_of
+from baldwhisper_mlx.audio.speech_audio import audio_of
 from baldwhisper_mlx.audio.speech_dataset import decode_audio
 from baldwhisper_mlx.evaluation.dataset import Clip, Source, Speech
 from tests.support.tiny_speech import sound, tiny_speech, tiny_teacher

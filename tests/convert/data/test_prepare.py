@@ -265,6 +265,7 @@ def test_labels_too_far_from_the_transcript_are_left_out(
     assert sum(hearing) == 3
 
 
+@pytest.mark.filterwarnings("ignore::baldwhisper_convert.data.suppressed.SuppressedLabelWarning")
 def test_windows_with_too_much_text_are_left_out(teacher: Checkpoint, tmp_path: Path) -> None:
     words = " ".join(["7"] * 90)
     speech = [tiny_utterance(tmp_path / f"{i}.wav", text=words, seed=i) for i in range(5)]
