@@ -81,8 +81,9 @@ def prepare(
         raise ValueError(f"{folder}: no usable speech to prepare; bad utterances: {bad}")
     kept = [utterance for utterance, _ in usable]
     plan = builder.plan([duration for _, duration in usable], [u.group for u in kept])
+    audio = audio_fingerprint(kept)
     writer = PreparedWriter(
-        folder, key=prepared_key(checkpoint, kept, settings), audio=audio_fingerprint(kept),
+        folder, key=prepared_key(checkpoint, kept, settings), audio=audio,
         features=settings.features, width=builder.width,
     )  # fmt: skip
     if not writer.complete:
@@ -100,6 +101,7 @@ def prepare(
                     progress.update(len(part))
             dropped = len(plan) - writer.count
             writer.finish(bad=str(bad), dropped=dropped, settings=dataclasses.asdict(settings))
+        audio.write(folder)
     return Prepared(folder)
 
 

@@ -78,6 +78,10 @@ def prepared_key(
         digest.update(b"silence of any length")
     if settings.features == STATES or settings.labels == "teacher":
         digest.update(fingerprint(checkpoint).encode())
+    if settings.labels == "teacher" and checkpoint.suppress_tokens is not None:
+        digest.update(f"suppress {checkpoint.suppress_tokens}".encode())
+    if not all(utterance.group for utterance in utterances):
+        digest.update(b"no speaker, no joining")  # such utterances were joined once
     plain = dataclasses.asdict(settings)
     # What is recorded counts, not where; without recordings the key has never had them.
     del plain["augmentation"]["recordings"]

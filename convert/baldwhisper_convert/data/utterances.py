@@ -16,6 +16,7 @@ from pathlib import Path
 
 import soundfile
 
+from baldwhisper_convert.data.audio_list import AudioFingerprint
 from baldwhisper_mlx.audio.buffer import Samples
 from baldwhisper_mlx.audio.speech_columns import Say, say_nothing
 from baldwhisper_mlx.audio.speech_dataset import Audio, Excerpt, SpeechData, decode_audio
@@ -96,12 +97,9 @@ class Utterance:
         return digest.digest()
 
 
-def audio_fingerprint(utterances: Iterable[Utterance]) -> str:
+def audio_fingerprint(utterances: Iterable[Utterance]) -> AudioFingerprint:
     """Identifies the content of audio files, wherever they are and whenever they were written."""
-    digest = hashlib.sha256()
-    for utterance in utterances:
-        digest.update(utterance.content())
-    return digest.hexdigest()[:16]
+    return AudioFingerprint.of(utterances)
 
 
 @dataclass

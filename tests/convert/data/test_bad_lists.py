@@ -17,8 +17,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from baldwhisper_convert.data.prepare import prepare
-from baldwhisper_convert.data.prepare_settings import PrepareSettings
-from baldwhisper_convert.data.utterances import BadRows, read_utterances
+from baldwhisper_convert.data.prepare_settings import PrepareSettings, prepared_key
+from baldwhisper_convert.data.utterances import BadRows, Utterance, read_utterances
 from baldwhisper_convert.data.windows import WindowSettings
 from baldwhisper_mlx.audio.speech_audio import audio_of
 from baldwhisper_mlx.audio.speech_dataset import decode_audio
@@ -265,3 +265,9 @@ def test_impossible_rates_and_offsets(rate: Any) -> None:
         row = {"audio_filepath": "a.wav", key: rate, other: 1.0}
         with pytest.raises(ValueError, match="its offset and duration are no seconds"):
             audio_of(row, "audio", None)
+
+
+def test_data_that_was_prepared_when_strangers_were_joined_is_not_used_again() -> None:
+    teacher, options = tiny_teacher(), PrepareSettings()
+    alone, together = Utterance("a.wav", "a.wav", "one"), Utterance("a.wav", "a.wav", "one", "x")
+    assert prepared_key(teacher, [alone], options) != prepared_key(teacher, [together], options)

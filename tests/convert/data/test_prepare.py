@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import re
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -17,6 +18,7 @@ import torch
 
 from baldwhisper_convert.checkpoint.checkpoint import Checkpoint
 from baldwhisper_convert.data import labels, prepare
+from baldwhisper_convert.data.audio_list import AUDIO_FILE
 from baldwhisper_convert.data.augment import Augmentation
 from baldwhisper_convert.data.features import log_mel
 from baldwhisper_convert.data.prepare_settings import PrepareSettings
@@ -403,7 +405,18 @@ def test_replaced_audio_is_noticed_and_moved_audio_is_not(
     assert again.fingerprint == first.fingerprint
     samples, rate = soundfile.read(moved[4].audio)
     soundfile.write(moved[4].audio, 0.5 * samples, rate)
-    with pytest.raises(FileExistsError, match="made from other audio"):
+    with pytest.raises(
+        FileExistsError, match=rf"made from other audio; {re.escape(moved[4].name)} has been rep"
+    ):
+        run(teacher, moved, tmp_path / "data")
+    samples, rate = soundfile.read(moved[2].audio)
+    soundfile.write(moved[2].audio, 0.5 * samples, rate)
+    with pytest.raises(
+        FileExistsError, match=rf"other audio; {re.escape(moved[2].name)} and 1 others have been"
+    ):
+        run(teacher, moved, tmp_path / "data")
+    (tmp_path / "data" / AUDIO_FILE).unlink()  # as in data of earlier versions
+    with pytest.raises(FileExistsError, match="files of the same names have been replaced since"):
         run(teacher, moved, tmp_path / "data")
     assert run(teacher, moved, tmp_path / "new").fingerprint != first.fingerprint
 
