@@ -489,3 +489,11 @@ def test_silence_has_any_length_in_a_dynamic_context(
     silent = [window for window in data.windows if window.kind == SILENCE]
     assert len({window.positions for window in silent}) > 3
     assert all(window.positions >= 50 * window.duration for window in silent)
+
+
+def test_no_text_column_needs_a_teacher_or_no_labels() -> None:
+    assert PrepareSettings(labels="teacher").text_from("") is None
+    assert PrepareSettings(labels="teacher").text_from("text") == "text"
+    assert PrepareSettings(labels="none").text_from("") is None
+    with pytest.raises(ValueError, match='set labels to "teacher" or "none"'):
+        PrepareSettings().text_from("")

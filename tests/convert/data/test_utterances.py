@@ -261,3 +261,8 @@ def test_bad_audio_names_the_utterance(tmp_path: Path, content: bytes) -> None:
         Utterance("x", str(tmp_path / "bad.wav"), "").seconds()
     with pytest.raises(FileNotFoundError, match=r"gone\.wav"):
         Utterance("x", str(tmp_path / "gone.wav"), "").seconds()
+
+
+def test_speech_without_transcripts(tmp_path: Path) -> None:
+    path = write_list(tmp_path / "list.csv", [{"path": "a.wav", "speaker": "x"}])
+    assert [(u.text, u.group) for u in read_utterances(str(path), text_column=None)] == [("", "x")]
