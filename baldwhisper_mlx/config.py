@@ -19,7 +19,9 @@ from baldwhisper_mlx.config_checks import (
     check_alignment_heads,
     check_embedding,
     check_keys,
+    check_languages,
     check_special_tokens,
+    check_suppress_tokens,
     is_int,
     require,
 )
@@ -71,6 +73,9 @@ CONTROL_TOKENS = (
     "<|notimestamps|>",
 )
 """Special tokens every Whisper vocabulary has; the others in `special_tokens` are languages."""
+
+
+_OPTIONAL = ("languages", "suppress_tokens")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,12 +138,19 @@ class ModelConfig:
 
     quantization: Quantization | None = None
 
+    suppress_tokens: tuple[int, ...] | None = None
+    """Ids of text that are never written, as the checkpoint's own generation config says; None for
+    OpenAI's list of symbols. Control tokens are never written anyway."""
+
     def __post_init__(self) -> None:
         self._check_dimensions()
         check_embedding(vars(self), get_args(EmbeddingProjections))
         self._check_vocabulary()
         require(isinstance(self.is_multilingual, bool), "is_multilingual", self.is_multilingual)
-        self._check_languages()
+        check_languages(
+            self.languages, self.special_tokens.keys() - set(CONTROL_TOKENS), self.is_multilingual
+        )
+        check_suppress_tokens(self.suppress_tokens, self.special_tokens["<|endoftext|>"])
         require(self.dtype in get_args(Dtype), "dtype", self.dtype)
         require(self.audio_context in get_args(AudioContext), "audio_context", self.audio_context)
         require(
@@ -180,16 +192,6 @@ class ModelConfig:
             f" (n_vocab is {self.n_vocab}, less {N_TIMESTAMPS} timestamps)",
         )
 
-    def _check_languages(self) -> None:
-        codes = self.languages
-        if codes is None:
-            return
-        known = {name[2:-2] for name in self.special_tokens.keys() - set(CONTROL_TOKENS)}
-        ok = isinstance(codes, tuple) and all(isinstance(code, str) for code in codes)
-        ok = ok and len(codes) == len(set(codes)) > 0
-        ok = ok and set(codes) <= (known if self.is_multilingual else {"en"})
-        require(ok, "languages", codes)
-
     def audio_positions(self, n_frames: int) -> int:
         """Encoder positions a clip of `n_frames` mel frames (10 ms) takes.
 
@@ -212,8 +214,9 @@ class ModelConfig:
             True
         """
         plain: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(self)))
-        if self.languages is None:  # a release that does not know the key can then read the file
-            del plain["languages"]
+        for key in _OPTIONAL:
+            if plain[key] is None:  # a release that does not know the key can then read the file
+                del plain[key]
         return {"model_type": MODEL_TYPE, "format_version": FORMAT_VERSION} | plain
 
     @classmethod
@@ -221,8 +224,8 @@ class ModelConfig:
         """Builds a config from parsed JSON.
 
         Args:
-            raw: as `to_dict` returns it, with every field of the class but `languages`, which is
-                optional, and no other key.
+            raw: as `to_dict` returns it, with every field of the class but `languages` and
+                `suppress_tokens`, which are optional, and no other key.
 
         Raises:
             ValueError: another format or version, missing or unknown keys, bad values.
@@ -239,8 +242,9 @@ class ModelConfig:
                 f"config: format_version {quoted(version)} cannot be read by this release, which "
                 f"reads {FORMAT_VERSION}; export the model again or upgrade baldwhisper-mlx"
             )
-        if isinstance(codes := raw.setdefault("languages", None), list):
-            raw["languages"] = tuple(codes)
+        for key in _OPTIONAL:
+            if isinstance(values := raw.setdefault(key, None), list):
+                raw[key] = tuple(values)
         check_keys(cls, raw, "config")
         require(isinstance(raw["special_tokens"], dict), "special_tokens", raw["special_tokens"])
         heads = raw["alignment_heads"]

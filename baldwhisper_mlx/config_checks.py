@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from baldwhisper_mlx.terminal import quoted
@@ -68,6 +68,43 @@ def check_special_tokens(
         raise ValueError(
             "config: is_multilingual is true, but special_tokens has no language such as <|en|>"
         )
+
+
+def check_languages(codes: Any, names: Collection[str], multilingual: bool) -> None:
+    """Checks the codes of the languages that a model was trained for; None is allowed.
+
+    Args:
+        codes: of the languages.
+        names: tokens of languages, such as <|en|>.
+        multilingual: whether the model is.
+
+    Raises:
+        ValueError: no tuple of different codes, or one that has no token.
+    """
+    if codes is None:
+        return
+    known = {name[2:-2] for name in names} if multilingual else {"en"}
+    ok = isinstance(codes, tuple) and all(isinstance(code, str) for code in codes)
+    ok = ok and len(codes) == len(set(codes)) > 0 and set(codes) <= known
+    require(ok, "languages", codes)
+
+
+def check_suppress_tokens(ids: Any, eot: int) -> None:
+    """Checks the ids that are never written; None is allowed.
+
+    Args:
+        ids: of text.
+        eot: id of the end of text, above all of them.
+
+    Raises:
+        ValueError: no tuple of different ids of text.
+    """
+    if ids is None:
+        return
+    ok = isinstance(ids, tuple) and all(is_int(i) and 0 <= i < eot for i in ids)
+    require(
+        ok and len(ids) == len(set(ids)), "suppress_tokens", ids, f" (ids of text, 0 to {eot - 1})"
+    )
 
 
 def check_alignment_heads(heads: Sequence[Any], n_layer: int, n_head: int) -> None:

@@ -88,8 +88,10 @@ STANDARD_LIBRARY_ONLY = (
 
 # Labelled speech may come from the hub, if the package for that is there; it brings no torch.
 HUB_DATASETS = [
-    "baldwhisper_mlx.audio.speech_dataset -> datasets.Audio",
-    "baldwhisper_mlx.audio.speech_dataset -> datasets.load_dataset",
+    "baldwhisper_mlx.audio.speech_arrow -> datasets.Audio",
+    "baldwhisper_mlx.audio.speech_arrow -> datasets.DatasetDict",
+    "baldwhisper_mlx.audio.speech_arrow -> datasets.load_dataset",
+    "baldwhisper_mlx.audio.speech_arrow -> datasets.load_from_disk",
 ]
 
 # What the converter shares with the runtime loads no MLX; only export runs what it wrote.
@@ -99,7 +101,12 @@ WITHOUT_MLX = (
     "audio.folders",
     "audio.integrity",
     "audio.load",
+    "audio.speech_arrow",
+    "audio.speech_audio",
+    "audio.speech_columns",
     "audio.speech_dataset",
+    "audio.speech_folders",
+    "audio.speech_lists",
     "checkpoint.describe",
     "checkpoint.files",
     "checkpoint.hub",

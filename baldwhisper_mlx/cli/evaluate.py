@@ -41,11 +41,14 @@ REPORT_FILE = "report.json"
     "--data",
     required=True,
     metavar="FOLDER_OR_DATASET",
-    help="Speech with its text: a folder with metadata.jsonl or metadata.csv, a CSV, TSV, JSON or "
-    "JSONL list of files, or a Hugging Face dataset (owner/name or owner/name:config).",
+    help="Speech with its text: a folder (with metadata.jsonl or metadata.csv, of Common Voice, "
+    "Kaldi, parquet files, tar shards or save_to_disk), a CSV, TSV, JSON or JSONL list of files, "
+    "or a Hugging Face dataset (owner/name or owner/name:config).",
 )
 @click.option("--split", default="test", show_default=True, help="Split of a dataset.")
-@click.option("--text-column", default="text", show_default=True, help="Column of the transcripts.")
+@click.option("--text-column", default="text", show_default=True,
+              help="Column of the transcripts. If there is no text, the default also finds "
+              "sentence, transcription, transcript and the like.")  # fmt: skip
 @click.option("--audio-column", default="audio", show_default=True,
               help="Column of the audio in a dataset.")  # fmt: skip
 @click.option(
@@ -98,7 +101,9 @@ REPORT_FILE = "report.json"
     "Interrupted runs resume when you rerun the command.",
 )
 @click.option("--force", is_flag=True, help="Replace a report on other models, data or options.")
-@click.option("--skip-bad", is_flag=True, help="Leave out clips whose audio cannot be read.")
+@click.option("--skip-bad", is_flag=True,
+              help="Leave out rows that cannot be used: without text or audio, or with audio that "
+              "cannot be read.")  # fmt: skip
 @click.option("--show-errors", type=click.IntRange(min=0), default=0, metavar="N",
               help="Show the N utterances with the most word errors, word by word.")  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
@@ -158,7 +163,11 @@ def _evaluate(
     load_jiwer()
     normalize = load_normalizer(options["normalizer"])
     columns = ("split", "text_column", "audio_column", "speaker_column", "limit")
-    speech = Speech(Source(name=options["data"], **{key: options[key] for key in columns}))
+    source = Source(name=options["data"], **{key: options[key] for key in columns})
+    speech = Speech(
+        source, skip_bad=skip_bad, say=lambda line: click.echo(printable(line), err=True)
+    )
+    options = options | {"text_column": speech.text_column}
     if next(iter(speech), None) is None:
         raise ValueError(f"{options['data']}: no clips in it")
     missing = [] if skip_bad else speech.missing_files()

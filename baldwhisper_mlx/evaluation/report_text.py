@@ -69,7 +69,7 @@ def _header(report: Report) -> str:
     if data["empty_references"]:
         lines["data"] += f"; {data['empty_references']} without speech"
     if data["skipped"]:
-        lines["skipped"] = f"{_number(len(data['skipped']), 'clip')} whose audio cannot be read"
+        lines["skipped"] = f"{_number(len(data['skipped']), 'row')} that cannot be used"
     lines["normalizer"] = settings["normalizer"]
     lines["intervals"] = (
         f"{100 * report['bootstrap']['level']:.0f} %, bootstrap over utterances, "

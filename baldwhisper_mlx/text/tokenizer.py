@@ -128,6 +128,7 @@ class Tokenizer:
             )
         self.special_tokens = special
         self.is_multilingual = config.is_multilingual
+        self._suppress_tokens = config.suppress_tokens
         self.timestamp_begin = config.timestamp_begin
         self.eot = special["<|endoftext|>"]
         self.sot = special["<|startoftranscript|>"]
@@ -261,8 +262,14 @@ class Tokenizer:
 
     @cached_property
     def suppressed_tokens(self) -> tuple[int, ...]:
-        """Ids that are never chosen: `non_speech_tokens` and `control_tokens`."""
-        return tuple(sorted({*self.non_speech_tokens, *self.control_tokens}))
+        """Ids that are never chosen: those of the config and `control_tokens`.
+
+        A config without any means OpenAI's list, `non_speech_tokens`.
+        """
+        own = self._suppress_tokens
+        return tuple(
+            sorted({*(self.non_speech_tokens if own is None else own), *self.control_tokens})
+        )
 
     @cached_property
     def blank_tokens(self) -> tuple[int, ...]:

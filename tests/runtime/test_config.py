@@ -33,6 +33,8 @@ MIXED = Quantization(
         {"quantization": MIXED},
         {"alignment_heads": ()},
         {"languages": ("fr",)},
+        {"suppress_tokens": ()},
+        {"suppress_tokens": (1, 7)},
         {"languages": ("en",), "is_multilingual": False},
     ],
 )
@@ -72,6 +74,11 @@ def test_every_key_is_needed(key: str) -> None:
         ({"languages": ["en", 3]}, "languages"),
         ({"languages": ["endoftext"]}, "languages"),
         ({"languages": ["fr"], "is_multilingual": False}, "languages"),
+        ({"suppress_tokens": "-1"}, "suppress_tokens"),
+        ({"suppress_tokens": [-1]}, "suppress_tokens"),
+        ({"suppress_tokens": [1, 1]}, "suppress_tokens"),
+        ({"suppress_tokens": [True]}, "suppress_tokens"),
+        ({"suppress_tokens": [10**6]}, "suppress_tokens"),
         ({"alignment_heads": [[5, 0]]}, "alignment_heads"),
         ({"alignment_heads": [[0]]}, "alignment_heads"),
         ({"alignment_heads": 3}, "alignment_heads"),
@@ -99,6 +106,13 @@ def test_every_key_is_needed(key: str) -> None:
 def test_bad_values_are_named(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         ModelConfig.from_dict(tiny_config().to_dict() | changes)
+
+
+def test_suppress_tokens_are_optional() -> None:
+    raw = tiny_config().to_dict()
+    assert "suppress_tokens" not in raw
+    assert ModelConfig.from_dict(raw | {"suppress_tokens": None}) == tiny_config()
+    assert ModelConfig.from_dict(raw | {"suppress_tokens": []}).suppress_tokens == ()
 
 
 def test_languages_are_optional() -> None:

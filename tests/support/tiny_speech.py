@@ -50,9 +50,9 @@ def tiny_speech(
 def tiny_utterance(
     path: Path, seconds: float = 1.0, text: str = "a fox", seed: int = 0
 ) -> Utterance:
-    """Writes one WAV file."""
+    """Writes one WAV file; all of them are one person's speech."""
     soundfile.write(path, sound(seconds, seed), SAMPLE_RATE)
-    return Utterance(str(path), str(path), text)
+    return Utterance(str(path), str(path), text, "a")
 
 
 def tiny_teacher(**fields: Any) -> Checkpoint:

@@ -55,6 +55,8 @@ class Checkpoint:
     """Whether prompts carry language and task tokens; None if the source does not say."""
     languages: tuple[str, ...] | None = None
     """Codes of the languages that the model was trained for; None for all that have a token."""
+    suppress_tokens: tuple[int, ...] | None = None
+    """Ids of text that are never written, if they are not OpenAI's; see `ModelConfig`."""
     source: str
     """Path it was read from, or `hub-id@commit`."""
     format: str
@@ -130,6 +132,7 @@ class Checkpoint:
                 special_tokens=dict(self.vocabulary.special_tokens),
                 is_multilingual=self.multilingual,
                 languages=languages or self.languages,
+                suppress_tokens=self.suppress_tokens,
                 timestamp_begin=self.vocabulary.timestamp_begin,
                 alignment_heads=self.heads,
                 dtype=dtype,

@@ -84,5 +84,5 @@ def _missing(package: str) -> str:
 
 def _show_warning(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:
     # By name, because importing the classes would load torch for --help.
-    if category.__name__ in ("SourceWarning", "ExportWarning"):
+    if category.__name__ in ("SourceWarning", "ExportWarning", "SuppressedLabelWarning"):
         click.echo(f"Warning: {printable(str(message))}", err=True)

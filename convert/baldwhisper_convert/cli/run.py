@@ -16,16 +16,18 @@ from baldwhisper_convert.cli.options import FOLDER, changes_option, data_option
 @click.argument("source", metavar="SRC")
 @click.argument("destination", metavar="DST", type=FOLDER)
 @click.option("--data", multiple=True, required=True, metavar="FOLDER_FILE_OR_HUB_ID",
-              help="Transcribed speech: a folder, a CSV, TSV, JSON or JSONL file, or a Hugging "
-              "Face dataset. Repeatable. With --set labels=none, transcripts are not "
-              "needed.")  # fmt: skip
+              help="Transcribed speech: a folder, a CSV, TSV, JSON or JSONL file, parquet or tar "
+              "files, or a Hugging Face dataset. Repeatable. With --set labels=none, "
+              "transcripts are not needed.")  # fmt: skip
 @click.option("--split", default="train", show_default=True, help="Split of the dataset.")
-@click.option("--text-column", default="text", show_default=True, help="Column of transcripts.")
+@click.option("--text-column", default="text", show_default=True,
+              help="Column of transcripts. If there is no text, the default also finds sentence, "
+              "transcription, transcript and the like.")  # fmt: skip
 @click.option("--audio-column", default="audio", show_default=True, help="Column of audio.")
 @click.option("--streaming", is_flag=True,
               help="Read a Hub dataset while it is downloaded, without storing it.")  # fmt: skip
 @click.option("--skip-bad", is_flag=True,
-              help="Skip utterances that cannot be used, and report their number.")  # fmt: skip
+              help="Skip utterances that cannot be used, and name each of them.")  # fmt: skip
 @click.option("--device", default="cpu", show_default=True,
               help="PyTorch device that the teacher runs on.")  # fmt: skip
 @changes_option
@@ -60,13 +62,13 @@ def prepare(
         from baldwhisper_convert.readers.read import read_checkpoint
 
         settings = override(PrepareSettings(), changes)
-        bad = reading.BadRows(allowed=skip_bad)
+        bad = reading.BadRows(allowed=skip_bad, say=say)
         utterances = [
             utterance
             for item in data
             for utterance in reading.read_utterances(
                 item, split=split, text_column=settings.text_from(text_column),
-                audio_column=audio_column, streaming=streaming, bad=bad,
+                audio_column=audio_column, streaming=streaming, bad=bad, say=say,
             )
         ]  # fmt: skip
         prepared = run(
@@ -177,7 +179,7 @@ def align(
               help="Replaces the recipe's folders of recorded noise.")  # fmt: skip
 @click.option("--teacher", metavar="MODEL", help="Replaces the recipe's teacher.")
 @click.option("--skip-bad", is_flag=True,
-              help="Skip utterances that cannot be used, and report their number.")  # fmt: skip
+              help="Skip utterances that cannot be used, and name each of them.")  # fmt: skip
 @click.option("--force", is_flag=True,
               help="Replace stage folders that were made with other settings.")  # fmt: skip
 def run(

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from baldwhisper_convert.data.prepared import SILENCE, PreparedWindow, Windows
 from baldwhisper_convert.data.ranges import check_range
+from baldwhisper_convert.data.replay import Replay
 from baldwhisper_convert.data.spec_augment import SpecAugment, spec_augment
 from baldwhisper_convert.model.prompts import Prompts
 from baldwhisper_convert.model.whisper import Whisper, length_mask
@@ -23,6 +24,7 @@ from baldwhisper_convert.model.whisper import Whisper, length_mask
 IGNORED = -100
 """Target of positions without a label; torch's default `ignore_index`."""
 
+_REPLAY_SEED = 7919
 _BUCKET = 16
 """Number of batches within which windows are sorted by length."""
 
@@ -42,11 +44,21 @@ class Batch:
     """Token to predict at each position (B, L); `IGNORED` at positions without a label."""
     mask: Tensor
     """Positions at which student and teacher are compared (B, L), bool."""
+    replayed: Tensor | None = None
+    """Windows of another language, see `Replay` (B,), bool; None without replay."""
 
     def to(self, device: torch.device) -> Batch:
         """Copies the batch to a device."""
         moved = (self.lengths, self.tokens, self.targets, self.mask)
-        return Batch(self.features.to(device), self.is_mel, *(t.to(device) for t in moved))
+        lengths, tokens, targets, mask = (t.to(device) for t in moved)
+        replayed = None if self.replayed is None else self.replayed.to(device)
+        features = self.features.to(device)
+        return Batch(features, self.is_mel, lengths, tokens, targets, mask, replayed)
+
+    def rows(self, chosen: Tensor) -> Batch:
+        """The windows of the batch that are chosen (B,), bool; padding stays."""
+        kept = (self.lengths, self.tokens, self.targets, self.mask)
+        return Batch(self.features[chosen], self.is_mel, *(t[chosen] for t in kept))
 
     @property
     def audio_positions(self) -> int:
@@ -121,15 +133,27 @@ def epochs(
     Raises:
         ValueError: there are no windows.
     """
+    if isinstance(prepared, Replay):
+        count, first = prepared.rows(size), len(prepared.main.windows)
+        # Another seed, or two sets of one size would have the same order.
+        other = epochs(prepared.other, count, seed + _REPLAY_SEED, start=start)
+        for epoch, batch in epochs(prepared.main, size - count, seed, start=start):
+            yield epoch, batch + [first + i for i in next(other)[1]]
     lengths = [window.positions for window in prepared.windows]
     if not lengths:
         raise ValueError("the prepared data has no windows; prepare some speech")
-    per_epoch = max(1, len(lengths) // size)
-    epoch, skip = divmod(start, per_epoch)
+    epoch, skip = divmod(start, per_epoch(prepared, size))
     while True:
         for batch in plan_batches(lengths, size, seed, epoch)[skip:]:
             yield epoch, batch
         epoch, skip = epoch + 1, 0
+
+
+def per_epoch(prepared: Windows, size: int) -> int:
+    """Batches of an epoch, which is one pass over the windows; replayed ones do not count."""
+    if isinstance(prepared, Replay):
+        return per_epoch(prepared.main, size - prepared.rows(size))
+    return max(1, len(prepared.windows) // size)
 
 
 def collate(
@@ -163,12 +187,16 @@ def collate(
         raise ValueError(
             'SpecAugment hides parts of log-mel: prepare the data with features = "mel"'
         )
+    replay = prepared if isinstance(prepared, Replay) else None
+    replayed = [replay is not None and replay.is_replayed(i) for i in windows]
+    other = replace(prompts, language=replay.other.language) if replay else prompts
+    known = prepared.windows
     drawn = [
         draw_tokens(
-            prepared.windows[i], prompts, mix or Mix(), random.Random(f"{seed}/{epoch}/{i}"),
-            label_silence=label_silence,
+            known[i], other if again else prompts, mix or Mix(),
+            random.Random(f"{seed}/{epoch}/{i}"), label_silence=label_silence and not again,
         )
-        for i in windows
+        for i, again in zip(windows, replayed, strict=True)
     ]  # fmt: skip
     features = [prepared.features(i) for i in windows]
     if masks:
@@ -176,19 +204,21 @@ def collate(
             spec_augment(mel, masks, random.Random(f"{seed}/{epoch}/{i}/masks"))
             for i, mel in zip(windows, features, strict=True)
         ]
-    lengths = torch.tensor([prepared.windows[i].positions for i in windows])
+    lengths = torch.tensor([known[i].positions for i in windows])
     shape = (len(drawn), max(len(tokens) for tokens, _, _ in drawn) - 1)
     tokens = torch.full(shape, prompts.end)
     targets, mask = torch.full(shape, IGNORED), torch.zeros(shape, dtype=torch.bool)
-    for row, (i, (sequence, start, with_targets)) in enumerate(zip(windows, drawn, strict=True)):
+    for row, (i, (sequence, start, labelled)) in enumerate(zip(windows, drawn, strict=True)):
         length = len(sequence) - 1
         tokens[row, :length] = torch.tensor(sequence[:-1])
         mask[row, start:length] = True
-        if with_targets:
+        if labelled and not replayed[row]:  # what is replayed has a teacher
             targets[row, start:length] = torch.tensor(sequence[start + 1 :])
-            if prepared.windows[i].kind == SILENCE:
+            if known[i].kind == SILENCE:
                 targets[row, start] = prompts.tokenizer.no_speech
-    return Batch(_pad(features, prepared.is_mel), prepared.is_mel, lengths, tokens, targets, mask)
+    padded = _pad(features, prepared.is_mel)
+    again = torch.tensor(replayed) if replay else None
+    return Batch(padded, prepared.is_mel, lengths, tokens, targets, mask, again)
 
 
 def draw_tokens(

@@ -97,7 +97,7 @@ class NoLabels(Labeller):
 
 
 class TeacherLabels(Labeller):
-    """Labels with the teacher's greedy output where its words agree with the transcript.
+    """Labels with the teacher's greedy output where its words agree with the transcript, if any.
 
     The teacher transcribes the first pass. Windows of later passes, which are augmented, get the
     label of the same window in the first pass, with timestamps scaled by their speed.
@@ -124,11 +124,12 @@ class TeacherLabels(Labeller):
         return labels
 
     def _agrees(self, tokens: list[int], sound: Sound) -> bool:
-        """Whether the teacher's output is complete and close enough to the transcript."""
+        """Whether the teacher's output is complete and close enough to the transcript, if any."""
         wrong, total = words_wrong(sound.text, self.prompts.tokenizer.decode(tokens))
         # An output that reaches the limit of decoding was cut off, or is a repetition loop.
         fits = len(tokens) < self.prompts.n_text_ctx // 2
-        return fits and wrong <= self.max_wer * total
+        # Without a transcript, as of speech that is only replayed, all that is complete is taken.
+        return fits and (not sound.text or wrong <= self.max_wer * total)
 
     def _label_of_first_pass(self, sound: Sound) -> list[int] | None:
         """The label of the same window in the first pass, its timestamps scaled by the speed."""

@@ -31,6 +31,7 @@ from baldwhisper_convert.data.prepared import (
 )
 from baldwhisper_convert.data.prepared_writer import PreparedWriter
 from baldwhisper_convert.data.recordings import read_noise
+from baldwhisper_convert.data.suppressed import SuppressedLabels
 from baldwhisper_convert.data.utterances import BadRows, Utterance, audio_fingerprint
 from baldwhisper_convert.data.windows import (
     WINDOW_SECONDS,
@@ -80,8 +81,9 @@ def prepare(
         raise ValueError(f"{folder}: no usable speech to prepare; bad utterances: {bad}")
     kept = [utterance for utterance, _ in usable]
     plan = builder.plan([duration for _, duration in usable], [u.group for u in kept])
+    audio = audio_fingerprint(kept)
     writer = PreparedWriter(
-        folder, key=prepared_key(checkpoint, kept, settings), audio=audio_fingerprint(kept),
+        folder, key=prepared_key(checkpoint, kept, settings), audio=audio,
         features=settings.features, width=builder.width,
     )  # fmt: skip
     if not writer.complete:
@@ -99,6 +101,7 @@ def prepare(
                     progress.update(len(part))
             dropped = len(plan) - writer.count
             writer.finish(bad=str(bad), dropped=dropped, settings=dataclasses.asdict(settings))
+        audio.write(folder)
     return Prepared(folder)
 
 
@@ -117,6 +120,7 @@ class _WindowBuilder:
         kinds: dict[Labels, type[Labeller]] = {
             "text": TextLabels, "teacher": TeacherLabels, "none": NoLabels,
         }  # fmt: skip
+        self.suppressed = SuppressedLabels(self.prompts)
         self.labels = kinds[settings.labels](self.model, self.prompts, settings.max_wer)
         self.audio_features = AudioFeatures(
             self.model,
@@ -141,10 +145,13 @@ class _WindowBuilder:
         if not 0 < seconds <= WINDOW_SECONDS:
             self.bad.add("not between 0 and 30 s long", utterance.name)
             return None
+        if self.settings.labels == "text":
+            self.suppressed.add(utterance.text)
         return seconds
 
     def plan(self, durations: Sequence[float], groups: Sequence[str]) -> list[Planned]:
         """Plans the windows of all passes, in the order they are built."""
+        self.suppressed.warn()
         settings, plan = self.settings, list[Planned]()
         for number in range(settings.passes):
             # The teacher labels the first pass only, so later passes need the same windows.

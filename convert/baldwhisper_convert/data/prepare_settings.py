@@ -65,8 +65,17 @@ class PrepareSettings:
             raise ValueError("passes must be at least 1 and max_wer not negative")
 
     def text_from(self, column: str) -> str | None:
-        """The column to read as text: `column`, or None if there are no labels."""
-        return None if self.labels == "none" else column
+        """The column to read as text: `column`, or None if no text is needed.
+
+        Args:
+            column: its name; empty for speech without text, which the teacher can label.
+
+        Raises:
+            ValueError: no column, but the labels are the transcripts.
+        """
+        if not column and self.labels == "text":
+            raise ValueError('without a text column, set labels to "teacher" or "none"')
+        return None if self.labels == "none" else column or None
 
 
 def prepared_key(
@@ -78,6 +87,10 @@ def prepared_key(
         digest.update(b"silence of any length")
     if settings.features == STATES or settings.labels == "teacher":
         digest.update(fingerprint(checkpoint).encode())
+    if settings.labels == "teacher" and checkpoint.suppress_tokens is not None:
+        digest.update(f"suppress {checkpoint.suppress_tokens}".encode())
+    if not all(utterance.group for utterance in utterances):
+        digest.update(b"no speaker, no joining")  # such utterances were joined once
     plain = dataclasses.asdict(settings)
     # What is recorded counts, not where; without recordings the key has never had them.
     del plain["augmentation"]["recordings"]

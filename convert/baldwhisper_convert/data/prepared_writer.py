@@ -16,6 +16,7 @@ from typing import Any, BinaryIO, TextIO
 
 import torch
 
+from baldwhisper_convert.data.audio_list import replaced_files
 from baldwhisper_convert.data.prepared import (
     FEATURES_FILE,
     FLOAT16_BYTES,
@@ -103,9 +104,10 @@ class PreparedWriter:
             )
         # Data of earlier versions does not say which audio it was made from.
         if stored.get("audio", self._settings["audio"]) != self._settings["audio"]:
+            replaced = replaced_files(self.folder, self._settings["audio"])
             raise FileExistsError(
-                f"{self.folder}: made from other audio; files of the same names have been replaced "
-                "since. Give another folder, or delete this one to prepare the data again"
+                f"{self.folder}: made from other audio; {replaced}. Give another folder, or delete "
+                "this one to prepare the data again"
             )
         return bool(stored["complete"])
 

@@ -3,16 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+from baldwhisper_convert.checkpoint.checkpoint import Checkpoint, fingerprint
 from baldwhisper_convert.data.batches import Batch, Mix, collate
 from baldwhisper_convert.data.prepared import SPEECH, Choice, Prepared, Windows
+from baldwhisper_convert.data.replay import Replay
 from baldwhisper_convert.data.texts import text_fingerprint
 from baldwhisper_convert.model.prompts import Prompts
 
 SAMPLE_BATCH = 8
 """Windows per batch of `sample`."""
+
+
+@dataclass(frozen=True)
+class ReplayTeacher:
+    """Whose predictions are kept on replayed speech."""
+
+    checkpoint: Checkpoint
+    weight: float = 1.0
+    """Of the KL to them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,6 +33,8 @@ class Speech:
     windows: Windows
     fingerprints: dict[str, str]
     """Name to `Prepared.fingerprint`, or `text_fingerprint`, for the manifest."""
+    replay: ReplayTeacher | None = None
+    """Of the windows that are replayed, if `windows` is a `Replay`."""
     texts: tuple[Path, ...] = ()
     """Text files whose tokens `factorize` counts with those of the labels."""
 
@@ -43,6 +56,31 @@ def open_speech(data: Sequence[str], texts: Sequence[Path] = ()) -> Speech:
         fingerprints={path.name: prepared.fingerprint for path, prepared, _ in opened}
         | {path.name: text_fingerprint(path) for path in texts},
         texts=tuple(texts),
+    )
+
+
+def with_replay(
+    speech: Speech, other: Speech, share: float, teacher: Checkpoint, weight: float = 1.0
+) -> Speech:
+    """Adds speech of another language to every batch, see `Replay`.
+
+    Args:
+        speech: what is trained on.
+        other: what is replayed.
+        share: of the windows of every batch.
+        teacher: whose predictions on the other language are kept.
+        weight: of the KL to them.
+
+    Raises:
+        ValueError: as `Replay`.
+    """
+    shown = {f"replay {name}": print for name, print in other.fingerprints.items()}
+    shown["replay"] = f"{share:g} of a batch, weight {weight:g}, teacher {fingerprint(teacher)}"
+    return replace(
+        speech,
+        windows=Replay(speech.windows, other.windows, share),
+        fingerprints=speech.fingerprints | shown,
+        replay=ReplayTeacher(teacher, weight),
     )
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import os
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -15,8 +16,10 @@ from pathlib import Path
 
 import soundfile
 
+from baldwhisper_convert.data.audio_list import AudioFingerprint
 from baldwhisper_mlx.audio.buffer import Samples
-from baldwhisper_mlx.audio.speech_dataset import audio_of, decode_audio, read_rows
+from baldwhisper_mlx.audio.speech_columns import Say, say_nothing
+from baldwhisper_mlx.audio.speech_dataset import Audio, Excerpt, SpeechData, decode_audio
 from baldwhisper_mlx.config import SAMPLE_RATE
 
 GROUP_COLUMNS = ("run", "chapter", "speaker", "speaker_id", "client_id")
@@ -35,11 +38,12 @@ class Utterance:
 
     name: str
     """File name, or number in the dataset; for error messages."""
-    audio: str | bytes
-    """Path of the file, or its content."""
+    audio: Audio
+    """Path of the file, its content, or a part of a file."""
     text: str
     group: str = ""
-    """Consecutive utterances of the same group are one speaker's continuous speech."""
+    """Consecutive utterances of the same group are one speaker's continuous speech; without a
+    group, the speaker is unknown, and an utterance is joined with no other."""
 
     def seconds(self) -> float:
         """Duration stated in the file's header, or of the decoded audio if none is stated.
@@ -48,6 +52,12 @@ class Utterance:
             FileNotFoundError: there is no such file.
             ValueError: the audio cannot be decoded.
         """
+        if isinstance(self.audio, Excerpt) and self.audio.end < float("inf"):
+            if not os.path.isfile(self.audio.path):
+                raise FileNotFoundError(f"{self.audio.path}: no such file")
+            return self.audio.end - self.audio.start
+        if isinstance(self.audio, Excerpt):
+            return len(self.samples()) / SAMPLE_RATE
         try:
             source = self.audio if isinstance(self.audio, str) else io.BytesIO(self.audio)
             stated = float(soundfile.info(source).duration)
@@ -75,6 +85,9 @@ class Utterance:
         """
         digest = hashlib.sha256()
         audio = self.audio
+        if isinstance(audio, Excerpt):
+            digest.update(f"{audio.start} {audio.end} ".encode())
+            audio = audio.path
         with Path(audio).open("rb") if isinstance(audio, str) else io.BytesIO(audio) as source:
             size = source.seek(0, io.SEEK_END)
             digest.update(str(size).encode())
@@ -84,22 +97,26 @@ class Utterance:
         return digest.digest()
 
 
-def audio_fingerprint(utterances: Iterable[Utterance]) -> str:
+def audio_fingerprint(utterances: Iterable[Utterance]) -> AudioFingerprint:
     """Identifies the content of audio files, wherever they are and whenever they were written."""
-    digest = hashlib.sha256()
-    for utterance in utterances:
-        digest.update(utterance.content())
-    return digest.hexdigest()[:16]
+    return AudioFingerprint.of(utterances)
 
 
 @dataclass
 class BadRows:
-    """Counts the rows of a dataset that cannot be used, by reason, with an example each."""
+    """Counts and names the rows of a dataset that cannot be used."""
 
     allowed: bool = False
     """Whether to skip bad rows; otherwise the first one is an error."""
-    counts: Counter[str] = field(default_factory=Counter)
-    examples: dict[str, str] = field(default_factory=dict)
+    say: Say = say_nothing
+    """Receives a line about each row that is skipped."""
+    rows: list[tuple[str, str]] = field(default_factory=list)
+    """Each of them: the row, or a message about it; and what is wrong."""
+
+    @property
+    def counts(self) -> Counter[str]:
+        """Rows by reason."""
+        return Counter(reason for _, reason in self.rows)
 
     def add(self, reason: str, what: str) -> None:
         """Counts a bad row.
@@ -113,12 +130,12 @@ class BadRows:
         """
         if not self.allowed:
             raise ValueError(f"{what}: {reason}; --skip-bad skips such utterances")
-        self.counts[reason] += 1
-        self.examples.setdefault(reason, what)
+        self.rows.append((what, reason))
+        self.say(f"skipped: {what}: {reason}")
 
     def __str__(self) -> str:
-        parts = [f"{count} {reason} (first: {self.examples[reason]})" for reason, count in
-                 self.counts.items()]  # fmt: skip
+        first = {reason: what for what, reason in reversed(self.rows)}
+        parts = [f"{n} {reason} (first: {first[reason]})" for reason, n in self.counts.items()]
         return "; ".join(parts) or "none"
 
 
@@ -130,16 +147,18 @@ def read_utterances(
     audio_column: str = "audio",
     bad: BadRows | None = None,
     streaming: bool = False,
+    say: Say = say_nothing,
 ) -> Iterator[Utterance]:
     """Reads labelled speech in the order of the dataset.
 
     Args:
         source: a folder, a list of files or a hub id; see `read_rows`.
         split: of a hub dataset or of a folder with splits.
-        text_column: column of the transcript; None to read the audio alone.
+        text_column: column of the transcript, see `find_columns`; None to read the audio alone.
         audio_column: column of the audio; a list's paths may be called `file_name` or `path`.
-        bad: counts rows without text or audio.
+        bad: counts rows that cannot be used.
         streaming: read a hub dataset without downloading it first.
+        say: receives lines about columns that were found, and about missing speakers.
 
     Raises:
         FileNotFoundError: no such folder, file or dataset.
@@ -147,19 +166,27 @@ def read_utterances(
             does not allow it.
     """
     bad = bad or BadRows()
-    rows, base = read_rows(source, split=split, audio_column=audio_column, streaming=streaming)
-    for number, row in enumerate(rows):
-        if text_column is not None and text_column not in row:
-            columns = ", ".join(map(str, row))
-            raise ValueError(f"{source}: no column {text_column!r}; it has {columns}")
-        audio = audio_of(row, audio_column, base)
-        name = audio if isinstance(audio, str) else f"{source}[{number}]"
-        if audio is None:
-            bad.add("without audio", name or f"{source}[{number}]")
+    data = SpeechData(
+        source, split=split, text_column=text_column, audio_column=audio_column,
+        streaming=streaming, say=say,
+    )  # fmt: skip
+    without_speaker = 0
+    for number, item in enumerate(data):
+        if item.fault or item.audio is None:
+            bad.add(item.fault, item.name)
             continue
-        text = "" if text_column is None else str(row[text_column] or "").strip()
-        if text_column is not None and not text:
-            bad.add("without text", name or f"{source}[{number}]")
+        if text_column is not None and not item.text:
+            bad.add("without text", item.name)
             continue
-        group = "/".join(str(row[key]) for key in GROUP_COLUMNS if row.get(key) is not None)
-        yield Utterance(str(name), audio, text, group)
+        row = item.row
+        groups = [str(row[key]) for key in GROUP_COLUMNS if row.get(key) not in (None, "")]
+        without_speaker += not groups
+        # The name is part of the key of prepared data, so it stays as it was.
+        name = f"{source}[{number}]" if isinstance(item.audio, bytes) else item.name
+        yield Utterance(name, item.audio, item.text or "", "/".join(groups))
+    if without_speaker:
+        say(
+            f"{source}: {without_speaker} clips have no speaker; each gets a window of its own, "
+            "because speech of different people is not joined. A column speaker, speaker_id, "
+            "client_id, chapter or run says which clips are one person's"
+        )

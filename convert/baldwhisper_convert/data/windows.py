@@ -84,7 +84,8 @@ def plan_windows(
 
     Args:
         durations: seconds of each utterance, at most 30.
-        groups: of each utterance; only neighbours of the same group share a window.
+        groups: of each utterance; only neighbours of the same group share a window, and an
+            utterance of the group "" is alone in its own.
         settings: shares and pauses.
         seed: of the draws.
 
@@ -105,7 +106,8 @@ def plan_windows(
     def close() -> None:
         if items:
             before = windows[-1] if windows else None
-            same = before and groups[before.items[-1].utterance] == groups[items[0].utterance]
+            group = groups[items[0].utterance]
+            same = group and before and groups[before.items[-1].utterance] == group
             follows = len(windows) - 1 if same else None
             windows.append(Window(tuple(items), rng.random() < settings.full, follows))
             items.clear()
@@ -118,7 +120,10 @@ def plan_windows(
         pause = rng.uniform(0, settings.pause)
         end = items[-1].end + pause + duration if items else duration
         if items and (
-            len(items) >= limit or end > WINDOW_SECONDS or groups[items[-1].utterance] != group
+            len(items) >= limit
+            or end > WINDOW_SECONDS
+            or not group
+            or groups[items[-1].utterance] != group
         ):
             close()
         if not items:

@@ -41,6 +41,33 @@ class DataRecipe(PrepareSettings):
 
 
 @dataclass(frozen=True, kw_only=True)
+class ReplayRecipe:
+    """Speech of another language in every batch of the trainings, so that it is not forgotten.
+
+    Raises:
+        ValueError: a share that is not above 0 and below 1, or a negative weight.
+    """
+
+    data: str
+    """Name of the data in the other language, prepared with features = "mel"."""
+    share: float = 0.25
+    """Share of the windows of every batch."""
+    teacher: Literal["original", "stage"] = "original"
+    """Whose predictions are kept: those of the recipe's teacher, or of the stage's, which may be
+    fine-tuned with replay itself."""
+    weight: float = 1.0
+    """Of the KL to them."""
+
+    def __post_init__(self) -> None:
+        if not 0 < self.share < 1:
+            raise ValueError(f"replay.share must be above 0 and below 1, not {self.share:g}")
+        if not self.weight > 0:
+            raise ValueError(f"replay.weight must be above 0, not {self.weight:g}")
+        if self.teacher not in ("original", "stage"):
+            raise ValueError(f"replay.teacher must be original or stage, not {self.teacher!r}")
+
+
+@dataclass(frozen=True, kw_only=True)
 class StageRecipe:
     """One stage and its settings, in a section each.
 
@@ -114,9 +141,14 @@ class Recipe:
     data: dict[str, DataRecipe] = field(default_factory=dict)
     texts: dict[str, str] = field(default_factory=dict)
     """Text files by name, plain or JSONL with "text"; `run --text NAME=FILE` replaces one."""
+    replay: ReplayRecipe | None = None
+    """Speech of another language that `finetune` and `distill` are to keep."""
     stages: tuple[StageRecipe, ...]
 
     def __post_init__(self) -> None:
+        if self.replay and self.replay.data not in self.data:
+            name = self.replay.data
+            raise ValueError(f"replay uses the data {name!r}; add a section [data.{name}]")
         if not self.stages:
             raise ValueError("a recipe needs at least one stage")
         for number, stage in enumerate(self.stages, start=1):

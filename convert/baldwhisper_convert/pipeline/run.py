@@ -15,7 +15,7 @@ from typing import Any
 from baldwhisper_convert.checkpoint.checkpoint import Checkpoint, fingerprint
 from baldwhisper_convert.data.prepare import prepare
 from baldwhisper_convert.data.prepared import Choice, Prepared
-from baldwhisper_convert.data.speech import Speech, parse_shares
+from baldwhisper_convert.data.speech import Speech, parse_shares, with_replay
 from baldwhisper_convert.data.texts import text_fingerprint
 from baldwhisper_convert.data.utterances import BadRows, read_utterances
 from baldwhisper_convert.locks import check_single_process, lock_folder
@@ -88,7 +88,7 @@ class Pipeline:
         source = read_checkpoint(
             recipe.teacher, revision=recipe.revision, tokenizer=recipe.tokenizer
         )
-        model = Model.of(source)
+        model, self._original = Model.of(source), source
         teacher, folder = source, self.output
         for number, stage in enumerate(recipe.stages, start=1):
             folder = self.output / f"{number:02d}-{stage.stage}"
@@ -100,7 +100,7 @@ class Pipeline:
     def _stage(self, stage: StageRecipe, folder: Path, model: Model, teacher: Checkpoint) -> Model:
         """Performs a stage, or reads its folder if it is done already."""
         restore_folder(folder.resolve())  # of a run that was killed while it replaced it
-        speech = self._speech(stage.data, teacher, stage.texts)
+        speech = self._replayed(stage, self._speech(stage.data, teacher, stage.texts), teacher)
         dev = self._speech((stage.dev,), teacher) if stage.dev else None
         manifest = read_manifest(folder) if folder.is_dir() else None
         if manifest and manifest.same_work(plan_manifest(stage, model, teacher, speech, dev)):
@@ -138,10 +138,22 @@ class Pipeline:
             windows=Choice(prepared), fingerprints=fingerprints, texts=tuple(files.values())
         )
 
+    def _replayed(
+        self, stage: StageRecipe, speech: Speech | None, teacher: Checkpoint
+    ) -> Speech | None:
+        """The speech of a training, with that of another language if the recipe replays some."""
+        replay = self.recipe.replay
+        if replay is None or speech is None or stage.stage not in ("finetune", "distill"):
+            return speech
+        kept = self._original if replay.teacher == "original" else teacher
+        other = self._speech((replay.data,), kept)
+        assert other is not None
+        return with_replay(speech, other, replay.share, kept, replay.weight)
+
     def _prepared(self, name: str, teacher: Checkpoint) -> Prepared:
         """Prepares one set of data, unless its folder is complete."""
         data = self.recipe.data[name]
-        bad = BadRows(allowed=self.skip_bad)
+        bad = BadRows(allowed=self.skip_bad, say=self.say)
         utterances = list(
             read_utterances(
                 self.sources.get(name, data.source),
@@ -150,6 +162,7 @@ class Pipeline:
                 audio_column=data.audio_column,
                 streaming=data.streaming,
                 bad=bad,
+                say=self.say,
             )
         )
         by_teacher = data.features == "states" or data.labels == "teacher"

@@ -31,6 +31,7 @@ from baldwhisper_convert.training.evaluation import Evaluator
 from baldwhisper_convert.training.log import CURVES_FILE, LOG_FILE
 from baldwhisper_convert.training.loop import new_accelerator, train
 from baldwhisper_convert.training.objectives import Distillation, LossSettings, Transcription
+from baldwhisper_convert.training.replay import WithReplay
 from baldwhisper_convert.training.settings import TrainingSettings
 
 MERGE_WINDOWS, CALIBRATION_WINDOWS, HELD_OUT_WINDOWS = 24, 120, 24
@@ -248,6 +249,9 @@ def _train(
     if isinstance(objective, Distillation):
         objective.teacher.to(device)
     evaluate = Evaluator(dev.windows, prompts, objective, device=device) if dev else None
+    if replay := speech.replay:
+        kept = Whisper.from_checkpoint(replay.checkpoint).to(device)
+        objective = WithReplay(objective, kept, model.groups, replay.weight, model.encoder_groups)
     metrics = train(
         module, objective, speech.windows, prompts, training, folder,
         evaluate=evaluate, accelerator=accelerator,

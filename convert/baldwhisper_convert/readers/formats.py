@@ -28,9 +28,11 @@ from baldwhisper_convert.readers.ctranslate2 import read_ctranslate2
 from baldwhisper_convert.readers.sidecars import (
     SourceWarning,
     check_heads,
+    check_suppressed,
     generation_heads,
     stated_licence,
     stated_multilingual,
+    stated_suppressed,
 )
 from baldwhisper_convert.readers.torch_files import Tensors, as_tensors, load_torch_file
 from baldwhisper_convert.readers.unsupported import (
@@ -55,6 +57,9 @@ class Weights:
     alignment_heads: Heads | None
     is_multilingual: bool | None = None
     languages: tuple[str, ...] | None = None
+    suppress_tokens: tuple[int, ...] | None = None
+    """Ids that the checkpoint's own files suppress, special ones included; None if they do not
+    say."""
     format: str
     licence: str | None = None
     vocabulary: Vocabulary | None = None
@@ -96,6 +101,7 @@ def read_weights(path: Path) -> Weights:
         state=state,
         alignment_heads=generation_heads(path, dims),
         is_multilingual=stated_multilingual(path),
+        suppress_tokens=stated_suppressed(path),
         format=kind,
         licence=stated_licence(path),
     )
@@ -130,6 +136,7 @@ def _ctranslate2(path: Path) -> Weights:
         dims=dims,
         state=state,
         alignment_heads=check_heads(raw.get("alignment_heads"), dims, config),
+        suppress_tokens=check_suppressed(raw.get("suppress_ids"), config, "suppress_ids"),
         format="CTranslate2",
         licence=stated_licence(path.parent),
     )
@@ -170,6 +177,7 @@ def _mlx_community(path: Path, config: Any, tensors: Tensors, source: str) -> We
         dims=dims,
         state=state,
         alignment_heads=stored_heads or generation_heads(path, dims),
+        suppress_tokens=stated_suppressed(path),
         format="mlx-community",
         licence=stated_licence(path),
     )

@@ -67,6 +67,7 @@ def read_model_folder(folder: Path) -> Weights:
         alignment_heads=config.alignment_heads or None,
         is_multilingual=config.is_multilingual,
         languages=config.languages,
+        suppress_tokens=config.suppress_tokens,
         format=MODEL_TYPE,
         licence=stated_licence(folder),
         vocabulary=_vocabulary(ranks, config),

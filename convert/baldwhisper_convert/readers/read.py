@@ -51,7 +51,7 @@ def read_checkpoint(
     vocabulary = weights.vocabulary if tokenizer is None else None
     vocabulary = vocabulary or find_vocabulary(folder, weights.dims.n_vocab, tokenizer)
     dims, state = _selected(weights, vocabulary)
-    return Checkpoint(
+    checkpoint = Checkpoint(
         dims=dims,
         state=state,
         vocabulary=dataclasses.replace(vocabulary, source_ids=None),
@@ -65,6 +65,27 @@ def read_checkpoint(
         audio_context=weights.audio_context,
         audio_context_margin=weights.audio_context_margin,
     )
+    return _with_suppressed(checkpoint, weights.suppress_tokens, vocabulary)
+
+
+def _with_suppressed(
+    checkpoint: Checkpoint, stated: tuple[int, ...] | None, vocabulary: Vocabulary
+) -> Checkpoint:
+    """The checkpoint with its own list of suppressed tokens, unless that is OpenAI's.
+
+    Args:
+        checkpoint: without the list.
+        stated: ids in the source's files; special tokens among them are suppressed anyway.
+        vocabulary: with the ids that the tokens have in the source.
+    """
+    if stated is None:
+        return checkpoint
+    sources = vocabulary.source_ids
+    ids = set(stated) if sources is None else {i for i, id in enumerate(sources) if id in stated}
+    tokenizer = checkpoint.tokenizer()
+    text = tuple(sorted(token for token in ids if 0 <= token < tokenizer.eot))
+    same = text == tokenizer.non_speech_tokens
+    return checkpoint if same else dataclasses.replace(checkpoint, suppress_tokens=text)
 
 
 def _selected(weights: Weights, vocabulary: Vocabulary) -> tuple[Dimensions, State]:

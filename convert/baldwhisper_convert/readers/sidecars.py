@@ -66,6 +66,36 @@ def check_heads(raw: Any, dims: Dimensions, path: Path) -> Heads | None:
     return None
 
 
+def stated_suppressed(folder: Path) -> tuple[int, ...] | None:
+    """`suppress_tokens` of `generation_config.json`, or else of `config.json`, where older releases
+    of transformers wrote it; None if neither says."""
+    for name in ("generation_config.json", "config.json"):
+        path = folder / name
+        raw = read_json(path) if path.is_file() else None
+        stated = raw.get("suppress_tokens") if isinstance(raw, dict) else None
+        if stated is not None:
+            return check_suppressed(stated, path)
+    return None
+
+
+def check_suppressed(raw: Any, path: Path, key: str = "suppress_tokens") -> tuple[int, ...] | None:
+    """Ids that are not to be written, sorted; None for none stated, or for -1, OpenAI's list.
+
+    Args:
+        raw: a list of ids, as stored; or None.
+        path: the file, for messages.
+        key: of the list in the file.
+
+    Raises:
+        ValueError: no list of numbers.
+    """
+    if raw is None:
+        return None
+    if not isinstance(raw, list) or not all(type(token) is int for token in raw):
+        raise ValueError(f"{path}: {key} is not a list of token ids")
+    return None if -1 in raw else tuple(sorted(set(raw)))
+
+
 def stated_licence(folder: Path) -> str | None:
     """The `license` in the metadata of the source's model card; None without a readable one."""
     from huggingface_hub.repocard import metadata_load

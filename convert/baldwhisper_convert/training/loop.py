@@ -23,7 +23,7 @@ from accelerate.utils import InitProcessGroupKwargs
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from baldwhisper_convert.data.batches import Batch, collate, epochs
+from baldwhisper_convert.data.batches import Batch, collate, epochs, per_epoch
 from baldwhisper_convert.data.prepared import Windows
 from baldwhisper_convert.model.prompts import Prompts
 from baldwhisper_convert.model.whisper import Whisper
@@ -156,8 +156,7 @@ class _Run:
                 'log-mel; freeze `encoder.*`, or prepare the data with features = "mel"'
             )
         self.late = [group.pop("late") for group in groups]
-        per_epoch = max(1, len(data.windows) // settings.batch_size)
-        self.steps = max(1, round(settings.epochs * per_epoch))
+        self.steps = max(1, round(settings.epochs * per_epoch(data, settings.batch_size)))
         optimizer = torch.optim.AdamW(
             groups, lr=settings.learning_rate, betas=(0.9, 0.98), fused=True
         )

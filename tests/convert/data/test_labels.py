@@ -112,6 +112,14 @@ def test_labels_too_far_from_the_transcript_are_left_out(
     assert label(labeller, sound(0, "ONE TWO", "THREE FOUR")) == [row if kept else None]
 
 
+def test_without_transcripts_all_complete_output_is_a_label(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    outputs = {0: [AT(0), *tokens_of(" un renard"), AT(1)], 1: tokens_of("7") * 224}
+    labeller, _ = teacher_labels(monkeypatch, outputs, 0.0)
+    assert label(labeller, sound(0, "", ""), sound(1, "")) == [outputs[0], None]
+
+
 def test_labels_that_were_cut_off_are_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
     """Greedy decoding stops at half the context; what reaches it has no end."""
     outputs = {0: tokens_of("7") * 224, 1: tokens_of("7") * 223}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import re
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -17,6 +18,7 @@ import torch
 
 from baldwhisper_convert.checkpoint.checkpoint import Checkpoint
 from baldwhisper_convert.data import labels, prepare
+from baldwhisper_convert.data.audio_list import AUDIO_FILE
 from baldwhisper_convert.data.augment import Augmentation
 from baldwhisper_convert.data.features import log_mel
 from baldwhisper_convert.data.prepare_settings import PrepareSettings
@@ -265,6 +267,7 @@ def test_labels_too_far_from_the_transcript_are_left_out(
     assert sum(hearing) == 3
 
 
+@pytest.mark.filterwarnings("ignore::baldwhisper_convert.data.suppressed.SuppressedLabelWarning")
 def test_windows_with_too_much_text_are_left_out(teacher: Checkpoint, tmp_path: Path) -> None:
     words = " ".join(["7"] * 90)
     speech = [tiny_utterance(tmp_path / f"{i}.wav", text=words, seed=i) for i in range(5)]
@@ -402,7 +405,18 @@ def test_replaced_audio_is_noticed_and_moved_audio_is_not(
     assert again.fingerprint == first.fingerprint
     samples, rate = soundfile.read(moved[4].audio)
     soundfile.write(moved[4].audio, 0.5 * samples, rate)
-    with pytest.raises(FileExistsError, match="made from other audio"):
+    with pytest.raises(
+        FileExistsError, match=rf"made from other audio; {re.escape(moved[4].name)} has been rep"
+    ):
+        run(teacher, moved, tmp_path / "data")
+    samples, rate = soundfile.read(moved[2].audio)
+    soundfile.write(moved[2].audio, 0.5 * samples, rate)
+    with pytest.raises(
+        FileExistsError, match=rf"other audio; {re.escape(moved[2].name)} and 1 others have been"
+    ):
+        run(teacher, moved, tmp_path / "data")
+    (tmp_path / "data" / AUDIO_FILE).unlink()  # as in data of earlier versions
+    with pytest.raises(FileExistsError, match="files of the same names have been replaced since"):
         run(teacher, moved, tmp_path / "data")
     assert run(teacher, moved, tmp_path / "new").fingerprint != first.fingerprint
 
@@ -475,3 +489,11 @@ def test_silence_has_any_length_in_a_dynamic_context(
     silent = [window for window in data.windows if window.kind == SILENCE]
     assert len({window.positions for window in silent}) > 3
     assert all(window.positions >= 50 * window.duration for window in silent)
+
+
+def test_no_text_column_needs_a_teacher_or_no_labels() -> None:
+    assert PrepareSettings(labels="teacher").text_from("") is None
+    assert PrepareSettings(labels="teacher").text_from("text") == "text"
+    assert PrepareSettings(labels="none").text_from("") is None
+    with pytest.raises(ValueError, match='set labels to "teacher" or "none"'):
+        PrepareSettings().text_from("")

@@ -34,7 +34,10 @@ def write_list(path: Path, table: list[dict[str, Any]], encoding: str = "utf-8")
     with path.open("w", encoding=encoding, newline="") as file:
         if path.suffix in (".csv", ".tsv"):
             delimiter = "," if path.suffix == ".csv" else "\t"
-            writer = csv.DictWriter(file, list(table[0]), delimiter=delimiter)
+            # As in Common Voice, a TSV has no quoting.
+            plain: dict[str, Any] = {"quoting": csv.QUOTE_NONE, "quotechar": None}
+            quoting = plain if path.suffix == ".tsv" else {}
+            writer = csv.DictWriter(file, list(table[0]), delimiter=delimiter, **quoting)
             writer.writeheader()
             writer.writerows(table)
         elif path.suffix == ".jsonl":
@@ -190,11 +193,11 @@ def test_missing_columns_are_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "content"),
     [
-        ("a.jsonl", b'{"text": "x"'),
-        ("a.jsonl", b'["text"]\n'),
-        ("a.json", b"[1, 2]"),
         ("a.json", b"[{"),
-        ("a.csv", b"file_name,text\na.wav,\xff\xfe\n"),
+        ("a.jsonl", b"[" * 100_000),
+        ("a.csv", b'file_name,text\na.wav,"one\nb.wav,two\n'),
+        ("a.csv", b"file_name,text,text\na.wav,one,two\n"),
+        ("a.csv", "file_name,text\na.wav,one\n".encode("utf-16")),
     ],
 )
 def test_damaged_lists_are_named(tmp_path: Path, name: str, content: bytes) -> None:
@@ -225,7 +228,7 @@ def test_bad_rows_are_counted_if_allowed(tmp_path: Path) -> None:
     assert [u.text for u in read_utterances(str(path), bad=bad)] == ["good"]
     assert bad.counts == {"without text": 2, "without audio": 1}
     assert str(bad) == (
-        f"2 without text (first: {tmp_path / 'b.wav'}); 1 without audio (first: {path}[3])"
+        f"2 without text (first: {tmp_path / 'b.wav'}); 1 without audio (first: {path}, row 4)"
     )
 
 
@@ -258,3 +261,8 @@ def test_bad_audio_names_the_utterance(tmp_path: Path, content: bytes) -> None:
         Utterance("x", str(tmp_path / "bad.wav"), "").seconds()
     with pytest.raises(FileNotFoundError, match=r"gone\.wav"):
         Utterance("x", str(tmp_path / "gone.wav"), "").seconds()
+
+
+def test_speech_without_transcripts(tmp_path: Path) -> None:
+    path = write_list(tmp_path / "list.csv", [{"path": "a.wav", "speaker": "x"}])
+    assert [(u.text, u.group) for u in read_utterances(str(path), text_column=None)] == [("", "x")]

@@ -65,7 +65,7 @@ def test_audio_without_text_is_prepared(work: Path) -> None:
     assert all(window.tokens == () and window.text == "" for window in spoken)
     refused = run("prepare", work / "teacher", work / "text", "--data", work / "clips")
     assert refused.exit_code == 1
-    assert "no column 'text'" in refused.output
+    assert "no column text, sentence" in refused.output
 
 
 @pytest.fixture(scope="module")

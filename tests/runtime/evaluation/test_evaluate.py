@@ -616,7 +616,7 @@ def test_bad_audio_stops_the_run_or_is_left_out(
     assert report["data"]["utterances"] == 1
     assert [one["file"] for one in report["data"]["skipped"]] == ["bad.wav", "gone.wav"]
     assert "no such file" in report["data"]["skipped"][1]["reason"].lower()
-    assert "2 clips whose audio cannot be read" in run("--skip-bad", data=tmp_path).stdout
+    assert "2 rows that cannot be used" in run("--skip-bad", data=tmp_path).stdout
 
 
 # What is refused, before anything is transcribed.
@@ -633,14 +633,19 @@ def refused(result: Result) -> str:
     ("rows", "options", "message"),
     [
         ([], {}, "no clips in it"),
-        ([{"file_name": "a.wav", "sentence": "x"}], {}, "no column 'text'; it has file_name, sen"),
+        (
+            [{"file_name": "a.wav", "words": "x"}],
+            {},
+            "no column text, sentence, transcription, transcript or the like; it has file_name, wo",
+        ),
         (
             [{"file_name": "a.wav", "text": "x"}],
             {"speaker-column": "who"},
             "no column 'who'; it has file_name, text",
         ),
-        ([{"file_name": "a.wav", "text": None}], {}, "row 1: no text in it"),
-        ([{"text": "x"}], {}, "row 1: no audio in it"),
+        ([{"file_name": "a.wav", "text": None}], {}, "row 1: without text"),
+        ([{"text": "x"}], {}, "no column 'audio', file_name, path, audio_filepath or similar"),
+        ([{"text": "x", "path": None}], {}, "row 1: without audio"),
         ([{"file_name": "a.wav", "text": "x"}], {}, "1 of 1 clips not there, such as a.wav"),
     ],
 )
@@ -703,3 +708,29 @@ def test_a_model_that_computes_nonsense_names_the_clip(
 
     monkeypatch.setattr(inference, "transcribe_clips", overflow)
     assert "clips/0.wav: the model produced NaN" in refused(run())
+
+
+def test_skip_bad_leaves_out_every_kind_of_bad_row(
+    model: FakeModel, run: Run, data: Path, tmp_path: Path
+) -> None:
+    good = {"file_name": str(data / "clips/0.wav"), "text": "clip of 1 seconds"}
+    write_rows(tmp_path / "metadata.jsonl", [good, {"file_name": "a.wav"}, {"text": "x"}, good])
+    with (tmp_path / "metadata.jsonl").open("a", encoding="utf-8") as file:
+        file.write("no json\n")
+    assert "row 2: without text; --skip-bad leaves such rows out" in refused(run(data=tmp_path))
+    report = report_of(run("--json", "--skip-bad", data=tmp_path))
+    assert report["data"]["utterances"] == 2
+    found = [(one["file"].rpartition(", ")[2], one["reason"]) for one in report["data"]["skipped"]]
+    assert [file.partition(" (")[0] for file, _ in found] == ["row 2", "row 3", "row 5"]
+    reasons = [reason.rpartition(": ")[2] for _, reason in found]
+    assert reasons == ["without text", "without audio", "not JSON"]
+
+
+def test_the_column_of_the_text_is_found_and_said(
+    model: FakeModel, run: Run, data: Path, tmp_path: Path
+) -> None:
+    row = {"file_name": str(data / "clips/0.wav"), "sentence": "clip of 1 seconds"}
+    write_rows(tmp_path / "metadata.jsonl", [row])
+    found = run("--json", data=tmp_path)
+    assert report_of(found)["settings"]["text_column"] == "sentence"
+    assert "text from the column 'sentence'" in found.stderr

@@ -1,0 +1,82 @@
+"""Keeps another language while a model is trained on one: a teacher's predictions on its speech.
+
+A model that is fine-tuned on one language forgets the others. A part of every batch is speech of
+another language, on which the model is held to the predictions of a frozen teacher, mostly of the
+model that the training started from: experience replay with distillation, as in Learning without
+Forgetting (Li and Hoiem, arXiv 1606.09282).
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from torch import nn
+
+from baldwhisper_convert.data.batches import Batch
+from baldwhisper_convert.model.whisper import Whisper
+from baldwhisper_convert.training.objectives import Distillation, LossSettings, Terms
+from baldwhisper_convert.training.sharing import Groups
+
+REPLAY = "replay"
+"""Name of the term in the log."""
+
+
+class WithReplay(nn.Module):
+    """An objective, and for the replayed windows of a batch the KL to another teacher.
+
+    Every position has the same weight, whichever language it is of, times `weight`.
+
+    Args:
+        objective: of the other windows.
+        teacher: of the replayed ones; gets frozen.
+        groups: for each decoder layer of the model, the teacher layers that it replaces.
+        weight: of the term.
+        encoder_groups: the same for its encoder layers; by default both encoders have the same.
+    """
+
+    def __init__(
+        self,
+        objective: nn.Module,
+        teacher: Whisper,
+        groups: Groups,
+        weight: float = 1.0,
+        encoder_groups: Groups | None = None,
+    ) -> None:
+        super().__init__()
+        self.objective = objective
+        settings = LossSettings(ce=0.0, kl=weight)
+        self._kl = Distillation(teacher, groups, settings, encoder_groups)
+        self.needs_text = getattr(objective, "needs_text", True)
+        self.label_silence = bool(getattr(objective, "label_silence", False))
+
+    @property
+    def teachers(self) -> list[Whisper]:
+        """The frozen models, which must be on the device of the training."""
+        own = [self.objective.teacher] if isinstance(self.objective, Distillation) else []
+        return [*own, self._kl.teacher]
+
+    def forward(self, model: Whisper, batch: Batch) -> Terms:
+        """Returns the terms of the objective and, named `replay`, the KL, summed over positions.
+
+        A batch without replayed windows, such as those of an evaluation, has no such term.
+
+        Raises:
+            ValueError: all windows are replayed.
+        """
+        if batch.replayed is None:
+            terms: Terms = self.objective(model, batch)
+            return terms
+        if bool(batch.replayed.all()) or not bool(batch.replayed.any()):
+            raise ValueError(
+                "replay: a part of a batch has windows of one language only; choose replay.share "
+                "and training.batch_size so that both numbers of windows are multiples of "
+                "processes times accumulate"
+            )
+        terms = self.objective(model, batch.rows(~batch.replayed))
+        kept = self._kl(model, batch.rows(batch.replayed))
+        return replace(
+            terms,
+            losses=terms.losses | {REPLAY: kept.losses["kl"]},
+            positions=terms.positions + kept.positions,
+            metrics=terms.metrics | {"replay_agreement": kept.metrics["agreement"]},
+        )
