@@ -26,8 +26,13 @@ from baldwhisper_convert.cli.options import FOLDER, changes_option, data_option
               help="Read a Hub dataset while it is downloaded, without storing it.")  # fmt: skip
 @click.option("--skip-bad", is_flag=True,
               help="Skip utterances that cannot be used, and report their number.")  # fmt: skip
-@click.option("--device", default="cpu", show_default=True,
-              help="PyTorch device that the teacher runs on.")  # fmt: skip
+@click.option("--device", default="auto", show_default=True,
+              help="PyTorch device that the teacher runs on: cpu, mps, cuda, or the best that "
+              "there is.")  # fmt: skip
+@click.option("--shard", metavar="I/N",
+              help="Prepare the I-th of N shards only, for machines that share nothing but the "
+              "disk of DST. When all are done, the same command without --shard completes "
+              "DST.")  # fmt: skip
 @changes_option
 def prepare(
     source: str,
@@ -39,39 +44,55 @@ def prepare(
     streaming: bool,
     skip_bad: bool,
     device: str,
+    shard: str | None,
     changes: Sequence[str],
 ) -> None:
     """Prepare speech for training.
 
     Cuts speech into windows and stores their labels and the encoder states of the teacher SRC
     in the folder DST, which the other commands read with --data and --dev. If a run is
-    interrupted, run the same command again to resume it. Settings (--set):
+    interrupted, run the same command again to resume it. torchrun or `accelerate launch` starts
+    it in several processes, which share the work. Settings (--set):
     labels=text|teacher|none, features=states|mel, audio_context=full|dynamic, passes, max_wer,
     language, seed, windows.*, augmentation.*
     """
     with one_line_errors():
-        from baldwhisper_convert.locks import check_single_process
-
-        check_single_process("prepare")
+        from baldwhisper_convert.data import prepare as preparing
         from baldwhisper_convert.data import utterances as reading
-        from baldwhisper_convert.data.prepare import prepare as run
+        from baldwhisper_convert.data.clips import Reading
+        from baldwhisper_convert.data.pieces import Shard
         from baldwhisper_convert.data.prepare_settings import PrepareSettings
         from baldwhisper_convert.pipeline.settings import override
+        from baldwhisper_convert.processes import Processes
         from baldwhisper_convert.readers.read import read_checkpoint
 
         settings = override(PrepareSettings(), changes)
+        part = Shard.parse(shard) if shard else None
         bad = reading.BadRows(allowed=skip_bad)
-        utterances = [
-            utterance
-            for item in data
-            for utterance in reading.read_utterances(
-                item, split=split, text_column=settings.text_from(text_column),
-                audio_column=audio_column, streaming=streaming, bad=bad,
+        utterances = Reading(
+            lambda count: (
+                utterance
+                for item in data
+                for utterance in reading.read_utterances(
+                    item, split=split, text_column=settings.text_from(text_column),
+                    audio_column=audio_column, streaming=streaming, bad=count,
+                )
+            ),
+            bad,
+        )  # fmt: skip
+        teacher, main = read_checkpoint(source), Processes.start().main
+        if part:
+            preparing.prepare_shard(
+                teacher, utterances, settings, destination, part, bad=bad, device=device
             )
-        ]  # fmt: skip
-        prepared = run(
-            read_checkpoint(source), utterances, settings, destination, bad=bad, device=device
+            if main:
+                say(f"{destination}: shard {shard} is done; bad utterances: {bad}")
+            return
+        prepared = preparing.prepare(
+            teacher, utterances, settings, destination, bad=bad, device=device
         )
+        if not main:
+            return
         hours = sum(window.duration for window in prepared.windows) / 3600
         report = prepared.settings["report"]
         say(

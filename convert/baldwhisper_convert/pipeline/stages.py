@@ -24,9 +24,11 @@ from baldwhisper_convert.data.speech import SAMPLE_BATCH, Speech, sample
 from baldwhisper_convert.data.texts import count_text, count_tokens
 from baldwhisper_convert.model.prompts import Prompts
 from baldwhisper_convert.model.whisper import Whisper
-from baldwhisper_convert.pipeline.manifest import Manifest
+from baldwhisper_convert.pipeline.manifest import Manifest, read_manifest
 from baldwhisper_convert.pipeline.model import Model, save_stage
 from baldwhisper_convert.pipeline.recipe import StageRecipe, finetuning
+from baldwhisper_convert.processes import Processes
+from baldwhisper_convert.readers.read import read_checkpoint
 from baldwhisper_convert.training.evaluation import Evaluator
 from baldwhisper_convert.training.log import CURVES_FILE, LOG_FILE
 from baldwhisper_convert.training.loop import new_accelerator, train
@@ -37,6 +39,9 @@ MERGE_WINDOWS, CALIBRATION_WINDOWS, HELD_OUT_WINDOWS = 24, 120, 24
 """Numbers of windows that merge measures with, and that factorize calibrates and measures with."""
 REFIT_WINDOWS = 48
 """Further windows that merge fits the encoder's layers to."""
+
+ONE_PROCESS = ("merge", "factorize")
+"""Stages that the main process performs; the others wait, and read what it wrote."""
 
 
 def run_merge(
@@ -169,9 +174,12 @@ def perform(
     Raises:
         ValueError: the stage needs data or a teacher, and none is given.
     """
-    from accelerate import PartialState
-
+    processes = Processes.start()
     manifest = plan_manifest(stage, model, teacher, speech, dev)
+    if stage.stage in ONE_PROCESS and not processes.main:
+        processes.wait()
+        written = read_manifest(folder)
+        return Model.of(read_checkpoint(folder), folder), written.metrics if written else {}
     work = runs / f"{stage.stage}-{_short_hash(manifest)}"
     work.mkdir(parents=True, exist_ok=True)
     if stage.stage == "merge":
@@ -190,10 +198,9 @@ def perform(
         training, loss = stage.training or TrainingSettings(), stage.loss or LossSettings()
         result, metrics = run_distill(model, teacher, training, loss, speech, dev, work)
     reports = [work / LOG_FILE, work / CURVES_FILE, *sorted(work.glob("layer_*"))]
-    processes = PartialState()
-    if processes.is_main_process:
+    if processes.main:
         save_stage(result, folder, dataclasses.replace(manifest, metrics=metrics), reports)
-    processes.wait_for_everyone()
+    processes.wait()
     return result, metrics
 
 

@@ -8,18 +8,15 @@ resumed, or spread over several processes, takes the same steps as one that was 
 from __future__ import annotations
 
 import math
-import os
 import random
 import time
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import InitProcessGroupKwargs
 from torch import Tensor, nn
 from tqdm import tqdm
 
@@ -27,6 +24,7 @@ from baldwhisper_convert.data.batches import Batch, collate, epochs
 from baldwhisper_convert.data.prepared import Windows
 from baldwhisper_convert.model.prompts import Prompts
 from baldwhisper_convert.model.whisper import Whisper
+from baldwhisper_convert.processes import Processes
 from baldwhisper_convert.training.checkpoints import Progress, RunFolder
 from baldwhisper_convert.training.ema import Average
 from baldwhisper_convert.training.log import TrainingLog
@@ -36,9 +34,6 @@ from baldwhisper_convert.training.settings import TrainingSettings, parameter_gr
 
 Evaluate = Callable[[Whisper], dict[str, float]]
 """Returns a model's development results; "score" is one of them, and smaller is better."""
-
-LONGEST_WAIT = 24
-"""Hours that a process waits for the others; a process that fails ends all of them at once."""
 
 
 class Learner(nn.Module):
@@ -105,17 +100,8 @@ def new_accelerator() -> Accelerator:
     Raises:
         ValueError: torchrun started several processes, but Accelerate runs each on its own.
     """
-    # Processes wait for each other while the main one evaluates, longer than torch's default of
-    # 10 or 30 minutes on much development data.
-    waiting = InitProcessGroupKwargs(timeout=timedelta(hours=LONGEST_WAIT))
-    accelerator = Accelerator(mixed_precision="no", kwargs_handlers=[waiting])
-    processes = int(os.environ.get("WORLD_SIZE", 1))
-    if accelerator.num_processes != processes:
-        raise ValueError(
-            f"torchrun started {processes} processes, but Accelerate finds no devices for them; "
-            "to run the processes on CPUs, set ACCELERATE_USE_CPU=1"
-        )
-    return accelerator
+    Processes.start()  # with its timeout; Accelerate finds the processes connected
+    return Accelerator(mixed_precision="no")
 
 
 class _Run:

@@ -17,8 +17,8 @@ from safetensors.torch import load_file
 
 from baldwhisper_convert.data.batches import collate, epochs
 from baldwhisper_convert.data.prepared import Prepared
+from baldwhisper_convert.processes import LONGEST_WAIT
 from baldwhisper_convert.training.log import LOG_FILE
-from baldwhisper_convert.training.loop import LONGEST_WAIT
 from baldwhisper_convert.training.settings import TrainingSettings
 from tests.support.tiny_prepared import tiny_prompts
 from tests.support.tiny_runs import PLAIN, STEPS_BETWEEN, drift, lean, losses, run
