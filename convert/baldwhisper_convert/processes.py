@@ -34,11 +34,11 @@ class Processes:
             ValueError: torchrun started several processes, but Accelerate runs each on its own.
         """
         from accelerate import PartialState
+        from accelerate.utils import parse_flag_from_env
 
         # torch's default of 10 or 30 minutes is shorter than a process may have to wait.
-        state = (
-            PartialState(timeout=timedelta(hours=LONGEST_WAIT)) if _launched() else PartialState()
-        )
+        waiting = {"timeout": timedelta(hours=LONGEST_WAIT)} if _launched() else {}
+        state = PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU"), **waiting)
         if state.num_processes != _launched(least=1):
             raise ValueError(
                 f"torchrun started {_launched()} processes, but Accelerate finds no devices for "
