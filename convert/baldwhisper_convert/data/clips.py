@@ -57,8 +57,8 @@ class Clips:
             duration = seconds(utterance)
             if duration is None:
                 continue
-            small = isinstance(utterance.audio, str)
-            self.kept.append(utterance if small else dataclasses.replace(utterance, audio=b""))
+            in_memory = isinstance(utterance.audio, bytes)
+            self.kept.append(dataclasses.replace(utterance, audio=b"") if in_memory else utterance)
             self.durations.append(duration)
             self._rows.append(row)
             yield utterance
@@ -73,7 +73,7 @@ class Clips:
             ValueError: the data has changed since it was listed.
         """
         kept = self.kept[number]
-        if isinstance(kept.audio, str):
+        if not isinstance(kept.audio, bytes):
             return kept
         row = self._rows[number]
         if row < self._next_row or not self._next_row:
