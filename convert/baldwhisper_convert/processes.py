@@ -9,8 +9,11 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import TypeVar
 
 import torch
+
+T = TypeVar("T")
 
 LONGEST_WAIT = 24
 """Hours that a process waits for the others; a process that fails ends all of them at once."""
@@ -72,8 +75,8 @@ class Processes:
 
         PartialState().wait_for_everyone()
 
-    def agree(self, answer: bool) -> bool:
-        """Gives every process the main process's answer.
+    def agree(self, answer: T) -> T:
+        """Gives every process the main process's answer, which can be pickled.
 
         What a process finds on the disk or on its clock may differ from what another one finds.
         """
@@ -82,6 +85,13 @@ class Processes:
         answers = [answer]
         torch.distributed.broadcast_object_list(answers, src=0)
         return answers[0]
+
+    def gather(self, part: T) -> list[T]:
+        """Gives every process the parts of all, in the order of the ranks."""
+        parts = [part] * self.count
+        if self.count > 1:
+            torch.distributed.all_gather_object(parts, part)
+        return parts
 
 
 def _launched(least: int = 0) -> int:

@@ -29,6 +29,7 @@ from baldwhisper_convert.pipeline.model import Model, save_stage
 from baldwhisper_convert.pipeline.recipe import StageRecipe, finetuning
 from baldwhisper_convert.processes import Processes
 from baldwhisper_convert.readers.read import read_checkpoint
+from baldwhisper_convert.training.checkpoints import RunFolder
 from baldwhisper_convert.training.evaluation import Evaluator
 from baldwhisper_convert.training.log import CURVES_FILE, LOG_FILE
 from baldwhisper_convert.training.loop import new_accelerator, train
@@ -200,6 +201,7 @@ def perform(
     reports = [work / LOG_FILE, work / CURVES_FILE, *sorted(work.glob("layer_*"))]
     if processes.main:
         save_stage(result, folder, dataclasses.replace(manifest, metrics=metrics), reports)
+        RunFolder(work).discard()
     processes.wait()
     return result, metrics
 
@@ -254,14 +256,18 @@ def _train(
     device = accelerator.device
     if isinstance(objective, Distillation):
         objective.teacher.to(device)
-    evaluate = Evaluator(dev.windows, prompts, objective, device=device) if dev else None
+    evaluate = None
+    if dev:
+        evaluate = Evaluator(
+            dev.windows, prompts, objective, device=device, processes=Processes.start()
+        )
     metrics = train(
         module, objective, speech.windows, prompts, training, folder,
         evaluate=evaluate, accelerator=accelerator,
     )  # fmt: skip
     if training.start_share:
         add_start(module, model.checkpoint, training.start_share)
-        if evaluate and accelerator.is_main_process:
+        if evaluate:
             metrics |= evaluate(module.to(device))
     checkpoint = dataclasses.replace(model.checkpoint, state=module.canonical_state())
     checkpoint = _with_context(checkpoint, *speech.windows.audio_context)

@@ -103,8 +103,8 @@ def twofold(tmp_path_factory: pytest.TempPathFactory, data: Prepared) -> Path:
     return folder
 
 
-def test_processes_wait_for_an_evaluation_of_any_length(twofold: Path) -> None:
-    """The main process evaluates alone; the others wait in a collective operation meanwhile."""
+def test_processes_wait_for_each_other_as_long_as_it_takes(twofold: Path) -> None:
+    """For the main process to merge layers, or for the slowest to prepare its windows."""
     for rank in (0, 1):
         limit = (twofold / f"timeout-{rank}.txt").read_text()
         assert limit == str(timedelta(hours=LONGEST_WAIT))
