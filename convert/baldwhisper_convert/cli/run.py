@@ -5,11 +5,15 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from baldwhisper_convert.cli.errors import one_line_errors, say
 from baldwhisper_convert.cli.options import FOLDER, changes_option, data_option
+
+if TYPE_CHECKING:
+    from baldwhisper_convert.pipeline.recipe import Recipe
 
 
 @click.command()
@@ -201,6 +205,10 @@ def align(
               help="Skip utterances that cannot be used, and report their number.")  # fmt: skip
 @click.option("--force", is_flag=True,
               help="Replace stage folders that were made with other settings.")  # fmt: skip
+@click.option("--clean", type=click.Choice(["list", "delete"]),
+              help="Run nothing; list or delete what the output folder holds that no run of the "
+              "recipe reads: stages, data and trainings of other settings, and weights of trainings "
+              "whose stage is written.")  # fmt: skip
 def run(
     recipe: Path,
     output: Path,
@@ -210,6 +218,7 @@ def run(
     teacher: str | None,
     skip_bad: bool,
     force: bool,
+    clean: str | None,
 ) -> None:
     """Run all stages of a recipe.
 
@@ -222,6 +231,9 @@ def run(
         plan = read_recipe(recipe)
         if teacher:
             plan = dataclasses.replace(plan, teacher=teacher)
+        if clean:
+            _clean(plan, output, delete=clean == "delete")
+            return
         pipeline = Pipeline(
             plan,
             output,
@@ -232,7 +244,31 @@ def run(
             force=force,
             say=say,
         )
-        say(f"{pipeline.run()}: finished")
+        last = pipeline.run()
+        pipeline.say(f"{last}: finished")
+
+
+def _clean(recipe: Recipe, output: Path, *, delete: bool) -> None:
+    """Lists, and on request deletes, what no run of the recipe reads."""
+    from baldwhisper_convert.locks import check_single_process, lock_folder
+    from baldwhisper_convert.pipeline.run_folders import leftovers
+
+    check_single_process("run --clean")
+    if not output.is_dir():
+        raise FileNotFoundError(f"{output}: no such folder")
+    with lock_folder(output, "runs a recipe"):
+        found = leftovers(recipe, output)
+        for item in found:
+            say(f"{item.path}: {item.reason}, {item.size / 1e6:.1f} MB")
+            if delete:
+                item.delete()
+    size = sum(item.size for item in found)
+    done = "deleted" if delete else "can be deleted with --clean delete"
+    say(
+        f"{len(found)} files and folders, {size / 1e6:.1f} MB {done}"
+        if found
+        else "nothing to delete"
+    )
 
 
 def _pairs(option: str, items: Sequence[str]) -> dict[str, str]:

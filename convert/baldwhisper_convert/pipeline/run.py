@@ -13,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 from collections.abc import Callable, Mapping
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -86,10 +87,14 @@ class Pipeline:
         if self.output.exists() and not self.output.is_dir():
             raise FileExistsError(f"{self.output}: is a file; --output must name a folder")
         lock = lock_folder(self.output, "runs a recipe")
-        self.processes = Processes.start()
         with lock if self.processes.main else contextlib.nullcontext():
             self.processes.wait()
             return self._run()
+
+    @cached_property
+    def processes(self) -> Processes:
+        """The processes that run the recipe together."""
+        return Processes.start()
 
     def say(self, text: str) -> None:
         """Prints a message, in the main process only."""

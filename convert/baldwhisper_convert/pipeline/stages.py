@@ -6,8 +6,6 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import json
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +25,7 @@ from baldwhisper_convert.model.whisper import Whisper
 from baldwhisper_convert.pipeline.manifest import Manifest, read_manifest
 from baldwhisper_convert.pipeline.model import Model, save_stage
 from baldwhisper_convert.pipeline.recipe import StageRecipe, finetuning
+from baldwhisper_convert.pipeline.run_folders import run_folder
 from baldwhisper_convert.processes import Processes
 from baldwhisper_convert.readers.read import read_checkpoint
 from baldwhisper_convert.training.checkpoints import RunFolder
@@ -181,7 +180,7 @@ def perform(
         processes.wait()
         written = read_manifest(folder)
         return Model.of(read_checkpoint(folder), folder), written.metrics if written else {}
-    work = runs / f"{stage.stage}-{_short_hash(manifest)}"
+    work = run_folder(runs, stage, manifest)
     work.mkdir(parents=True, exist_ok=True)
     if stage.stage == "merge":
         settings = stage.merge or MergeSettings()
@@ -232,13 +231,6 @@ def describe(metrics: dict[str, Any]) -> str:
     return ", ".join(
         f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in scalars.items()
     )
-
-
-def _short_hash(manifest: Manifest) -> str:
-    """8 hexadecimal digits that identify the work of a stage."""
-    plain = dataclasses.asdict(manifest)
-    del plain["teacher_encoder_layers"]  # a result, as the metrics; earlier versions had none
-    return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()[:8]
 
 
 def _train(
