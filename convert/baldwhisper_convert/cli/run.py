@@ -13,6 +13,7 @@ from baldwhisper_convert.cli.errors import one_line_errors, say
 from baldwhisper_convert.cli.options import FOLDER, changes_option, data_option
 
 if TYPE_CHECKING:
+    from baldwhisper_convert.data.prepared import Prepared
     from baldwhisper_convert.pipeline.recipe import Recipe
 
 
@@ -95,14 +96,18 @@ def prepare(
         prepared = preparing.prepare(
             teacher, utterances, settings, destination, bad=bad, device=device
         )
-        if not main:
-            return
-        hours = sum(window.duration for window in prepared.windows) / 3600
-        report = prepared.settings["report"]
-        say(
-            f"{destination}: {len(prepared)} windows, {hours:.2f} h; bad utterances: "
-            f"{report['bad']}; windows left out: {report['dropped']}"
-        )
+        if main:
+            _report(prepared)
+
+
+def _report(prepared: Prepared) -> None:
+    """Says what was prepared."""
+    hours = sum(window.duration for window in prepared.windows) / 3600
+    report = prepared.settings["report"]
+    say(
+        f"{prepared.folder}: {len(prepared)} windows, {hours:.2f} h; bad utterances: "
+        f"{report['bad']}; windows left out: {report['dropped']}"
+    )
 
 
 @click.command()
@@ -207,8 +212,8 @@ def align(
               help="Replace stage folders that were made with other settings.")  # fmt: skip
 @click.option("--clean", type=click.Choice(["list", "delete"]),
               help="Run nothing; list or delete what the output folder holds that no run of the "
-              "recipe reads: stages, data and trainings of other settings, and weights of trainings "
-              "whose stage is written.")  # fmt: skip
+              "recipe reads: stages, data and trainings of other settings, and weights of "
+              "trainings whose stage is written.")  # fmt: skip
 def run(
     recipe: Path,
     output: Path,
