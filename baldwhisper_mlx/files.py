@@ -22,6 +22,9 @@ from typing import Any
 from baldwhisper_mlx.bounds import MOST_JSON_BYTES, read_bounded
 from baldwhisper_mlx.terminal import quoted
 
+TEMPORARY_FILES = ".baldwhisper-*.tmp"
+"""Shell pattern of the names under which files are built; a killed process may leave one."""
+
 _MOST_DIGITS = 100
 
 

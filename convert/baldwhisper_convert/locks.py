@@ -17,12 +17,13 @@ LOCK_FILE = ".lock"
 
 
 @contextlib.contextmanager
-def lock_folder(folder: Path, doing: str) -> Iterator[None]:
+def lock_folder(folder: Path, doing: str, *, wait: float = 0.0) -> Iterator[None]:
     """Locks a folder for this process inside the block; the folder is created if it is missing.
 
     Args:
         folder: to lock.
         doing: what is done there, for the message to another process, such as "trains".
+        wait: seconds to wait for another process that has locked it.
 
     Raises:
         BlockingIOError: another process has locked it; the message names both.
@@ -34,7 +35,7 @@ def lock_folder(folder: Path, doing: str) -> Iterator[None]:
     path = folder / LOCK_FILE
     lock = FileLock(path)
     try:
-        lock.acquire(blocking=False)
+        lock.acquire(timeout=wait)
     except Timeout:
         raise BlockingIOError(
             f"{folder}: {_holder(path)} {doing} here; wait for it, end it, or give another folder"
@@ -64,7 +65,8 @@ def check_single_process(command: str) -> None:
     if processes != "1":
         raise ValueError(
             f"`{command}` works in one process, but {processes} were started for it (WORLD_SIZE); "
-            "start it without torchrun or accelerate. `finetune` and `distill` train in several"
+            "start it without torchrun or accelerate. `prepare`, `finetune`, `distill` and `run` "
+            "work in several"
         )
 
 

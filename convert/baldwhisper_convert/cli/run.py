@@ -5,11 +5,16 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from baldwhisper_convert.cli.errors import one_line_errors, say
 from baldwhisper_convert.cli.options import FOLDER, changes_option, data_option
+
+if TYPE_CHECKING:
+    from baldwhisper_convert.data.prepared import Prepared
+    from baldwhisper_convert.pipeline.recipe import Recipe
 
 
 @click.command()
@@ -28,8 +33,13 @@ from baldwhisper_convert.cli.options import FOLDER, changes_option, data_option
               help="Read a Hub dataset while it is downloaded, without storing it.")  # fmt: skip
 @click.option("--skip-bad", is_flag=True,
               help="Skip utterances that cannot be used, and name each of them.")  # fmt: skip
-@click.option("--device", default="cpu", show_default=True,
-              help="PyTorch device that the teacher runs on.")  # fmt: skip
+@click.option("--device", default="auto", show_default=True,
+              help="PyTorch device that the teacher runs on: cpu, mps, cuda, or the best that "
+              "there is.")  # fmt: skip
+@click.option("--shard", metavar="I/N",
+              help="Prepare the I-th of N shards only, for machines that share nothing but the "
+              "disk of DST. When all are done, the same command without --shard completes "
+              "DST.")  # fmt: skip
 @changes_option
 def prepare(
     source: str,
@@ -41,45 +51,68 @@ def prepare(
     streaming: bool,
     skip_bad: bool,
     device: str,
+    shard: str | None,
     changes: Sequence[str],
 ) -> None:
     """Prepare speech for training.
 
     Cuts speech into windows and stores their labels and the encoder states of the teacher SRC
     in the folder DST, which the other commands read with --data and --dev. If a run is
-    interrupted, run the same command again to resume it. Settings (--set):
+    interrupted, run the same command again to resume it. torchrun or `accelerate launch` starts
+    it in several processes, which share the work. Settings (--set):
     labels=text|teacher|none, features=states|mel, audio_context=full|dynamic, passes, max_wer,
     language, seed, windows.*, augmentation.*
     """
     with one_line_errors():
-        from baldwhisper_convert.locks import check_single_process
-
-        check_single_process("prepare")
+        from baldwhisper_convert.data import prepare as preparing
         from baldwhisper_convert.data import utterances as reading
-        from baldwhisper_convert.data.prepare import prepare as run
+        from baldwhisper_convert.data.clips import Reading
+        from baldwhisper_convert.data.pieces import Shard
         from baldwhisper_convert.data.prepare_settings import PrepareSettings
         from baldwhisper_convert.pipeline.settings import override
+        from baldwhisper_convert.processes import Processes
         from baldwhisper_convert.readers.read import read_checkpoint
+        from baldwhisper_mlx.audio.speech_columns import say_nothing
 
         settings = override(PrepareSettings(), changes)
-        bad = reading.BadRows(allowed=skip_bad, say=say)
-        utterances = [
-            utterance
-            for item in data
-            for utterance in reading.read_utterances(
-                item, split=split, text_column=settings.text_from(text_column),
-                audio_column=audio_column, streaming=streaming, bad=bad, say=say,
+        part = Shard.parse(shard) if shard else None
+        teacher, main = read_checkpoint(source), Processes.start().main
+        tell = say if main else say_nothing
+        bad = reading.BadRows(allowed=skip_bad, say=tell)
+        utterances = Reading(
+            lambda count, tell: (
+                utterance
+                for item in data
+                for utterance in reading.read_utterances(
+                    item, split=split, text_column=settings.text_from(text_column),
+                    audio_column=audio_column, streaming=streaming, bad=count, say=tell,
+                )
+            ),
+            bad,
+            tell,
+        )  # fmt: skip
+        if part:
+            preparing.prepare_shard(
+                teacher, utterances, settings, destination, part, bad=bad, device=device
             )
-        ]  # fmt: skip
-        prepared = run(
-            read_checkpoint(source), utterances, settings, destination, bad=bad, device=device
+            if main:
+                say(f"{destination}: shard {shard} is done; bad utterances: {bad}")
+            return
+        prepared = preparing.prepare(
+            teacher, utterances, settings, destination, bad=bad, device=device
         )
-        hours = sum(window.duration for window in prepared.windows) / 3600
-        report = prepared.settings["report"]
-        say(
-            f"{destination}: {len(prepared)} windows, {hours:.2f} h; bad utterances: "
-            f"{report['bad']}; windows left out: {report['dropped']}"
-        )
+        if main:
+            _report(prepared)
+
+
+def _report(prepared: Prepared) -> None:
+    """Says what was prepared."""
+    hours = sum(window.duration for window in prepared.windows) / 3600
+    report = prepared.settings["report"]
+    say(
+        f"{prepared.folder}: {len(prepared)} windows, {hours:.2f} h; bad utterances: "
+        f"{report['bad']}; windows left out: {report['dropped']}"
+    )
 
 
 @click.command()
@@ -182,6 +215,10 @@ def align(
               help="Skip utterances that cannot be used, and name each of them.")  # fmt: skip
 @click.option("--force", is_flag=True,
               help="Replace stage folders that were made with other settings.")  # fmt: skip
+@click.option("--clean", type=click.Choice(["list", "delete"]),
+              help="Run nothing; list or delete what the output folder holds that no run of the "
+              "recipe reads: stages, data and trainings of other settings, and weights of "
+              "trainings whose stage is written.")  # fmt: skip
 def run(
     recipe: Path,
     output: Path,
@@ -191,6 +228,7 @@ def run(
     teacher: str | None,
     skip_bad: bool,
     force: bool,
+    clean: str | None,
 ) -> None:
     """Run all stages of a recipe.
 
@@ -203,6 +241,9 @@ def run(
         plan = read_recipe(recipe)
         if teacher:
             plan = dataclasses.replace(plan, teacher=teacher)
+        if clean:
+            _clean(plan, output, delete=clean == "delete")
+            return
         pipeline = Pipeline(
             plan,
             output,
@@ -213,7 +254,31 @@ def run(
             force=force,
             say=say,
         )
-        say(f"{pipeline.run()}: finished")
+        last = pipeline.run()
+        pipeline.say(f"{last}: finished")
+
+
+def _clean(recipe: Recipe, output: Path, *, delete: bool) -> None:
+    """Lists, and on request deletes, what no run of the recipe reads."""
+    from baldwhisper_convert.locks import check_single_process, lock_folder
+    from baldwhisper_convert.pipeline.run_folders import leftovers
+
+    check_single_process("run --clean")
+    if not output.is_dir():
+        raise FileNotFoundError(f"{output}: no such folder")
+    with lock_folder(output, "runs a recipe"):
+        found = leftovers(recipe, output)
+        for item in found:
+            say(f"{item.path}: {item.reason}, {item.size / 1e6:.1f} MB")
+            if delete:
+                item.delete()
+    size = sum(item.size for item in found)
+    done = "deleted" if delete else "can be deleted with --clean delete"
+    say(
+        f"{len(found)} files and folders, {size / 1e6:.1f} MB {done}"
+        if found
+        else "nothing to delete"
+    )
 
 
 def _pairs(option: str, items: Sequence[str]) -> dict[str, str]:

@@ -220,10 +220,14 @@ def _run(
     from baldwhisper_convert.pipeline import stages
     from baldwhisper_convert.pipeline.model import Model
     from baldwhisper_convert.pipeline.settings import override
+    from baldwhisper_convert.processes import Processes
     from baldwhisper_convert.readers.read import read_checkpoint
 
     stage = override(stage, changes)
-    check_destination(destination, source, force=force)
+    processes = Processes.start()
+    if processes.main:
+        check_destination(destination, source, force=force)
+    processes.wait()
     checkpoint = read_checkpoint(source)
     _, metrics = stages.perform(
         stage,
@@ -236,5 +240,6 @@ def _run(
         else None,
         dev=open_speech([dev]) if dev else None,
     )
-    say(f"{destination}: {stages.describe(metrics) or 'done'}")
+    if processes.main:
+        say(f"{destination}: {stages.describe(metrics) or 'done'}")
     return metrics

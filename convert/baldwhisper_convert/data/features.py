@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from baldwhisper_convert.data.windows import (
@@ -63,12 +62,12 @@ class AudioFeatures:
             positions: of each window, from `positions`.
         """
         kept = positions if self.dynamic else [WINDOW_POSITIONS] * len(positions)
-        longest = max(kept)
-        states = []
-        for row, count in zip(mel, kept, strict=True):
-            encoded = self.model.encoder(row[None, :, : 2 * count])
-            states.append(F.pad(encoded, (0, 0, 0, longest - count)))
-        return torch.cat(states)
+        states = mel.new_zeros(len(mel), max(kept), self.model.dims.n_audio_state)
+        # Together where they are equally long: padding would change what the convolutions see.
+        for count in sorted(set(kept)):
+            rows = [row for row, own in enumerate(kept) if own == count]
+            states[rows, :count] = self.model.encoder(mel[rows, :, : 2 * count])
+        return states
 
 
 def log_mel(sounds: Sequence[Samples], extractor: Any, *, silence: bool = False) -> Tensor:

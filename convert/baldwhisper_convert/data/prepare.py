@@ -8,18 +8,20 @@ is close enough to the transcript.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from baldwhisper_convert.checkpoint.checkpoint import Checkpoint
 from baldwhisper_convert.data.augment import augment
+from baldwhisper_convert.data.clips import Clips
 from baldwhisper_convert.data.features import AudioFeatures
 from baldwhisper_convert.data.labels import Labeller, NoLabels, TeacherLabels, TextLabels
+from baldwhisper_convert.data.pieces import PieceWork, Shard, Skip, cut
 from baldwhisper_convert.data.prepare_settings import Labels, PrepareSettings, prepared_key
 from baldwhisper_convert.data.prepared import (
     MEL,
@@ -32,7 +34,7 @@ from baldwhisper_convert.data.prepared import (
 from baldwhisper_convert.data.prepared_writer import PreparedWriter
 from baldwhisper_convert.data.recordings import read_noise
 from baldwhisper_convert.data.suppressed import SuppressedLabels
-from baldwhisper_convert.data.utterances import BadRows, Utterance, audio_fingerprint
+from baldwhisper_convert.data.utterances import BadRows, Utterance
 from baldwhisper_convert.data.windows import (
     WINDOW_SECONDS,
     Planned,
@@ -43,12 +45,13 @@ from baldwhisper_convert.data.windows import (
 )
 from baldwhisper_convert.model.prompts import Prompts
 from baldwhisper_convert.model.whisper import Whisper, length_mask
+from baldwhisper_convert.processes import Processes
 from baldwhisper_mlx.config import SAMPLE_RATE
 
 
 def prepare(
     checkpoint: Checkpoint,
-    utterances: Sequence[Utterance],
+    utterances: Iterable[Utterance],
     settings: PrepareSettings,
     folder: Path,
     *,
@@ -58,51 +61,95 @@ def prepare(
 ) -> Prepared:
     """Prepares speech, or resumes an interrupted run.
 
+    Several processes that torchrun started share the work; the result is the same, to the byte.
+
     Args:
         checkpoint: the teacher; its encoder computes the states.
-        utterances: the speech, in the order of the recordings.
+        utterances: the speech, in the order of the recordings; audio in memory is only kept there
+            while a window is made of it, if they can be iterated again, see `Reading`.
         settings: how to prepare it.
         folder: for the prepared data.
         bad: counts utterances that cannot be used.
         batch_size: windows encoded and labelled together.
-        device: torch device.
+        device: torch device, or `auto` for Accelerate's choice.
 
     Raises:
         FileExistsError: the folder holds data of other settings or audio, or something else.
         BlockingIOError: another process prepares data in the folder.
         ValueError: an utterance is bad and `bad` does not allow it, or all are bad.
     """
-    bad = bad or BadRows()
-    builder = _WindowBuilder(checkpoint, settings, device, bad)
-    # The key must not depend on whether the language is given by name or code.
-    settings = dataclasses.replace(settings, language=builder.prompts.language)
-    usable = [(u, d) for u in utterances if (d := builder.usable(u)) is not None]
-    if not usable:
-        raise ValueError(f"{folder}: no usable speech to prepare; bad utterances: {bad}")
-    kept = [utterance for utterance, _ in usable]
-    plan = builder.plan([duration for _, duration in usable], [u.group for u in kept])
-    audio = audio_fingerprint(kept)
-    writer = PreparedWriter(
-        folder, key=prepared_key(checkpoint, kept, settings), audio=audio,
-        features=settings.features, width=builder.width,
-    )  # fmt: skip
-    if not writer.complete:
-        with writer:
-            builder.labels.resume(writer.done)
-            start = max((window.number for window in writer.done), default=-1) + 1
-            # Start at a whole batch: rounding may depend on which windows are batched together.
-            begun = start // batch_size * batch_size
-            with tqdm(total=len(plan), initial=begun, desc="prepare", unit="window") as progress:
-                for first in range(begun, len(plan), batch_size):
-                    part = plan[first : first + batch_size]
-                    for window, features in builder.build(part, kept):
-                        if window.number >= start:
-                            writer.add(window, features)
-                    progress.update(len(part))
-            dropped = len(plan) - writer.count
-            writer.finish(bad=str(bad), dropped=dropped, settings=dataclasses.asdict(settings))
-        audio.write(folder)
+    processes = Processes.start()
+    job = _Job(checkpoint, utterances, settings, folder, bad or BadRows(), batch_size, device)
+    if processes.count > 1:
+        job.pieces.work(Shard().among(processes.rank, processes.count))
+        processes.wait()
+    if processes.main:
+        job.pieces.finish(job.report)
+        job.audio.write(folder)
+    processes.wait()
     return Prepared(folder)
+
+
+def prepare_shard(
+    checkpoint: Checkpoint,
+    utterances: Iterable[Utterance],
+    settings: PrepareSettings,
+    folder: Path,
+    shard: Shard,
+    *,
+    bad: BadRows | None = None,
+    batch_size: int = 8,
+    device: str = "cpu",
+) -> None:
+    """Prepares one of several shards of a set; arguments and errors as of `prepare`.
+
+    Machines that share no more than a disk prepare one each, in the same folder. `prepare` then
+    completes the set.
+    """
+    processes = Processes.start()
+    job = _Job(checkpoint, utterances, settings, folder, bad or BadRows(), batch_size, device)
+    job.pieces.work(shard.among(processes.rank, processes.count))
+    processes.wait()
+
+
+class _Job:
+    """One set of data to prepare: its plan, and what it depends on."""
+
+    def __init__(
+        self,
+        checkpoint: Checkpoint,
+        utterances: Iterable[Utterance],
+        settings: PrepareSettings,
+        folder: Path,
+        bad: BadRows,
+        batch_size: int,
+        device: str,
+    ) -> None:
+        builder = _WindowBuilder(checkpoint, settings, device, bad)
+        # The key must not depend on whether the language is given by name or code.
+        self.settings = dataclasses.replace(settings, language=builder.prompts.language)
+        self.bad = bad
+        clips = builder.clips = Clips(utterances, builder.usable)
+        if not len(clips):
+            raise ValueError(f"{folder}: no usable speech to prepare; bad utterances: {bad}")
+        self.plan = builder.plan(clips.durations, [clip.group for clip in clips.kept])
+        self.audio = clips.fingerprint
+        identity = {
+            "key": prepared_key(checkpoint, clips.kept, self.settings),
+            "audio": self.audio,
+            "features": settings.features,
+            "width": builder.width,
+        }
+        quiet = not Processes.start().main
+        self.pieces = PieceWork(folder, cut(self.plan, batch_size), builder, identity, quiet=quiet)
+
+    def report(self, writer: PreparedWriter) -> dict[str, Any]:
+        """How the finished set was made, and what it lacks."""
+        for _, reason, what in writer.skipped:
+            self.bad.add(reason, what)
+        dropped = len(self.plan) - writer.count
+        plain = dataclasses.asdict(self.settings)
+        return {"bad": str(self.bad), "dropped": dropped, "settings": plain}
 
 
 class _WindowBuilder:
@@ -112,9 +159,10 @@ class _WindowBuilder:
         self, checkpoint: Checkpoint, settings: PrepareSettings, device: str, bad: BadRows
     ) -> None:
         self.settings, self.bad = settings, bad
-        _check_context(checkpoint, settings)
+        check_context(checkpoint, settings)
         self.recordings = read_noise(settings.augmentation.recordings)
-        self.device = torch.device(device)
+        self.device = Processes.start().device_called(device)
+        self.clips: Clips | None = None
         self.model = Whisper.from_checkpoint(checkpoint).to(self.device)
         self.prompts = Prompts.of(checkpoint, settings.language)
         kinds: dict[Labels, type[Labeller]] = {
@@ -162,10 +210,15 @@ class _WindowBuilder:
         return plan
 
     def build(
-        self, planned: Sequence[Planned], utterances: Sequence[Utterance]
+        self, planned: Sequence[Planned], skip: Skip
     ) -> Iterator[tuple[PreparedWindow, Tensor]]:
-        """Builds windows; those without a usable label are left out."""
-        sounds = [sound for item in planned if (sound := self._sound(item, utterances))]
+        """Builds windows; those without a usable label are left out.
+
+        Args:
+            planned: a batch.
+            skip: called for windows with audio that cannot be decoded.
+        """
+        sounds = [sound for item in planned if (sound := self._sound(item, skip))]
         if not sounds:
             return
         mel = self.audio_features.log_mel(sounds)
@@ -207,18 +260,23 @@ class _WindowBuilder:
         mel = self.audio_features.log_mel(sounds, silence=True)
         return self.audio_features.encode(mel, positions), None
 
-    def _sound(self, planned: Planned, utterances: Sequence[Utterance]) -> Sound | None:
+    def _sound(self, planned: Planned, skip: Skip) -> Sound | None:
         """Reads and joins the audio of a window; None if an utterance cannot be decoded."""
         seed = self.settings.seed + planned.number
         if not planned.window.items:
             dynamic = self.audio_features.dynamic
             return Sound(planned, [], silence(seed, self.recordings, any_length=dynamic))
-        items, parts = [utterances[item.utterance] for item in planned.window.items], []
-        for utterance in items:
+        assert self.clips is not None
+        items, parts = [self.clips.kept[item.utterance] for item in planned.window.items], []
+        for item in planned.window.items:
+            utterance = self.clips[item.utterance]
             try:
                 parts.append(utterance.samples())
             except (ValueError, OSError) as error:
-                self.bad.add("with unreadable audio", str(error))
+                reason = "with unreadable audio"
+                if not self.bad.allowed:
+                    self.bad.add(reason, str(error))
+                skip(planned.number, reason, str(error))
                 return None
         samples, speed = join(planned.window, parts), 1.0
         if planned.number_of_pass:
@@ -227,7 +285,7 @@ class _WindowBuilder:
         return Sound(planned, items, samples[: round(WINDOW_SECONDS * SAMPLE_RATE)], speed)
 
 
-def _check_context(checkpoint: Checkpoint, settings: PrepareSettings) -> None:
+def check_context(checkpoint: Checkpoint, settings: PrepareSettings) -> None:
     """Checks that the teacher was trained for the audio context in which it is run.
 
     Raises:

@@ -1,19 +1,22 @@
 """Writes prepared data so that an interrupted run can be resumed.
 
 A window's line is written after its features, so the data of an interrupted run is complete up to
-the last line, and the next run continues there.
+the last line, and the next run continues there. Windows that cannot be made have lines in a file of
+their own until the data is complete, so that the report counts them after a resume too.
 """
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
+import fnmatch
 import itertools
 import json
 import os
 from pathlib import Path
 from typing import Any, BinaryIO, TextIO
 
+import numpy as np
 import torch
 
 from baldwhisper_convert.data.audio_list import replaced_files
@@ -28,7 +31,12 @@ from baldwhisper_convert.data.prepared import (
     read_windows,
 )
 from baldwhisper_convert.locks import LOCK_FILE, lock_folder
-from baldwhisper_mlx.files import write_atomically
+from baldwhisper_mlx.files import TEMPORARY_FILES, write_atomically
+
+SKIPPED_FILE = "skipped.jsonl"
+"""Windows that cannot be made, in data that is not complete yet."""
+
+Values = np.ndarray[Any, np.dtype[np.float16]]
 
 
 class PreparedWriter:
@@ -40,6 +48,7 @@ class PreparedWriter:
         features: `STATES` or `MEL`.
         width: d, or n_mels.
         audio: identifies the content of the audio, see `audio_fingerprint`.
+        wait: seconds to wait for another process that writes to the folder.
 
     Raises:
         FileExistsError: the folder holds data of other settings or audio, or something else.
@@ -48,19 +57,28 @@ class PreparedWriter:
     """
 
     def __init__(
-        self, folder: Path, *, key: str, features: str, width: int, audio: str = ""
+        self,
+        folder: Path,
+        *,
+        key: str,
+        features: str,
+        width: int,
+        audio: str = "",
+        wait: float = 0.0,
     ) -> None:
         self.folder, self._width, self._per_position = folder, width, 2 if features == MEL else 1
         self._settings: dict[str, Any] = {"key": key, "audio": audio}
         self._settings |= {"features": features, "width": width, "complete": False}
         self.complete = False
         self.done: list[PreparedWindow] = []
+        self.skipped: list[tuple[int, str, str]] = []
+        """Number of each window that cannot be made, the reason, and what is bad."""
         self._n_values = 0
         if folder.exists() and not folder.is_dir():
             raise FileExistsError(f"{folder}: exists and is not prepared data; give another folder")
         self._lock = contextlib.ExitStack()
         if not self._is_complete():  # complete data is only read, perhaps where nobody may write
-            self._lock.enter_context(lock_folder(folder, "prepares data"))
+            self._lock.enter_context(lock_folder(folder, "prepares data", wait=wait))
         try:
             self._open()
         except BaseException:
@@ -88,6 +106,16 @@ class PreparedWriter:
                 break
             self.done.append(window)
             self._n_values = end
+        self.skipped = [item for item in read_skipped(self.folder) if item[0] < self.next_number]
+
+    @property
+    def next_number(self) -> int:
+        """Number of the first window that is not done."""
+        return max((window.number for window in self.done), default=-1) + 1
+
+    def close(self) -> None:
+        """Releases the folder if nothing is to be written to it."""
+        self._lock.close()
 
     def _is_complete(self) -> bool:
         """Whether the folder holds finished data of these settings and this audio.
@@ -116,6 +144,10 @@ class PreparedWriter:
         self._lines: TextIO = open(self.folder / WINDOWS_FILE, "a", encoding="utf-8")
         self._features.truncate(self._n_values * FLOAT16_BYTES)
         self._lines.truncate(_length(self.folder / WINDOWS_FILE, len(self.done)))
+        skipped = self.folder / SKIPPED_FILE
+        if skipped.exists():
+            lines = (json.dumps(item, ensure_ascii=False) + "\n" for item in self.skipped)
+            write_atomically(skipped, "".join(lines))
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -134,13 +166,29 @@ class PreparedWriter:
             raise ValueError(
                 f"{window.source}: features are not finite in float16; check the audio"
             )
-        self._features.write(half.numpy().tobytes())
+        self.append(window, half.numpy())
+
+    def append(self, window: PreparedWindow, values: Values) -> None:
+        """As `add`, with features that are stored already, in float16."""
+        self._features.write(values.tobytes())
         self._features.flush()
         line = dataclasses.asdict(dataclasses.replace(window, offset=self._n_values))
         self._lines.write(json.dumps(line, ensure_ascii=False) + "\n")
         self._lines.flush()
-        self._n_values += half.numel()
+        self._n_values += values.size
         self.count += 1
+
+    def skip(self, number: int, reason: str, what: str) -> None:
+        """Records a window that cannot be made.
+
+        Args:
+            number: of the window.
+            reason: what is wrong, as `BadRows` counts it.
+            what: the file, or a message about it.
+        """
+        self.skipped.append((number, reason, what))
+        with open(self.folder / SKIPPED_FILE, "a", encoding="utf-8") as lines:
+            lines.write(json.dumps(self.skipped[-1], ensure_ascii=False) + "\n")
 
     def finish(self, **report: Any) -> None:
         """Marks the data as complete and stores a report of how it was made."""
@@ -149,15 +197,29 @@ class PreparedWriter:
         self._settings |= {"complete": True, "report": report}
         self.complete = True
         self._write_settings()
+        (self.folder / SKIPPED_FILE).unlink(missing_ok=True)
 
     def _write_settings(self) -> None:
         text = json.dumps(self._settings, indent=2) + "\n"
         write_atomically(self.folder / SETTINGS_FILE, text)
 
 
+def read_skipped(folder: Path) -> list[tuple[int, str, str]]:
+    """Reads what `PreparedWriter.skip` recorded; an incomplete last line is left out."""
+    path = folder / SKIPPED_FILE
+    if not path.is_file():
+        return []
+    lines = path.read_bytes().splitlines(keepends=True)
+    whole = [json.loads(line) for line in lines if line.endswith(b"\n")]
+    return [(int(number), str(reason), str(what)) for number, reason, what in whole]
+
+
 def _holds_files(folder: Path) -> bool:
-    """Whether there is anything in a folder besides the lock of this process."""
-    return any(path.name != LOCK_FILE for path in folder.iterdir())
+    """Whether there is anything in a folder besides a lock and what a killed process left."""
+    return any(
+        path.name != LOCK_FILE and not fnmatch.fnmatchcase(path.name, TEMPORARY_FILES)
+        for path in folder.iterdir()
+    )
 
 
 def _size(path: Path) -> int:

@@ -71,6 +71,11 @@ class Manifest:
         """Whether both have the same stage, settings, parent, teacher, data and seed."""
         keys = ("stage", "parent", "teacher", "settings", "data", "seed")
         mine, theirs = _plain(self), _plain(other)
+        for plain in (mine, theirs):
+            # In manifests of earlier versions, it has the value of the run.
+            training = plain["settings"].get("training")
+            if isinstance(training, dict):
+                training.pop("checkpoint_minutes", None)
         return all(mine[key] == theirs[key] for key in keys)
 
 

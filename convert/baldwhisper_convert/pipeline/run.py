@@ -3,26 +3,33 @@
 A stage is done if the manifest of its folder has the same stage, settings, parent, teacher, data
 and seed. Data is prepared when a stage first needs it, with the teacher of that stage, because the
 states of a fine-tuned encoder differ. Interrupted runs resume when you rerun the command.
+
+In several processes, all of them prepare and train; the main one decides what is done already, and
+performs the stages that work in one process while the others wait.
 """
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from collections.abc import Callable, Mapping
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from baldwhisper_convert.checkpoint.checkpoint import Checkpoint, fingerprint
+from baldwhisper_convert.data.clips import Reading
 from baldwhisper_convert.data.prepare import prepare
 from baldwhisper_convert.data.prepared import Choice, Prepared
 from baldwhisper_convert.data.speech import Speech, parse_shares, with_replay
 from baldwhisper_convert.data.texts import text_fingerprint
 from baldwhisper_convert.data.utterances import BadRows, read_utterances
-from baldwhisper_convert.locks import check_single_process, lock_folder
+from baldwhisper_convert.locks import lock_folder
 from baldwhisper_convert.pipeline.manifest import read_manifest
 from baldwhisper_convert.pipeline.model import Model
 from baldwhisper_convert.pipeline.recipe import Recipe, StageRecipe
 from baldwhisper_convert.pipeline.stages import describe, perform, plan_manifest
+from baldwhisper_convert.processes import Processes
 from baldwhisper_convert.readers.read import read_checkpoint
 from baldwhisper_mlx.files import restore_folder
 
@@ -66,7 +73,8 @@ class Pipeline:
             raise ValueError(f"the recipe has no augmentation.recordings to replace by {noise}")
         self.noise = noise
         self.skip_bad = skip_bad
-        self.force, self.say = force, say
+        self.force = force
+        self._say = say
 
     def run(self) -> Path:
         """Runs all stages; returns the folder of the last one.
@@ -74,13 +82,24 @@ class Pipeline:
         Raises:
             FileExistsError: a stage folder has other settings and `force` is not set.
             BlockingIOError: another process runs a recipe in the output folder.
-            ValueError: bad data or settings, or several processes were started for it.
+            ValueError: bad data or settings.
         """
-        check_single_process("run")
         if self.output.exists() and not self.output.is_dir():
             raise FileExistsError(f"{self.output}: is a file; --output must name a folder")
-        with lock_folder(self.output, "runs a recipe"):
+        lock = lock_folder(self.output, "runs a recipe")
+        with lock if self.processes.main else contextlib.nullcontext():
+            self.processes.wait()
             return self._run()
+
+    @cached_property
+    def processes(self) -> Processes:
+        """The processes that run the recipe together."""
+        return Processes.start()
+
+    def say(self, text: str) -> None:
+        """Prints a message, in the main process only."""
+        if self.processes.main:
+            self._say(text)
 
     def _run(self) -> Path:
         """`run`, in a folder that is locked."""
@@ -99,11 +118,14 @@ class Pipeline:
 
     def _stage(self, stage: StageRecipe, folder: Path, model: Model, teacher: Checkpoint) -> Model:
         """Performs a stage, or reads its folder if it is done already."""
-        restore_folder(folder.resolve())  # of a run that was killed while it replaced it
+        main = self.processes.main
+        if main:
+            restore_folder(folder.resolve())  # of a run that was killed while it replaced it
         speech = self._replayed(stage, self._speech(stage.data, teacher, stage.texts), teacher)
         dev = self._speech((stage.dev,), teacher) if stage.dev else None
-        manifest = read_manifest(folder) if folder.is_dir() else None
-        if manifest and manifest.same_work(plan_manifest(stage, model, teacher, speech, dev)):
+        manifest = read_manifest(folder) if main and folder.is_dir() else None
+        planned = plan_manifest(stage, model, teacher, speech, dev)
+        if self.processes.agree(manifest is not None and manifest.same_work(planned)):
             self.say(f"{folder}: done already")
             try:
                 checkpoint = read_checkpoint(folder)
@@ -154,16 +176,18 @@ class Pipeline:
         """Prepares one set of data, unless its folder is complete."""
         data = self.recipe.data[name]
         bad = BadRows(allowed=self.skip_bad, say=self.say)
-        utterances = list(
-            read_utterances(
+        utterances = Reading(
+            lambda count, say: read_utterances(
                 self.sources.get(name, data.source),
                 split=data.split,
                 text_column=data.settings.text_from(data.text_column),
                 audio_column=data.audio_column,
                 streaming=data.streaming,
-                bad=bad,
-                say=self.say,
-            )
+                bad=count,
+                say=say,
+            ),
+            bad,
+            self.say,
         )
         by_teacher = data.features == "states" or data.labels == "teacher"
         suffix = f"-{fingerprint(teacher)[:8]}" if by_teacher else ""
@@ -172,7 +196,7 @@ class Pipeline:
         if self.noise and settings.augmentation.recordings:
             noisy = dataclasses.replace(settings.augmentation, recordings=self.noise)
             settings = dataclasses.replace(settings, augmentation=noisy)
-        return prepare(teacher, utterances, settings, folder, bad=bad)
+        return prepare(teacher, utterances, settings, folder, bad=bad, device="auto")
 
 
 def _check_names(

@@ -84,14 +84,21 @@ def plain_settings(settings: Any) -> dict[str, Any]:
     """A settings dataclass as plain values, for manifests and keys.
 
     A field that earlier versions did not have, which its metadata says, is left out at its default.
-    So their stage folders and interrupted runs still match.
+    So their stage folders and interrupted runs still match. A field that changes no result has its
+    default, whatever its value is.
     """
     new = {
         item.name
         for item in dataclasses.fields(settings)
         if item.metadata.get("added") and getattr(settings, item.name) == item.default
     }
-    return {k: v for k, v in dataclasses.asdict(settings).items() if k not in new}
+    fixed = {
+        item.name: item.default
+        for item in dataclasses.fields(settings)
+        if item.metadata.get("as_default")
+    }
+    plain = dataclasses.asdict(settings) | fixed
+    return {k: v for k, v in plain.items() if k not in new}
 
 
 def build(kind: type[T], raw: Any, where: str) -> T:

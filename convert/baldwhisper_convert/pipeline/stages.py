@@ -6,8 +6,6 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import json
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +22,13 @@ from baldwhisper_convert.data.speech import SAMPLE_BATCH, Speech, sample
 from baldwhisper_convert.data.texts import count_text, count_tokens
 from baldwhisper_convert.model.prompts import Prompts
 from baldwhisper_convert.model.whisper import Whisper
-from baldwhisper_convert.pipeline.manifest import Manifest
+from baldwhisper_convert.pipeline.manifest import Manifest, read_manifest
 from baldwhisper_convert.pipeline.model import Model, save_stage
 from baldwhisper_convert.pipeline.recipe import StageRecipe, finetuning
+from baldwhisper_convert.pipeline.run_folders import run_folder
+from baldwhisper_convert.processes import Processes
+from baldwhisper_convert.readers.read import read_checkpoint
+from baldwhisper_convert.training.checkpoints import RunFolder
 from baldwhisper_convert.training.evaluation import Evaluator
 from baldwhisper_convert.training.log import CURVES_FILE, LOG_FILE
 from baldwhisper_convert.training.loop import new_accelerator, train
@@ -38,6 +40,9 @@ MERGE_WINDOWS, CALIBRATION_WINDOWS, HELD_OUT_WINDOWS = 24, 120, 24
 """Numbers of windows that merge measures with, and that factorize calibrates and measures with."""
 REFIT_WINDOWS = 48
 """Further windows that merge fits the encoder's layers to."""
+
+ONE_PROCESS = ("merge", "factorize")
+"""Stages that the main process performs; the others wait, and read what it wrote."""
 
 
 def run_merge(
@@ -170,10 +175,13 @@ def perform(
     Raises:
         ValueError: the stage needs data or a teacher, and none is given.
     """
-    from accelerate import PartialState
-
+    processes = Processes.start()
     manifest = plan_manifest(stage, model, teacher, speech, dev)
-    work = runs / f"{stage.stage}-{_short_hash(manifest)}"
+    if stage.stage in ONE_PROCESS and not processes.main:
+        processes.wait()
+        written = read_manifest(folder)
+        return Model.of(read_checkpoint(folder), folder), written.metrics if written else {}
+    work = run_folder(runs, stage, manifest)
     work.mkdir(parents=True, exist_ok=True)
     if stage.stage == "merge":
         settings = stage.merge or MergeSettings()
@@ -191,10 +199,10 @@ def perform(
         training, loss = stage.training or TrainingSettings(), stage.loss or LossSettings()
         result, metrics = run_distill(model, teacher, training, loss, speech, dev, work)
     reports = [work / LOG_FILE, work / CURVES_FILE, *sorted(work.glob("layer_*"))]
-    processes = PartialState()
-    if processes.is_main_process:
+    if processes.main:
         save_stage(result, folder, dataclasses.replace(manifest, metrics=metrics), reports)
-    processes.wait_for_everyone()
+        RunFolder(work).discard()
+    processes.wait()
     return result, metrics
 
 
@@ -226,13 +234,6 @@ def describe(metrics: dict[str, Any]) -> str:
     )
 
 
-def _short_hash(manifest: Manifest) -> str:
-    """8 hexadecimal digits that identify the work of a stage."""
-    plain = dataclasses.asdict(manifest)
-    del plain["teacher_encoder_layers"]  # a result, as the metrics; earlier versions had none
-    return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()[:8]
-
-
 def _train(
     model: Model,
     objective: Any,
@@ -248,7 +249,11 @@ def _train(
     device = accelerator.device
     if isinstance(objective, Distillation):
         objective.teacher.to(device)
-    evaluate = Evaluator(dev.windows, prompts, objective, device=device) if dev else None
+    evaluate = None
+    if dev:
+        evaluate = Evaluator(
+            dev.windows, prompts, objective, device=device, processes=Processes.start()
+        )
     if replay := speech.replay:
         kept = Whisper.from_checkpoint(replay.checkpoint).to(device)
         objective = WithReplay(objective, kept, model.groups, replay.weight, model.encoder_groups)
@@ -258,7 +263,7 @@ def _train(
     )  # fmt: skip
     if training.start_share:
         add_start(module, model.checkpoint, training.start_share)
-        if evaluate and accelerator.is_main_process:
+        if evaluate:
             metrics |= evaluate(module.to(device))
     checkpoint = dataclasses.replace(model.checkpoint, state=module.canonical_state())
     checkpoint = _with_context(checkpoint, *speech.windows.audio_context)

@@ -151,15 +151,26 @@ class RunFolder:
             (self.path / BEST_FILE).unlink(missing_ok=True)
         accelerator.wait_for_everyone()
 
-    def finished(self, model: Whisper) -> dict[str, Any] | None:
+    @property
+    def is_finished(self) -> bool:
+        """Whether the run is finished, and its weights are still here."""
+        return (self.path / FINISHED_FILE).is_file()
+
+    def discard(self) -> None:
+        """Removes the final weights of a finished run, which are stored elsewhere by now.
+
+        The results go first: what is left of an interrupted removal is a run that starts again.
+        """
+        for name in (FINISHED_FILE, FINAL_FILE):
+            (self.path / name).unlink(missing_ok=True)
+
+    def finished(self, model: Whisper) -> dict[str, Any]:
         """Loads a finished run's final weights into the model and returns its results.
 
-        Returns:
-            None if the run is not finished; the model is then unchanged.
+        Raises:
+            ValueError: a file is damaged; the message says what to delete.
         """
         path = self.path / FINISHED_FILE
-        if not path.is_file():
-            return None
         with _damage(path, f"delete {self.path} to start the training again"):
             results: dict[str, Any] = read_json(path)
             if not isinstance(results, dict):

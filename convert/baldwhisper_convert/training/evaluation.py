@@ -1,8 +1,14 @@
-"""Evaluation on development data during training: the objective's loss terms and word errors."""
+"""Evaluation on development data during training: the objective's loss terms and word errors.
+
+Several processes share the windows. What they find is put together in the order in which one
+process would find it, so the results are the same to the last bit.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import TypeVar
 
 import torch
 from torch import nn
@@ -14,6 +20,10 @@ from baldwhisper_convert.data.word_errors import word_error_rate, words_wrong
 from baldwhisper_convert.model.greedy import decode_greedy, text_of
 from baldwhisper_convert.model.prompts import Prompts
 from baldwhisper_convert.model.whisper import Whisper
+from baldwhisper_convert.processes import Processes
+
+T = TypeVar("T")
+_Terms = tuple[dict[str, float], set[str], dict[str, int]]
 
 FIXED = Mix(timestamps=0.5, prompts=0.0)
 """Half of the windows have timestamps, the same ones in every evaluation."""
@@ -33,6 +43,8 @@ class Evaluator:
         objective: what training minimizes; if given, its terms are reported too.
         batch_size: windows of 30 s per batch; of short ones up to `MOST_SHORT` times as many.
         device: torch device.
+        processes: that share the windows; all of them must call the methods. If None, this process
+            evaluates alone.
     """
 
     def __init__(
@@ -43,7 +55,9 @@ class Evaluator:
         *,
         batch_size: int = 8,
         device: torch.device | str = "cpu",
+        processes: Processes | None = None,
     ) -> None:
+        self.processes = processes or Processes(0, 1, torch.device(device))
         self.data, self.prompts, self.objective = data, prompts, objective
         self.batch_size, self.device = batch_size, torch.device(device)
 
@@ -84,19 +98,34 @@ class Evaluator:
         sums: dict[str, float] = {}
         positions = {"tokens": 0, "audio": 0}
         of_audio: set[str] = set()
-        for part in parts:
-            batch = collate(self.data, part, self.prompts, FIXED).to(self.device)
-            terms = self.objective(model, batch) if self.objective else None
-            if terms is not None:
-                positions["tokens"] += terms.positions
-                positions["audio"] += batch.audio_positions
-                of_audio.update(terms.audio)
-                for name, value in (terms.losses | terms.metrics | terms.audio).items():
-                    sums[name] = sums.get(name, 0.0) + float(value)
+        for values, on_audio, counts in self._shared(parts, partial(self._terms, model)):
+            for name in positions:
+                positions[name] += counts[name]
+            of_audio |= on_audio
+            for name, value in values.items():
+                sums[name] = sums.get(name, 0.0) + value
         return {
             name: value / max(1, positions["audio" if name in of_audio else "tokens"])
             for name, value in sums.items()
         }
+
+    def _terms(self, model: Whisper, part: Sequence[int]) -> _Terms:
+        """Sums of the loss terms over a batch, which of them are of audio, and its positions."""
+        assert self.objective is not None
+        batch = collate(self.data, part, self.prompts, FIXED).to(self.device)
+        terms = self.objective(model, batch)
+        summed = terms.losses | terms.metrics | terms.audio
+        counts = {"tokens": int(terms.positions), "audio": batch.audio_positions}
+        return {name: float(value) for name, value in summed.items()}, set(terms.audio), counts
+
+    def _shared(
+        self, parts: Sequence[Sequence[int]], call: Callable[[Sequence[int]], T]
+    ) -> list[T]:
+        """What the function returns for each part, computed by all processes together."""
+        rank, count = self.processes.rank, self.processes.count
+        # Neighbours are equally long, so every process gets as much to do.
+        gathered = self.processes.gather([call(part) for part in parts[rank::count]])
+        return [gathered[i % count][i // count] for i in range(len(parts))]
 
     def wer(self, model: Whisper, parts: Sequence[Sequence[int]]) -> float:
         """Word error rate of greedy decoding without timestamps."""
@@ -116,12 +145,16 @@ class Evaluator:
             Texts by the number of the window; windows of silence are left out.
         """
         texts: dict[int, str] = {}
-        for part in parts:
-            spoken = [i for i in part if self.data.windows[i].kind == SPEECH]
-            if not spoken:
-                continue
-            batch = collate(self.data, spoken, self.prompts, FIXED).to(self.device)
-            states, mask = batch.encode(model)
-            rows = decode_greedy(model, states, mask, self.prompts, timestamps=False)
-            texts |= dict(zip(spoken, text_of(rows, self.prompts), strict=True))
+        for found in self._shared(parts, partial(self._decode, model)):
+            texts |= found
         return texts
+
+    def _decode(self, model: Whisper, part: Sequence[int]) -> dict[int, str]:
+        """Texts of the windows of speech in a batch."""
+        spoken = [i for i in part if self.data.windows[i].kind == SPEECH]
+        if not spoken:
+            return {}
+        batch = collate(self.data, spoken, self.prompts, FIXED).to(self.device)
+        states, mask = batch.encode(model)
+        rows = decode_greedy(model, states, mask, self.prompts, timestamps=False)
+        return dict(zip(spoken, text_of(rows, self.prompts), strict=True))

@@ -8,18 +8,15 @@ resumed, or spread over several processes, takes the same steps as one that was 
 from __future__ import annotations
 
 import math
-import os
 import random
 import time
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import InitProcessGroupKwargs
 from torch import Tensor, nn
 from tqdm import tqdm
 
@@ -27,6 +24,7 @@ from baldwhisper_convert.data.batches import Batch, collate, epochs, per_epoch
 from baldwhisper_convert.data.prepared import Windows
 from baldwhisper_convert.model.prompts import Prompts
 from baldwhisper_convert.model.whisper import Whisper
+from baldwhisper_convert.processes import Processes
 from baldwhisper_convert.training.checkpoints import Progress, RunFolder
 from baldwhisper_convert.training.ema import Average
 from baldwhisper_convert.training.log import TrainingLog
@@ -35,10 +33,8 @@ from baldwhisper_convert.training.precision import MixedPrecision
 from baldwhisper_convert.training.settings import TrainingSettings, parameter_groups, rate
 
 Evaluate = Callable[[Whisper], dict[str, float]]
-"""Returns a model's development results; "score" is one of them, and smaller is better."""
-
-LONGEST_WAIT = 24
-"""Hours that a process waits for the others; a process that fails ends all of them at once."""
+"""Returns a model's development results; "score" is one of them, and smaller is better. All
+processes call it, and may share the work."""
 
 
 class Learner(nn.Module):
@@ -79,7 +75,7 @@ def train(
         accelerator: device and processes; by default Accelerate's choice.
 
     Returns:
-        Steps, seconds, and the best development results (in the main process).
+        Steps, seconds, and the best development results.
 
     Raises:
         ValueError: a batch size that processes and accumulation do not divide, too little
@@ -88,9 +84,11 @@ def train(
         BlockingIOError: another process is training in `folder`.
     """
     run_folder = RunFolder(folder)
-    if (results := run_folder.finished(model)) is not None:
-        return results
     accelerator = accelerator or new_accelerator()
+    if Processes.start().agree(run_folder.is_finished):
+        results = run_folder.finished(model)
+        accelerator.wait_for_everyone()  # the main process may remove the weights next
+        return results
     with run_folder.lock() if accelerator.is_main_process else nullcontext():
         run = _Run(model, objective, data, prompts, settings, accelerator)
         return run.run(run_folder, evaluate)
@@ -104,17 +102,8 @@ def new_accelerator() -> Accelerator:
     Raises:
         ValueError: torchrun started several processes, but Accelerate runs each on its own.
     """
-    # Processes wait for each other while the main one evaluates, longer than torch's default of
-    # 10 or 30 minutes on much development data.
-    waiting = InitProcessGroupKwargs(timeout=timedelta(hours=LONGEST_WAIT))
-    accelerator = Accelerator(mixed_precision="no", kwargs_handlers=[waiting])
-    processes = int(os.environ.get("WORLD_SIZE", 1))
-    if accelerator.num_processes != processes:
-        raise ValueError(
-            f"torchrun started {processes} processes, but Accelerate finds no devices for them; "
-            "to run the processes on CPUs, set ACCELERATE_USE_CPU=1"
-        )
-    return accelerator
+    Processes.start()  # with its timeout; Accelerate finds the processes connected
+    return Accelerator(mixed_precision="no")
 
 
 class _Run:
@@ -266,23 +255,22 @@ class _Run:
     def _evaluate(
         self, evaluate: Evaluate, folder: RunFolder, progress: Progress, training_log: TrainingLog
     ) -> None:
-        """Evaluates on the development data, in the main process; saves the best weights."""
-        patience_over = False
-        if self.accelerator.is_main_process:
-            with Average.applied(self.model, self.average):
-                self.model.eval()
-                results = evaluate(self.model)
-                better = results["score"] < progress.best.get("score", math.inf)
-                if better:
-                    folder.save_best(self.model)
-            training_log.write(step=progress.step, dev=results)
-            progress.best = results | {"best_step": progress.step} if better else progress.best
-            progress.evals_since_best = 0 if better else progress.evals_since_best + 1
-            patience_over = 0 < self.settings.patience <= progress.evals_since_best
-        progress.stopped = self._agreed(patience_over)
+        """Evaluates on the development data, in all processes; saves the best weights."""
+        processes = Processes.start()
+        with Average.applied(self.model, self.average):
+            self.model.eval()
+            # All take the main process's results: the best weights and the end must be the same.
+            results = processes.agree(evaluate(self.model))
+            better = results["score"] < progress.best.get("score", math.inf)
+            if better and processes.main:
+                folder.save_best(self.model)
+        training_log.write(step=progress.step, dev=results)
+        progress.best = results | {"best_step": progress.step} if better else progress.best
+        progress.evals_since_best = 0 if better else progress.evals_since_best + 1
+        progress.stopped = 0 < self.settings.patience <= progress.evals_since_best
 
     def _agreed(self, answer: bool) -> bool:
-        """Gives every process the main process's answer; their clocks and scores may differ."""
+        """Gives every process the main process's answer; their clocks may differ."""
         accelerator = self.accelerator
         flag = torch.tensor(float(answer and accelerator.is_main_process))
         return bool(accelerator.reduce(flag.to(accelerator.device), "sum").item())
@@ -290,7 +278,7 @@ class _Run:
     def _finish(self, folder: RunFolder, progress: Progress, metrics: dict[str, Any]) -> None:
         """Gives the model its final weights: the best ones, the average or the last ones."""
         self.accelerator.wait_for_everyone()
-        if self._agreed(bool(progress.best)):
+        if progress.best:
             folder.load_best(self.model)
         elif self.average:
             self.average.copy_to(self.model)

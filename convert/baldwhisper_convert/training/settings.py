@@ -20,6 +20,10 @@ ADDED = {"added": True}
 """Metadata of a settings field that earlier versions did not have. At its default it is left out
 of manifests and keys, so that the work of those versions still matches."""
 
+AS_DEFAULT = {"as_default": True}
+"""Metadata of a settings field that changes no result. Manifests and keys always have its default,
+so that a run resumes when it is changed."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingSettings:
@@ -65,7 +69,8 @@ class TrainingSettings:
     """Steps between two evaluations on the development data; 0 for one at the end only."""
     patience: int = 0
     """Evaluations without a better result after which training stops; 0 for never."""
-    checkpoint_minutes: float = 5.0
+    checkpoint_minutes: float = field(default=5.0, metadata=AS_DEFAULT)
+    """Minutes between two checkpoints, from which an interrupted run resumes."""
     seed: int = 0
 
     def __post_init__(self) -> None:

@@ -15,6 +15,7 @@ from click.testing import CliRunner, Result
 
 from baldwhisper_convert.cli.errors import one_line_errors, say
 from baldwhisper_convert.cli.main import main
+from baldwhisper_convert.locks import check_single_process
 from baldwhisper_convert.readers.sidecars import SourceWarning
 from baldwhisper_mlx import __version__
 from baldwhisper_mlx.config import ModelConfig
@@ -233,18 +234,10 @@ def test_the_handler_of_sigterm_is_put_back() -> None:
     assert signal.getsignal(signal.SIGTERM) is before
 
 
-@pytest.mark.parametrize("command", ["prepare", "run"])
-def test_commands_for_one_process_refuse_torchrun(
-    command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_command_for_one_process_refuses_torchrun(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WORLD_SIZE", "2")
-    monkeypatch.chdir(tmp_path)
-    Path("r.toml").write_text('teacher = "t"\n[[stages]]\nstage = "merge"\n')
-    arguments = ("run", "r.toml") if command == "run" else ("prepare", "a", "b", "--data", "c")
-    result = run(*arguments)
-    assert result.exit_code == 1
-    assert result.stderr.startswith(f"Error: `{command}` works in one process, but 2 were started")
-    assert [path.name for path in tmp_path.iterdir()] == ["r.toml"]
+    with pytest.raises(ValueError, match="`search` works in one process, but 2 were started"):
+        check_single_process("search")
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="only Linux has a device that is full")

@@ -317,7 +317,7 @@ def test_a_finished_run_keeps_its_weights_and_results_only(run: Run) -> None:
     run.folder.save_best(run.student)
     run.folder.old.mkdir()
     run.folder.partial.mkdir()
-    assert run.folder.finished(run.student) is None
+    assert not run.folder.is_finished
     final = run.student.canonical_state()
     run.folder.finish(run.accelerator, run.student, {"steps": 2, "wer": 0.25})
     names = {path.name for path in run.folder.path.iterdir()}
@@ -333,7 +333,7 @@ def test_killed_while_finishing_the_checkpoint_is_still_there(
 ) -> None:
     with killed_while_writing(monkeypatch):
         run.folder.finish(run.accelerator, run.student, {})
-    assert run.folder.finished(run.student) is None
+    assert not run.folder.is_finished
     check_resume(run, 2)
 
 

@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import socket
-import subprocess
-import sys
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -17,14 +13,14 @@ from safetensors.torch import load_file
 
 from baldwhisper_convert.data.batches import collate, epochs
 from baldwhisper_convert.data.prepared import Prepared
+from baldwhisper_convert.processes import LONGEST_WAIT, Processes
+from baldwhisper_convert.training.evaluation import Evaluator
 from baldwhisper_convert.training.log import LOG_FILE
-from baldwhisper_convert.training.loop import LONGEST_WAIT
+from baldwhisper_convert.training.objectives import Distillation, LossSettings
 from baldwhisper_convert.training.settings import TrainingSettings
-from tests.support.tiny_prepared import tiny_prompts
-from tests.support.tiny_runs import PLAIN, STEPS_BETWEEN, drift, lean, losses, run
-
-ROOT = Path(__file__).parents[3]
-TIMEOUT = 300
+from tests.support.tiny_prepared import GROUPS, tiny_prompts, tiny_student, tiny_teacher
+from tests.support.tiny_runs import PLAIN, STEPS_BETWEEN, Watched, drift, lean, losses, run
+from tests.support.torchrun import torchrun
 
 RUNS: dict[str, dict[str, Any]] = {
     "plain": PLAIN | {"epochs": 2, "learning_rate": 1e-3},
@@ -48,8 +44,9 @@ import torch
 from accelerate import PartialState
 from safetensors.torch import save_file
 from baldwhisper_convert.data.prepared import Prepared
+from baldwhisper_convert.processes import Processes
 from tests.support import tiny_runs
-from tests.convert.training.test_distributed import RUNS
+from tests.convert.training.test_distributed import RUNS, evaluated
 
 folder, data = Path(sys.argv[1]), Prepared(sys.argv[2])
 rank = int(os.environ["RANK"])
@@ -63,52 +60,52 @@ for name, settings in RUNS.items():
     )
     save_file(weights, folder / f"{name}-{rank}.safetensors")
     (folder / f"{name}-{rank}.json").write_text(json.dumps(results))
+results, read = evaluated(data, Processes.start())
+(folder / f"evaluation-{rank}.json").write_text(json.dumps([results, read]))
 (folder / f"processes-{rank}.json").write_text(str(PartialState().num_processes))
 backend = torch.distributed.group.WORLD._get_backend(torch.device("cpu"))
 (folder / f"timeout-{rank}.txt").write_text(str(backend.options._timeout))
 """
 
 
+def evaluated(data: Prepared, processes: Processes | None = None) -> tuple[dict[str, float], int]:
+    """What a student's evaluation finds, and how many windows this process read for it."""
+    watched = Watched(data, lambda _: None)
+    objective = Distillation(tiny_teacher(), GROUPS, LossSettings(hidden=1.0))
+    evaluate = Evaluator(watched, tiny_prompts(), objective, batch_size=1, processes=processes)
+    student = tiny_student()
+    student.eval()
+    return evaluate(student), watched.reads
+
+
 @pytest.fixture(scope="module")
 def twofold(tmp_path_factory: pytest.TempPathFactory, data: Prepared) -> Path:
     """The folder of all `RUNS`, done by two processes."""
     folder = tmp_path_factory.mktemp("two")
-    script = folder / "script.py"
+    script, log = folder / "script.py", folder / "output.log"
     script.write_text(SCRIPT)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    # Not `accelerate launch --cpu`: without MPI it starts one process, whatever its options say.
-    launch = f"--nproc_per_node 2 --nnodes 1 --master_addr 127.0.0.1 --master_port {port}"
-    command = [sys.executable, "-m", "torch.distributed.run", *launch.split()]
-    paths = os.pathsep.join([str(ROOT), str(ROOT / "convert")])
-    settings = {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "1"}
-    log = folder / "output.log"
-    with log.open("w") as output:
-        process = subprocess.Popen(
-            [*command, str(script), str(folder), str(data.folder)],
-            env=os.environ | settings | {"PYTHONPATH": paths},
-            stdout=output,
-            stderr=output,
-        )
-        try:
-            process.wait(TIMEOUT)
-        finally:
-            # On SIGTERM torchrun ends its workers, which are in sessions of their own.
-            process.terminate()
-            process.wait(60)
-    assert process.returncode == 0, log.read_text()
+    assert torchrun(script, folder, data.folder, log=log) == 0, log.read_text()
     # Not from the log, where what two processes print may be mixed.
     assert [(folder / f"processes-{rank}.json").read_text() for rank in (0, 1)] == ["2", "2"]
     return folder
 
 
-def test_processes_wait_for_an_evaluation_of_any_length(twofold: Path) -> None:
-    """The main process evaluates alone; the others wait in a collective operation meanwhile."""
+def test_processes_wait_for_each_other_as_long_as_it_takes(twofold: Path) -> None:
+    """For the main process to merge layers, or for the slowest to prepare its windows."""
     for rank in (0, 1):
         limit = (twofold / f"timeout-{rank}.txt").read_text()
         assert limit == str(timedelta(hours=LONGEST_WAIT))
     assert timedelta(hours=LONGEST_WAIT) > 10 * torch.distributed.constants.default_pg_timeout
+
+
+def test_an_evaluation_is_shared(twofold: Path, data: Prepared, monkeypatch: Any) -> None:
+    """Each process evaluates about half of the windows; both get the results of one, exactly."""
+    lean(monkeypatch.setattr)
+    expected, read = evaluated(data)
+    found = [json.loads((twofold / f"evaluation-{rank}.json").read_text()) for rank in (0, 1)]
+    assert [results for results, _ in found] == [expected, expected]
+    assert sum(reads for _, reads in found) == read
+    assert all(0.3 * read < reads < 0.7 * read for _, reads in found)
 
 
 def flat(rows: list[dict[str, Any]]) -> list[dict[str, float]]:
