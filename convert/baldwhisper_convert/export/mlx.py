@@ -24,7 +24,7 @@ from baldwhisper_convert.checkpoint.state import (
     fuse,
 )
 from baldwhisper_convert.export.destination import ExportWarning, check_destination, save_tensors
-from baldwhisper_convert.export.model_card import MODEL_CARD_FILE, model_card
+from baldwhisper_convert.export.model_card import MODEL_CARD_FILE, NO_FACTS, CardFacts, model_card
 from baldwhisper_convert.export.quantize import QuantizeOptions, quantized
 from baldwhisper_mlx.audio.buffer import Samples
 from baldwhisper_mlx.config import (
@@ -57,6 +57,7 @@ def export_mlx(
     calibration: Calibration | None = None,
     padding_stride: int = 8,
     padding_tail: int = 100,
+    facts: CardFacts = NO_FACTS,
     force: bool = False,
 ) -> Path:
     """Exports a checkpoint to a folder that `baldwhisper_mlx.load_model` reads.
@@ -75,6 +76,7 @@ def export_mlx(
             package, if the model was trained on 30 s; None for a model without constants.
         padding_stride: encoder positions (20 ms each) that one constant key stands for.
         padding_tail: positions of padding that the decoder attends to.
+        facts: what the model card says besides.
         force: replace an existing exported model (or empty folder).
 
     Returns:
@@ -102,7 +104,7 @@ def export_mlx(
         _write(folder, config, tensors, checkpoint)
         padding = _write_padding(folder, calibration, padding_stride, padding_tail)
         sizes = {key: tensor.nbytes for key, tensor in tensors.items()}
-        card = model_card(config, checkpoint, path.name, sizes, padding)
+        card = model_card(config, checkpoint, path.name, sizes, padding, facts)
         (folder / MODEL_CARD_FILE).write_text(card, encoding="utf-8")
         _verify_export(folder)
     return path
