@@ -11,7 +11,7 @@ import torch
 
 from baldwhisper_convert.data.prepared import PreparedWindow, Windows
 from baldwhisper_convert.model.whisper import Whisper
-from baldwhisper_convert.training import log, loop
+from baldwhisper_convert.training import log, loop, trackers
 from baldwhisper_convert.training.loop import Evaluate, train
 from baldwhisper_convert.training.objectives import Distillation, LossSettings
 from baldwhisper_convert.training.settings import TrainingSettings
@@ -44,6 +44,7 @@ def lean(setter: Set = setattr) -> None:
     torch.set_num_threads(1)
     nothing = SimpleNamespace(util=SimpleNamespace(find_spec=lambda name: None))
     setter(log, "importlib", nothing)
+    setter(trackers, "importlib", nothing)
 
 
 def tick(setter: Set = setattr, seconds: float = 1.0) -> None:

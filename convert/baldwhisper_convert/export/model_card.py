@@ -113,7 +113,7 @@ class CardFacts:
     """Word error rate on the development data of the last training, 0.1 for 10 %."""
 
     def __post_init__(self) -> None:
-        from huggingface_hub.utils import validate_repo_id
+        from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 
         for dataset in self.datasets:
             validate_repo_id(dataset)

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from baldwhisper_convert.checkpoint.checkpoint import Checkpoint
 from baldwhisper_convert.checkpoint.state import Dimensions, EmbeddingForm, State
@@ -124,6 +125,9 @@ class Block(nn.Module):
         )
         self.mlp_ln = nn.LayerNorm(width)
         self.dropout = nn.Dropout(0.0)
+        self.recompute = False
+        """Whether training computes the layer again in the backward pass instead of keeping what
+        the gradient needs of it (Chen et al., arXiv 1604.06174)."""
 
     def forward(
         self,
@@ -132,7 +136,21 @@ class Block(nn.Module):
         mask: Tensor | None = None,
         cache: SelfCache | None = None,
     ) -> Tensor:
-        """x (B, L, d) -> (B, L, d).
+        """x (B, L, d) -> (B, L, d), for the arguments see `_layer`."""
+        if self.recompute and self.training and torch.is_grad_enabled() and cache is None:
+            # It restores the state of the random numbers, so dropout is the same both times.
+            again: Tensor = checkpoint(self._layer, x, audio, mask, use_reentrant=False)
+            return again
+        return self._layer(x, audio, mask, cache)
+
+    def _layer(
+        self,
+        x: Tensor,
+        audio: KeysAndValues | None = None,
+        mask: Tensor | None = None,
+        cache: SelfCache | None = None,
+    ) -> Tensor:
+        """The layer itself.
 
         Args:
             x: the residual stream.
@@ -275,6 +293,11 @@ class Whisper(nn.Module):
         """Sets the dropout of the decoder's residual branches; it acts in training mode only."""
         for block in self.decoder.blocks:
             block.dropout.p = probability  # type: ignore[union-attr]
+
+    def set_gradient_checkpointing(self, enabled: bool) -> None:
+        """Sets whether layers are computed again in the backward pass, to save memory."""
+        for block in (*self.encoder.blocks, *self.decoder.blocks):
+            block.recompute = enabled
 
     def logits(self, output: DecoderOutput) -> Tensor:
         """Vocabulary logits (B, L, V) of a decoder pass."""

@@ -84,12 +84,14 @@ def plain_settings(settings: Any) -> dict[str, Any]:
     """A settings dataclass as plain values, for manifests and keys.
 
     A field that earlier versions did not have, which its metadata says, is left out at its default.
-    So their stage folders and interrupted runs still match.
+    So their stage folders and interrupted runs still match. So is a field that does not change the
+    result (`HOW` in training/settings.py).
     """
     new = {
         item.name
         for item in dataclasses.fields(settings)
-        if item.metadata.get("added") and getattr(settings, item.name) == item.default
+        if item.metadata.get("identity") is False
+        or (item.metadata.get("added") and getattr(settings, item.name) == item.default)
     }
     return {k: v for k, v in dataclasses.asdict(settings).items() if k not in new}
 

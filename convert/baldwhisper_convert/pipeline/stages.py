@@ -30,6 +30,7 @@ from baldwhisper_convert.pipeline.recipe import StageRecipe, finetuning
 from baldwhisper_convert.training.evaluation import Evaluator
 from baldwhisper_convert.training.log import CURVES_FILE, LOG_FILE
 from baldwhisper_convert.training.loop import new_accelerator, train
+from baldwhisper_convert.training.lora import add_lora
 from baldwhisper_convert.training.objectives import Distillation, LossSettings, Transcription
 from baldwhisper_convert.training.settings import TrainingSettings
 
@@ -243,6 +244,7 @@ def _train(
     """Trains a model with an objective; evaluates on `dev` if there is one."""
     prompts = Prompts.of(model.checkpoint, speech.windows.language)
     module = Whisper.from_checkpoint(model.checkpoint)
+    merge_lora = add_lora(module, training)
     accelerator = new_accelerator()
     device = accelerator.device
     if isinstance(objective, Distillation):
@@ -252,6 +254,7 @@ def _train(
         module, objective, speech.windows, prompts, training, folder,
         evaluate=evaluate, accelerator=accelerator,
     )  # fmt: skip
+    merge_lora()
     if training.start_share:
         add_start(module, model.checkpoint, training.start_share)
         if evaluate and accelerator.is_main_process:

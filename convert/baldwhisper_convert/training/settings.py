@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
+import importlib.util
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -11,6 +12,7 @@ from typing import Any, Literal, get_args
 from torch import nn
 
 from baldwhisper_convert.data.batches import Mix
+from baldwhisper_convert.training.trackers import AUTO, check_trackers
 
 Schedule = Literal["cosine", "linear", "constant"]
 Precision = Literal["no", "fp16", "bf16"]
@@ -18,6 +20,44 @@ Precision = Literal["no", "fp16", "bf16"]
 ADDED = {"added": True}
 """Metadata of a settings field that earlier versions did not have. At its default it is left out
 of manifests and keys, so that the work of those versions still matches."""
+
+LORA_MARK = ".lora_"
+"""In the names that peft gives to the parameters of adapters."""
+
+HOW = {"identity": False}
+"""Metadata of a settings field that says how a result is computed or shown, not which result. It is
+left out of manifests and keys, so changing it neither repeats a stage nor starts a run again."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoraSettings:
+    """Low-rank adapters of linear layers (LoRA, Hu et al., arXiv 2106.09685).
+
+    Raises:
+        ValueError: a value out of range.
+    """
+
+    rank: int = 16
+    """Rank r of the adapters: a layer becomes W + alpha / r B A."""
+    alpha: float = 32.0
+    """Scale of the adapters, before it is divided by the rank."""
+    dropout: float = 0.0
+    """Of the adapters' inputs."""
+    targets: tuple[str, ...] = ("*.query", "*.value")
+    """Linear layers that get adapters (shell patterns on canonical names without `.weight`)."""
+
+    def __post_init__(self) -> None:
+        if self.rank < 1 or self.alpha <= 0 or not 0 <= self.dropout < 1:
+            raise ValueError(
+                "lora: rank must be at least 1, alpha above 0, and dropout at least 0 and below 1; "
+                f"not {self.rank}, {self.alpha}, {self.dropout}"
+            )
+        if importlib.util.find_spec("peft") is None:
+            raise ModuleNotFoundError(
+                "lora: the package peft is not installed; install it with: pip install "
+                "'baldwhisper-mlx[lora]'"
+            )
+        object.__setattr__(self, "targets", tuple(self.targets))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,6 +92,9 @@ class TrainingSettings:
     2109.01903)."""
     freeze: tuple[str, ...] = ("encoder.*",)
     """Parameters that are not trained (shell patterns on canonical names)."""
+    lora: LoraSettings | None = field(default=None, metadata=ADDED)
+    """Train low-rank adapters instead of the weights that `freeze` leaves; they become part of the
+    weights when the training ends."""
     late: tuple[str, ...] = ()
     """Parameters whose training starts later than that of the others (shell patterns)."""
     late_start: float = 0.3
@@ -63,6 +106,12 @@ class TrainingSettings:
     patience: int = 0
     """Evaluations without a better result after which training stops; 0 for never."""
     checkpoint_minutes: float = 5.0
+    trackers: tuple[str, ...] = field(default=(AUTO,), metadata=HOW)
+    """Where the log is sent besides its file: `tensorboard`, `wandb` or another tracker of
+    Accelerate; `auto` is TensorBoard if it is installed."""
+    gradient_checkpointing: bool = field(default=False, metadata=HOW)
+    """Compute layers again in the backward pass instead of keeping what the gradient needs: less
+    memory, more time, the same gradient."""
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -87,6 +136,8 @@ class TrainingSettings:
             )
         object.__setattr__(self, "freeze", tuple(self.freeze))
         object.__setattr__(self, "late", tuple(self.late))
+        object.__setattr__(self, "trackers", tuple(self.trackers))
+        check_trackers(self.trackers)
 
 
 def matches(name: str, patterns: Iterable[str]) -> bool:
@@ -138,7 +189,8 @@ def parameter_groups(
             raise ValueError(f"no parameter is called {pattern!r}; a valid name is {names[-1]!r}")
     groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
-        parameter.requires_grad_(not matches(name, settings.freeze))
+        trained = settings.lora is None or LORA_MARK in name
+        parameter.requires_grad_(trained and not matches(name, settings.freeze))
         if parameter.requires_grad:
             key = (matches(name, settings.late), parameter.ndim > 1)
             groups.setdefault(key, []).append(parameter)
