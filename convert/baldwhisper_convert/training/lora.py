@@ -50,7 +50,10 @@ def add_lora(model: Whisper, settings: TrainingSettings) -> Callable[[], None]:
             "lora: `freeze` names every layer of lora.targets, so there is nothing to train"
         )
     config = peft.LoraConfig(
-        r=lora.rank, lora_alpha=lora.alpha, lora_dropout=lora.dropout, target_modules=chosen
+        r=lora.rank,
+        lora_alpha=lora.alpha,  # type: ignore[arg-type]  # it is only divided by the rank
+        lora_dropout=lora.dropout,
+        target_modules=chosen,
     )
     # The adapters start at random, and the same in every process and when the run is resumed.
     with torch.random.fork_rng():

@@ -75,7 +75,9 @@ class TrainingSettings:
     accumulate: int = 1
     """Batches whose gradients are accumulated into one step, in each process."""
     learning_rate: float = 3e-4
+    """Of AdamW, after the warm-up."""
     schedule: Schedule = "cosine"
+    """How the learning rate falls from its height to 0; `constant` does not fall."""
     warmup: float = 0.05
     """Share of the steps over which the learning rate rises from 0."""
     weight_decay: float = 0.01
@@ -100,12 +102,15 @@ class TrainingSettings:
     late_start: float = 0.3
     """Share of the steps after which the late ones start."""
     mix: Mix = field(default_factory=Mix)
+    """Forms in which the labels are given, see below."""
     mixed_precision: Precision = "no"
+    """Type that layers compute in; weights, their updates and sensitive operations stay float32."""
     evaluate_every: int = 0
     """Steps between two evaluations on the development data; 0 for one at the end only."""
     patience: int = 0
     """Evaluations without a better result after which training stops; 0 for never."""
     checkpoint_minutes: float = 5.0
+    """Minutes between two checkpoints, from which an interrupted run resumes."""
     trackers: tuple[str, ...] = field(default=(AUTO,), metadata=HOW)
     """Where the log is sent besides its file: `tensorboard`, `wandb` or another tracker of
     Accelerate; `auto` is TensorBoard if it is installed."""
@@ -113,6 +118,7 @@ class TrainingSettings:
     """Compute layers again in the backward pass instead of keeping what the gradient needs: less
     memory, more time, the same gradient."""
     seed: int = 0
+    """Of the order of the windows, the forms of the labels, dropout and adapters."""
 
     def __post_init__(self) -> None:
         positive = ("epochs", "batch_size", "accumulate", "learning_rate", "clip")
