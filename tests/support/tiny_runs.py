@@ -69,6 +69,7 @@ class Watched:
         self.data, self.call, self.reads = data, call, 0
         self.windows: list[PreparedWindow] = list(data.windows)
         self.is_mel, self.language = data.is_mel, data.language
+        self.languages = list(data.languages)
         self.audio_context, self.labelled = data.audio_context, data.labelled
 
     def features(self, index: int) -> torch.Tensor:

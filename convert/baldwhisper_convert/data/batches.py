@@ -146,7 +146,7 @@ def collate(
     Args:
         prepared: the data.
         windows: numbers of the windows.
-        prompts: the vocabulary's special tokens.
+        prompts: the vocabulary's special tokens; each window gets the token of its own language.
         mix: how tokens are drawn; the default mix if None.
         seed: together with `epoch` and a window's number determines its draw.
         epoch: number of the pass.
@@ -155,8 +155,8 @@ def collate(
     """
     drawn = [
         draw_tokens(
-            prepared.windows[i], prompts, mix or Mix(), random.Random(f"{seed}/{epoch}/{i}"),
-            label_silence=label_silence,
+            prepared.windows[i], prompts.for_language(prepared.languages[i]), mix or Mix(),
+            random.Random(f"{seed}/{epoch}/{i}"), label_silence=label_silence,
         )
         for i in windows
     ]  # fmt: skip

@@ -262,7 +262,7 @@ def _train(
     checkpoint = dataclasses.replace(model.checkpoint, state=module.canonical_state())
     checkpoint = _with_context(checkpoint, *speech.windows.audio_context)
     if checkpoint.languages is not None:
-        known = tuple(dict.fromkeys([*checkpoint.languages, prompts.language]))
+        known = tuple(dict.fromkeys([*checkpoint.languages, *speech.windows.languages]))
         checkpoint = dataclasses.replace(checkpoint, languages=known)
     return dataclasses.replace(model, checkpoint=checkpoint), metrics
 
