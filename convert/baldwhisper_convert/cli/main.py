@@ -219,18 +219,11 @@ def export(
             )
         else:
             path = export_mlx(
-                checkpoint,
-                destination,
-                dtype=dtype,
-                audio_context=audio_context,
-                languages=languages,
+                checkpoint, destination, dtype=dtype, audio_context=audio_context,
+                languages=languages, calibration=recordings or bundled,
                 quantize=_quantize_options(quantize, group_size, quantize_embedding, overrides),
-                calibration=recordings or bundled,
-                padding_stride=padding_stride,
-                padding_tail=padding_tail,
-                facts=facts,
-                force=force,
-            )
+                padding_stride=padding_stride, padding_tail=padding_tail, facts=facts, force=force,
+            )  # fmt: skip
         size = sum(file.stat().st_size for file in path.iterdir())
         stored = dtype + (f" and {quantize} bits" if quantize else "")
         say(f"{path}: {checkpoint.format} checkpoint as {stored}, {size / 1e6:.1f} MB")

@@ -66,14 +66,12 @@ def export_mlx(
         checkpoint: the model, dense or with a factorized embedding.
         destination: folder to make; its parent is made too if it is missing.
         dtype: type the weights are stored in.
-        audio_context: audio context that the model was trained for; by default the
-            checkpoint's.
+        audio_context: what the model was trained for; by default the checkpoint's.
         languages: codes or English names of the languages that the model was trained for; the
             runtime refuses others. By default the checkpoint's, else all with a token.
         quantize: how to quantize the matrices; None stores them in `dtype`.
-        calibration: a few recordings of speech (n,), mono at 16 kHz, from which the constants of
-            the padded audio context are computed; "bundled" for the recording that comes with the
-            package, if the model was trained on 30 s; None for a model without constants.
+        calibration: recordings of speech (n,), 16 kHz, from which the constants of the padded
+            audio context are computed; "bundled" for the package's; None for no constants.
         padding_stride: encoder positions (20 ms each) that one constant key stands for.
         padding_tail: positions of padding that the decoder attends to.
         facts: what the model card says besides.
