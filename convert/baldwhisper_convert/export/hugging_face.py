@@ -74,8 +74,9 @@ def export_hf(
     """
     path = Path(destination).expanduser().resolve()
     check_destination(path, checkpoint.source, force=force)
-    codes = tuple(dict.fromkeys(map(checkpoint.tokenizer().to_language, languages)))
-    checkpoint = replace(checkpoint, languages=codes or checkpoint.languages)
+    if languages:
+        codes = tuple(dict.fromkeys(map(checkpoint.tokenizer().to_language, languages)))
+        checkpoint = replace(checkpoint, languages=codes)
     tensors = hf_tensors(checkpoint, dtype)
     untied = _OUTPUT in tensors
     _warn_of_other_programs(checkpoint, untied)
