@@ -65,7 +65,8 @@ RULES: tuple[tuple[str, str, str], ...] = (
     (
         "baldwhisper_mlx.checkpoint",
         "only imported by",
-        "baldwhisper_mlx, baldwhisper_convert.export.mlx, baldwhisper_convert.readers.hub",
+        "baldwhisper_mlx, baldwhisper_convert.export.mlx, baldwhisper_convert.export.push, "
+        "baldwhisper_convert.readers.hub",
     ),
     (
         "baldwhisper_convert.compression.factorize, baldwhisper_convert.compression.merge, "

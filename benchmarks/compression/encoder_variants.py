@@ -61,6 +61,7 @@ class Cropped:
         self.data = data
         self.is_mel, self.labelled = data.is_mel, data.labelled
         self.language, self.audio_context = data.language, data.audio_context
+        self.languages = list(data.languages)
         self.windows: list[PreparedWindow] = [
             replace(window, positions=min(CROP, window.positions)) if i % 4 else window
             for i, window in enumerate(data.windows)

@@ -23,8 +23,9 @@ from baldwhisper_convert.data.utterances import Utterance
 from baldwhisper_convert.data.windows import WindowSettings
 from baldwhisper_convert.export.mlx import export_mlx
 from baldwhisper_convert.model.greedy import decode_greedy
+from baldwhisper_convert.model.layers import SelfCache
 from baldwhisper_convert.model.prompts import Prompts
-from baldwhisper_convert.model.whisper import SelfCache, Whisper
+from baldwhisper_convert.model.whisper import Whisper
 from baldwhisper_convert.readers.read import read_checkpoint
 from baldwhisper_mlx.audio.features import LogMelSpectrogram
 from baldwhisper_mlx.audio.load import load_audio

@@ -45,6 +45,7 @@ def tiny_prepared(
     silence: int = 5,
     text: bool = True,
     width: int = 0,
+    language: str = "en",
 ) -> Prepared:
     """Writes `n` windows of random features and text.
 
@@ -56,6 +57,7 @@ def tiny_prepared(
         silence: every so many windows one is silent; 0 for none.
         text: whether the windows have text, or were prepared with labels = "none".
         width: of the features, if it is not that of `teacher_dims`.
+        language: of the speech.
     """
     rng, generator = random.Random(seed), torch.Generator().manual_seed(seed)
     width = width or (N_MELS if mel else teacher_dims().n_audio_state)
@@ -70,7 +72,7 @@ def tiny_prepared(
             shape = (width, 2 * window.positions) if mel else (window.positions, width)
             writer.add(window, torch.randn(shape, generator=generator))
         labels = "text" if text else "none"
-        writer.finish(settings={"language": "en", "labels": labels, "windows": {"margin": 0.5}})
+        writer.finish(settings={"language": language, "labels": labels, "windows": {"margin": 0.5}})
     return Prepared(folder)
 
 

@@ -11,7 +11,7 @@ import torch
 
 from baldwhisper_convert.data.prepared import PreparedWindow, Windows
 from baldwhisper_convert.model.whisper import Whisper
-from baldwhisper_convert.training import log, loop
+from baldwhisper_convert.training import log, loop, trackers
 from baldwhisper_convert.training.loop import Evaluate, train
 from baldwhisper_convert.training.objectives import Distillation, LossSettings
 from baldwhisper_convert.training.settings import TrainingSettings
@@ -44,6 +44,7 @@ def lean(setter: Set = setattr) -> None:
     torch.set_num_threads(1)
     nothing = SimpleNamespace(util=SimpleNamespace(find_spec=lambda name: None))
     setter(log, "importlib", nothing)
+    setter(trackers, "importlib", nothing)
 
 
 def tick(setter: Set = setattr, seconds: float = 1.0) -> None:
@@ -68,6 +69,7 @@ class Watched:
         self.data, self.call, self.reads = data, call, 0
         self.windows: list[PreparedWindow] = list(data.windows)
         self.is_mel, self.language = data.is_mel, data.language
+        self.languages = list(data.languages)
         self.audio_context, self.labelled = data.audio_context, data.labelled
 
     def features(self, index: int) -> torch.Tensor:

@@ -93,6 +93,11 @@ class TinyWindows:
     is_mel: bool = False
     width: int = 4
 
+    @property
+    def languages(self) -> list[str]:
+        """English."""
+        return ["en"] * len(self.windows)
+
     def features(self, index: int) -> torch.Tensor:
         """All 1 + index."""
         length = self.windows[index].positions

@@ -20,6 +20,7 @@ from baldwhisper_mlx.config import AUDIO_BUCKET, AudioContext, Dtype
 from baldwhisper_mlx.quantization_config import BITS, GROUP_SIZES
 
 if TYPE_CHECKING:
+    from baldwhisper_convert.export.model_card import CardFacts
     from baldwhisper_convert.export.quantize import QuantizeOptions
 
 _BITS = [str(bits) for bits in reversed(BITS)]
@@ -90,8 +91,9 @@ def main() -> None:
     "--language",
     "languages",
     multiple=True,
-    help="Language that the model was trained for, as a code or English name; the runtime refuses "
-    "others. Repeatable. Default: those stored in SRC, else all that its vocabulary has.",
+    help="Language that the model was trained for, as a code or English name; the runtime and "
+    "transformers refuse others. Repeatable. Default: those stored in SRC, else all that its "
+    "vocabulary has.",
 )
 @click.option(
     "--quantize",
@@ -151,6 +153,22 @@ def main() -> None:
     show_default=True,
     help="Encoder positions of silence behind the clip that the decoder attends to with --padding.",
 )
+@click.option(
+    "--push-to-hub",
+    "hub_id",
+    metavar="OWNER/NAME",
+    help="Upload the exported model, with its model card, to the Hugging Face Hub. Log in first "
+    "with `hf auth login`, or set HF_TOKEN. A model that exists there gets a new version with "
+    "--force only.",
+)
+@click.option("--private", is_flag=True, help="Make the repository of --push-to-hub private.")
+@click.option(
+    "--dataset",
+    "datasets",
+    metavar="OWNER/NAME",
+    multiple=True,
+    help="Hub id of a dataset that the model was trained on, for the model card. Repeatable.",
+)
 def export(
     source: str,
     destination: Path,
@@ -169,12 +187,15 @@ def export(
     padding: bool,
     padding_stride: int,
     padding_tail: int,
+    hub_id: str | None,
+    private: bool,
+    datasets: tuple[str, ...],
 ) -> None:
     """Convert a Whisper checkpoint to a model folder.
 
     SRC is a Hugging Face, CTranslate2 (faster-whisper) or mlx-community folder, an OpenAI .pt
     file, a model folder, or a Hugging Face Hub id such as openai/whisper-base. If the export
-    fails, DST is not created or changed.
+    fails, DST is not created or changed, and nothing is uploaded.
     """
     _check_combinations()
     with one_line_errors():
@@ -182,30 +203,42 @@ def export(
         from baldwhisper_convert.export.destination import check_destination
         from baldwhisper_convert.export.hugging_face import export_hf
         from baldwhisper_convert.export.mlx import export_mlx
+        from baldwhisper_convert.export.push import check_push, push
         from baldwhisper_convert.readers.read import read_checkpoint
 
         check_destination(destination, source, force=force)
+        if hub_id is not None:
+            check_push(hub_id, private=private, force=force)
         recordings = read_recordings(calibration) if calibration is not None else None
         bundled: Literal["bundled"] | None = "bundled" if padding else None
         checkpoint = read_checkpoint(source, revision=revision, tokenizer=tokenizer)
+        facts = _card_facts(source, hub_id, datasets)
         if kind == "hf":
-            path = export_hf(checkpoint, destination, dtype=dtype, force=force)
+            path = export_hf(
+                checkpoint, destination, dtype=dtype, languages=languages, facts=facts, force=force
+            )
         else:
             path = export_mlx(
-                checkpoint,
-                destination,
-                dtype=dtype,
-                audio_context=audio_context,
-                languages=languages,
+                checkpoint, destination, dtype=dtype, audio_context=audio_context,
+                languages=languages, calibration=recordings or bundled,
                 quantize=_quantize_options(quantize, group_size, quantize_embedding, overrides),
-                calibration=recordings or bundled,
-                padding_stride=padding_stride,
-                padding_tail=padding_tail,
-                force=force,
-            )
+                padding_stride=padding_stride, padding_tail=padding_tail, facts=facts, force=force,
+            )  # fmt: skip
         size = sum(file.stat().st_size for file in path.iterdir())
         stored = dtype + (f" and {quantize} bits" if quantize else "")
         say(f"{path}: {checkpoint.format} checkpoint as {stored}, {size / 1e6:.1f} MB")
+        if hub_id is not None:
+            say(push(path, hub_id, private=private, force=force))
+
+
+def _card_facts(source: str, hub_id: str | None, datasets: tuple[str, ...]) -> CardFacts:
+    """What the model card says besides the checkpoint; the WER is that of a stage folder."""
+    from baldwhisper_convert.export.model_card import CardFacts
+    from baldwhisper_convert.pipeline.manifest import read_manifest
+
+    manifest = read_manifest(Path(source).expanduser())
+    wer = manifest.metrics.get("wer") if manifest else None
+    return CardFacts(hub_id=hub_id, datasets=datasets, wer=wer)
 
 
 def _check_combinations() -> None:
@@ -216,12 +249,14 @@ def _check_combinations() -> None:
         for name in context.params
         if context.get_parameter_source(name) is not ParameterSource.DEFAULT
     }
-    ours = {"audio_context", "languages", "quantize", "calibration", "padding", *_PADDING}
+    ours = {"audio_context", "quantize", "calibration", "padding", *_PADDING}
     if context.params["kind"] == "hf" and given & ours:
         raise click.UsageError(
-            "--audio-context, --language, --quantize, --calibration and --padding need "
+            "--audio-context, --quantize, --calibration and --padding need "
             "--format mlx, because other programs do not support them"
         )
+    if "private" in given and "hub_id" not in given:
+        raise click.UsageError("--private needs --push-to-hub, which makes the repository")
     if "quantize" not in given and given & {"group_size", "quantize_embedding", "overrides"}:
         raise click.UsageError(
             "--group-size, --quantize-embedding and --quantize-override need --quantize, the bits "

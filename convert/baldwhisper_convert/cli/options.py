@@ -45,5 +45,9 @@ def data_option(help_text: str, *, required: bool = True) -> Callable[[F], F]:
 
 
 dev_option = click.option(
-    "--dev", metavar="PREPARED", help="Development data to measure on: a folder made by `prepare`."
+    "--dev",
+    multiple=True,
+    metavar="PREPARED[:SHARE]",
+    help="Development data to measure on: a folder made by `prepare`; repeatable. Of data in "
+    "several languages, the word error rate of each is reported.",
 )

@@ -36,7 +36,7 @@ def finetune(
     source: str,
     destination: Path,
     data: Sequence[str],
-    dev: str | None,
+    dev: Sequence[str],
     changes: Sequence[str],
     force: bool,
 ) -> None:
@@ -137,7 +137,7 @@ def factorize(
     teacher: str | None,
     texts: Sequence[Path],
     data: Sequence[str],
-    dev: str | None,
+    dev: Sequence[str],
     changes: Sequence[str],
     force: bool,
 ) -> None:
@@ -175,7 +175,7 @@ def distill(
     destination: Path,
     teacher: str,
     data: Sequence[str],
-    dev: str | None,
+    dev: Sequence[str],
     changes: Sequence[str],
     force: bool,
 ) -> None:
@@ -211,7 +211,7 @@ def _run(
     source: str,
     destination: Path,
     force: bool,
-    dev: str | None = None,
+    dev: Sequence[str] = (),
     teacher: str | None = None,
 ) -> dict[str, Any]:
     """Reads the model and its data, runs the stage, writes its folder and returns the metrics."""
@@ -238,7 +238,7 @@ def _run(
         speech=open_speech(stage.data, [Path(text) for text in stage.texts])
         if stage.data
         else None,
-        dev=open_speech([dev]) if dev else None,
+        dev=open_speech(dev) if dev else None,
     )
     if processes.main:
         say(f"{destination}: {stages.describe(metrics) or 'done'}")

@@ -18,7 +18,8 @@ import torch
 from torch import Tensor
 
 from baldwhisper_convert.data.batches import IGNORED, Batch
-from baldwhisper_convert.model.whisper import KeysAndValues, Whisper
+from baldwhisper_convert.model.layers import KeysAndValues
+from baldwhisper_convert.model.whisper import Whisper
 from baldwhisper_mlx.config import CONFIG_FILE, ModelConfig
 from baldwhisper_mlx.decoding.dtw import token_start_positions
 from baldwhisper_mlx.files import write_atomically

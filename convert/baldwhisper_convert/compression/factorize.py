@@ -52,6 +52,7 @@ class FactorizeSettings:
     """
 
     rank: int = 96
+    """Rank of the factors."""
     init: Init = "joint"
     """`svd` as in the paper, `joint`, which is calibrated, or `random`, as a baseline."""
     projections: EmbeddingProjections | None = None

@@ -20,7 +20,8 @@ from torch import Tensor
 
 from baldwhisper_convert.checkpoint.checkpoint import Checkpoint
 from baldwhisper_convert.data.batches import Batch
-from baldwhisper_convert.model.whisper import Block, Whisper
+from baldwhisper_convert.model.layers import Block
+from baldwhisper_convert.model.whisper import Whisper
 from baldwhisper_convert.training.sharing import Groups, are_equal
 
 

@@ -124,6 +124,7 @@ class Augmentation:
     speed: float = 0.5
     """Probability of playing it faster, up to `fastest` times as fast."""
     fastest: float = 1.12
+    """Largest factor of `speed`."""
     room: float = 0.3
     """Probability of a room of 0.15 to 0.6 s reverberation time."""
     noise: float = 0.4

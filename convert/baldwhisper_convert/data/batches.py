@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -172,7 +172,7 @@ def collate(
     Args:
         prepared: the data.
         windows: numbers of the windows.
-        prompts: the vocabulary's special tokens.
+        prompts: the vocabulary's special tokens; each window gets the token of its own language.
         mix: how tokens are drawn; the default mix if None.
         seed: together with `epoch` and a window's number determines its draw.
         epoch: number of the pass.
@@ -189,11 +189,10 @@ def collate(
         )
     replay = prepared if isinstance(prepared, Replay) else None
     replayed = [replay is not None and replay.is_replayed(i) for i in windows]
-    other = replace(prompts, language=replay.other.language) if replay else prompts
-    known = prepared.windows
+    known, languages = prepared.windows, prepared.languages
     drawn = [
         draw_tokens(
-            known[i], other if again else prompts, mix or Mix(),
+            known[i], prompts.for_language(languages[i]), mix or Mix(),
             random.Random(f"{seed}/{epoch}/{i}"), label_silence=label_silence and not again,
         )
         for i, again in zip(windows, replayed, strict=True)

@@ -49,8 +49,11 @@ class PrepareSettings:
     language: str = "en"
     """Language of the speech, code or English name."""
     seed: int = 0
+    """Of the order of the clips and of the augmentation."""
     windows: WindowSettings = field(default_factory=WindowSettings)
+    """How clips become windows, see below."""
     augmentation: Augmentation = field(default_factory=Augmentation)
+    """How the audio is changed, see below."""
 
     def __post_init__(self) -> None:
         if self.labels not in get_args(Labels):

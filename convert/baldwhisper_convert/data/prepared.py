@@ -140,6 +140,11 @@ class Prepared:
         return str(self.settings["report"]["settings"]["language"])
 
     @property
+    def languages(self) -> list[str]:
+        """Code of the language of each window, the same for all."""
+        return [self.language] * len(self.windows)
+
+    @property
     def audio_context(self) -> tuple[str, int]:
         """Audio context of a model trained on it, `full` or `dynamic`; its margin in positions."""
         settings = self.settings["report"]["settings"]
@@ -177,7 +182,12 @@ class Windows(Protocol):
 
     @property
     def language(self) -> str:
-        """Code of the spoken language."""
+        """Code of the spoken language; of several, that of the first data."""
+        ...
+
+    @property
+    def languages(self) -> Sequence[str]:
+        """Code of the language of each window."""
         ...
 
     @property
@@ -195,7 +205,7 @@ class Choice:
 
     Args:
         parts: prepared data and the share of its windows to use, above 0. With a share above 1,
-            windows are used more than once per epoch.
+            windows are used more than once per epoch. The parts may be of different languages.
         seed: of the random choice.
 
     Raises:
@@ -206,12 +216,11 @@ class Choice:
         if not parts:
             raise ValueError("no prepared data given")
         first = parts[0][0]
-        kinds = {(p.is_mel, p.labelled, p.width, p.language, p.audio_context[0]) for p, _ in parts}
+        kinds = {(p.is_mel, p.labelled, p.width, p.audio_context[0]) for p, _ in parts}
         if len(kinds) > 1:
             raise ValueError(
-                "the folders of prepared data differ in features, labels (some have none), "
-                "language or audio contexts; "
-                "prepare them with the same settings"
+                "the folders of prepared data differ in features, labels (some have none) or "
+                "audio contexts; prepare them with the same settings"
             )
         self.is_mel, self.language = first.is_mel, first.language
         self.labelled = first.labelled
@@ -227,6 +236,7 @@ class Choice:
             chosen = sorted(order * whole + order[:rest])
             self._places += [(part, i) for i in chosen]
         self.windows = [part.windows[i] for part, i in self._places]
+        self.languages = [part.language for part, _ in self._places]
 
     def features(self, index: int) -> torch.Tensor:
         """As `Prepared.features`."""

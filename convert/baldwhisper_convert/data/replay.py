@@ -67,6 +67,11 @@ class Replay:
         """Language of the speech that is trained on."""
         return self.main.language
 
+    @cached_property
+    def languages(self) -> Sequence[str]:
+        """Code of the language of each window."""
+        return [*self.main.languages, *self.other.languages]
+
     @property
     def audio_context(self) -> tuple[str, int]:
         """As `Prepared.audio_context`."""

@@ -71,10 +71,16 @@ def hf_config(checkpoint: Checkpoint, dtype: Dtype, *, untied: bool = False) -> 
     }
 
 
-def generation_config(checkpoint: Checkpoint) -> dict[str, Any]:
+def generation_config(
+    checkpoint: Checkpoint, languages: tuple[str, ...] | None = None
+) -> dict[str, Any]:
     """`generation_config.json`: the special tokens and heads that transformers' `generate` needs.
 
     An English-only model gets no languages and tasks, as in OpenAI's folders.
+
+    Args:
+        checkpoint: the model.
+        languages: codes of the languages that it was trained for; None for all that have a token.
     """
     tokenizer, special = checkpoint.tokenizer(), checkpoint.vocabulary.special_tokens
     config: dict[str, Any] = {
@@ -94,11 +100,19 @@ def generation_config(checkpoint: Checkpoint) -> dict[str, Any]:
         "suppress_tokens": list(tokenizer.suppressed_tokens),
     }
     if checkpoint.multilingual:
-        languages = {name: i for name, i in special.items() if name not in CONTROL_TOKENS}
-        config["lang_to_id"] = languages
+        known = {name: i for name, i in special.items() if name not in CONTROL_TOKENS}
+        if languages is not None:
+            known = {name: known[name] for name in (f"<|{code}|>" for code in languages)}
+        config["lang_to_id"] = known
         config["task_to_id"] = {
             task: special[f"<|{task}|>"] for task in ("transcribe", "translate")
         }
+        # Without a task and a language, transformers detects the language and then leaves the
+        # task out of the prompt, which no Whisper was trained on: the text repeats itself.
+        config["task"] = "transcribe"
+        if len(known) == 1:
+            # The token, because transformers refuses codes that are not in Whisper's own list.
+            (config["language"],) = known
     return config
 
 

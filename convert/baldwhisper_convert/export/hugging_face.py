@@ -8,6 +8,8 @@ transformers has loaded and run it.
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
 
@@ -24,7 +26,12 @@ from baldwhisper_convert.export.hf_files import (
     to_json,
     tokenizer_files,
 )
-from baldwhisper_convert.export.model_card import MODEL_CARD_FILE, hf_model_card
+from baldwhisper_convert.export.model_card import (
+    MODEL_CARD_FILE,
+    NO_FACTS,
+    CardFacts,
+    hf_model_card,
+)
 from baldwhisper_mlx.config import FRAMES_PER_POSITION, Dtype
 from baldwhisper_mlx.files import atomic_folder
 from baldwhisper_mlx.text.tokenizer import Tokenizer
@@ -39,6 +46,8 @@ def export_hf(
     destination: str | Path,
     *,
     dtype: Dtype = "float16",
+    languages: Sequence[str] = (),
+    facts: CardFacts = NO_FACTS,
     force: bool = False,
 ) -> Path:
     """Exports a checkpoint to a folder for transformers and what converts from it.
@@ -47,6 +56,10 @@ def export_hf(
         checkpoint: the model; a factorized embedding becomes dense.
         destination: folder to make; its parent is made too if it is missing.
         dtype: type the weights are stored in.
+        languages: codes or English names of the languages that the model was trained for;
+            transformers refuses others, and uses a single one without detecting it. By default
+            the checkpoint's, else all with a token.
+        facts: what the model card says besides.
         force: replace an existing exported model (or empty folder).
 
     Returns:
@@ -55,11 +68,15 @@ def export_hf(
     Raises:
         FileExistsError: `destination` exists and `force` is not set, or it is not something
             that an export would have made.
-        ValueError: a model that transformers' Whisper cannot express, a weight that does not
-            fit `dtype`, or the exported folder does not load as what was written.
+        ValueError: an unknown language, a model that transformers' Whisper cannot express, a
+            weight that does not fit `dtype`, or the exported folder does not load as what was
+            written.
     """
     path = Path(destination).expanduser().resolve()
     check_destination(path, checkpoint.source, force=force)
+    if languages:
+        codes = tuple(dict.fromkeys(map(checkpoint.tokenizer().to_language, languages)))
+        checkpoint = replace(checkpoint, languages=codes)
     tensors = hf_tensors(checkpoint, dtype)
     untied = _OUTPUT in tensors
     _warn_of_other_programs(checkpoint, untied)
@@ -67,7 +84,7 @@ def export_hf(
         save_tensors(tensors, folder / "model.safetensors", "pt")
         texts = {
             "config.json": to_json(hf_config(checkpoint, dtype, untied=untied)),
-            "generation_config.json": to_json(generation_config(checkpoint)),
+            "generation_config.json": to_json(generation_config(checkpoint, checkpoint.languages)),
             "preprocessor_config.json": to_json(preprocessor_config(checkpoint.dims)),
             **tokenizer_files(checkpoint.vocabulary, checkpoint.dims.n_text_ctx),
             MODEL_CARD_FILE: hf_model_card(
@@ -76,6 +93,7 @@ def export_hf(
                 dtype=dtype,
                 parameters=sum(tensor.numel() for tensor in tensors.values()),
                 untied=untied,
+                facts=facts,
             ),
         }
         for name, text in texts.items():

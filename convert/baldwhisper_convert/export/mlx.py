@@ -24,7 +24,7 @@ from baldwhisper_convert.checkpoint.state import (
     fuse,
 )
 from baldwhisper_convert.export.destination import ExportWarning, check_destination, save_tensors
-from baldwhisper_convert.export.model_card import MODEL_CARD_FILE, model_card
+from baldwhisper_convert.export.model_card import MODEL_CARD_FILE, NO_FACTS, CardFacts, model_card
 from baldwhisper_convert.export.quantize import QuantizeOptions, quantized
 from baldwhisper_mlx.audio.buffer import Samples
 from baldwhisper_mlx.config import (
@@ -57,6 +57,7 @@ def export_mlx(
     calibration: Calibration | None = None,
     padding_stride: int = 8,
     padding_tail: int = 100,
+    facts: CardFacts = NO_FACTS,
     force: bool = False,
 ) -> Path:
     """Exports a checkpoint to a folder that `baldwhisper_mlx.load_model` reads.
@@ -65,16 +66,15 @@ def export_mlx(
         checkpoint: the model, dense or with a factorized embedding.
         destination: folder to make; its parent is made too if it is missing.
         dtype: type the weights are stored in.
-        audio_context: audio context that the model was trained for; by default the
-            checkpoint's.
+        audio_context: what the model was trained for; by default the checkpoint's.
         languages: codes or English names of the languages that the model was trained for; the
             runtime refuses others. By default the checkpoint's, else all with a token.
         quantize: how to quantize the matrices; None stores them in `dtype`.
-        calibration: a few recordings of speech (n,), mono at 16 kHz, from which the constants of
-            the padded audio context are computed; "bundled" for the recording that comes with the
-            package, if the model was trained on 30 s; None for a model without constants.
+        calibration: recordings of speech (n,), 16 kHz, from which the constants of the padded
+            audio context are computed; "bundled" for the package's; None for no constants.
         padding_stride: encoder positions (20 ms each) that one constant key stands for.
         padding_tail: positions of padding that the decoder attends to.
+        facts: what the model card says besides.
         force: replace an existing exported model (or empty folder).
 
     Returns:
@@ -102,7 +102,7 @@ def export_mlx(
         _write(folder, config, tensors, checkpoint)
         padding = _write_padding(folder, calibration, padding_stride, padding_tail)
         sizes = {key: tensor.nbytes for key, tensor in tensors.items()}
-        card = model_card(config, checkpoint, path.name, sizes, padding)
+        card = model_card(config, checkpoint, path.name, sizes, padding, facts)
         (folder / MODEL_CARD_FILE).write_text(card, encoding="utf-8")
         _verify_export(folder)
     return path

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -66,11 +67,17 @@ _HF_INTRO = (
     """A Whisper speech recognition model as transformers saves one, written by baldwhisper-mlx."""
 )
 _HF_USE = """```python
+import soundfile
 from transformers import pipeline
 
 recognize = pipeline("automatic-speech-recognition", model="PATH_TO_THIS_FOLDER")
-print(recognize("audio.wav")["text"])
+samples, sampling_rate = soundfile.read("audio.wav")
+audio = {{"array": samples, "sampling_rate": sampling_rate}}
+print(recognize(audio, return_timestamps=True)["text"])
 ```
+
+This is for mono audio at 16 kHz. Other rates need torchaudio; `recognize("audio.mp3")` reads any
+file, but needs ffmpeg. Audio of more than 30 s needs `return_timestamps=True`. {language}
 
 For faster-whisper, convert it with CTranslate2:
 
@@ -87,12 +94,41 @@ does not: its `convert-h5-to-ggml.py` leaves `proj_out.weight` out, and the mode
 is wrong."""
 
 
+_FOLDER = "PATH_TO_THIS_FOLDER"
+
+
+@dataclass(frozen=True, kw_only=True)
+class CardFacts:
+    """What a card says besides what the checkpoint tells.
+
+    Raises:
+        ValueError: a dataset that is not a Hub id.
+    """
+
+    hub_id: str | None = None
+    """`owner/name` that the model is uploaded to; the code in the card then loads it from there."""
+    datasets: tuple[str, ...] = ()
+    """Hub ids of the datasets that it was trained on."""
+    wer: float | None = None
+    """Word error rate on the development data of the last training, 0.1 for 10 %."""
+
+    def __post_init__(self) -> None:
+        from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
+
+        for dataset in self.datasets:
+            validate_repo_id(dataset)
+
+
+NO_FACTS = CardFacts()
+
+
 def model_card(
     config: ModelConfig,
     checkpoint: Checkpoint,
     name: str,
     sizes: Mapping[str, int],
     padding: str | None = None,
+    facts: CardFacts = NO_FACTS,
 ) -> str:
     """The card of a baldwhisper-mlx folder as Markdown, with the front matter the hub reads.
 
@@ -102,11 +138,12 @@ def model_card(
         name: the model's name, for the title.
         sizes: bytes of each exported tensor, by name.
         padding: what `padding.safetensors` holds, if the folder has it.
+        facts: what else is known.
     """
     parts = storage(sizes, config.dtype, config.quantization)
     quantized = f", matrices in {config.quantization}" if config.quantization else ""
-    return _CARD.format(
-        **_values(checkpoint, name, "mlx", config.languages),
+    card = _CARD.format(
+        **_values(checkpoint, name, "mlx", config.languages, facts),
         intro=_MLX_INTRO,
         use=_MLX_USE + (_PADDING_USE if padding else ""),
         dtype=config.dtype + quantized,
@@ -115,10 +152,17 @@ def model_card(
         audio_context=f"padded ({padding})" if padding else config.audio_context,
         parameters=sum(tensor.numel() for tensor in checkpoint.state.values()),
     )
+    return card.replace(_FOLDER, facts.hub_id or _FOLDER)
 
 
 def hf_model_card(
-    checkpoint: Checkpoint, name: str, *, dtype: Dtype, parameters: int, untied: bool
+    checkpoint: Checkpoint,
+    name: str,
+    *,
+    dtype: Dtype,
+    parameters: int,
+    untied: bool,
+    facts: CardFacts = NO_FACTS,
 ) -> str:
     """The card of a Hugging Face folder.
 
@@ -128,46 +172,91 @@ def hf_model_card(
         dtype: type the weights are stored in.
         parameters: number of parameters as stored, with a dense embedding.
         untied: whether input and output embedding are different matrices.
+        facts: what else is known.
     """
     embedding, context = _embedding(checkpoint), str(checkpoint.audio_context)
     if checkpoint.embedding.rank is not None:
         embedding = f"dense, multiplied out ({embedding})"
     if context != "full":
         context = f"30 s here; trained for {context}, which only baldwhisper-mlx supports"
-    return _CARD.format(
-        **_values(checkpoint, name, "transformers", checkpoint.languages),
+    card = _CARD.format(
+        **_values(checkpoint, name, "transformers", checkpoint.languages, facts),
         storage="",
         intro=_HF_INTRO,
-        use=_HF_USE.format(whisper_cpp=_UNTIED if untied else _TIED),
+        use=_HF_USE.format(
+            whisper_cpp=_UNTIED if untied else _TIED, language=_hf_language(checkpoint)
+        ),
         dtype=dtype,
         embedding=embedding,
         audio_context=context,
         parameters=parameters,
     )
+    return card.replace(_FOLDER, facts.hub_id or _FOLDER)
+
+
+def _hf_language(checkpoint: Checkpoint) -> str:
+    """Which language transformers transcribes in, as `generation_config.json` makes it."""
+    languages = checkpoint.languages
+    if not checkpoint.multilingual:
+        return "The model is for English only and takes no `language`."
+    if languages is not None and len(languages) == 1:
+        return f"The language is always `{languages[0]}`; it is not detected."
+    return (
+        "The language is detected from the first 30 s; to set it, add "
+        '`generate_kwargs={"language": "en"}`, with your language\'s code.'
+    )
 
 
 def _values(
-    checkpoint: Checkpoint, name: str, library: str, languages: tuple[str, ...] | None
+    checkpoint: Checkpoint,
+    name: str,
+    library: str,
+    languages: tuple[str, ...] | None,
+    facts: CardFacts,
 ) -> dict[str, Any]:
     """What both cards say: the fields of `_CARD` that depend on the checkpoint only."""
     origin = "from the source"
     if not checkpoint.alignment_heads:
         origin = "the default: all of the last half of the decoder layers"
+    title = facts.hub_id.split("/")[1] if facts.hub_id else name
+    known = f"| trained for | {', '.join(languages)} |\n" if languages else ""
+    if facts.datasets:
+        known += f"| trained on | {', '.join(facts.datasets)} |\n"
+    if facts.wer is not None:
+        known += f"| WER on its development data | {100 * facts.wer:.2f} % |\n"
     return vars(checkpoint.dims) | {
-        "name": name,
+        "name": title,
         "source": _source(checkpoint),
         "format": checkpoint.format,
         "languages": len(checkpoint.vocabulary.special_tokens) - len(CONTROL_TOKENS),
-        "known": f"| trained for | {', '.join(languages)} |\n" if languages else "",
+        "known": known,
         "heads": f"{len(checkpoint.heads)}, {origin}",
-        "metadata": _metadata(checkpoint, library, languages),
+        "metadata": _metadata(checkpoint, title, library, languages, facts),
         "licence": _licence(checkpoint),
     }
 
 
-def _metadata(checkpoint: Checkpoint, library: str, languages: tuple[str, ...] | None) -> str:
+def _metadata(
+    checkpoint: Checkpoint,
+    name: str,
+    library: str,
+    languages: tuple[str, ...] | None,
+    facts: CardFacts,
+) -> str:
     """The YAML block that the Hub reads."""
-    from huggingface_hub import ModelCardData
+    from huggingface_hub import EvalResult, ModelCardData
+
+    results = None
+    if facts.wer is not None:
+        results = [
+            EvalResult(
+                task_type="automatic-speech-recognition",
+                dataset_type="development-data",
+                dataset_name="development data of the training",
+                metric_type="wer",
+                metric_value=round(100 * facts.wer, 2),
+            )
+        ]
 
     # A source from the Hub is `id@commit`; everything else is a path.
     hub_id, _, commit = checkpoint.source.rpartition("@")
@@ -179,6 +268,10 @@ def _metadata(checkpoint: Checkpoint, library: str, languages: tuple[str, ...] |
         tags=["whisper", "baldwhisper", library],
         license=checkpoint.licence,
         base_model=hub_id if from_hub else None,
+        datasets=list(facts.datasets) or None,
+        metrics=["wer"] if results else None,
+        model_name=name if results else None,
+        eval_results=results,
     )
     return str(data.to_yaml())
 

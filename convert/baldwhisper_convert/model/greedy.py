@@ -12,8 +12,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from baldwhisper_convert.model.layers import SelfCache
 from baldwhisper_convert.model.prompts import Prompts
-from baldwhisper_convert.model.whisper import SelfCache, Whisper
+from baldwhisper_convert.model.whisper import Whisper
 from baldwhisper_mlx.config import TIME_PRECISION
 
 MAX_INITIAL_TIMESTAMP = 1.0

@@ -6,6 +6,7 @@ that a student is trained on the tokens which the runtime decodes.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -35,6 +36,12 @@ class Prompts:
         """
         tokenizer = checkpoint.tokenizer()
         return cls(tokenizer, checkpoint.dims.n_text_ctx, tokenizer.to_language(language))
+
+    def for_language(self, language: str) -> Prompts:
+        """The same for another language, given by code or English name."""
+        if language == self.language:
+            return self
+        return dataclasses.replace(self, language=self.tokenizer.to_language(language))
 
     @property
     def end(self) -> int:

@@ -29,9 +29,13 @@ class DataRecipe(PrepareSettings):
     source: str
     """Folder, list or hub id; `run --data NAME=SOURCE` replaces it."""
     split: str = "train"
+    """Split of a Hub dataset."""
     text_column: str = "text"
+    """Column with the transcripts."""
     audio_column: str = "audio"
+    """Column with the audio."""
     streaming: bool = False
+    """Read a Hub dataset as it arrives instead of downloading it first."""
 
     @property
     def settings(self) -> PrepareSettings:
@@ -76,6 +80,7 @@ class StageRecipe:
     """
 
     stage: StageKind
+    """What the stage does."""
     data: tuple[str, ...] = ()
     """Names of the data; `name:0.5` uses half of its windows."""
     dev: str = ""
@@ -86,9 +91,13 @@ class StageRecipe:
     speech: int = 0
     """Number of windows that `merge` and `factorize` measure with; 0 for 24 and 120."""
     merge: MergeSettings | None = None
+    """Settings of the stage merge."""
     factorize: FactorizeSettings | None = None
+    """Settings of the stage factorize."""
     training: TrainingSettings | None = None
+    """Settings of the stages finetune and distill."""
     loss: LossSettings | None = None
+    """Settings of the stage distill."""
 
     def __post_init__(self) -> None:
         used = {
@@ -137,13 +146,17 @@ class Recipe:
     teacher: str
     """Path or hub id of the model to compress."""
     revision: str | None = None
+    """Branch, tag or commit of a teacher from the Hub."""
     tokenizer: str | None = None
+    """Path or hub id of its tokenizer, if the teacher has none."""
     data: dict[str, DataRecipe] = field(default_factory=dict)
+    """Sets of labelled speech by name."""
     texts: dict[str, str] = field(default_factory=dict)
     """Text files by name, plain or JSONL with "text"; `run --text NAME=FILE` replaces one."""
     replay: ReplayRecipe | None = None
     """Speech of another language that `finetune` and `distill` are to keep."""
     stages: tuple[StageRecipe, ...]
+    """The stages, in order."""
 
     def __post_init__(self) -> None:
         if self.replay and self.replay.data not in self.data:

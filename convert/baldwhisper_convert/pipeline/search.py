@@ -53,12 +53,15 @@ class SearchSettings:
     """
 
     trials: int = 30
+    """Number of trials."""
     seed: int = 0
+    """Of the proposals."""
     merge: MergeSettings = field(default_factory=MergeSettings)
     """The groups of layers; its alpha and beta are replaced by those of the trial."""
     training: TrainingSettings = field(default_factory=lambda: TrainingSettings(epochs=1))
     """Training of each trial; the score is its best evaluation on the development data."""
     loss: LossSettings = field(default_factory=LossSettings)
+    """Of each trial's training."""
 
     def __post_init__(self) -> None:
         if self.trials < 1:

@@ -85,12 +85,14 @@ def plain_settings(settings: Any) -> dict[str, Any]:
 
     A field that earlier versions did not have, which its metadata says, is left out at its default.
     So their stage folders and interrupted runs still match. A field that changes no result has its
-    default, whatever its value is.
+    default, whatever its value is, or is left out if earlier versions did not have it
+    (`AS_DEFAULT` and `HOW` in training/settings.py).
     """
     new = {
         item.name
         for item in dataclasses.fields(settings)
-        if item.metadata.get("added") and getattr(settings, item.name) == item.default
+        if item.metadata.get("identity") is False
+        or (item.metadata.get("added") and getattr(settings, item.name) == item.default)
     }
     fixed = {
         item.name: item.default

@@ -32,6 +32,7 @@ from baldwhisper_convert.training.checkpoints import RunFolder
 from baldwhisper_convert.training.evaluation import Evaluator
 from baldwhisper_convert.training.log import CURVES_FILE, LOG_FILE
 from baldwhisper_convert.training.loop import new_accelerator, train
+from baldwhisper_convert.training.lora import add_lora
 from baldwhisper_convert.training.objectives import Distillation, LossSettings, Transcription
 from baldwhisper_convert.training.replay import WithReplay
 from baldwhisper_convert.training.settings import TrainingSettings
@@ -245,6 +246,7 @@ def _train(
     """Trains a model with an objective; evaluates on `dev` if there is one."""
     prompts = Prompts.of(model.checkpoint, speech.windows.language)
     module = Whisper.from_checkpoint(model.checkpoint)
+    merge_lora = add_lora(module, training)
     accelerator = new_accelerator()
     device = accelerator.device
     if isinstance(objective, Distillation):
@@ -261,6 +263,7 @@ def _train(
         module, objective, speech.windows, prompts, training, folder,
         evaluate=evaluate, accelerator=accelerator,
     )  # fmt: skip
+    merge_lora()
     if training.start_share:
         add_start(module, model.checkpoint, training.start_share)
         if evaluate:
@@ -268,7 +271,7 @@ def _train(
     checkpoint = dataclasses.replace(model.checkpoint, state=module.canonical_state())
     checkpoint = _with_context(checkpoint, *speech.windows.audio_context)
     if checkpoint.languages is not None:
-        known = tuple(dict.fromkeys([*checkpoint.languages, prompts.language]))
+        known = tuple(dict.fromkeys([*checkpoint.languages, *speech.windows.languages]))
         checkpoint = dataclasses.replace(checkpoint, languages=known)
     return dataclasses.replace(model, checkpoint=checkpoint), metrics
 

@@ -64,6 +64,7 @@ class Evaluator:
     def __call__(self, model: Whisper) -> dict[str, float]:
         """Returns the mean loss terms and `wer`, which is also the `score`.
 
+        If the windows are of several languages, also the word error rate of each, as `wer_fr`.
         Windows without text have no word error rate; their score is the sum of the loss terms.
 
         Raises:
@@ -75,18 +76,22 @@ class Evaluator:
             if self.objective is None:
                 raise ValueError("the development data has no text, so there is nothing to score")
             return results | {"score": sum(results.values())}
-        wer = self.wer(model, parts)
-        return results | {"wer": wer, "score": wer}
+        rates = self.word_error_rates(model, parts)
+        return results | rates | {"score": rates["wer"]}
 
     def parts(self) -> list[list[int]]:
-        """Splits all windows into batches of similar length, limited by their padded size."""
-        windows = self.data.windows
+        """Splits all windows into batches of similar length, limited by their padded size.
+
+        A batch is of one language, because it is decoded with one prompt.
+        """
+        windows, languages = self.data.windows, self.data.languages
         parts: list[list[int]] = [[]]
-        for i in sorted(range(len(windows)), key=lambda i: windows[i].positions):
+        for i in sorted(range(len(windows)), key=lambda i: (languages[i], windows[i].positions)):
             padded = windows[i].positions * (len(parts[-1]) + 1)
             if (
                 len(parts[-1]) == MOST_SHORT * self.batch_size
                 or padded > self.batch_size * WINDOW_POSITIONS
+                or (parts[-1] and languages[parts[-1][-1]] != languages[i])
             ):
                 parts.append([])
             parts[-1].append(i)
@@ -127,10 +132,21 @@ class Evaluator:
         gathered = self.processes.gather([call(part) for part in parts[rank::count]])
         return [gathered[i % count][i // count] for i in range(len(parts))]
 
-    def wer(self, model: Whisper, parts: Sequence[Sequence[int]]) -> float:
-        """Word error rate of greedy decoding without timestamps."""
+    def word_error_rates(self, model: Whisper, parts: Sequence[Sequence[int]]) -> dict[str, float]:
+        """Word error rates of greedy decoding without timestamps: `wer`, and each language's."""
         texts = self.transcribe(model, parts)
-        return word_error_rate([self.data.windows[i].text for i in texts], list(texts.values()))
+        languages = self.data.languages
+        by_language = {
+            f"wer_{language}": [i for i in texts if languages[i] == language]
+            for language in sorted({languages[i] for i in texts})
+        }
+        groups = {"wer": list(texts)} | (by_language if len(by_language) > 1 else {})
+        return {
+            name: word_error_rate(
+                [self.data.windows[i].text for i in group], [texts[i] for i in group]
+            )
+            for name, group in groups.items()
+        }
 
     def word_errors(self, model: Whisper) -> list[tuple[int, int]]:
         """Word errors and reference words of every window of speech, in order; as in `wer`."""
@@ -156,5 +172,6 @@ class Evaluator:
             return {}
         batch = collate(self.data, spoken, self.prompts, FIXED).to(self.device)
         states, mask = batch.encode(model)
-        rows = decode_greedy(model, states, mask, self.prompts, timestamps=False)
+        prompts = self.prompts.for_language(self.data.languages[spoken[0]])
+        rows = decode_greedy(model, states, mask, prompts, timestamps=False)
         return dict(zip(spoken, text_of(rows, self.prompts), strict=True))

@@ -1,13 +1,16 @@
-"""The training log: a JSON line a step, a plot of the curves, and TensorBoard if installed."""
+"""The training log: a JSON line a step, a plot of the curves, and experiment trackers."""
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.util
 import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from baldwhisper_convert.training.settings import TrainingSettings
+from baldwhisper_convert.training.trackers import AUTO, Trackers
 from baldwhisper_mlx.files import atomic_file, write_atomically
 from baldwhisper_mlx.terminal import quoted
 
@@ -20,12 +23,20 @@ class TrainingLog:
     Args:
         folder: of the run.
         step: the run continues after it; later lines, left by an interrupted run, are removed.
+        settings: of the run: its trackers, and what they show; by default TensorBoard is used if
+            it is installed.
         enabled: False in all processes but the main one, which alone writes.
     """
 
-    def __init__(self, folder: Path, step: int, *, enabled: bool = True) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        step: int,
+        settings: TrainingSettings | None = None,
+        *,
+        enabled: bool = True,
+    ) -> None:
         self.folder, self.enabled = folder, enabled
-        self._board: Any = None
         if not enabled:
             return
         path = folder / LOG_FILE
@@ -33,29 +44,23 @@ class TrainingLog:
         # Atomic, so that an interruption right here does not lose the log of the run so far.
         write_atomically(path, "".join(json.dumps(row) + "\n" for row in kept))
         self._file = path.open("a", encoding="utf-8")
-        if importlib.util.find_spec("tensorboard"):
-            from torch.utils.tensorboard import SummaryWriter
-
-            self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1)
+        names = settings.trackers if settings else (AUTO,)
+        shown = dataclasses.asdict(settings) if settings else {}
+        self._trackers = Trackers(names, folder, step, shown)
 
     def write(self, *, step: int, **values: Any) -> None:
-        """Writes one line; TensorBoard shows a nested mapping as one group of curves."""
+        """Writes one line; trackers show a nested mapping as one group of curves."""
         if not self.enabled:
             return
         self._file.write(json.dumps({"step": step} | _rounded(values)) + "\n")
         self._file.flush()
-        for name, value in values.items():
-            group = value if isinstance(value, Mapping) else {"": value}
-            for key, number in group.items():
-                if self._board and isinstance(number, int | float):
-                    self._board.add_scalar(f"{name}/{key}".rstrip("/"), number, step)
+        self._trackers.log(step, values)
 
     def close(self) -> None:
         """Closes the files and draws the curves."""
         if self.enabled:
             self._file.close()
-            if self._board:
-                self._board.close()
+            self._trackers.close()
             plot_curves(self.folder / LOG_FILE, self.folder / CURVES_FILE)
 
 

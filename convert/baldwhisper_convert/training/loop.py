@@ -132,7 +132,7 @@ class _Run:
         self.data, self.prompts = data, prompts
         self.label_silence = bool(getattr(objective, "label_silence", False))
         model.set_dropout(settings.dropout)
-        learner = Learner(model, objective)
+        model.set_gradient_checkpointing(settings.gradient_checkpointing)
         groups = parameter_groups(model, objective, settings)
         if getattr(objective, "needs_text", True) and not data.labelled:
             raise ValueError(
@@ -149,7 +149,7 @@ class _Run:
         optimizer = torch.optim.AdamW(
             groups, lr=settings.learning_rate, betas=(0.9, 0.98), fused=True
         )
-        self.learner, self.optimizer = accelerator.prepare(learner, optimizer)
+        self.learner, self.optimizer = accelerator.prepare(Learner(model, objective), optimizer)
         self.precision = MixedPrecision(settings.mixed_precision, accelerator)
         self.average = Average(model, settings.ema) if settings.ema else None
 
@@ -158,7 +158,7 @@ class _Run:
         settings, main = self.settings, self.accelerator.is_main_process
         progress = folder.resume(self.accelerator, self.average) or Progress()
         batches = epochs(self.data, settings.batch_size, settings.seed, start=progress.step)
-        training_log = TrainingLog(folder.path, progress.step, enabled=main)
+        training_log = TrainingLog(folder.path, progress.step, settings, enabled=main)
         bar = tqdm(total=self.steps, initial=progress.step, unit="step", disable=not main)
         began, saved = time.monotonic() - progress.seconds, time.monotonic()
         while progress.step < self.steps and not progress.stopped:

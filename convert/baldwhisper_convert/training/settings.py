@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
+import importlib.util
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -12,6 +13,7 @@ from torch import nn
 
 from baldwhisper_convert.data.batches import Mix
 from baldwhisper_convert.data.spec_augment import SpecAugment
+from baldwhisper_convert.training.trackers import AUTO, check_trackers
 
 Schedule = Literal["cosine", "linear", "constant"]
 Precision = Literal["no", "fp16", "bf16"]
@@ -23,6 +25,43 @@ of manifests and keys, so that the work of those versions still matches."""
 AS_DEFAULT = {"as_default": True}
 """Metadata of a settings field that changes no result. Manifests and keys always have its default,
 so that a run resumes when it is changed."""
+LORA_MARK = ".lora_"
+"""In the names that peft gives to the parameters of adapters."""
+
+HOW = {"identity": False}
+"""Metadata of a settings field that says how a result is computed or shown, not which result. It is
+left out of manifests and keys, so changing it neither repeats a stage nor starts a run again."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoraSettings:
+    """Low-rank adapters of linear layers (LoRA, Hu et al., arXiv 2106.09685).
+
+    Raises:
+        ValueError: a value out of range.
+    """
+
+    rank: int = 16
+    """Rank r of the adapters: a layer becomes W + alpha / r B A."""
+    alpha: float = 32.0
+    """Scale of the adapters, before it is divided by the rank."""
+    dropout: float = 0.0
+    """Of the adapters' inputs."""
+    targets: tuple[str, ...] = ("*.query", "*.value")
+    """Linear layers that get adapters (shell patterns on canonical names without `.weight`)."""
+
+    def __post_init__(self) -> None:
+        if self.rank < 1 or self.alpha <= 0 or not 0 <= self.dropout < 1:
+            raise ValueError(
+                "lora: rank must be at least 1, alpha above 0, and dropout at least 0 and below 1; "
+                f"not {self.rank}, {self.alpha}, {self.dropout}"
+            )
+        if importlib.util.find_spec("peft") is None:
+            raise ModuleNotFoundError(
+                "lora: the package peft is not installed; install it with: pip install "
+                "'baldwhisper-mlx[lora]'"
+            )
+        object.__setattr__(self, "targets", tuple(self.targets))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,7 +79,9 @@ class TrainingSettings:
     accumulate: int = 1
     """Batches whose gradients are accumulated into one step, in each process."""
     learning_rate: float = 3e-4
+    """Of AdamW, after the warm-up."""
     schedule: Schedule = "cosine"
+    """How the learning rate falls from its height to 0; `constant` does not fall."""
     warmup: float = 0.05
     """Share of the steps over which the learning rate rises from 0."""
     weight_decay: float = 0.01
@@ -57,21 +98,33 @@ class TrainingSettings:
     2109.01903)."""
     freeze: tuple[str, ...] = ("encoder.*",)
     """Parameters that are not trained (shell patterns on canonical names)."""
+    lora: LoraSettings | None = field(default=None, metadata=ADDED)
+    """Train low-rank adapters instead of the weights that `freeze` leaves; they become part of the
+    weights when the training ends."""
     late: tuple[str, ...] = ()
     """Parameters whose training starts later than that of the others (shell patterns)."""
     late_start: float = 0.3
     """Share of the steps after which the late ones start."""
     mix: Mix = field(default_factory=Mix)
+    """Forms in which the labels are given, see below."""
     spec_augment: SpecAugment = field(default=SpecAugment(), metadata=ADDED)
     """Parts of log-mel that are hidden in training, for data with `features = "mel"`."""
     mixed_precision: Precision = "no"
+    """Type that layers compute in; weights, their updates and sensitive operations stay float32."""
     evaluate_every: int = 0
     """Steps between two evaluations on the development data; 0 for one at the end only."""
     patience: int = 0
     """Evaluations without a better result after which training stops; 0 for never."""
     checkpoint_minutes: float = field(default=5.0, metadata=AS_DEFAULT)
     """Minutes between two checkpoints, from which an interrupted run resumes."""
+    trackers: tuple[str, ...] = field(default=(AUTO,), metadata=HOW)
+    """Where the log is sent besides its file: `tensorboard`, `wandb` or another tracker of
+    Accelerate; `auto` is TensorBoard if it is installed."""
+    gradient_checkpointing: bool = field(default=False, metadata=HOW)
+    """Compute layers again in the backward pass instead of keeping what the gradient needs: less
+    memory, more time, the same gradient."""
     seed: int = 0
+    """Of the order of the windows, the forms of the labels, dropout and adapters."""
 
     def __post_init__(self) -> None:
         positive = ("epochs", "batch_size", "accumulate", "learning_rate", "clip")
@@ -95,6 +148,8 @@ class TrainingSettings:
             )
         object.__setattr__(self, "freeze", tuple(self.freeze))
         object.__setattr__(self, "late", tuple(self.late))
+        object.__setattr__(self, "trackers", tuple(self.trackers))
+        check_trackers(self.trackers)
 
 
 def matches(name: str, patterns: Iterable[str]) -> bool:
@@ -146,7 +201,8 @@ def parameter_groups(
             raise ValueError(f"no parameter is called {pattern!r}; a valid name is {names[-1]!r}")
     groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
-        parameter.requires_grad_(not matches(name, settings.freeze))
+        trained = settings.lora is None or LORA_MARK in name
+        parameter.requires_grad_(trained and not matches(name, settings.freeze))
         if parameter.requires_grad:
             key = (matches(name, settings.late), parameter.ndim > 1)
             groups.setdefault(key, []).append(parameter)

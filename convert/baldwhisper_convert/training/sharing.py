@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from baldwhisper_convert.model.whisper import AudioEncoder, KeysAndValues, Whisper
+from baldwhisper_convert.model.layers import KeysAndValues
+from baldwhisper_convert.model.whisper import AudioEncoder, Whisper
 
 Groups = tuple[tuple[int, ...], ...]
 """For each student layer, the teacher layers it replaces."""

@@ -88,7 +88,7 @@ def test_warnings_about_the_source_are_shown(hf_copy: Path, tmp_path: Path) -> N
     [
         ("export",),
         ("export", "a", "b", "--dtype", "int8"),
-        ("export", "a", "b", "--format", "hf", "--language", "en"),
+        ("export", "a", "b", "--format", "hf", "--quantize", "8"),
         ("nothing",),
         ("export", "a"),
         ("merge", "a", "b", "--keep", "0,x"),

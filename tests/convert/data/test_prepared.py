@@ -234,8 +234,9 @@ def test_choice_needs_parts_that_are_alike(parts: list[Prepared], tmp_path: Path
         settings = {"language": "en", "labels": "none", "windows": {"margin": 0.5}}
         writer.finish(settings=settings)
     assert not Choice([(Prepared(silent), 1.0)]).labelled
-    for other in (mel, Prepared(french), Prepared(silent)):
-        with pytest.raises(ValueError, match=r"differ in features, labels .*, language"):
+    assert Choice([(parts[0], 1.0), (Prepared(french), 1.0)]).languages[-1] == "fr"
+    for other in (mel, Prepared(silent)):
+        with pytest.raises(ValueError, match=r"differ in features, labels .* or audio contexts"):
             Choice([(parts[0], 1.0), (other, 1.0)])
     nothing_in_it = Prepared(write(tmp_path / "empty", []))
     with pytest.raises(ValueError, match="empty: no windows"):

@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from baldwhisper_convert.checkpoint.checkpoint import Checkpoint
-from baldwhisper_convert.model.whisper import SelfCache, Whisper, length_mask
+from baldwhisper_convert.model.layers import SelfCache
+from baldwhisper_convert.model.whisper import Whisper, length_mask
 from tests.support.tiny import EMBEDDINGS, factorized_state, tiny_checkpoint, tiny_dims, tiny_state
 
 DIMS = tiny_dims(n_audio_layer=1, n_text_layer=2)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -14,10 +15,13 @@ from baldwhisper_convert.data.prepared import SPEECH, Prepared
 from baldwhisper_convert.data.speech import open_speech, sample
 from baldwhisper_convert.data.texts import read_lines, text_fingerprint
 from baldwhisper_convert.model.prompts import Prompts
+from baldwhisper_convert.model.whisper import Whisper
 from baldwhisper_convert.pipeline.model import Model
 from baldwhisper_convert.pipeline.recipe import StageRecipe
 from baldwhisper_convert.pipeline.stages import plan_manifest, run_factorize, run_finetune
-from baldwhisper_convert.training.settings import TrainingSettings
+from baldwhisper_convert.training.evaluation import Evaluator
+from baldwhisper_convert.training.objectives import Transcription
+from baldwhisper_convert.training.settings import LoraSettings, TrainingSettings
 from tests.support.tiny_prepared import teacher_checkpoint, tiny_prepared
 
 RARE = 7  # a byte token that no window has by itself
@@ -80,6 +84,49 @@ def test_a_share_of_the_start_is_in_the_result(tmp_path: Path) -> None:
         changed += not torch.equal(weight, trained[name])
     assert changed > 10
     assert mixed_end["ce"] != end["ce"]  # measured on what is saved
+
+
+def test_adapters_are_part_of_the_weights_of_the_result(tmp_path: Path) -> None:
+    """What was evaluated is what is saved, a plain model; half of the start may be added to it."""
+    tiny_prepared(tmp_path / "speech", 12, silence=0)
+    speech = open_speech([str(tmp_path / "speech")])
+    start = teacher_checkpoint()
+    lora = LoraSettings(rank=2, targets=("decoder.*.query",))
+    found = []
+    for share in (0.0, 0.5):
+        settings = TrainingSettings(
+            epochs=1, batch_size=4, learning_rate=1e-1, lora=lora, start_share=share
+        )
+        model, metrics = run_finetune(
+            Model.of(start), settings, speech, speech, tmp_path / f"run {share}"
+        )
+        found.append(model.checkpoint.state)
+        evaluator = Evaluator(
+            speech.windows, Prompts.of(start, speech.windows.language), Transcription()
+        )
+        measured = evaluator(Whisper.from_checkpoint(model.checkpoint))
+        assert measured["ce"] == pytest.approx(metrics["ce"], rel=1e-4)
+    trained, mixed = found
+    assert trained.keys() == start.state.keys()
+    changed = {name for name in trained if not torch.equal(trained[name], start.state[name])}
+    assert changed
+    assert all(name.startswith("decoder.") and ".query." in name for name in changed)
+    for name in changed:
+        expected = 0.5 * (start.state[name] + trained[name])
+        torch.testing.assert_close(mixed[name], expected)
+
+
+def test_the_languages_of_the_data_are_recorded(tmp_path: Path) -> None:
+    names = {}
+    for language in ("fr", "ln"):
+        tiny_prepared(tmp_path / language, 4, silence=0, language=language)
+        names[language] = str(tmp_path / language)
+    speech = open_speech(list(names.values()))
+    start = dataclasses.replace(teacher_checkpoint(), languages=("en",))
+    settings = TrainingSettings(epochs=1, batch_size=4)
+    model, metrics = run_finetune(Model.of(start), settings, speech, speech, tmp_path / "run")
+    assert model.checkpoint.languages == ("en", "fr", "ln")
+    assert {"wer", "wer_fr", "wer_ln"} <= metrics.keys()
 
 
 @pytest.mark.parametrize(

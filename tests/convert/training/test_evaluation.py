@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from baldwhisper_convert.data.batches import collate
-from baldwhisper_convert.data.prepared import SILENCE, Prepared
+from baldwhisper_convert.data.prepared import SILENCE, Choice, Prepared
 from baldwhisper_convert.model.prompts import Prompts
 from baldwhisper_convert.model.whisper import Whisper
 from baldwhisper_convert.training import evaluation
@@ -84,7 +84,9 @@ def test_a_perfect_transcript_has_no_errors(
 @settings(max_examples=50, deadline=None)
 @given(st.lists(st.integers(1, 1500), max_size=60), st.integers(1, 4))
 def test_short_windows_go_more_at_once(positions: list[int], batch_size: int) -> None:
-    windows = SimpleNamespace(windows=[SimpleNamespace(positions=n) for n in positions])
+    windows = SimpleNamespace(
+        windows=[SimpleNamespace(positions=n) for n in positions], languages=["en"] * len(positions)
+    )
     parts = Evaluator(windows, tiny_prompts(), batch_size=batch_size).parts()  # type: ignore[arg-type]
     assert sorted(i for part in parts for i in part) == list(range(len(positions)))
     for part in parts:
@@ -144,3 +146,38 @@ def test_silence_alone_has_no_word_error_rate(tmp_path: Path, student: Whisper) 
     assert {window.kind for window in silent.windows} == {SILENCE}
     with pytest.raises(ValueError, match="no words"):
         Evaluator(silent, tiny_prompts())(student)
+
+
+def test_each_language_has_its_own_rate(
+    tmp_path: Path, student: Whisper, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Decoded with the prompt of its own language, in batches of one language."""
+    english = tiny_prepared(tmp_path / "en", 5, silence=0)
+    french = tiny_prepared(tmp_path / "fr", 3, silence=0, seed=1, language="fr")
+    both = Choice([(english, 1.0), (french, 1.0)])
+    assert both.languages == ["en"] * 5 + ["fr"] * 3
+    decoded: list[str] = []
+
+    def decode(
+        _: Whisper, states: Tensor, mask: Any, prompts: Prompts, *, timestamps: bool
+    ) -> list[list[int]]:
+        decoded.extend([prompts.language] * len(states))
+        text = "window number 0" if prompts.language == "en" else ""
+        return [prompts.tokenizer.encode(text)] * len(states)
+
+    monkeypatch.setattr(evaluation, "decode_greedy", decode)
+    results = Evaluator(both, tiny_prompts(), batch_size=1)(student)
+    # Four of the five English windows have another number; the French texts are empty.
+    assert results == pytest.approx(
+        {"wer": 13 / 24, "wer_en": 4 / 15, "wer_fr": 1.0, "score": 13 / 24}
+    )
+    assert sorted(decoded) == ["en"] * 5 + ["fr"] * 3
+
+
+def test_windows_are_trained_under_their_own_language(tmp_path: Path) -> None:
+    english = tiny_prepared(tmp_path / "en", 2, silence=0)
+    french = tiny_prepared(tmp_path / "fr", 2, silence=0, seed=1, language="fr")
+    both = Choice([(english, 1.0), (french, 1.0)])
+    batch = collate(both, [0, 2], tiny_prompts(), FIXED)
+    languages = tiny_prompts().tokenizer.languages
+    assert batch.tokens[:, 1].tolist() == [languages["en"], languages["fr"]]
