@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -79,18 +80,9 @@ def prepare(
         teacher, main = read_checkpoint(source), Processes.start().main
         tell = say if main else say_nothing
         bad = reading.BadRows(allowed=skip_bad, say=tell)
-        utterances = Reading(
-            lambda count, tell: (
-                utterance
-                for item in data
-                for utterance in reading.read_utterances(
-                    item, split=split, text_column=settings.text_from(text_column),
-                    audio_column=audio_column, streaming=streaming, bad=count, say=tell,
-                )
-            ),
-            bad,
-            tell,
-        )  # fmt: skip
+        columns = {"text_column": settings.text_from(text_column), "audio_column": audio_column}
+        how: dict[str, Any] = {"split": split, "streaming": streaming, **columns}
+        utterances = Reading(partial(reading.read_all, data, **how), bad, tell)
         if part:
             preparing.prepare_shard(
                 teacher, utterances, settings, destination, part, bad=bad, device=device

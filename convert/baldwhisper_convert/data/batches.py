@@ -183,10 +183,6 @@ def collate(
     Raises:
         ValueError: there are masks, but the data is no log-mel.
     """
-    if masks and not prepared.is_mel:
-        raise ValueError(
-            'SpecAugment hides parts of log-mel: prepare the data with features = "mel"'
-        )
     replay = prepared if isinstance(prepared, Replay) else None
     replayed = [replay is not None and replay.is_replayed(i) for i in windows]
     known, languages = prepared.windows, prepared.languages
@@ -197,12 +193,7 @@ def collate(
         )
         for i, again in zip(windows, replayed, strict=True)
     ]  # fmt: skip
-    features = [prepared.features(i) for i in windows]
-    if masks:
-        features = [
-            spec_augment(mel, masks, random.Random(f"{seed}/{epoch}/{i}/masks"))
-            for i, mel in zip(windows, features, strict=True)
-        ]
+    features = _features(prepared, windows, masks, f"{seed}/{epoch}")
     lengths = torch.tensor([known[i].positions for i in windows])
     shape = (len(drawn), max(len(tokens) for tokens, _, _ in drawn) - 1)
     tokens = torch.full(shape, prompts.end)
@@ -218,6 +209,23 @@ def collate(
     padded = _pad(features, prepared.is_mel)
     again = torch.tensor(replayed) if replay else None
     return Batch(padded, prepared.is_mel, lengths, tokens, targets, mask, again)
+
+
+def _features(
+    prepared: Windows, windows: Sequence[int], masks: SpecAugment | None, seed: str
+) -> list[Tensor]:
+    """Features of windows, parts of which are hidden if there are masks."""
+    features = [prepared.features(i) for i in windows]
+    if not masks:
+        return features
+    if not prepared.is_mel:
+        raise ValueError(
+            'SpecAugment hides parts of log-mel: prepare the data with features = "mel"'
+        )
+    return [
+        spec_augment(mel, masks, random.Random(f"{seed}/{i}/masks"))
+        for i, mel in zip(windows, features, strict=True)
+    ]
 
 
 def draw_tokens(

@@ -18,15 +18,14 @@ class Reading:
     """Utterances that can be read again: each iteration reads the data from the start.
 
     Args:
-        read: reads all utterances, counts bad ones in its first argument, and reports to the
-            second.
+        read: reads all utterances; its keywords `bad` and `say` are those of `read_utterances`.
         bad: the count of the first iteration, in which all bad rows are found.
         say: receives what the first iteration reports.
     """
 
     def __init__(
         self,
-        read: Callable[[BadRows, Say], Iterator[Utterance]],
+        read: Callable[..., Iterator[Utterance]],
         bad: BadRows,
         say: Say = say_nothing,
     ) -> None:
@@ -35,7 +34,7 @@ class Reading:
     def __iter__(self) -> Iterator[Utterance]:
         bad, self._bad = self._bad, BadRows(allowed=True)
         say, self._say = self._say, say_nothing
-        return self._read(bad, say)
+        return self._read(bad=bad, say=say)
 
 
 class Clips:

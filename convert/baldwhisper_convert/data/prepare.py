@@ -103,8 +103,7 @@ def prepare_shard(
 ) -> None:
     """Prepares one of several shards of a set; arguments and errors as of `prepare`.
 
-    Machines that share no more than a disk prepare one each, in the same folder. `prepare` then
-    completes the set.
+    Machines that share a disk prepare one each in the same folder; `prepare` completes the set.
     """
     processes = Processes.start()
     job = _Job(checkpoint, utterances, settings, folder, bad or BadRows(), batch_size, device)
@@ -140,15 +139,14 @@ class _Job:
             "features": settings.features,
             "width": builder.width,
         }
-        quiet = not Processes.start().main
-        self.pieces = PieceWork(folder, cut(self.plan, batch_size), builder, identity, quiet=quiet)
+        pieces, quiet = cut(self.plan, batch_size), not Processes.start().main
+        self.pieces = PieceWork(folder, pieces, builder, identity, quiet=quiet)
 
     def report(self, writer: PreparedWriter) -> dict[str, Any]:
         """How the finished set was made, and what it lacks."""
         for _, reason, what in writer.skipped:
             self.bad.add(reason, what)
-        dropped = len(self.plan) - writer.count
-        plain = dataclasses.asdict(self.settings)
+        plain, dropped = dataclasses.asdict(self.settings), len(self.plan) - writer.count
         return {"bad": str(self.bad), "dropped": dropped, "settings": plain}
 
 

@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import soundfile
 
@@ -137,6 +138,14 @@ class BadRows:
         first = {reason: what for what, reason in reversed(self.rows)}
         parts = [f"{n} {reason} (first: {first[reason]})" for reason, n in self.counts.items()]
         return "; ".join(parts) or "none"
+
+
+def read_all(
+    sources: Iterable[str], *, bad: BadRows, say: Say = say_nothing, **how: Any
+) -> Iterator[Utterance]:
+    """Reads several sources in their order; arguments and errors as of `read_utterances`."""
+    for source in sources:
+        yield from read_utterances(source, bad=bad, say=say, **how)
 
 
 def read_utterances(

@@ -13,7 +13,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 from collections.abc import Callable, Mapping
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -176,19 +176,15 @@ class Pipeline:
         """Prepares one set of data, unless its folder is complete."""
         data = self.recipe.data[name]
         bad = BadRows(allowed=self.skip_bad, say=self.say)
-        utterances = Reading(
-            lambda count, say: read_utterances(
-                self.sources.get(name, data.source),
-                split=data.split,
-                text_column=data.settings.text_from(data.text_column),
-                audio_column=data.audio_column,
-                streaming=data.streaming,
-                bad=count,
-                say=say,
-            ),
-            bad,
-            self.say,
+        read = partial(
+            read_utterances,
+            self.sources.get(name, data.source),
+            split=data.split,
+            text_column=data.settings.text_from(data.text_column),
+            audio_column=data.audio_column,
+            streaming=data.streaming,
         )
+        utterances = Reading(read, bad, self.say)
         by_teacher = data.features == "states" or data.labels == "teacher"
         suffix = f"-{fingerprint(teacher)[:8]}" if by_teacher else ""
         folder = self.output / "prepared" / f"{name}{suffix}"

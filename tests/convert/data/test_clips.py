@@ -33,11 +33,11 @@ def reading(utterances: list[Utterance], bad: BadRows | None = None) -> tuple[Re
     """The utterances, and a list that gets the number of each that is read."""
     read: list[int] = []
 
-    def again(count: BadRows, _: object) -> Iterator[Utterance]:
+    def again(bad: BadRows, **_: object) -> Iterator[Utterance]:
         for number, utterance in enumerate(utterances):
             read.append(number)
             if "bad" in utterance.text:
-                count.add("bad", utterance.name)
+                bad.add("bad", utterance.name)
                 continue
             yield utterance
 
@@ -96,7 +96,7 @@ def test_preparing_many_clips_keeps_few_of_them_in_memory(tmp_path: Path) -> Non
     teacher = tiny_teacher()
 
     def peak(count: int) -> int:
-        def many(*_: object) -> Iterator[Utterance]:
+        def many(**_: object) -> Iterator[Utterance]:
             for number in range(count):
                 file = io.BytesIO()
                 soundfile.write(file, np.roll(noise, number), SAMPLE_RATE, format="WAV")
