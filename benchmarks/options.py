@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from baldwhisper_mlx.bench.machine import chip
+from baldwhisper_mlx.evaluation.normalizers import NORMALIZERS
 from benchmarks.machines import slug
 from benchmarks.result_files import RESULTS
 
@@ -65,6 +66,12 @@ def models_option(*, required: bool = True, bundled: bool = False) -> Decorator:
         metavar="NAME=DIR",
         help=f"A model folder and what to call it; repeatable.{more}",
     )
+
+
+normalizer_option = click.option(
+    "--normalizer", type=click.Choice(NORMALIZERS), default="whisper-english",
+    show_default=True, help="See docs/evaluation.md.",
+)  # fmt: skip
 
 
 def numbers(text: str, least: int = 1) -> tuple[int, ...]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from baldwhisper_mlx.cli.usage import check_detection, several
+from baldwhisper_mlx.cli.usage import check_detection, languages_option, task_option
 from baldwhisper_mlx.terminal import message_of, printable
 
 if TYPE_CHECKING:
@@ -27,12 +27,8 @@ ALIGNATT, LOCAL_AGREEMENT = POLICIES = ("alignatt", "local-agreement")
 @click.option("-l", "--language",
               help="Spoken language, as a code or English name. Default: detected in each "
               "utterance.")  # fmt: skip
-@click.option("--languages", metavar="CODES", callback=several,
-              help="Languages among which the spoken one is detected, with commas between them, "
-              "such as en,fr,de. Default: all that the model knows.")  # fmt: skip
-@click.option("--task", type=click.Choice(["transcribe", "translate"]), default="transcribe",
-              show_default=True,
-              help="Write the spoken words, or translate them into English.")  # fmt: skip
+@languages_option
+@task_option
 @click.option("--initial-prompt",
               help="Text to condition every utterance on, as if it preceded the audio: names, "
               "spelling, style.")  # fmt: skip

@@ -19,7 +19,8 @@ from baldwhisper_mlx.cli.usage import (
     check_layout,
     check_output,
     check_values,
-    several,
+    languages_option,
+    task_option,
 )
 from baldwhisper_mlx.files import prepare_folder
 from baldwhisper_mlx.output.formats import FORMATS
@@ -49,15 +50,11 @@ def _finite(ctx: click.Context, param: click.Parameter, value: float | None) -> 
     "--language",
     help="Spoken language, as a code or English name. Default: detected in each file.",
 )
-@click.option("--languages", metavar="CODES", callback=several,
-              help="Languages among which the spoken one is detected, with commas between them, "
-              "such as en,fr,de. Default: all that the model knows.")  # fmt: skip
+@languages_option
 @click.option("--multilingual", is_flag=True,
               help="Detect the language again in every window, and end a window where it changes; "
               "for recordings in several languages.")  # fmt: skip
-@click.option("--task", type=click.Choice(["transcribe", "translate"]), default="transcribe",
-              show_default=True,
-              help="Write the spoken words, or translate them into English.")  # fmt: skip
+@task_option
 @click.option("--initial-prompt",
               help="Text to condition the first window on, as if it preceded the audio: names, "
               "spelling, style.")  # fmt: skip

@@ -24,6 +24,17 @@ def several(_ctx: click.Context, _param: click.Parameter, value: str | None) -> 
     return names
 
 
+languages_option = click.option(
+    "--languages", metavar="CODES", callback=several,
+    help="Languages among which the spoken one is detected, with commas between them, such as "
+    "en,fr,de. Default: all that the model knows.",
+)  # fmt: skip
+task_option = click.option(
+    "--task", type=click.Choice(["transcribe", "translate"]), default="transcribe",
+    show_default=True, help="Write the spoken words, or translate them into English.",
+)  # fmt: skip
+
+
 def check_detection(
     language: str | None, languages: Sequence[str] | None, multilingual: bool
 ) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 from baldwhisper_mlx._version import __version__
 from baldwhisper_mlx.server.field_table import Field, fields_of
 from baldwhisper_mlx.server.openapi_schemas import SCHEMAS, Schema, list_of, reference
+from baldwhisper_mlx.server.realtime.endpoint import PATH
 from baldwhisper_mlx.server.responses import MEDIA_TYPES, WARNINGS_HEADER
 
 _KEY = "api_key"
@@ -57,7 +58,7 @@ def describe_api() -> dict[str, Any]:
             "/health": {
                 "get": _get("health", "Whether the server answers.", reference("Health"), open=True)
             },
-            "/v1/realtime": {"get": _realtime()},
+            PATH: {"get": _realtime()},
             "/openapi.json": {"get": _get("schema", "This document.", {"type": "object"})},
             "/": {"get": _page()},
         },

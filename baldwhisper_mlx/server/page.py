@@ -12,6 +12,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Match, Route
 
+from baldwhisper_mlx.server.realtime.endpoint import PATH
 from baldwhisper_mlx.text.languages import LANGUAGES
 
 FOLDER = Path(__file__).resolve().parent.parent / "assets/page"
@@ -37,7 +38,6 @@ HEADERS = {
     "Cache-Control": "no-cache",
 }
 INDEX = "index.html"
-REALTIME = "/v1/realtime"
 
 
 def page_routes(folder: Path = FOLDER, *, max_upload: int) -> list[Route]:
@@ -107,7 +107,7 @@ def _route(path: str, body: bytes, media_type: str) -> Route:
 
 def _has_realtime(request: Request) -> bool:
     """Whether the application of a request has the path of live captions."""
-    scope = {"type": "websocket", "path": REALTIME, "root_path": ""}
+    scope = {"type": "websocket", "path": PATH, "root_path": ""}
     return any(route.matches(scope)[0] is Match.FULL for route in request.app.routes)
 
 

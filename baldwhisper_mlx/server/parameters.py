@@ -130,13 +130,26 @@ def _includes_logprobs(fields: Fields, response_format: str) -> bool:
 def _chunking(fields: Fields) -> bool | VadOptions:
     """Whether pauses are left out, and what counts as one."""
     name = "chunking_strategy"
-    default = VadOptions()
     kinds = fields.one(name), fields.one(f"{name}[type]")
     threshold = fields.number(f"{name}[threshold]")
     pad = fields.number(f"{name}[prefix_padding_ms]")
     pause = fields.number(f"{name}[silence_duration_ms]")
     if {*kinds, threshold, pad, pause} == {None}:
         return False
+    return server_vad(VadOptions(), threshold, pad, pause)
+
+
+def server_vad(
+    default: VadOptions, threshold: float | None, pad: float | None, pause: float | None
+) -> VadOptions:
+    """OpenAI's `server_vad` as the detector's options; what is None is as in the default.
+
+    Args:
+        default: options, whose distance of the two thresholds is kept.
+        threshold: probability from which on speech begins.
+        pad: milliseconds that are kept before and after speech.
+        pause: milliseconds of silence that end speech.
+    """
     threshold = default.threshold if threshold is None else threshold
     return VadOptions(
         threshold=threshold,

@@ -13,7 +13,7 @@ from baldwhisper_mlx.config import SAMPLE_RATE
 from baldwhisper_mlx.transcription.live_events import Utterance
 from baldwhisper_mlx.transcription.options import OptionWarning, TranscribeOptions
 from baldwhisper_mlx.transcription.prompts import GivenText
-from baldwhisper_mlx.transcription.retiming import retimed
+from baldwhisper_mlx.transcription.retiming import retimed, shifted
 from baldwhisper_mlx.transcription.segments import numbered
 from baldwhisper_mlx.transcription.strategies import warn_caller
 from baldwhisper_mlx.transcription.stream import TranscriptStream
@@ -57,7 +57,7 @@ class FinalTranscriber:
             options = dataclasses.replace(options, language=ended.language, languages=None)
         stream = TranscriptStream(ended.samples, self._loaded, options, on_warning=_warn)
         transcript = stream.transcript()
-        later = partial(_later, start)
+        later = partial(shifted, start)
         moved = [retimed(segment, later) for segment in transcript.segments]
         segments = tuple(numbered(moved, self._n_segments))
         self._n_segments += len(segments)
@@ -73,7 +73,3 @@ class FinalTranscriber:
 def _warn(warning: Warning) -> None:
     if not isinstance(warning, OptionWarning):  # of which the stream has warned at its start
         warn_caller(warning)
-
-
-def _later(offset: float, seconds: float, *, is_end: bool, middle: float | None = None) -> float:
-    return offset + seconds

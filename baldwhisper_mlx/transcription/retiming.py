@@ -23,6 +23,11 @@ class Time(Protocol):
     def __call__(self, seconds: float, *, is_end: bool, middle: float | None = None) -> float: ...
 
 
+def shifted(offset: float, seconds: float, *, is_end: bool, middle: float | None = None) -> float:
+    """With an offset in seconds, the `Time` of a part that begins there and is not cut."""
+    return offset + seconds
+
+
 def _retimed_word(word: Word, time: Time) -> Word:
     middle = (word.start + word.end) / 2
     start = time(word.start, is_end=False, middle=middle)

@@ -26,7 +26,7 @@ from baldwhisper_mlx.transcription.language import LanguageWarning, doubts, only
 from baldwhisper_mlx.transcription.options import OptionWarning, TranscribeOptions
 from baldwhisper_mlx.transcription.prompts import GivenText
 from baldwhisper_mlx.transcription.ranges import ranges_behind
-from baldwhisper_mlx.transcription.retiming import retimed, within_audio
+from baldwhisper_mlx.transcription.retiming import retimed, shifted, within_audio
 from baldwhisper_mlx.transcription.segments import main_language, numbered
 from baldwhisper_mlx.transcription.sequential import transcribe_sequentially
 from baldwhisper_mlx.transcription.without_pauses import WithoutPauses, ranges_in_samples
@@ -171,7 +171,7 @@ def _in_batches(
             clips, loaded, own, first_attempts=first_attempts, on_window=progress
         )
         moved = [
-            retimed(segment, partial(_later, start / SAMPLE_RATE))
+            retimed(segment, partial(shifted, start / SAMPLE_RATE))
             for (start, _), transcript in zip(group, transcripts, strict=True)
             for segment in transcript.segments
         ]
@@ -198,10 +198,6 @@ def _stretches(samples: Samples, options: TranscribeOptions) -> list[Span]:
             spans = equal_parts(part, min(options.batch_size, -(-len(part) // WINDOW)))
         stretches += [(begin + start, begin + end) for start, end in spans]
     return stretches
-
-
-def _later(offset: float, seconds: float, *, is_end: bool, middle: float | None = None) -> float:
-    return offset + seconds
 
 
 def _empty(samples: Samples, loaded: LoadedModel, options: TranscribeOptions) -> Transcript:

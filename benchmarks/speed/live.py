@@ -24,13 +24,13 @@ import numpy as np
 from baldwhisper_mlx.audio.buffer import Samples
 from baldwhisper_mlx.audio.endpointing import LIVE_SPEECH
 from baldwhisper_mlx.config import SAMPLE_RATE
-from baldwhisper_mlx.evaluation.normalizers import NORMALIZERS
 from benchmarks.machines import describe
 from benchmarks.options import (
     Benchmark,
     language_option,
     model_or_bundled,
     models_option,
+    normalizer_option,
     output_option,
 )
 from benchmarks.result_files import data_name, resume, write_json
@@ -179,6 +179,21 @@ def measure(
     }
 
 
+def spoken_words(loaded: Any, samples: Samples, language: str) -> tuple[Any, list[Said]]:
+    """The transcript of the whole recording, and its words with the times of their ends."""
+    import baldwhisper_mlx
+
+    transcript = baldwhisper_mlx.transcribe(
+        samples, loaded, language=language, word_timestamps=True
+    )
+    return transcript, [
+        Said(part, word.end)
+        for segment in transcript.segments
+        for word in segment.words or ()
+        for part in split(word.word)
+    ]
+
+
 def line_of(title: str, row: dict[str, Any], found: dict[str, Any]) -> str:
     """What is printed of a policy.
 
@@ -212,8 +227,7 @@ def line_of(title: str, row: dict[str, Any], found: dict[str, Any]) -> str:
 @click.option("--frame-threshold", "thresholds", type=click.IntRange(min=0), multiple=True,
               default=(25,), show_default=True, help="Of AlignAtt; repeatable.")  # fmt: skip
 @language_option
-@click.option("--normalizer", type=click.Choice(NORMALIZERS), default="whisper-english",
-              show_default=True, help="See docs/evaluation.md.")  # fmt: skip
+@normalizer_option
 @output_option()
 def main(
     folder: str,
@@ -253,15 +267,7 @@ def main(
     for item in models or ("tiny-en=",):
         name, model = model_or_bundled(item)
         loaded = baldwhisper_mlx.load_model(model)
-        offline = baldwhisper_mlx.transcribe(
-            samples, loaded, language=language, word_timestamps=True
-        )
-        spoken = [
-            Said(part, word.end)
-            for segment in offline.segments
-            for word in segment.words or ()
-            for part in split(word.word)
-        ]
+        offline, spoken = spoken_words(loaded, samples, language)
         offline_vad = baldwhisper_mlx.transcribe(samples, loaded, language=language, vad=True)
         found: dict[str, Any] = {
             "machine": describe(), "audio_seconds": len(samples) / SAMPLE_RATE,

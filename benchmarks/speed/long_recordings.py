@@ -21,13 +21,13 @@ from baldwhisper_mlx.audio.buffer import Samples
 from baldwhisper_mlx.audio.load import load_audio
 from baldwhisper_mlx.audio.speech_dataset import audio_of, read_rows
 from baldwhisper_mlx.config import SAMPLE_RATE
-from baldwhisper_mlx.evaluation.normalizers import NORMALIZERS
 from benchmarks.machines import describe
 from benchmarks.options import (
     Benchmark,
     language_option,
     model_or_bundled,
     models_option,
+    normalizer_option,
     output_option,
 )
 from benchmarks.result_files import write_json
@@ -61,8 +61,7 @@ def recording(folder: str, seconds: float) -> tuple[Samples, str]:
 @click.option("--rounds", type=click.IntRange(min=1), default=2, show_default=True,
               help="Transcriptions of each way; medians count.")  # fmt: skip
 @language_option
-@click.option("--normalizer", type=click.Choice(NORMALIZERS), default="whisper-english",
-              show_default=True, help="See docs/evaluation.md.")  # fmt: skip
+@normalizer_option
 @output_option()
 def main(
     folder: str,

@@ -93,7 +93,11 @@ class Session:
                 tasks.append(self._transcription)
             for task in tasks:
                 task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            # `gather` would lose whose cancellation it is, if this is cancelled meanwhile.
+            await asyncio.wait(tasks)
+            for task in tasks:
+                if not task.cancelled():
+                    task.exception()  # which has been raised, or came after the end
 
     async def _read(self) -> None:
         while True:

@@ -15,6 +15,7 @@ from baldwhisper_mlx.audio.vad import VadOptions
 from baldwhisper_mlx.checkpoint.load import LoadedModel
 from baldwhisper_mlx.server.errors import ApiError, bad_value
 from baldwhisper_mlx.server.models import Models
+from baldwhisper_mlx.server.parameters import server_vad
 from baldwhisper_mlx.server.realtime.audio import A_LAW, MU_LAW, PCM, TELEPHONE_RATE, AudioFormat
 from baldwhisper_mlx.server.realtime.json_object import JsonObject
 from baldwhisper_mlx.terminal import quoted
@@ -40,13 +41,8 @@ class ServerVad:
 
     def options(self) -> VadOptions:
         """The same for `LiveTranscriber`."""
-        return VadOptions(
-            threshold=self.threshold,
-            neg_threshold=max(
-                0.0, self.threshold - (LIVE_SPEECH.threshold - LIVE_SPEECH.neg_threshold)
-            ),
-            speech_pad=self.prefix_padding_ms / 1000,
-            min_silence_duration=self.silence_duration_ms / 1000,
+        return server_vad(
+            LIVE_SPEECH, self.threshold, self.prefix_padding_ms, self.silence_duration_ms
         )
 
 

@@ -19,12 +19,12 @@ from typing import Any
 
 import openai
 import pytest
-import soundfile
 from click.testing import CliRunner, Result
 from websockets.exceptions import ConnectionClosedOK
 
 from baldwhisper_mlx.cli.main import cli
 from baldwhisper_mlx.cli.serve import _open
+from tests.support.long_speech import repeat_speech
 
 SPEECH = Path(__file__).parents[3] / "baldwhisper_mlx/assets/speech.flac"
 
@@ -142,12 +142,7 @@ def test_ctrl_c_when_idle() -> None:
 @pytest.fixture(scope="module")
 def hour(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The speech again and again, for an hour."""
-    samples, rate = soundfile.read(SPEECH, dtype="int16")
-    path = tmp_path_factory.mktemp("hour") / "hour.wav"
-    with soundfile.SoundFile(path, "w", rate, 1, "PCM_16") as file:
-        for _ in range(3600 * rate // len(samples)):
-            file.write(samples)
-    return path
+    return repeat_speech(SPEECH, tmp_path_factory.mktemp("hour") / "hour.wav", 3600)
 
 
 def first_event(url: str, path: Path) -> None:

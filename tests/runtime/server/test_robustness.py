@@ -9,15 +9,14 @@ import subprocess
 import sys
 import time
 from contextlib import ExitStack
-from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
-import soundfile
 
 from tests.runtime.server.conftest import SPEECH, Running, Serve, is_free
 from tests.runtime.server.test_uploads import TYPE, form, head, part, post
+from tests.support.long_speech import repeat_speech
 
 CLIENT = """
 import socket, sys, time
@@ -35,12 +34,8 @@ time.sleep(600)
 @pytest.fixture(scope="module")
 def minutes(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     """A recording of several windows."""
-    samples, rate = soundfile.read(SPEECH, dtype="int16")
     path = tmp_path_factory.mktemp("long") / "long.wav"
-    with soundfile.SoundFile(path, "w", rate, 1, "PCM_16") as file:
-        for _ in range(90 * rate // len(samples)):
-            file.write(samples)
-    return Path(path).read_bytes()
+    return repeat_speech(SPEECH, path, 90).read_bytes()
 
 
 def killed(server: Running, request: bytes, read: int = 0) -> None:

@@ -17,8 +17,7 @@ from baldwhisper_mlx.audio.load import load_audio
 from baldwhisper_mlx.checkpoint.load import LoadedModel, load_model
 from baldwhisper_mlx.output.segment import Segment, Word
 from baldwhisper_mlx.output.transcript import Transcript
-from baldwhisper_mlx.transcription.retiming import retimed, within_audio
-from baldwhisper_mlx.transcription.strategies import _later
+from baldwhisper_mlx.transcription.retiming import retimed, shifted, within_audio
 from baldwhisper_mlx.transcription.transcribe import transcribe
 from tests.runtime.audio.test_vad import RATE, SAMPLE, noise
 from tests.runtime.conftest import tone
@@ -144,7 +143,7 @@ def test_words_keep_their_order_across_cuts(edges: list[int], offset: int) -> No
     """And the first and the last of a segment its bounds, to the hundredth."""
     words = tuple(Word(a / 100, b / 100, " a", 0.5) for a, b in pairwise(edges))
     before = segment(0, words[0].start, words[-1].end, words)
-    later = partial(_later, offset * 0.004)
+    later = partial(shifted, offset * 0.004)
     for time in (JOINED.restore, later):
         found = retimed(before, time)
         times = [t for word in found.words or () for t in (word.start, word.end)]
