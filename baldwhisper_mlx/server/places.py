@@ -8,7 +8,7 @@ wait for their end.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 
 from starlette.requests import ClientDisconnect
@@ -115,9 +115,20 @@ async def while_connected(receive: Receive, work: Callable[[], Awaitable[None]])
             raise ClientDisconnect
         await working
     finally:
-        for task in (working, watching):
-            task.cancel()
-        await asyncio.gather(working, watching, return_exceptions=True)
+        await cancel_all([working, watching])
+
+
+async def cancel_all(tasks: Sequence[asyncio.Future[None]]) -> None:
+    """Cancels tasks and waits for their end; what they raise is dropped.
+
+    `asyncio.gather` would lose whose cancellation it is, if the caller is cancelled meanwhile.
+    """
+    for task in tasks:
+        task.cancel()
+    await asyncio.wait(tasks)
+    for task in tasks:
+        if not task.cancelled():
+            task.exception()
 
 
 async def _disconnected(receive: Receive) -> None:

@@ -19,6 +19,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from baldwhisper_mlx.audio.buffer import Samples
 from baldwhisper_mlx.server.errors import ApiError
+from baldwhisper_mlx.server.places import cancel_all
 from baldwhisper_mlx.server.realtime.commits import transcribed
 from baldwhisper_mlx.server.realtime.events import Conversation, Event, Item, error_event, new_id
 from baldwhisper_mlx.server.realtime.inbox import Inbox
@@ -91,13 +92,7 @@ class Session:
         finally:
             if self._transcription is not None:
                 tasks.append(self._transcription)
-            for task in tasks:
-                task.cancel()
-            # `gather` would lose whose cancellation it is, if this is cancelled meanwhile.
-            await asyncio.wait(tasks)
-            for task in tasks:
-                if not task.cancelled():
-                    task.exception()  # which has been raised, or came after the end
+            await cancel_all(tasks)
 
     async def _read(self) -> None:
         while True:
