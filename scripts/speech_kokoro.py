@@ -1,9 +1,13 @@
-"""The synthesizer Kokoro-82M: its English voices, and mixtures of two of them.
+"""The synthesizer Kokoro-82M: its English and French voices, and mixtures of two voices.
 
 A voice is a table of style vectors, and the weighted mean of two tables is a third voice, so that
-few files give many speakers. The model and the voices are those of the Hugging
-Face Hub's onnx-community/Kokoro-82M-v1.0-ONNX, which are under the Apache License 2.0; the Python
-package kokoro-onnx, which is no dependency of this project, runs them with ONNX Runtime.
+few files give many speakers. Mixtures of the only French voice, ff_siwis, with as much or less of
+an English one speak French: whisper-base understands them as well as ff_siwis alone, but gets three
+quarters of the words of English voices with French phonemes wrong.
+
+The model and the voices are those of the Hugging Face Hub's onnx-community/Kokoro-82M-v1.0-ONNX,
+which are under the Apache License 2.0; the Python package kokoro-onnx, which is no dependency of
+this project, runs them with ONNX Runtime.
 """
 
 from __future__ import annotations
@@ -29,6 +33,9 @@ STYLE_SIZE = 256
 RATE = (0.8, 1.2)
 SHARE = (0.2, 0.8)
 """Of the first voice in a mixture; nearer to 0 or 1 a mixture sounds like one of its voices."""
+FRENCH_VOICE = "ff_siwis"
+FRENCH_SHARE = (0.5, 0.85)
+"""Of the French voice in a mixture."""
 MIXTURES = 0.7
 """The probability of a mixture."""
 
@@ -70,6 +77,19 @@ def voice_ranges(names: list[str]) -> list[VoiceRange]:
     ]
 
 
+def french_ranges(partners: list[str]) -> list[VoiceRange]:
+    """The ranges of the French voice and of its mixtures with others, with weights that sum to 1.
+
+    Args:
+        partners: names of English voices.
+    """
+    mixtures = MIXTURES if partners else 0.0
+    return [VoiceRange("kokoro", FRENCH_VOICE, 1.0 - mixtures, RATE)] + [
+        VoiceRange("kokoro", f"{FRENCH_VOICE}+{name}", mixtures / len(partners), RATE, FRENCH_SHARE)
+        for name in partners
+    ]
+
+
 def read_voice(path: Path) -> NDArray[np.float32]:
     """Reads a voice: little-endian float32, a style vector per number of phonemes.
 
@@ -97,10 +117,12 @@ class Kokoro:
     Attributes:
         model: the ONNX file.
         folder: of the voices.
+        language: of the sentences, "en" or "fr".
     """
 
     model: Path
     folder: Path
+    language: str = "en"
 
     def check(self, names: list[str]) -> str:
         """Loads the model and the voices, before the first sentence.
@@ -121,7 +143,7 @@ class Kokoro:
     def __call__(self, text: str, voice: VoiceSetting) -> Audio:
         """Synthesizes a sentence; the rate is 1 / speed, the pitch field a mixture's share.
 
-        The accent of a mixture is that of the voice with the larger share.
+        The accent of English by a mixture is that of the voice with the larger share.
 
         Raises:
             ValueError: the sentence has no phonemes that the model knows.
@@ -136,9 +158,15 @@ class Kokoro:
             text,
             voice=style.astype(np.float32),
             speed=1.0 / voice.rate,
-            lang="en-gb" if accent.startswith("b") else "en-us",
+            lang=self._pronunciation(accent),
         )
         return to_16k(audio, rate)
+
+    def _pronunciation(self, accent: str) -> str:
+        """The voice of espeak-ng that makes the phonemes."""
+        if self.language == "fr":
+            return "fr-fr"
+        return "en-gb" if accent.startswith("b") else "en-us"
 
 
 @functools.cache

@@ -7,6 +7,7 @@ are the same in whichever process and order runs are made.
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import json
 import math
@@ -18,9 +19,9 @@ from typing import Any
 
 import numpy as np
 import soundfile
-from speech_augment import augment, draw_augmentation
+from speech_augment import Augmentation, augment, draw_augmentation
 from speech_engines import VoiceRange, VoiceSetting, draw_voice
-from speech_text import ngrams
+from speech_text import ngrams, read_list
 
 from baldwhisper_convert.data.augment import Audio
 from baldwhisper_mlx.config import SAMPLE_RATE
@@ -30,6 +31,9 @@ MAX_GAP = 3
 """Largest number of sentences that are left out between two neighbours of a run."""
 MIN_RATE, MAX_RATE = 6.0, 30.0
 """Bounds of plausible speech, in characters per second."""
+
+CLEAN_LEVEL = -23.0
+"""RMS of speech that is not augmented, in dBFS."""
 
 Speak = Callable[[str, VoiceSetting], Audio]
 
@@ -54,14 +58,18 @@ class Run:
 
 
 def load_sentences(path: Path) -> list[Sentence]:
-    """Reads sentences.jsonl.
+    """Reads sentences.jsonl, or a text with one sentence a line (.txt, .txt.gz).
+
+    Of a text, which is one document, only sentences that voices can read are taken: `read_list`.
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: a line is not JSON or lacks a field; names the line.
+        ValueError: a line is not JSON or lacks a field; names the line. Or no sentence is left.
     """
     if not path.is_file():
         raise FileNotFoundError(f"{path}: not found; run scripts/get_texts.py")
+    if path.suffixes[-2:] == [".txt", ".gz"] or path.suffix == ".txt":
+        return _read_text(path)
     sentences = []
     for number, line in enumerate(path.read_text("utf-8").splitlines(), 1):
         try:
@@ -69,6 +77,19 @@ def load_sentences(path: Path) -> list[Sentence]:
         except (json.JSONDecodeError, TypeError) as error:
             raise ValueError(f"{path}, line {number}: {error}") from error
     return sentences
+
+
+def _read_text(path: Path) -> list[Sentence]:
+    data = path.read_bytes()
+    try:
+        text = (gzip.decompress(data) if path.suffix == ".gz" else data).decode("utf-8")
+    except (gzip.BadGzipFile, EOFError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path}: not a text in UTF-8 ({error})") from error
+    name = path.name.partition(".")[0]
+    found = [Sentence(line, name, "", name, number) for number, line in read_list(text)]
+    if not found:
+        raise ValueError(f"{path}: no line is a sentence of 4 to 40 words that a voice can read")
+    return found
 
 
 def drop_excluded(
@@ -153,7 +174,12 @@ def write_flac(path: Path, audio: Audio) -> None:
 
 
 def make_run(
-    run: Run, folder: Path, seed: int, voices: list[VoiceRange], speak: Speak
+    run: Run,
+    folder: Path,
+    seed: int,
+    voices: list[VoiceRange],
+    speak: Speak,
+    clean: bool = False,
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """Synthesizes, augments and writes one run.
 
@@ -163,12 +189,15 @@ def make_run(
         seed: determines all random draws, together with the run's number.
         voices: to draw from.
         speak: synthesizes a sentence with a voice to float32 audio at 16 kHz, or raises ValueError.
+        clean: no augmentation, but for a common level.
 
     Returns:
         The metadata rows of the written files, and rows of the skipped sentences with reasons.
     """
     rng = np.random.default_rng([seed, run.number])
     voice, chosen = draw_voice(voices, rng), draw_augmentation(rng)
+    if clean:
+        chosen = Augmentation(CLEAN_LEVEL)
     clips: list[Audio] = []
     places: list[int] = []
     skipped: list[dict[str, Any]] = []

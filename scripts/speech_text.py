@@ -19,6 +19,7 @@ _CHARACTERS = str.maketrans(
     | {"\u2026": "...", "\u00a0": " ", "`": "'", "_": None, "*": None, "\u00ad": None}
     | {"\u00e6": "ae", "\u00c6": "Ae", "\u0153": "oe"}
 )
+_TYPOGRAPHY = str.maketrans({"\u2019": "'", "\u00a0": " ", "\u202f": " ", "\u2026": "..."})
 _REWRITES = (
     (re.compile(r"\[[^][]{0,200}\]"), " "),  # footnotes, editors' notes, [Applause.]
     (re.compile(r"\s*-{2,}\s*"), "--"),
@@ -40,6 +41,7 @@ _ABBREVIATION = re.compile(
 )
 _BOUNDARY = re.compile(r"(?<=[.!?])(['\"]{0,2})\s+(?=['\"]{0,2}[A-Z0-9])")
 _ALLOWED = re.compile(r"['\"]?[A-Z][A-Za-z0-9 ,;:.!?'\"-]*[.!?]['\"]?")
+_LETTERS = re.compile(r"[^\W\d_](?:[^\W\d_]|[ ,;:!?.'-])*[.!?]")
 _WORD = re.compile(r"[A-Za-z0-9]+(?:['-][A-Za-z0-9]+)*")
 _NUMBER = re.compile(r"(?:[1-9][0-9]?|1[5-9][0-9]{2}|20[0-3][0-9])(?:th|st|nd|rd)?")
 _CAPITALS = re.compile(r"\b[A-Z]{2,}\b|\b[A-Z]\.[A-Z]\.")
@@ -117,6 +119,27 @@ def is_speakable(sentence: str) -> bool:
     return all(_NUMBER.fullmatch(number.strip(",;:.!?'\"")) for number in numbers)
 
 
+def is_readable(sentence: str) -> bool:
+    """Whether a sentence of any language with Latin letters is simple enough for a voice.
+
+    It must have 4 to 40 words, start with a capital, end with a punctuation mark, and have no
+    digits, symbols, quotation marks or words in capitals.
+    """
+    words = sentence.split()
+    if not MIN_WORDS <= len(words) <= MAX_WORDS or not _LETTERS.fullmatch(sentence):
+        return False
+    return sentence[0].isupper() and not any(len(w) > 1 and w.isupper() for w in words)
+
+
+def read_list(text: str) -> list[tuple[int, str]]:
+    """The readable sentences of a text with one a line, with their line numbers from 0.
+
+    Typographic apostrophes and spaces become simple ones.
+    """
+    lines = [line.translate(_TYPOGRAPHY).strip() for line in text.split("\n")]
+    return [(number, line) for number, line in enumerate(lines) if is_readable(line)]
+
+
 def sentences_of(text: str) -> Iterator[tuple[int, str]]:
     """Yields the usable sentences of a document in order, with their indices among all sentences.
 
@@ -133,7 +156,7 @@ def sentences_of(text: str) -> Iterator[tuple[int, str]]:
 
 def normalized_words(text: str) -> list[str]:
     """The words in lower case without punctuation; hyphens split words, apostrophes do not."""
-    return re.sub(r"[^a-z0-9 ]", "", text.lower().replace("-", " ").replace("\n", " ")).split()
+    return re.sub(r"[^\w ]|_", "", text.lower().replace("-", " ").replace("\n", " ")).split()
 
 
 def ngrams(text: str, n: int = NGRAM) -> set[tuple[str, ...]]:
