@@ -2,8 +2,8 @@
 
     apt-get download asterisk-core-sounds-fr asterisk-core-sounds-fr-g722
     for package in asterisk-core-sounds-fr*.deb; do dpkg -x $package asterisk; done
-    python scripts/read_prompts.py asterisk/usr/share/asterisk/sounds/fr_CA_f_June --output prompts \\
-        --texts asterisk/usr/share/doc/asterisk-core-sounds-fr/core-sounds-fr.txt.gz
+    python scripts/read_prompts.py asterisk/usr/share/asterisk/sounds/fr_CA_f_June \\
+        --texts asterisk/usr/share/doc/asterisk-core-sounds-fr/core-sounds-fr.txt.gz --output prompts
 
 Debian has Asterisk's prompts in English, French, Italian, Russian and Spanish, each read by one
 person and with the texts (CC BY-SA 3.0, French: June Wallack); asterisk-prompt-fr-armelle is
@@ -116,7 +116,9 @@ def main() -> None:
         sys.exit(f"read_prompts: {error}")
     lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
     write_atomically(arguments.output / "metadata.jsonl", lines)
-    print(f"{arguments.output}: {len(rows)} prompts, {sum(r['duration'] for r in rows) / 60:.1f} min")
+    print(
+        f"{arguments.output}: {len(rows)} prompts, {sum(r['duration'] for r in rows) / 60:.1f} min"
+    )
 
 
 if __name__ == "__main__":

@@ -56,9 +56,13 @@ class Batch:
         return Batch(features, self.is_mel, lengths, tokens, targets, mask, replayed)
 
     def rows(self, chosen: Tensor) -> Batch:
-        """The windows of the batch that are chosen (B,), bool; padding stays."""
-        kept = (self.lengths, self.tokens, self.targets, self.mask)
-        return Batch(self.features[chosen], self.is_mel, *(t[chosen] for t in kept))
+        """The windows of the batch that are chosen (B,), bool, padded to the longest of them."""
+        lengths, mask = self.lengths[chosen], self.mask[chosen]
+        positions, length = int(lengths.max()), int(mask.any(0).nonzero().max()) + 1
+        features = self.features[chosen]
+        features = features[:, :, : 2 * positions] if self.is_mel else features[:, :positions]
+        tokens, targets = self.tokens[chosen][:, :length], self.targets[chosen][:, :length]
+        return Batch(features, self.is_mel, lengths, tokens, targets, mask[:, :length])
 
     @property
     def audio_positions(self) -> int:
@@ -193,7 +197,7 @@ def collate(
         )
         for i, again in zip(windows, replayed, strict=True)
     ]  # fmt: skip
-    features = _features(prepared, windows, masks, f"{seed}/{epoch}")
+    features = _features(prepared, windows, masks, f"{seed}/{epoch}", replayed)
     lengths = torch.tensor([known[i].positions for i in windows])
     shape = (len(drawn), max(len(tokens) for tokens, _, _ in drawn) - 1)
     tokens = torch.full(shape, prompts.end)
@@ -212,9 +216,16 @@ def collate(
 
 
 def _features(
-    prepared: Windows, windows: Sequence[int], masks: SpecAugment | None, seed: str
+    prepared: Windows,
+    windows: Sequence[int],
+    masks: SpecAugment | None,
+    seed: str,
+    replayed: Sequence[bool],
 ) -> list[Tensor]:
-    """Features of windows, parts of which are hidden if there are masks."""
+    """Features of windows, parts of which are hidden if there are masks.
+
+    Of replayed windows nothing is hidden, because a teacher predicts from the same features.
+    """
     features = [prepared.features(i) for i in windows]
     if not masks:
         return features
@@ -223,8 +234,8 @@ def _features(
             'SpecAugment hides parts of log-mel: prepare the data with features = "mel"'
         )
     return [
-        spec_augment(mel, masks, random.Random(f"{seed}/{i}/masks"))
-        for i, mel in zip(windows, features, strict=True)
+        mel if again else spec_augment(mel, masks, random.Random(f"{seed}/{i}/masks"))
+        for i, mel, again in zip(windows, features, replayed, strict=True)
     ]
 
 

@@ -1,8 +1,7 @@
 """Data preparation: from labelled speech to prepared windows.
 
-Utterances are joined to windows, encoded once by the frozen encoder (or stored as log-mel, if the
-encoder is to be trained) and labelled with their transcripts, or with the teacher's output where it
-is close enough to the transcript.
+Utterances are joined to windows, encoded once by the frozen encoder (or stored as log-mel, for one
+that is trained) and labelled with transcripts, or the teacher's output where it is close to them.
 """
 
 from __future__ import annotations
@@ -168,6 +167,7 @@ class _WindowBuilder:
         }  # fmt: skip
         self.suppressed = SuppressedLabels(self.prompts)
         self.labels = kinds[settings.labels](self.model, self.prompts, settings.max_wer)
+        self.labels_in_full = checkpoint.audio_context != "dynamic"
         self.audio_features = AudioFeatures(
             self.model,
             dynamic=settings.audio_context == "dynamic",
@@ -246,17 +246,15 @@ class _WindowBuilder:
         self, sounds: Sequence[Sound], mel: Tensor, states: Tensor, positions: Sequence[int]
     ) -> tuple[Tensor, Tensor | None]:
         """Encoder states and mask for the teacher's labels; unused if it labels no window."""
-        has_first_pass = any(sound.planned.number_of_pass == 0 for sound in sounds)
-        if self.settings.labels != "teacher" or not has_first_pass:
+        if self.settings.labels != "teacher" or all(s.planned.number_of_pass for s in sounds):
             return states, None
-        if self.settings.audio_context == "dynamic":
+        if not self.labels_in_full:
             if self.settings.features == MEL:
                 states = self.audio_features.encode(mel, positions)
             lengths = torch.tensor(positions, device=self.device)
             return states, length_mask(lengths, states.shape[1])
         # After a clip, zeros of log-mel make the teacher end its output too early.
-        mel = self.audio_features.log_mel(sounds, silence=True)
-        return self.audio_features.encode(mel, positions), None
+        return self.model.encoder(self.audio_features.log_mel(sounds, silence=True)), None
 
     def _sound(self, planned: Planned, skip: Skip) -> Sound | None:
         """Reads and joins the audio of a window; None if an utterance cannot be decoded."""
@@ -289,8 +287,10 @@ def check_context(checkpoint: Checkpoint, settings: PrepareSettings) -> None:
     Raises:
         ValueError: it was not.
     """
-    if settings.features != STATES and settings.labels != "teacher":
-        return  # the teacher is not run; a model is trained for the new context
+    # A teacher labels in its own 30 s what a model is then trained on in any context.
+    labels = settings.labels == "teacher" and checkpoint.audio_context == "dynamic"
+    if settings.features != STATES and not labels:
+        return
     if (checkpoint.audio_context == "dynamic") == (settings.audio_context == "dynamic"):
         return
     raise ValueError(

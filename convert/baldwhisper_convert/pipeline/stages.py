@@ -258,7 +258,11 @@ def _train(
         )
     if replay := speech.replay:
         kept = Whisper.from_checkpoint(replay.checkpoint).to(device)
-        objective = WithReplay(objective, kept, model.groups, replay.weight, model.encoder_groups)
+        dynamic = replay.checkpoint.audio_context == "dynamic"
+        objective = WithReplay(
+            objective, kept, model.groups, replay.weight, model.encoder_groups,
+            full_context=speech.windows.audio_context[0] == "dynamic" and not dynamic,
+        )  # fmt: skip
     metrics = train(
         module, objective, speech.windows, prompts, training, folder,
         evaluate=evaluate, accelerator=accelerator,

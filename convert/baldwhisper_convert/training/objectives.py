@@ -185,14 +185,15 @@ class Distillation(nn.Module):
             )
         if not batch.is_mel or (shared.encoder and is_frozen(student.encoder)):
             states, mask = batch.encode(self.teacher)
-            return self._decode(student, batch, states, states, mask, shared)
+            return self._decode(student, batch, states, states, (mask, mask), shared)
         # The student's encoder differs, or will: it computes states of its own.
         encoded = encode_both(student.encoder, self.teacher.encoder, batch, shared.blocks)
         audio = self._audio_terms(encoded)
         if not self.needs_text:
             return Terms({}, int(batch.mask.sum()), {}, audio)
         teachers, own = encoded.teacher.state, encoded.student.state
-        terms = self._decode(student, batch, teachers, own, batch.audio_mask(), shared)
+        mask = batch.audio_mask()
+        terms = self._decode(student, batch, teachers, own, (mask, mask), shared)
         return replace(terms, audio=audio)
 
     def _audio_terms(self, encoded: Encoded) -> dict[str, Tensor]:
@@ -209,18 +210,21 @@ class Distillation(nn.Module):
         batch: Batch,
         taught_states: Tensor,
         states: Tensor,
-        mask: Tensor | None,
+        masks: tuple[Tensor | None, Tensor | None],
         shared: Shared,
     ) -> Terms:
-        """Runs both decoders, each on its encoder's states (B, T, d), and compares them."""
+        """Runs both decoders, each on its encoder's states (B, T, d), and compares them.
+
+        The masks of these states are the teacher's and the student's.
+        """
         keep = batch.mask
         with torch.no_grad():
             kv = self.teacher.decoder.project_audio(taught_states)
-            taught = self.teacher.decoder(batch.tokens, kv, mask)
+            taught = self.teacher.decoder(batch.tokens, kv, masks[0])
             teacher_logits = self.teacher.decoder.token_embedding.as_linear(taught.state[keep])
         reusable = kv if states is taught_states else {}
         own_kv = shared.project(student, states, reusable)
-        output = student.decoder(batch.tokens, own_kv, mask)
+        output = student.decoder(batch.tokens, own_kv, masks[1])
         logits = student.decoder.token_embedding.as_linear(output.state[keep])
         return self._terms(batch, taught, teacher_logits, output, logits)
 

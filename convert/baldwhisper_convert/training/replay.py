@@ -10,7 +10,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from baldwhisper_convert.data.batches import Batch
 from baldwhisper_convert.model.whisper import Whisper
@@ -19,6 +20,41 @@ from baldwhisper_convert.training.sharing import Groups
 
 REPLAY = "replay"
 """Name of the term in the log."""
+
+
+class FullContext(Distillation):
+    """Distillation by a teacher that encodes 30 s, to a student that encodes a clip alone.
+
+    A Whisper model that was not trained for a dynamic audio context predicts badly in one. So what
+    it knows is taken from the input that it was trained on: the clip and then silence.
+    """
+
+    def forward(self, student: Whisper, batch: Batch) -> Terms:
+        """Returns every term of the decoder, summed over its positions."""
+        with torch.no_grad():
+            frames = 2 * self.teacher.dims.n_audio_ctx
+            taught = self.teacher.encoder(followed_by_silence(batch.features, frames))
+        states, mask = batch.encode(student)
+        return self._decode(student, batch, taught, states, (None, mask), self._shared(student))
+
+
+def followed_by_silence(mel: Tensor, frames: int) -> Tensor:
+    """Extends log-mel of clips with that of silence, which is 8 decades below the loudest value.
+
+    Args:
+        mel: of prepared windows (B, n_mels, T), zero after the end of the audio.
+        frames: of the result, at least T.
+
+    Returns:
+        (B, n_mels, frames).
+    """
+    numbers = torch.arange(1, mel.shape[2] + 1, device=mel.device)
+    ends = ((mel != 0).any(1) * numbers).amax(1)
+    # log10 is scaled by 4, and Whisper's log-mel has no power below 1e-10, which is -1.5.
+    silence = (mel.amax((1, 2)) - 2.0).clamp(min=-1.5)[:, None, None]
+    clips = torch.where(numbers <= ends[:, None, None], mel, silence)
+    rest = frames - mel.shape[2]
+    return torch.cat([clips, silence.expand(-1, mel.shape[1], rest)], dim=2)
 
 
 class WithReplay(nn.Module):
@@ -32,6 +68,7 @@ class WithReplay(nn.Module):
         groups: for each decoder layer of the model, the teacher layers that it replaces.
         weight: of the term.
         encoder_groups: the same for its encoder layers; by default both encoders have the same.
+        full_context: whether the teacher needs 30 s, although the model is trained on clips alone.
     """
 
     def __init__(
@@ -41,11 +78,14 @@ class WithReplay(nn.Module):
         groups: Groups,
         weight: float = 1.0,
         encoder_groups: Groups | None = None,
+        *,
+        full_context: bool = False,
     ) -> None:
         super().__init__()
         self.objective = objective
         settings = LossSettings(ce=0.0, kl=weight)
-        self._kl = Distillation(teacher, groups, settings, encoder_groups)
+        kind = FullContext if full_context else Distillation
+        self._kl = kind(teacher, groups, settings, encoder_groups)
         self.needs_text = getattr(objective, "needs_text", True)
         self.label_silence = bool(getattr(objective, "label_silence", False))
 

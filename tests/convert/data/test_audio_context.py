@@ -118,7 +118,6 @@ def test_a_dynamic_teacher_decodes_each_clip_alone(
     ("trained", "options"),
     [
         ("full", {"features": "states"}),
-        ("full", {"features": "mel", "labels": "teacher"}),
         ("dynamic", {"features": "states", "audio_context": "full"}),
     ],
 )
@@ -127,6 +126,31 @@ def test_a_teacher_is_not_run_in_a_context_it_was_not_trained_for(
 ) -> None:
     with pytest.raises(ValueError, match=f"trained for a {trained} audio context"):
         prepared(tiny_teacher(audio_context=trained), tmp_path, "data", **options)
+
+
+@pytest.mark.parametrize("trained", ["full", "trimmed"])
+def test_a_teacher_of_30_s_labels_log_mel_of_clips(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, trained: Any
+) -> None:
+    """Its labels are those of its own context, as for data of that context; its states are not."""
+    seen: list[torch.Tensor] = []
+
+    def decode(model: Any, states: torch.Tensor, mask: Any, *_: Any, **__: Any) -> list[list[int]]:
+        assert mask is None
+        seen.append(states)
+        return [[BEGIN, 5, BEGIN + 5]] * len(states)
+
+    monkeypatch.setattr(labels, "decode_greedy", decode)
+    teacher = tiny_teacher(audio_context=trained)
+    options: dict[str, Any] = {"labels": "teacher", "features": "mel", "max_wer": 99.0}
+    clip = prepared(teacher, tmp_path, "clip", **options)
+    prepared(teacher, tmp_path, "full", **options, audio_context="full")
+    assert clip.audio_context[0] == "dynamic"
+    assert max(window.positions for window in clip.windows) < 1500
+    assert seen[0].shape[1] == 1500
+    half = len(seen) // 2
+    for states, of_full in zip(seen[:half], seen[half:], strict=True):
+        torch.testing.assert_close(states, of_full)
 
 
 def test_bad_settings() -> None:

@@ -7,16 +7,20 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from transformers import WhisperFeatureExtractor
 
 from baldwhisper_convert.data.batches import IGNORED, collate, epochs, per_epoch
+from baldwhisper_convert.data.features import log_mel
 from baldwhisper_convert.data.prepared import Prepared
 from baldwhisper_convert.data.replay import Replay
+from baldwhisper_convert.data.spec_augment import SpecAugment
 from baldwhisper_convert.model.whisper import Whisper
 from baldwhisper_convert.training.loop import train
 from baldwhisper_convert.training.objectives import Distillation, LossSettings, Transcription
-from baldwhisper_convert.training.replay import WithReplay
+from baldwhisper_convert.training.replay import FullContext, WithReplay, followed_by_silence
 from baldwhisper_convert.training.settings import TrainingSettings
 from tests.support.tiny_prepared import (
     GROUPS,
@@ -111,6 +115,70 @@ def test_the_terms_are_those_of_the_parts(main: Prepared, other: Prepared) -> No
     assert terms.positions == plain.positions + kept.positions == int(batch.mask.sum())
     evaluated = objective(student, collate(main, [0, 1], tiny_prompts()))
     assert "replay" not in evaluated.losses
+
+
+def test_a_part_of_a_batch_is_padded_to_its_own_longest(main: Prepared, other: Prepared) -> None:
+    mixed = Replay(main, other, 0.5)
+    lengths = [window.positions for window in mixed.windows]
+    short, long = (
+        min(range(12), key=lengths.__getitem__),
+        max(range(12, 19), key=lambda i: lengths[i]),
+    )
+    assert lengths[short] < lengths[long]
+    batch = collate(mixed, [short, long], tiny_prompts())
+    assert batch.replayed is not None
+    part, alone = batch.rows(~batch.replayed), collate(main, [short], tiny_prompts())
+    for name in ("features", "lengths", "tokens", "targets", "mask"):
+        assert torch.equal(getattr(part, name), getattr(alone, name)), name
+
+
+def test_what_is_replayed_is_not_masked(main: Prepared, other: Prepared) -> None:
+    masks = SpecAugment(frequency_masks=4, frequency_share=0.5)
+    batch = collate(Replay(main, other, 0.5), [0, 13], tiny_prompts(), masks=masks)
+    for row, (data, number) in zip(batch.features, ((main, 0), (other, 1)), strict=True):
+        features = data.features(number)
+        assert torch.equal(row[:, : features.shape[1]], features) == (data is other)
+
+
+def test_silence_follows_a_clip_as_in_the_log_mel_of_30_s() -> None:
+    rng = np.random.default_rng(0)
+    samples = [0.1 * rng.standard_normal(n).astype(np.float32) for n in (16000, 24000)]
+    samples.append(np.zeros(8000, np.float32))
+    extractor = WhisperFeatureExtractor(feature_size=80)
+    expected = log_mel(samples, extractor, silence=True)
+    found = followed_by_silence(log_mel(samples, extractor)[:, :, :400], 3000)
+    for row, wanted, n in zip(found, expected, (100, 150, 50), strict=True):
+        # The frames at the end of the audio have some of it, and are cut off with the silence.
+        torch.testing.assert_close(row[:, :n], wanted[:, :n])
+        torch.testing.assert_close(row[:, n + 2 :], wanted[:, n + 2 :])
+
+
+def test_a_teacher_of_30_s_predicts_from_30_s(
+    tmp_path: Path, main: Prepared, other: Prepared
+) -> None:
+    """The student sees the clips alone; the teacher what it was trained on."""
+    teacher, student = tiny_teacher(), tiny_student()
+    settings = LossSettings(ce=0, kl=1.0)
+    batch = collate(other, [0, 1, 2], tiny_prompts())
+    found = FullContext(teacher, GROUPS, settings)(student, batch)
+    frames = 2 * teacher.dims.n_audio_ctx
+    with torch.no_grad():
+        states = teacher.encoder(followed_by_silence(batch.features, frames))
+        logits = teacher.decoder.token_embedding.as_linear(
+            teacher.decoder(batch.tokens, teacher.decoder.project_audio(states), None).state
+        )
+        own, mask = batch.encode(student)
+        kv = student.decoder.project_audio(own)
+        output = student.decoder(batch.tokens, kv, mask).state
+        other_logits = student.decoder.token_embedding.as_linear(output)
+    taught, log = logits.log_softmax(-1), other_logits.log_softmax(-1)
+    kl = (taught.exp() * (taught - log)).sum(-1)[batch.mask].sum()
+    torch.testing.assert_close(found.losses["kl"].detach(), kl, rtol=1e-4, atol=1e-4)
+    cut = Distillation(teacher, GROUPS, settings)(student, batch)
+    assert abs(float(cut.losses["kl"].detach()) - float(kl)) > 1e-3 * float(kl)
+    kept = WithReplay(Transcription(), teacher, GROUPS, full_context=True)
+    mixed = kept(student, collate(Replay(main, other, 0.5), [0, 12, 1, 13], tiny_prompts()))
+    assert float(mixed.losses["replay"].detach()) > 0
 
 
 def finetuned(folder: Path, data: Any, **changes: Any) -> Whisper:
