@@ -3,7 +3,8 @@
     apt-get download asterisk-core-sounds-fr asterisk-core-sounds-fr-g722
     for package in asterisk-core-sounds-fr*.deb; do dpkg -x $package asterisk; done
     python scripts/read_prompts.py asterisk/usr/share/asterisk/sounds/fr_CA_f_June \\
-        --texts asterisk/usr/share/doc/asterisk-core-sounds-fr/core-sounds-fr.txt.gz --output prompts
+        --texts asterisk/usr/share/doc/asterisk-core-sounds-fr/core-sounds-fr.txt.gz \\
+        --output prompts
 
 Debian has Asterisk's prompts in English, French, Italian, Russian and Spanish, each read by one
 person and with the texts (CC BY-SA 3.0, French: June Wallack); asterisk-prompt-fr-armelle is

@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from baldwhisper_convert.data.prepared import PreparedWindow
+from baldwhisper_convert.data.turns import turn_tokens, turns_fault
+from baldwhisper_convert.data.utterances import Utterance
 from baldwhisper_convert.data.windows import Planned, Sound
 from baldwhisper_convert.data.word_errors import words_wrong
 from baldwhisper_convert.model.greedy import decode_greedy
@@ -19,6 +21,13 @@ _RESERVED = 8
 """Tokens of the context that are reserved for the start sequence and the end token."""
 
 
+def text_fault(utterance: Utterance, prompts: Prompts, by_turns: bool) -> str:
+    """Why an utterance's text cannot be a label; empty if it can."""
+    if len(prompts.tokenizer.encode(utterance.text)) > prompts.n_text_ctx // 2:
+        return "with a text longer than the context"
+    return turns_fault(utterance.turns, prompts) if by_turns else ""
+
+
 class Labeller(ABC):
     """Labels windows and stores the labels, as prompts of the windows that follow.
 
@@ -26,10 +35,14 @@ class Labeller(ABC):
         teacher: the model whose output may be the label.
         prompts: special tokens of its vocabulary.
         max_wer: largest word error rate of the teacher's output against the transcript.
+        by_turns: whether a transcript has a language token wherever the language changes.
     """
 
-    def __init__(self, teacher: Whisper, prompts: Prompts, max_wer: float) -> None:
+    def __init__(
+        self, teacher: Whisper, prompts: Prompts, max_wer: float, by_turns: bool = False
+    ) -> None:
         self.teacher, self.prompts, self.max_wer = teacher, prompts, max_wer
+        self.by_turns = by_turns
         self.tokens: dict[int, tuple[int, ...]] = {}
 
     def label(
@@ -61,7 +74,7 @@ class Labeller(ABC):
         if follows is None:
             return ()
         tokens = self.tokens.get(planned.number - planned.number_in_pass + follows, ())
-        return tuple(self.prompts.with_timestamps(tokens, False))
+        return tuple(token for token in tokens if token < self.prompts.end)
 
     @abstractmethod
     def _label(
@@ -80,10 +93,15 @@ class TextLabels(Labeller):
 
     def _transcript(self, sound: Sound) -> list[int] | None:
         tokens: list[int] = []
-        for placed, utterance in zip(sound.planned.window.items, sound.items, strict=True):
-            times = [self.prompts.timestamp(t / sound.speed) for t in (placed.start, placed.end)]
-            text = self.prompts.tokenizer.encode(f" {utterance.text}")
-            tokens += [times[0], *text, times[1]]
+        said = list(zip(sound.planned.window.items, sound.items, strict=True))
+        if self.by_turns:
+            turns = [(placed.start, utterance.turns) for placed, utterance in said]
+            tokens = turn_tokens(turns, self.prompts, sound.speed)
+        else:
+            for placed, utterance in said:
+                first, last = (t / sound.speed for t in (placed.start, placed.end))
+                text = self.prompts.tokenizer.encode(f" {utterance.text}")
+                tokens += [self.prompts.timestamp(first), *text, self.prompts.timestamp(last)]
         return tokens if len(tokens) < self.prompts.n_text_ctx - _RESERVED else None
 
 
@@ -143,3 +161,11 @@ class TeacherLabels(Labeller):
             else token
             for token in tokens
         ]
+
+
+LABELLERS: dict[str, type[Labeller]] = {
+    "text": TextLabels,
+    "teacher": TeacherLabels,
+    "none": NoLabels,
+}
+"""By the setting `labels`."""

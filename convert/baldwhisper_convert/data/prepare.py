@@ -19,9 +19,9 @@ from baldwhisper_convert.checkpoint.checkpoint import Checkpoint
 from baldwhisper_convert.data.augment import augment
 from baldwhisper_convert.data.clips import Clips
 from baldwhisper_convert.data.features import AudioFeatures
-from baldwhisper_convert.data.labels import Labeller, NoLabels, TeacherLabels, TextLabels
+from baldwhisper_convert.data.labels import LABELLERS, text_fault
 from baldwhisper_convert.data.pieces import PieceWork, Shard, Skip, cut
-from baldwhisper_convert.data.prepare_settings import Labels, PrepareSettings, prepared_key
+from baldwhisper_convert.data.prepare_settings import PrepareSettings, prepared_key
 from baldwhisper_convert.data.prepared import (
     MEL,
     SILENCE,
@@ -162,11 +162,9 @@ class _WindowBuilder:
         self.clips: Clips | None = None
         self.model = Whisper.from_checkpoint(checkpoint).to(self.device)
         self.prompts = Prompts.of(checkpoint, settings.language)
-        kinds: dict[Labels, type[Labeller]] = {
-            "text": TextLabels, "teacher": TeacherLabels, "none": NoLabels,
-        }  # fmt: skip
         self.suppressed = SuppressedLabels(self.prompts)
-        self.labels = kinds[settings.labels](self.model, self.prompts, settings.max_wer)
+        kind = LABELLERS[settings.labels]
+        self.labels = kind(self.model, self.prompts, settings.max_wer, settings.by_turns)
         self.labels_in_full = checkpoint.audio_context != "dynamic"
         self.audio_features = AudioFeatures(
             self.model,
@@ -179,9 +177,8 @@ class _WindowBuilder:
 
     def usable(self, utterance: Utterance) -> float | None:
         """Duration of an utterance in seconds; None, and counted, if it cannot be used."""
-        tokens = self.prompts.tokenizer.encode(utterance.text)
-        if len(tokens) > self.prompts.n_text_ctx // 2:
-            self.bad.add("with a text longer than the context", utterance.name)
+        if fault := text_fault(utterance, self.prompts, self.settings.by_turns):
+            self.bad.add(fault, utterance.name)
             return None
         try:
             seconds = utterance.seconds()

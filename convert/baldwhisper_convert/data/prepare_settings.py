@@ -23,6 +23,7 @@ from baldwhisper_convert.data.windows import WindowSettings
 Labels = Literal["text", "teacher", "none"]
 Features = Literal["states", "mel"]
 Context = Literal["full", "dynamic"]
+LanguageTokens = Literal["window", "turns"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,6 +49,9 @@ class PrepareSettings:
     """Passes over the speech, each with its own windows; the second and later are augmented."""
     language: str = "en"
     """Language of the speech, code or English name."""
+    language_tokens: LanguageTokens = "window"
+    """Where labels have language tokens: `window`: at their start only. `turns`: wherever the
+    language changes too; the data must have a column `turns`."""
     seed: int = 0
     """Of the order of the clips and of the augmentation."""
     windows: WindowSettings = field(default_factory=WindowSettings)
@@ -60,12 +64,23 @@ class PrepareSettings:
             raise ValueError(f"labels must be text, teacher or none, not {self.labels!r}")
         if self.features not in get_args(Features):
             raise ValueError(f"features must be states or mel, not {self.features!r}")
+        if self.language_tokens not in get_args(LanguageTokens):
+            raise ValueError(
+                f"language_tokens must be window or turns, not {self.language_tokens!r}"
+            )
+        if self.language_tokens == "turns" and self.labels != "text":
+            raise ValueError('language_tokens = "turns" needs labels = "text"')
         if self.audio_context not in get_args(Context):
             raise ValueError(f"audio_context must be full or dynamic, not {self.audio_context!r}")
         if self.audio_context == "dynamic" and self.windows.full:
             raise ValueError("a dynamic audio context has no full windows; set windows.full to 0")
         if self.passes < 1 or self.max_wer < 0:
             raise ValueError("passes must be at least 1 and max_wer not negative")
+
+    @property
+    def by_turns(self) -> bool:
+        """Whether labels have a language token wherever the language changes."""
+        return self.language_tokens == "turns"
 
     def text_from(self, column: str) -> str | None:
         """The column to read as text: `column`, or None if no text is needed.
@@ -97,8 +112,12 @@ def prepared_key(
     plain = dataclasses.asdict(settings)
     # What is recorded counts, not where; without recordings the key has never had them.
     del plain["augmentation"]["recordings"]
+    if not settings.by_turns:
+        del plain["language_tokens"]
     digest.update(json.dumps(plain, sort_keys=True).encode())
     digest.update(noise_fingerprint(settings.augmentation.recordings))
     for utterance in utterances:
         digest.update(f"{Path(utterance.name).name}\n{utterance.text}\n".encode())
+        if settings.by_turns:
+            digest.update(repr(utterance.turns).encode())
     return digest.hexdigest()[:16]

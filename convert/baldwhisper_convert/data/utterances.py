@@ -18,6 +18,7 @@ from typing import Any
 import soundfile
 
 from baldwhisper_convert.data.audio_list import AudioFingerprint
+from baldwhisper_convert.data.turns import TURNS_COLUMN, Turn, parse_turns
 from baldwhisper_mlx.audio.buffer import Samples
 from baldwhisper_mlx.audio.speech_columns import Say, say_nothing
 from baldwhisper_mlx.audio.speech_dataset import Audio, Excerpt, SpeechData, decode_audio
@@ -45,6 +46,8 @@ class Utterance:
     group: str = ""
     """Consecutive utterances of the same group are one speaker's continuous speech; without a
     group, the speaker is unknown, and an utterance is joined with no other."""
+    turns: tuple[Turn, ...] = ()
+    """The stretches in one language each, if the data says."""
 
     def seconds(self) -> float:
         """Duration stated in the file's header, or of the decoded audio if none is stated.
@@ -192,7 +195,8 @@ def read_utterances(
         without_speaker += not groups
         # The name is part of the key of prepared data, so it stays as it was.
         name = f"{source}[{number}]" if isinstance(item.audio, bytes) else item.name
-        yield Utterance(name, item.audio, item.text or "", "/".join(groups))
+        turns = parse_turns(row.get(TURNS_COLUMN))
+        yield Utterance(name, item.audio, item.text or "", "/".join(groups), turns)
     if without_speaker:
         say(
             f"{source}: {without_speaker} clips have no speaker; each gets a window of its own, "

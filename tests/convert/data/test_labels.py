@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,8 @@ import pytest
 import torch
 
 from baldwhisper_convert.data import labels
-from baldwhisper_convert.data.labels import Labeller, TeacherLabels, TextLabels
+from baldwhisper_convert.data.labels import Labeller, TeacherLabels, TextLabels, text_fault
+from baldwhisper_convert.data.turns import parse_turns
 from baldwhisper_convert.data.utterances import Utterance
 from baldwhisper_convert.data.windows import Placed, Planned, Sound, Window
 from tests.support.tiny_speech import tiny_prompts, tiny_window
@@ -177,3 +179,55 @@ def test_resuming_takes_over_labels(monkeypatch: pytest.MonkeyPatch) -> None:
     assert labeller.before(sound(1, "x", follows=0).planned) == tuple(tokens_of(" fox"))
     assert label(labeller, sound(4, "fox")) == [list(done.tokens)]
     assert teacher.asked == []
+
+
+def switched() -> Utterance:
+    turns = [
+        {"start": 0.0, "end": 0.4, "language": "en", "text": "a fox"},
+        {"start": 0.4, "end": 0.7, "language": "fr", "text": "the dog"},
+        {"start": 0.7, "end": 1.0, "language": "english", "text": "a fox"},
+    ]
+    return Utterance("x", "x", "a fox the dog a fox", turns=parse_turns(turns))
+
+
+def test_a_language_token_stands_wherever_the_language_changes() -> None:
+    model: Any = None
+    french, english = (PROMPTS.tokenizer.languages[code] for code in ("fr", "en"))
+    one = replace(sound(0, "", ""), items=[switched(), Utterance("y", "y", "", turns=parse_turns(
+        [{"start": 0, "end": 1, "language": "fr", "text": "the dog"}]))])  # fmt: skip
+    found = label(TextLabels(model, PROMPTS, 0.3, by_turns=True), one)[0]
+    fox, dog = tokens_of(" a fox"), tokens_of(" the dog")
+    assert found == [
+        *[AT(0), *fox, AT(0.4), AT(0.4), french, *dog, AT(0.7), AT(0.7), english, *fox, AT(1)],
+        *[AT(1.5), french, *dog, AT(2.5)],
+    ]
+    # They are no text, neither of the label nor of the prompt of a window that continues it.
+    assert PROMPTS.tokenizer.decode(found) == " a fox the dog a fox the dog"
+    labeller = TextLabels(model, PROMPTS, 0.3, by_turns=True)
+    label(labeller, one)
+    after = sound(1, "a fox", follows=0).planned
+    assert list(labeller.before(after)) == [*fox, *dog, *fox, *dog]
+
+
+def test_without_turns_there_is_one_language_token() -> None:
+    one = replace(sound(0, ""), items=[switched()])
+    assert label(text_labels(), one) == [[AT(0), *tokens_of(" a fox the dog a fox"), AT(1)]]
+
+
+@pytest.mark.parametrize(
+    ("value", "fault"),
+    [
+        (None, "without turns"),
+        ("fr", "without turns"),
+        ([{"start": 0, "end": 1, "language": "fr"}], "without turns"),
+        ([{"start": 1, "end": 0, "language": "fr", "text": "a"}], "without turns"),
+        ([{"start": 0, "end": 1, "language": "xx", "text": "a"}], "a turn in 'xx'"),
+        ([{"start": 0, "end": 1, "language": "fr", "text": "a"}], ""),
+    ],
+)
+def test_turns_that_cannot_be_labels_are_named(value: Any, fault: str) -> None:
+    utterance = Utterance("x", "x", "a", turns=parse_turns(value))
+    assert text_fault(utterance, PROMPTS, False) == ""
+    found = text_fault(utterance, PROMPTS, True)
+    assert fault in found
+    assert bool(fault) == bool(found)

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import soundfile
 
+from baldwhisper_convert.data.turns import Turn
 from baldwhisper_convert.data.utterances import BadRows, Utterance, read_utterances
 from tests.support.tiny_speech import sound, tiny_speech
 
@@ -55,6 +56,16 @@ def test_lists(tmp_path: Path, suffix: str) -> None:
     assert [u.audio for u in found] == [str(tmp_path / f"{i}.wav") for i in range(len(TEXTS))]
     assert {u.group for u in found} == {"a"}
     assert found[0].name == found[0].audio
+
+
+def test_turns_of_a_list(tmp_path: Path) -> None:
+    """Of a column of that name which holds something else, none are taken."""
+    turns = [{"start": 0, "end": 0.5, "language": "fr", "text": "oui"}]
+    path = write_list(tmp_path / "list.jsonl", rows(turns=turns))
+    found = list(read_utterances(str(path)))
+    assert [u.turns for u in found] == [(Turn(0.0, 0.5, "fr", "oui"),)] * len(TEXTS)
+    path = write_list(tmp_path / "other.jsonl", rows(turns=3))
+    assert {u.turns for u in read_utterances(str(path))} == {()}
 
 
 def test_json_lines_in_a_json_file_and_a_byte_order_mark(tmp_path: Path) -> None:
