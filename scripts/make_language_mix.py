@@ -20,13 +20,13 @@ import gzip
 import importlib
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import soundfile
+from language_turns import Samples, Utterance, at_level, join
 from speech_engines import to_16k
 from speech_kokoro import load_kokoro, read_voice
 
@@ -37,16 +37,11 @@ from baldwhisper_mlx.evaluation.normalizers import load_normalizer
 from baldwhisper_mlx.evaluation.scoring import score
 from baldwhisper_mlx.files import write_atomically
 
-Samples = npt.NDArray[np.float32]
 RECORDINGS_FILE = "recordings.jsonl"
 GERMAN = Path(__file__).with_name("german_sentences.txt")
 MOST_ERRORS = 0.35
 """Word error rate up to which a synthesized sentence counts as understood."""
 UNKNOWN = "unknown"
-LEVEL = 0.05
-"""Root mean square of every turn, in full scale."""
-NOISE = 2e-4
-"""Root mean square of the noise everywhere, so that pauses are no digital silence."""
 SHORTEST_TURN, LONGEST_TURN = 5.0, 30.0
 MOST_PAUSE = 2.0
 PHONEMES = {
@@ -54,24 +49,6 @@ PHONEMES = {
     # What the French voice has no sound for, or another one.
     "de": {"ʏ": "y", "ɜ": "ɐ", "ɑː": "aː", "ts": "ʦ"},  # noqa: RUF001
 }
-
-
-@dataclass(frozen=True)
-class Utterance:
-    """Speech with its text."""
-
-    samples: Samples
-    text: str
-
-
-@dataclass(frozen=True)
-class Turn:
-    """A stretch of a recording in one language, in seconds."""
-
-    start: float
-    end: float
-    language: str
-    text: str
 
 
 def recorded(folder: Path, rng: np.random.Generator) -> Iterator[Utterance]:
@@ -137,7 +114,7 @@ def turn_of(utterances: Iterator[Utterance], shortest: float) -> Utterance:
         if len(part.samples) <= (LONGEST_TURN - shortest) * SAMPLE_RATE:
             parts.append(part)
     samples = np.concatenate([part.samples for part in parts])
-    samples *= LEVEL / np.sqrt(np.mean(np.square(samples)))
+    samples = at_level(samples)
     return Utterance(samples, " ".join(part.text for part in parts))
 
 
@@ -149,27 +126,6 @@ def sequence(rng: np.random.Generator, number: int) -> list[str]:
         choice = [one for one in known if one != (languages or [""])[-1]]
         languages.append(UNKNOWN if number % 3 == 2 and place == 2 else str(rng.choice(choice)))
     return languages
-
-
-def join(
-    turns: Sequence[tuple[str, Utterance]], rng: np.random.Generator
-) -> tuple[Samples, list[Turn]]:
-    """A recording of turns with pauses between them."""
-    parts: list[Samples] = []
-    placed: list[Turn] = []
-    length = 0
-    for language, utterance in turns:
-        pause = round(rng.uniform(0, MOST_PAUSE) * SAMPLE_RATE) if placed else 0
-        start, end = length + pause, length + pause + len(utterance.samples)
-        placed.append(
-            Turn(round(start / SAMPLE_RATE, 2), round(end / SAMPLE_RATE, 2), language,
-                 utterance.text)
-        )  # fmt: skip
-        parts += [np.zeros(pause, np.float32), utterance.samples]
-        length = end
-    joined = np.concatenate(parts)
-    noise = NOISE * rng.standard_normal(len(joined))
-    return np.clip(joined + noise, -1, 1).astype(np.float32), placed
 
 
 def french_sentences(path: Path, rng: np.random.Generator) -> list[str]:
@@ -210,7 +166,8 @@ def main() -> None:
     for number in range(arguments.count):
         languages = sequence(rng, number)
         turns = [(one, turn_of(pools[one], rng.uniform(SHORTEST_TURN, 10))) for one in languages]
-        samples, placed = join(turns, rng)
+        pauses = list(rng.uniform(0, MOST_PAUSE, len(turns) - 1))
+        samples, placed = join(turns, pauses, rng)
         name = f"{number:02}.flac"
         soundfile.write(arguments.output / name, samples, SAMPLE_RATE, subtype="PCM_16")
         rows.append({"file_name": name, "duration": len(samples) / SAMPLE_RATE,

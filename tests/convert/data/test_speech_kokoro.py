@@ -149,6 +149,25 @@ def test_english_voices_without_the_unclear_ones(
     assert [(voice.name, voice.weight) for voice in ranges] == [("bf_lily", 1.0)]
 
 
+def test_french_by_the_french_voice_and_its_mixtures(
+    engine: kokoro.Kokoro, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arguments = command_line(monkeypatch, engine, "--language", "fr")
+    ranges, speak, settings = make_speech.choose_voices(arguments)
+    assert [voice.name for voice in ranges] == ["ff_siwis", *(f"ff_siwis+{n}" for n in ENGLISH)]
+    assert sum(voice.weight for voice in ranges) == pytest.approx(1.0)
+    drawn = [engines.draw_voice(ranges, np.random.default_rng(seed)) for seed in range(200)]
+    shares = [voice.pitch for voice in drawn if voice.pitch is not None]
+    assert kokoro.FRENCH_SHARE[0] <= min(shares) < max(shares) <= kokoro.FRENCH_SHARE[1]
+    for name, share in (("ff_siwis", None), ("ff_siwis+bf_lily", 0.5)):
+        speak("Bonjour à tous.", engines.VoiceSetting("kokoro", name, 1.0, share))
+        assert kokoro.load_kokoro(engine.model).calls[-1]["lang"] == "fr-fr"
+    # Part of what a resumed folder is checked by.
+    (engine.folder / "ff_siwis.bin").write_bytes(bytes(4 * kokoro.STYLE_SIZE))
+    kokoro._voice.cache_clear()
+    assert make_speech.choose_voices(arguments)[2]["kokoro"] != settings["kokoro"]
+
+
 def test_shares_and_rates_are_drawn_from_the_seed() -> None:
     ranges = kokoro.voice_ranges(ENGLISH)
     drawn = [engines.draw_voice(ranges, np.random.default_rng(seed)) for seed in range(400)]

