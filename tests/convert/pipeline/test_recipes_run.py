@@ -9,17 +9,25 @@ import io
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import soundfile
+import torch
 from click.testing import CliRunner
 
 import baldwhisper_mlx
 from baldwhisper_convert.cli.main import main
+from baldwhisper_convert.data import labels
+from baldwhisper_convert.data.batches import Batch
+from baldwhisper_convert.model.prompts import Prompts
+from baldwhisper_convert.model.whisper import Whisper
 from baldwhisper_convert.pipeline.manifest import read_manifest
 from baldwhisper_convert.pipeline.recipe import read_recipe
 from baldwhisper_convert.training.log import LOG_FILE, read_log
+from baldwhisper_convert.training.objectives import Terms
+from baldwhisper_convert.training.replay import FullContext
 from baldwhisper_mlx.config import SAMPLE_RATE
 from benchmarks.reproduction import measure
 from tests.support.tiny import tiny_dims, tiny_hf_folder, tiny_hf_model
@@ -77,6 +85,23 @@ def jeli_asr(folder: Path, train: int = 17) -> Path:
     return folder
 
 
+def librispeech(folder: Path, count: int = 9) -> Path:
+    """The schema of facebook/multilingual_librispeech, with the split that the recipe names."""
+    import datasets
+
+    (folder / "data").mkdir(parents=True)  # only there are splits found whatever their name
+    columns: dict[str, list[object]] = {"audio": [], "transcript": [], "speaker_id": []}
+    for number in range(count):
+        file = io.BytesIO()
+        soundfile.write(file, sound(0.5 + number / 9, number), SAMPLE_RATE, format="WAV")
+        columns["audio"].append({"bytes": file.getvalue(), "path": f"{number}.opus"})
+        columns["transcript"].append(f"bonjour {number}")
+        columns["speaker_id"].append("1")
+    data = datasets.Dataset.from_dict(columns).cast_column("audio", datasets.Audio())
+    data.to_parquet(folder / "data/9_hours-00000-of-00001.parquet")
+    return folder
+
+
 PAPER = ("finetune", "merge", "distill", "factorize", "distill")
 
 
@@ -101,20 +126,51 @@ def check(
     assert transcript.duration == 0.5
 
 
+@pytest.fixture
+def french_labels(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the teacher writes; one of random weights never ends."""
+
+    def decode(
+        model: Any, states: torch.Tensor, mask: Any, prompts: Prompts, **_: Any
+    ) -> list[list[int]]:
+        assert prompts.language == "fr"
+        assert states.shape[1] == 1500
+        text = prompts.tokenizer.encode(" bonjour")
+        return [[prompts.timestamp(0), *text, prompts.timestamp(0.4)]] * len(states)
+
+    monkeypatch.setattr(labels, "decode_greedy", decode)
+
+
+@pytest.mark.usefixtures("french_labels")
 def test_bambara(teacher: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import datasets
 
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
     datasets.disable_progress_bars()
-    source = jeli_asr(tmp_path / "jeli-asr")
-    data = {"train": source, "dev": source}
-    run(ROOT / "recipes/bambara-jeli-asr.toml", tmp_path, teacher, data)
+    source = jeli_asr(tmp_path / "jeli-asr", train=25)
+    data = {"train": source, "dev": source, "french": librispeech(tmp_path / "french")}
+    run(ROOT / "recipes/bambara-jeli-asr.toml", tmp_path, teacher, data, "--skip-bad")
     check(tmp_path / "out", dynamic=False)
-    sizes = [
-        len(path.read_text(encoding="utf-8").splitlines())
-        for path in sorted(tmp_path.glob("out/prepared/*/windows.jsonl"))
-    ]
-    assert sizes == [1, 16]  # dev is what training does not see
+    sizes = {
+        path.parent.name.partition("-")[0]: len(path.read_text(encoding="utf-8").splitlines())
+        for path in tmp_path.glob("out/prepared/*/windows.jsonl")
+    }
+    assert (sizes["dev"], sizes["train"]) == (1, 24)  # dev is what training does not see
+    check_replay(tmp_path / "out")
+
+
+def check_replay(folder: Path) -> None:
+    """Every training had French in its batches, and the original model as its teacher there."""
+    taught = set()
+    for stage in ("01-finetune", "03-distill", "05-distill"):
+        manifest = read_manifest(folder / stage)
+        assert manifest is not None
+        taught.add(manifest.data["replay"].partition("teacher ")[2])
+        rows = [row for row in read_log(folder / stage / LOG_FILE) if "replay" in row]
+        assert rows
+        # Before the first step, what is fine-tuned is the original itself.
+        assert all(row["replay"] > 0 for row in rows if stage != "01-finetune")
+    assert len(taught) == 1
 
 
 def mboshi(recipe: Path, folder: Path, teacher: Path) -> None:
@@ -135,6 +191,33 @@ def test_mboshi_with_kept_layers(tmp_path: Path) -> None:
     assert manifest.settings["merge"]["keep"] == [0, 3, 5]
     (states,) = tmp_path.glob("out/prepared/states-*/windows.jsonl")
     assert len(states.read_text(encoding="utf-8").splitlines()) == 3 * 16
+
+
+@pytest.mark.usefixtures("french_labels")
+def test_mboshi_with_replay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The French teacher was trained on 30 s, and gets them although the clips are dynamic."""
+    encoded: list[tuple[int, ...]] = []
+    forward = FullContext.forward
+
+    def watched(self: FullContext, student: Whisper, batch: Batch) -> Terms:
+        hook = self.teacher.encoder.register_forward_hook(
+            lambda module, args, output: encoded.append(tuple(output.shape))
+        )
+        try:
+            return forward(self, student, batch)
+        finally:
+            hook.remove()
+
+    monkeypatch.setattr(FullContext, "forward", watched)
+    teacher = wide_teacher(tmp_path / "teacher", layers=6)
+    recipe = ROOT / "recipes/mboshi-replay.toml"
+    names = {"train": 28, "augmented": 14, "dev": 3, "french": 9}
+    data = {name: tiny_speech(tmp_path / name, n) for name, n in names.items()}
+    run(recipe, tmp_path, teacher, data)
+    check(tmp_path / "out", dynamic=True, layers=3)
+    check_replay(tmp_path / "out")
+    assert {shape[1] for shape in encoded} == {1500}
+    assert {shape[0] for shape in encoded} == {2}  # of 16
 
 
 def test_mboshi(teacher: Path, tmp_path: Path) -> None:
