@@ -103,16 +103,19 @@ class DraftDecoder:
     def _split(
         self, tokens: Sequence[int], times: Alignment, first: int, language: str
     ) -> list[DraftWord]:
-        """The words of the tokens from the one at `first` on, up to one that is no text."""
+        """The words of the tokens from the one at `first` on, without those that are no text.
+
+        A model may write a language token where the language changes.
+        """
         eot = self._loaded.tokenizer.eot
-        end = next((i for i in range(first, len(tokens)) if tokens[i] >= eot), len(tokens))
+        places = [i for i in range(first, len(tokens)) if tokens[i] < eot]
         timed = [
             TimedToken(tokens[i], times.starts[i], times.ends[i], times.probabilities[i])
-            for i in range(first, end)
+            for i in places
         ]
-        words, position = [], first
+        words, position = [], 0
         for text, part in split_words(timed, self._loaded.tokenizer.decode, language):
-            attended = max(times.attended[position : position + len(part)])
+            attended = max(times.attended[i] for i in places[position : position + len(part)])
             position += len(part)
             ids = tuple(token.token for token in part)
             words.append(DraftWord(text, ids, part[0].start, part[-1].end, attended))

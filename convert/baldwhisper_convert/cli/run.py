@@ -62,7 +62,7 @@ def prepare(
     interrupted, run the same command again to resume it. torchrun or `accelerate launch` starts
     it in several processes, which share the work. Settings (--set):
     labels=text|teacher|none, features=states|mel, audio_context=full|dynamic, passes, max_wer,
-    language, seed, windows.*, augmentation.*
+    language, language_tokens=window|turns, seed, windows.*, augmentation.*
     """
     with one_line_errors():
         from baldwhisper_convert.data import prepare as preparing

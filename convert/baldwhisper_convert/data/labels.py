@@ -74,7 +74,7 @@ class Labeller(ABC):
         if follows is None:
             return ()
         tokens = self.tokens.get(planned.number - planned.number_in_pass + follows, ())
-        return tuple(token for token in tokens if token < self.prompts.end)
+        return tuple(self.prompts.with_timestamps(tokens, False))
 
     @abstractmethod
     def _label(

@@ -201,12 +201,12 @@ def test_a_language_token_stands_wherever_the_language_changes() -> None:
         *[AT(0), *fox, AT(0.4), AT(0.4), french, *dog, AT(0.7), AT(0.7), english, *fox, AT(1)],
         *[AT(1.5), french, *dog, AT(2.5)],
     ]
-    # They are no text, neither of the label nor of the prompt of a window that continues it.
+    # They are no text, but in the prompt of a window that continues it, as at inference.
     assert PROMPTS.tokenizer.decode(found) == " a fox the dog a fox the dog"
     labeller = TextLabels(model, PROMPTS, 0.3, by_turns=True)
     label(labeller, one)
     after = sound(1, "a fox", follows=0).planned
-    assert list(labeller.before(after)) == [*fox, *dog, *fox, *dog]
+    assert list(labeller.before(after)) == [*fox, french, *dog, english, *fox, french, *dog]
 
 
 def test_without_turns_there_is_one_language_token() -> None:

@@ -193,7 +193,6 @@ def test_mboshi_with_kept_layers(tmp_path: Path) -> None:
     assert len(states.read_text(encoding="utf-8").splitlines()) == 3 * 16
 
 
-@pytest.mark.usefixtures("french_labels")
 def test_mboshi_with_replay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The French teacher was trained on 30 s, and gets them although the clips are dynamic."""
     encoded: list[tuple[int, ...]] = []

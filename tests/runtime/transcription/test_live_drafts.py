@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -12,10 +13,12 @@ from baldwhisper_mlx.audio.buffer import Samples
 from baldwhisper_mlx.audio.load import load_audio
 from baldwhisper_mlx.checkpoint.load import LoadedModel, load_model
 from baldwhisper_mlx.config import SAMPLE_RATE
+from baldwhisper_mlx.decoding.alignment import Alignment
 from baldwhisper_mlx.decoding.decoder import Decoder
 from baldwhisper_mlx.transcription.live import LiveTranscriber
 from baldwhisper_mlx.transcription.live_draft import DraftDecoder
 from baldwhisper_mlx.transcription.live_events import Draft, LiveEvent, Utterance
+from baldwhisper_mlx.transcription.options import TranscribeOptions
 from tests.runtime.conftest import tiny_config, write_model
 from tests.runtime.test_bundled import SAMPLE
 
@@ -147,3 +150,28 @@ def test_a_multilingual_stream_detects_in_every_window(
     count = detections["count"]
     events += live.finish()
     assert detections["count"] > count
+
+
+def test_a_language_token_inside_a_draft_is_no_text(
+    tiny: LoadedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a model that writes one where the language changes; what follows it is in the draft."""
+    tokenizer = tiny.tokenizer
+    said, then = (tokenizer.encode(text) for text in (" the fox", " le chien"))
+    tokens = [*said, tokenizer.languages["fr"], *then]
+    assert tokens[len(said)] not in tokenizer.suppressed_tokens
+    places = [float(i) for i in range(len(tokens))]
+    known = tuple(np.nan if i == len(said) else i for i in places)  # as of what is no text
+    times = Alignment(known, tuple(i + 1 for i in known), (0.5,) * len(tokens), known)
+
+    def decode(self: Decoder, *arguments: Any, **more: Any) -> list[SimpleNamespace]:
+        return [SimpleNamespace(tokens=tokens, alignment=times)]
+
+    monkeypatch.setattr(Decoder, "decode", decode)
+    drafts = DraftDecoder(tiny, TranscribeOptions(language="en"))
+    mel: Any = SimpleNamespace(n_frames=500)
+    words = drafts.words(mel, [], 0.0, "en")
+    assert "".join(word.text for word in words) == " the fox le chien"
+    assert [token for word in words for token in word.tokens] == [*said, *then]
+    assert words[-1].end == words[-1].attended + 1 == len(tokens)
+    assert words[0].start == 0
