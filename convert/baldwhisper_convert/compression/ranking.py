@@ -56,16 +56,13 @@ def measure_plans(
         ValueError: speech that the part cannot be measured with.
     """
     # The teacher runs once; every candidate is compared with its output.
+    check_comparable(part, is_mel=all(batch.is_mel for batch in batches), has_text=has_text)
     teacher = Whisper.from_checkpoint(checkpoint)
     compare: Compare
     if part == "encoder":
         encoders = EncoderReference(teacher, batches, has_text=has_text)
         compare = encoders.compare
         positions, similarity = encoders.positions, encoders.layer_similarity
-    elif not has_text:
-        raise ValueError(
-            'decoder layers are compared at the tokens of a text, but the data has labels = "none"'
-        )
     else:
         reference = Reference(teacher, batches)
         compare = reference.compare
@@ -75,6 +72,28 @@ def measure_plans(
     choices = [{"plan": str(plan)} | figures_of(found) for plan, found in ranking]
     metrics = {"positions": positions, "choices": choices, "similarity": similarity.tolist()}
     return [plan for plan, _ in ranking], compare, metrics
+
+
+def check_comparable(part: Part, *, is_mel: bool, has_text: bool) -> None:
+    """Checks that layers can be compared on such speech.
+
+    Args:
+        part: of the layers.
+        is_mel: whether the speech is log-mel, not encoder states.
+        has_text: whether it has text.
+
+    Raises:
+        ValueError: they cannot.
+    """
+    if part == "encoder" and not is_mel:
+        raise ValueError(
+            "the prepared data is encoder states, but comparing encoders needs log-mel; "
+            'prepare the data with features = "mel"'
+        )
+    if part == "decoder" and not has_text:
+        raise ValueError(
+            'decoder layers are compared at the tokens of a text, but the data has labels = "none"'
+        )
 
 
 def rank(

@@ -109,7 +109,7 @@ class _WindowBuilder:
         self, checkpoint: Checkpoint, settings: PrepareSettings, device: str, bad: BadRows
     ) -> None:
         self.settings, self.bad = settings, bad
-        _check_context(checkpoint, settings)
+        check_context(checkpoint, settings)
         self.recordings = read_noise(settings.augmentation.recordings)
         self.device = torch.device(device)
         self.model = Whisper.from_checkpoint(checkpoint).to(self.device)
@@ -220,7 +220,7 @@ class _WindowBuilder:
         return Sound(planned, items, samples[: round(WINDOW_SECONDS * SAMPLE_RATE)], speed)
 
 
-def _check_context(checkpoint: Checkpoint, settings: PrepareSettings) -> None:
+def check_context(checkpoint: Checkpoint, settings: PrepareSettings) -> None:
     """Checks that the teacher was trained for the audio context in which it is run.
 
     Raises:

@@ -82,17 +82,29 @@ class StageRecipe:
         parse_shares(self.data)
 
     @property
+    def data_names(self) -> tuple[str, ...]:
+        """Names of its data and development data, without shares."""
+        dev = (self.dev,) if self.dev else ()
+        return (*(name for name, _ in parse_shares(self.data)), *dev)
+
+    @property
+    def trained(self) -> TrainingSettings:
+        """How it trains; the defaults, if the recipe does not say."""
+        default = finetuning() if self.stage == "finetune" else TrainingSettings()
+        return self.training or default
+
+    @property
     def settings(self) -> dict[str, Any]:
         """The stage's settings as plain values, including defaults, for its manifest."""
         sections: dict[str, Any] = {}
         if self.stage == "finetune":
-            sections["training"] = self.training or finetuning()
+            sections["training"] = self.trained
         elif self.stage == "merge":
             sections["merge"] = self.merge or MergeSettings()
         elif self.stage == "factorize":
             sections["factorize"] = self.factorize or FactorizeSettings()
         else:
-            sections["training"] = self.training or TrainingSettings()
+            sections["training"] = self.trained
             sections["loss"] = self.loss or LossSettings()
         plain = {name: plain_settings(section) for name, section in sections.items()}
         named = {"data": list(self.data), "texts": list(self.texts), "dev": self.dev}
@@ -120,10 +132,7 @@ class Recipe:
         if not self.stages:
             raise ValueError("a recipe needs at least one stage")
         for number, stage in enumerate(self.stages, start=1):
-            names = [name for name, _ in parse_shares(stage.data)] + (
-                [stage.dev] if stage.dev else []
-            )
-            for name in names:
+            for name in stage.data_names:
                 if name not in self.data:
                     raise ValueError(
                         f"stage {number} uses the data {name!r}; add a section [data.{name}]"

@@ -22,7 +22,9 @@ from baldwhisper_convert.locks import check_single_process, lock_folder
 from baldwhisper_convert.pipeline.manifest import read_manifest
 from baldwhisper_convert.pipeline.model import Model
 from baldwhisper_convert.pipeline.recipe import Recipe, StageRecipe
+from baldwhisper_convert.pipeline.sources import Sources, read_teacher
 from baldwhisper_convert.pipeline.stages import describe, perform, plan_manifest
+from baldwhisper_convert.pipeline.validate import PlannedStage, validate
 from baldwhisper_convert.readers.read import read_checkpoint
 from baldwhisper_mlx.files import restore_folder
 
@@ -74,6 +76,7 @@ class Pipeline:
         Raises:
             FileExistsError: a stage folder has other settings and `force` is not set.
             BlockingIOError: another process runs a recipe in the output folder.
+            RecipeError: lists what is wrong with the recipe; nothing has been done then.
             ValueError: bad data or settings, or several processes were started for it.
         """
         check_single_process("run")
@@ -82,12 +85,28 @@ class Pipeline:
         with lock_folder(self.output, "runs a recipe"):
             return self._run()
 
+    def plan(self) -> list[PlannedStage]:
+        """Checks the recipe and plans its stages; prepares and trains nothing.
+
+        Raises:
+            RecipeError: lists what is wrong with it.
+        """
+        return validate(read_teacher(self._where()), self._where())
+
+    def _where(self) -> Sources:
+        return Sources(
+            self.recipe,
+            source_of=lambda name: self.sources.get(name, self.recipe.data[name].source),
+            text_of=lambda name: Path(self.texts.get(name, self.recipe.texts[name])),
+            noise=self.noise,
+            skip_bad=self.skip_bad,
+        )
+
     def _run(self) -> Path:
         """`run`, in a folder that is locked."""
         recipe = self.recipe
-        source = read_checkpoint(
-            recipe.teacher, revision=recipe.revision, tokenizer=recipe.tokenizer
-        )
+        source = read_teacher(self._where())
+        validate(source, self._where())
         model = Model.of(source)
         teacher, folder = source, self.output
         for number, stage in enumerate(recipe.stages, start=1):

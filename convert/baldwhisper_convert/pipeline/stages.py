@@ -20,6 +20,7 @@ from baldwhisper_convert.compression.factorize import (
     with_embedding_of,
 )
 from baldwhisper_convert.compression.merge import MergeSettings, merge
+from baldwhisper_convert.data.prepared import Windows
 from baldwhisper_convert.data.speech import SAMPLE_BATCH, Speech, sample
 from baldwhisper_convert.data.texts import count_text, count_tokens
 from baldwhisper_convert.model.prompts import Prompts
@@ -99,8 +100,7 @@ def run_factorize(
     checkpoint = model.checkpoint
     if teacher and checkpoint.embedding.rank is not None:
         checkpoint = with_embedding_of(checkpoint, teacher)
-    if not speech.windows.labelled or (dev and not dev.windows.labelled):
-        raise ValueError("the stage factorize counts tokens of text; give data with labels")
+    check_labelled(speech, dev)
     prompts = Prompts.of(model.checkpoint, speech.windows.language)
     count = min(count or CALIBRATION_WINDOWS, len(speech.windows.windows))
     if dev:
@@ -117,6 +117,12 @@ def run_factorize(
         counts += count_text(text, prompts.tokenizer, n_vocab)
     student, metrics = factorize(checkpoint, settings, calibration, held_out, counts)
     return dataclasses.replace(model, checkpoint=student), metrics
+
+
+def check_labelled(speech: Speech, dev: Speech | None) -> None:
+    """Raises ValueError for data without text, which `factorize` cannot count tokens of."""
+    if not speech.windows.labelled or (dev and not dev.windows.labelled):
+        raise ValueError("the stage factorize counts tokens of text; give data with labels")
 
 
 def run_finetune(
@@ -257,11 +263,17 @@ def _train(
         if evaluate and accelerator.is_main_process:
             metrics |= evaluate(module.to(device))
     checkpoint = dataclasses.replace(model.checkpoint, state=module.canonical_state())
-    checkpoint = _with_context(checkpoint, *speech.windows.audio_context)
-    if checkpoint.languages is not None:
-        known = tuple(dict.fromkeys([*checkpoint.languages, prompts.language]))
-        checkpoint = dataclasses.replace(checkpoint, languages=known)
+    checkpoint = trained_checkpoint(checkpoint, speech.windows)
     return dataclasses.replace(model, checkpoint=checkpoint), metrics
+
+
+def trained_checkpoint(checkpoint: Checkpoint, windows: Windows) -> Checkpoint:
+    """Sets the audio context of a checkpoint and adds the language of what it was trained on."""
+    checkpoint = _with_context(checkpoint, *windows.audio_context)
+    if checkpoint.languages is not None:
+        known = tuple(dict.fromkeys([*checkpoint.languages, windows.language]))
+        checkpoint = dataclasses.replace(checkpoint, languages=known)
+    return checkpoint
 
 
 @torch.no_grad()

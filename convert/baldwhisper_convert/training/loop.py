@@ -28,11 +28,12 @@ from baldwhisper_convert.data.prepared import Windows
 from baldwhisper_convert.model.prompts import Prompts
 from baldwhisper_convert.model.whisper import Whisper
 from baldwhisper_convert.training.checkpoints import Progress, RunFolder
+from baldwhisper_convert.training.checks import check_batches, trained_parameters
 from baldwhisper_convert.training.ema import Average
 from baldwhisper_convert.training.log import TrainingLog
 from baldwhisper_convert.training.objectives import Terms
 from baldwhisper_convert.training.precision import MixedPrecision
-from baldwhisper_convert.training.settings import TrainingSettings, parameter_groups, rate
+from baldwhisper_convert.training.settings import TrainingSettings, rate
 
 Evaluate = Callable[[Whisper], dict[str, float]]
 """Returns a model's development results; "score" is one of them, and smaller is better."""
@@ -130,32 +131,13 @@ class _Run:
         settings: TrainingSettings,
         accelerator: Accelerator,
     ) -> None:
-        parts = accelerator.num_processes * settings.accumulate
-        if settings.batch_size % parts:
-            raise ValueError(
-                f"batch_size {settings.batch_size} is not a multiple of {parts} "
-                "(processes times accumulate); change one of them"
-            )
-        if len(data.windows) < parts:
-            raise ValueError(
-                f"{len(data.windows)} windows are too few to train on; a step needs {parts}"
-            )
+        check_batches(len(data.windows), settings, accelerator.num_processes)
         self.model, self.settings, self.accelerator = model, settings, accelerator
         self.data, self.prompts = data, prompts
         self.label_silence = bool(getattr(objective, "label_silence", False))
         model.set_dropout(settings.dropout)
         learner = Learner(model, objective)
-        groups = parameter_groups(model, objective, settings)
-        if getattr(objective, "needs_text", True) and not data.labelled:
-            raise ValueError(
-                'the prepared data has no text (labels = "none"), which every term of the loss '
-                "but loss.encoder needs; set the others to 0, or prepare data with text"
-            )
-        if not data.is_mel and any(p.requires_grad for p in model.encoder.parameters()):
-            raise ValueError(
-                "the prepared data is encoder states, but the encoder is not frozen and needs "
-                'log-mel; freeze `encoder.*`, or prepare the data with features = "mel"'
-            )
+        groups = trained_parameters(model, objective, data, settings)
         self.late = [group.pop("late") for group in groups]
         per_epoch = max(1, len(data.windows) // settings.batch_size)
         self.steps = max(1, round(settings.epochs * per_epoch))

@@ -1,0 +1,60 @@
+"""Where the teacher and the data of a recipe are, and the error that lists its problems."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from baldwhisper_convert.checkpoint.checkpoint import Checkpoint
+from baldwhisper_convert.pipeline.planned_data import PlannedData
+from baldwhisper_convert.pipeline.recipe import Recipe
+from baldwhisper_convert.readers.read import read_checkpoint
+from baldwhisper_mlx.audio.speech_dataset import read_rows
+
+
+class RecipeError(ValueError):
+    """What is wrong with a recipe.
+
+    Args:
+        problems: each with its place and what to do.
+    """
+
+    def __init__(self, problems: list[str]) -> None:
+        self.problems = problems
+        super().__init__("; ".join(problems))
+
+
+@dataclass
+class Sources:
+    """Where the data of a recipe is, and what of it has been read."""
+
+    recipe: Recipe
+    source_of: Callable[[str], str]
+    """The source of data, by its name in the recipe."""
+    text_of: Callable[[str], Path]
+    noise: str | None = None
+    """Replaces the folders of noise."""
+    skip_bad: bool = False
+    planned: dict[tuple[str, bool], PlannedData | None] = field(default_factory=dict)
+    """By name, and whether the teacher's encoder is the recipe's own; None if it cannot be read."""
+
+
+def read_teacher(sources: Sources) -> Checkpoint:
+    """Reads the teacher of a recipe.
+
+    Raises:
+        RecipeError: it cannot be read; names the missing sources of data too.
+    """
+    recipe = sources.recipe
+    try:
+        return read_checkpoint(recipe.teacher, revision=recipe.revision, tokenizer=recipe.tokenizer)
+    except (ValueError, OSError) as error:
+        problems = [f"teacher: {' '.join(str(error).split())}"]
+    for name in dict.fromkeys(name for stage in recipe.stages for name in stage.data_names):
+        data = recipe.data[name]
+        try:
+            read_rows(sources.source_of(name), split=data.split, streaming=True)
+        except (ValueError, OSError, ModuleNotFoundError) as error:
+            problems.append(f"data.{name}.source: {' '.join(str(error).split())}")
+    raise RecipeError(problems)
