@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import click
 
 from baldwhisper_convert.cli.errors import one_line_errors, say
 from baldwhisper_convert.cli.options import FOLDER, changes_option, data_option
+from baldwhisper_mlx.terminal import printable
 
 
 @click.command()
@@ -180,6 +183,10 @@ def align(
               help="Skip utterances that cannot be used, and report their number.")  # fmt: skip
 @click.option("--force", is_flag=True,
               help="Replace stage folders that were made with other settings.")  # fmt: skip
+@click.option("--dry-run", "only_plan", is_flag=True,
+              help="Check the recipe, measure a few steps of each stage on this machine, and print "
+              "what the run would take; nothing is written to the output.")  # fmt: skip
+@click.option("--json", "as_json", is_flag=True, help="With --dry-run: print JSON.")
 def run(
     recipe: Path,
     output: Path,
@@ -189,11 +196,16 @@ def run(
     teacher: str | None,
     skip_bad: bool,
     force: bool,
+    only_plan: bool,
+    as_json: bool,
 ) -> None:
     """Run all stages of a recipe.
 
-    RECIPE is a TOML file. Stages run in its order; finished stages are skipped.
+    RECIPE is a TOML file. Stages run in its order; finished stages are skipped. The whole recipe
+    is checked against the teacher and the data before the first stage.
     """
+    if as_json and not only_plan:
+        raise click.UsageError("--json needs --dry-run")
     with one_line_errors():
         from baldwhisper_convert.pipeline.recipe import read_recipe
         from baldwhisper_convert.pipeline.run import Pipeline
@@ -209,8 +221,16 @@ def run(
             noise=noise,
             skip_bad=skip_bad,
             force=force,
-            say=say,
+            say=partial(click.echo, err=True) if only_plan else say,
         )
+        if only_plan:
+            from baldwhisper_convert.pipeline import dry_run
+
+            rows = pipeline.dry_run()
+            say(json.dumps(dry_run.report(rows), indent=2) if as_json else dry_run.table(rows))
+            if lacking := dry_run.lacking_space(rows, output):
+                click.echo(f"Warning: {printable(lacking)}", err=True)
+            return
         say(f"{pipeline.run()}: finished")
 
 

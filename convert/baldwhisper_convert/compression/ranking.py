@@ -6,8 +6,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from typing import Any, Protocol, TypeVar
 
-from tqdm import tqdm
-
 from baldwhisper_convert.checkpoint.checkpoint import Checkpoint
 from baldwhisper_convert.compression.agreement import Agreement, Reference
 from baldwhisper_convert.compression.encoder_agreement import EncoderAgreement, EncoderReference
@@ -15,6 +13,7 @@ from baldwhisper_convert.compression.layer_similarity import layer_similarity
 from baldwhisper_convert.compression.layers import LayerPlan, Part, apply_plan
 from baldwhisper_convert.data.batches import Batch
 from baldwhisper_convert.model.whisper import Whisper
+from baldwhisper_convert.progress import progress_bar
 
 Compare = Callable[[Whisper], Agreement | EncoderAgreement]
 """Measures a student."""
@@ -110,10 +109,12 @@ def rank(
         compare: measures a student, as `Reference.compare` does.
         part: whose layers the plans are for.
     """
-    measured = [
-        (plan, compare(Whisper.from_checkpoint(apply_plan(checkpoint, plan, part))))
-        for plan in tqdm(plans, desc="layers", unit="choice", disable=len(plans) < 2)
-    ]
+    measured = []
+    with progress_bar(len(plans), "compare layers", "choice") as bar:
+        for plan in plans:
+            student = Whisper.from_checkpoint(apply_plan(checkpoint, plan, part))
+            measured.append((plan, compare(student)))
+            bar.update()
     return sorted(measured, key=lambda pair: pair[1].distance)
 
 

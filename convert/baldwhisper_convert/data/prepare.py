@@ -14,7 +14,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from baldwhisper_convert.checkpoint.checkpoint import Checkpoint
 from baldwhisper_convert.data.augment import augment
@@ -42,6 +41,7 @@ from baldwhisper_convert.data.windows import (
 )
 from baldwhisper_convert.model.prompts import Prompts
 from baldwhisper_convert.model.whisper import Whisper, length_mask
+from baldwhisper_convert.progress import progress_bar
 from baldwhisper_mlx.config import SAMPLE_RATE
 
 
@@ -90,7 +90,7 @@ def prepare(
             start = max((window.number for window in writer.done), default=-1) + 1
             # Start at a whole batch: rounding may depend on which windows are batched together.
             begun = start // batch_size * batch_size
-            with tqdm(total=len(plan), initial=begun, desc="prepare", unit="window") as progress:
+            with progress_bar(len(plan), "prepare", "window", initial=begun) as progress:
                 for first in range(begun, len(plan), batch_size):
                     part = plan[first : first + batch_size]
                     for window, features in builder.build(part, kept):

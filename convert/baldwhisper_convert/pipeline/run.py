@@ -7,23 +7,24 @@ states of a fine-tuned encoder differ. Interrupted runs resume when you rerun th
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from baldwhisper_convert.checkpoint.checkpoint import Checkpoint, fingerprint
+from baldwhisper_convert.checkpoint.checkpoint import Checkpoint
 from baldwhisper_convert.data.prepare import prepare
 from baldwhisper_convert.data.prepared import Choice, Prepared
 from baldwhisper_convert.data.speech import Speech, parse_shares
 from baldwhisper_convert.data.texts import text_fingerprint
 from baldwhisper_convert.data.utterances import BadRows, read_utterances
 from baldwhisper_convert.locks import check_single_process, lock_folder
+from baldwhisper_convert.pipeline.dry_run import Row, dry_run
 from baldwhisper_convert.pipeline.manifest import read_manifest
 from baldwhisper_convert.pipeline.model import Model
 from baldwhisper_convert.pipeline.recipe import Recipe, StageRecipe
 from baldwhisper_convert.pipeline.sources import Sources, read_teacher
 from baldwhisper_convert.pipeline.stages import describe, perform, plan_manifest
+from baldwhisper_convert.pipeline.state import RunState, prepared_folder
 from baldwhisper_convert.pipeline.validate import PlannedStage, validate
 from baldwhisper_convert.readers.read import read_checkpoint
 from baldwhisper_mlx.files import restore_folder
@@ -92,6 +93,18 @@ class Pipeline:
             RecipeError: lists what is wrong with it.
         """
         return validate(read_teacher(self._where()), self._where())
+
+    def dry_run(self) -> list[Row]:
+        """Checks the recipe and measures what a run would cost; writes nothing to the output.
+
+        Raises:
+            RecipeError: lists what is wrong with the recipe.
+            ValueError: several processes were started for it.
+        """
+        check_single_process("run --dry-run")
+        teacher = read_teacher(self._where())
+        stages = validate(teacher, self._where())
+        return dry_run(stages, RunState(self.output, self._where(), teacher), self.say)
 
     def _where(self) -> Sources:
         return Sources(
@@ -171,13 +184,8 @@ class Pipeline:
                 bad=bad,
             )
         )
-        by_teacher = data.features == "states" or data.labels == "teacher"
-        suffix = f"-{fingerprint(teacher)[:8]}" if by_teacher else ""
-        folder = self.output / "prepared" / f"{name}{suffix}"
-        settings = data.settings
-        if self.noise and settings.augmentation.recordings:
-            noisy = dataclasses.replace(settings.augmentation, recordings=self.noise)
-            settings = dataclasses.replace(settings, augmentation=noisy)
+        folder = prepared_folder(self.output, self.recipe, name, teacher)
+        settings = self._where().settings_of(name)
         return prepare(teacher, utterances, settings, folder, bad=bad)
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from baldwhisper_convert.checkpoint.checkpoint import Checkpoint
+from baldwhisper_convert.data.prepare_settings import PrepareSettings
 from baldwhisper_convert.pipeline.planned_data import PlannedData
 from baldwhisper_convert.pipeline.recipe import Recipe
 from baldwhisper_convert.readers.read import read_checkpoint
@@ -38,6 +40,14 @@ class Sources:
     skip_bad: bool = False
     planned: dict[tuple[str, bool], PlannedData | None] = field(default_factory=dict)
     """By name, and whether the teacher's encoder is the recipe's own; None if it cannot be read."""
+
+    def settings_of(self, name: str) -> PrepareSettings:
+        """How a data set is prepared, with this run's folder of noise."""
+        settings = self.recipe.data[name].settings
+        if not self.noise or not settings.augmentation.recordings:
+            return settings
+        noisy = dataclasses.replace(settings.augmentation, recordings=self.noise)
+        return dataclasses.replace(settings, augmentation=noisy)
 
 
 def read_teacher(sources: Sources) -> Checkpoint:

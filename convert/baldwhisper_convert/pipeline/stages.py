@@ -178,7 +178,7 @@ def perform(
     from accelerate import PartialState
 
     manifest = plan_manifest(stage, model, teacher, speech, dev)
-    work = runs / f"{stage.stage}-{_short_hash(manifest)}"
+    work = work_folder(runs, manifest)
     work.mkdir(parents=True, exist_ok=True)
     if stage.stage == "merge":
         settings = stage.merge or MergeSettings()
@@ -201,6 +201,11 @@ def perform(
         save_stage(result, folder, dataclasses.replace(manifest, metrics=metrics), reports)
     processes.wait_for_everyone()
     return result, metrics
+
+
+def work_folder(runs: Path, manifest: Manifest) -> Path:
+    """The folder of a stage's work below `runs`, which other settings or data do not share."""
+    return runs / f"{manifest.stage}-{_short_hash(manifest)}"
 
 
 def plan_manifest(

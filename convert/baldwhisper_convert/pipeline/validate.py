@@ -150,9 +150,8 @@ class _Check:
         prompts = None
         with self._problem(f"data.{name}.language"):
             prompts = Prompts.of(teacher, data.language)
-        recordings = data.augmentation.recordings
         with self._problem(f"data.{name}.augmentation.recordings"):
-            noise_files((sources.noise or recordings) if recordings else "")
+            noise_files(sources.settings_of(name).augmentation.recordings)
         with self._problem(f"data.{name}.source"):
             # In another language than asked for, if that is unknown, to find what else is wrong.
             prompts = prompts or Prompts(teacher.tokenizer(), teacher.dims.n_text_ctx)

@@ -21,12 +21,12 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import InitProcessGroupKwargs
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from baldwhisper_convert.data.batches import Batch, collate, epochs
 from baldwhisper_convert.data.prepared import Windows
 from baldwhisper_convert.model.prompts import Prompts
 from baldwhisper_convert.model.whisper import Whisper
+from baldwhisper_convert.progress import progress_bar
 from baldwhisper_convert.training.checkpoints import Progress, RunFolder
 from baldwhisper_convert.training.checks import check_batches, trained_parameters
 from baldwhisper_convert.training.ema import Average
@@ -139,8 +139,7 @@ class _Run:
         learner = Learner(model, objective)
         groups = trained_parameters(model, objective, data, settings)
         self.late = [group.pop("late") for group in groups]
-        per_epoch = max(1, len(data.windows) // settings.batch_size)
-        self.steps = max(1, round(settings.epochs * per_epoch))
+        self.steps = settings.steps(len(data.windows))
         optimizer = torch.optim.AdamW(
             groups, lr=settings.learning_rate, betas=(0.9, 0.98), fused=True
         )
@@ -154,7 +153,7 @@ class _Run:
         progress = folder.resume(self.accelerator, self.average) or Progress()
         batches = epochs(self.data, settings.batch_size, settings.seed, start=progress.step)
         training_log = TrainingLog(folder.path, progress.step, enabled=main)
-        bar = tqdm(total=self.steps, initial=progress.step, unit="step", disable=not main)
+        bar = progress_bar(self.steps, "train", "step", initial=progress.step, disable=not main)
         began, saved = time.monotonic() - progress.seconds, time.monotonic()
         while progress.step < self.steps and not progress.stopped:
             epoch, windows = next(batches)

@@ -88,6 +88,10 @@ class TrainingSettings:
         object.__setattr__(self, "freeze", tuple(self.freeze))
         object.__setattr__(self, "late", tuple(self.late))
 
+    def steps(self, windows: int) -> int:
+        """Number of steps of a training on so many windows."""
+        return max(1, round(self.epochs * max(1, windows // self.batch_size)))
+
 
 def matches(name: str, patterns: Iterable[str]) -> bool:
     """Whether a parameter's canonical name fits one of the shell patterns."""
