@@ -15,7 +15,13 @@ from baldwhisper_convert.compression.factorize import FactorizeSettings
 from baldwhisper_convert.compression.merge import MergeSettings
 from baldwhisper_convert.data.prepare_settings import PrepareSettings
 from baldwhisper_convert.data.speech import parse_shares
-from baldwhisper_convert.pipeline.settings import build, plain_settings, read_toml
+from baldwhisper_convert.pipeline.settings import (
+    RecipeError,
+    build,
+    did_you_mean,
+    plain_settings,
+    read_toml,
+)
 from baldwhisper_convert.training.objectives import LossSettings
 from baldwhisper_convert.training.settings import TrainingSettings
 
@@ -131,15 +137,22 @@ class Recipe:
     def __post_init__(self) -> None:
         if not self.stages:
             raise ValueError("a recipe needs at least one stage")
+        problems = []
         for number, stage in enumerate(self.stages, start=1):
             for name in stage.data_names:
                 if name not in self.data:
-                    raise ValueError(
-                        f"stage {number} uses the data {name!r}; add a section [data.{name}]"
+                    hint = did_you_mean(name, self.data)
+                    problems.append(
+                        f"stage {number} uses the data {name!r}{hint}; add a section [data.{name}]"
                     )
             for name in stage.texts:
                 if name not in self.texts:
-                    raise ValueError(f"stage {number} uses the text {name!r}; add it to [texts]")
+                    hint = did_you_mean(name, self.texts)
+                    problems.append(
+                        f"stage {number} uses the text {name!r}{hint}; add it to [texts]"
+                    )
+        if problems:
+            raise RecipeError(problems)
 
 
 def finetuning() -> TrainingSettings:

@@ -11,20 +11,9 @@ from baldwhisper_convert.checkpoint.checkpoint import Checkpoint
 from baldwhisper_convert.data.prepare_settings import PrepareSettings
 from baldwhisper_convert.pipeline.planned_data import PlannedData
 from baldwhisper_convert.pipeline.recipe import Recipe
+from baldwhisper_convert.pipeline.settings import RecipeError
 from baldwhisper_convert.readers.read import read_checkpoint
 from baldwhisper_mlx.audio.speech_dataset import read_rows
-
-
-class RecipeError(ValueError):
-    """What is wrong with a recipe.
-
-    Args:
-        problems: each with its place and what to do.
-    """
-
-    def __init__(self, problems: list[str]) -> None:
-        self.problems = problems
-        super().__init__("; ".join(problems))
 
 
 @dataclass

@@ -31,7 +31,8 @@ from baldwhisper_convert.pipeline.model import Model
 from baldwhisper_convert.pipeline.outline import outline
 from baldwhisper_convert.pipeline.planned_data import PlannedData, read_speech, width_of
 from baldwhisper_convert.pipeline.recipe import StageRecipe
-from baldwhisper_convert.pipeline.sources import RecipeError, Sources
+from baldwhisper_convert.pipeline.settings import RecipeError
+from baldwhisper_convert.pipeline.sources import Sources
 from baldwhisper_convert.pipeline.stages import check_labelled
 from baldwhisper_convert.training.checks import check_batches, trained_parameters
 from baldwhisper_convert.training.objectives import Distillation, LossSettings, Transcription

@@ -14,8 +14,7 @@ from baldwhisper_convert.cli.main import main
 from baldwhisper_convert.pipeline import run as running
 from baldwhisper_convert.pipeline.recipe import Recipe, read_recipe
 from baldwhisper_convert.pipeline.run import Pipeline
-from baldwhisper_convert.pipeline.settings import build
-from baldwhisper_convert.pipeline.sources import RecipeError
+from baldwhisper_convert.pipeline.settings import RecipeError, build
 from tests.support.tiny import tiny_dims, tiny_hf_folder, tiny_hf_model
 from tests.support.tiny_speech import tiny_speech
 
