@@ -24,7 +24,7 @@ DELAY = 1.0
 class _Place:
     text: str = ""
     after: float | None = None
-    """Seconds that the run takes after this stage; None if unknown."""
+    """What the run does after this work, as a multiple of it; None outside a run."""
     quiet: bool = False
 
 
@@ -38,8 +38,8 @@ def working_on(text: str, after: float | None = None) -> Iterator[None]:
 
     Args:
         text: such as "stage 2 of 5: merge, data train".
-        after: seconds that everything after it will take, if known; the bars then add what they
-            still take, and show the sum as the time that is left of the run.
+        after: estimate of all that the run does afterwards, as a multiple of this work; the bars
+            then show the time that is left of the run, too.
     """
     token = _PLACE.set(_Place(text, after, _PLACE.get().quiet))
     try:
@@ -95,8 +95,9 @@ class _Bar(tqdm):  # type: ignore[misc]
         done, total = values["n"] - values["initial"], values["total"] or 0
         after = _PLACE.get().after
         if done > 0 and after is not None:
-            rest = values["elapsed"] / done * max(0, total - values["n"])
-            left = f"run: {duration(after + rest)} left"
+            each = values["elapsed"] / done
+            rest = each * max(0, total - values["n"])
+            left = f"run: about {duration(rest + after * each * total)} left"
             values["postfix"] = ", ".join(filter(None, (values["postfix"], left)))
         return values
 

@@ -57,8 +57,8 @@ def prepare(
 
         check_single_process("prepare")
         from baldwhisper_convert.data import utterances as reading
-        from baldwhisper_convert.data.prepare import prepare as run
         from baldwhisper_convert.data.prepare_settings import PrepareSettings
+        from baldwhisper_convert.pipeline.prepared_data import prepare_data
         from baldwhisper_convert.pipeline.settings import override
         from baldwhisper_convert.readers.read import read_checkpoint
 
@@ -72,9 +72,10 @@ def prepare(
                 audio_column=audio_column, streaming=streaming, bad=bad,
             )
         ]  # fmt: skip
-        prepared = run(
-            read_checkpoint(source), utterances, settings, destination, bad=bad, device=device
-        )
+        prepared = prepare_data(
+            read_checkpoint(source), utterances, settings, destination,
+            bad=bad, device=device, say=say,
+        )  # fmt: skip
         hours = sum(window.duration for window in prepared.windows) / 3600
         report = prepared.settings["report"]
         say(

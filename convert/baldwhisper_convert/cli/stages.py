@@ -218,23 +218,31 @@ def _run(
     from baldwhisper_convert.data.speech import open_speech
     from baldwhisper_convert.export.destination import check_destination
     from baldwhisper_convert.pipeline import stages
+    from baldwhisper_convert.pipeline.manifest import other_work, read_manifest
     from baldwhisper_convert.pipeline.model import Model
     from baldwhisper_convert.pipeline.settings import override
     from baldwhisper_convert.readers.read import read_checkpoint
+    from baldwhisper_mlx.files import restore_folder
 
     stage = override(stage, changes)
-    check_destination(destination, source, force=force)
-    checkpoint = read_checkpoint(source)
+    restore_folder(destination.resolve())  # of a command that was killed while it replaced it
+    made = read_manifest(destination) if destination.is_dir() and not force else None
+    if made is None:
+        check_destination(destination, source, force=force)
+    model = Model.of(read_checkpoint(source), Path(source))
+    taught_by = read_checkpoint(teacher) if teacher else None
+    texts = [Path(text) for text in stage.texts]
+    speech = open_speech(stage.data, texts) if stage.data else None
+    development = open_speech([dev]) if dev else None
+    if made is not None:
+        plan = stages.plan_manifest(stage, model, taught_by, speech, development)
+        if not made.same_work(plan):
+            raise FileExistsError(other_work(destination, made, plan))
+        say(f"{destination}: done already")
+        return made.metrics
     _, metrics = stages.perform(
-        stage,
-        Model.of(checkpoint, Path(source)),
-        destination,
-        destination.with_name(f"{destination.name}.runs"),
-        teacher=read_checkpoint(teacher) if teacher else None,
-        speech=open_speech(stage.data, [Path(text) for text in stage.texts])
-        if stage.data
-        else None,
-        dev=open_speech([dev]) if dev else None,
-    )
+        stage, model, destination, destination.with_name(f"{destination.name}.runs"),
+        teacher=taught_by, speech=speech, dev=development, say=say,
+    )  # fmt: skip
     say(f"{destination}: {stages.describe(metrics) or 'done'}")
     return metrics

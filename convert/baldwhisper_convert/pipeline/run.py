@@ -12,20 +12,22 @@ from pathlib import Path
 from typing import Any
 
 from baldwhisper_convert.checkpoint.checkpoint import Checkpoint
-from baldwhisper_convert.data.prepare import prepare
 from baldwhisper_convert.data.prepared import Choice, Prepared
 from baldwhisper_convert.data.speech import Speech, parse_shares
 from baldwhisper_convert.data.texts import text_fingerprint
 from baldwhisper_convert.data.utterances import BadRows, read_utterances
 from baldwhisper_convert.locks import check_single_process, lock_folder
 from baldwhisper_convert.pipeline.dry_run import Row, dry_run
-from baldwhisper_convert.pipeline.manifest import read_manifest
+from baldwhisper_convert.pipeline.effort import Efforts
+from baldwhisper_convert.pipeline.manifest import other_work, read_manifest
 from baldwhisper_convert.pipeline.model import Model
-from baldwhisper_convert.pipeline.recipe import Recipe, StageRecipe
+from baldwhisper_convert.pipeline.prepared_data import prepare_data
+from baldwhisper_convert.pipeline.recipe import Recipe
 from baldwhisper_convert.pipeline.sources import Sources, read_teacher
 from baldwhisper_convert.pipeline.stages import describe, perform, plan_manifest
 from baldwhisper_convert.pipeline.state import RunState, prepared_folder
 from baldwhisper_convert.pipeline.validate import PlannedStage, validate
+from baldwhisper_convert.progress import working_on
 from baldwhisper_convert.readers.read import read_checkpoint
 from baldwhisper_mlx.files import restore_folder
 
@@ -69,6 +71,7 @@ class Pipeline:
             raise ValueError(f"the recipe has no augmentation.recordings to replace by {noise}")
         self.noise = noise
         self.skip_bad = skip_bad
+        self.efforts = Efforts([])
         self.force, self.say = force, say
 
     def run(self) -> Path:
@@ -119,23 +122,33 @@ class Pipeline:
         """`run`, in a folder that is locked."""
         recipe = self.recipe
         source = read_teacher(self._where())
-        validate(source, self._where())
+        self.efforts = Efforts(validate(source, self._where()))
         model = Model.of(source)
         teacher, folder = source, self.output
         for number, stage in enumerate(recipe.stages, start=1):
             folder = self.output / f"{number:02d}-{stage.stage}"
-            model = self._stage(stage, folder, model, teacher)
+            model = self._stage(number, folder, model, teacher)
             if stage.stage == "finetune" and model.checkpoint.dims == source.dims:
                 teacher = model.checkpoint
         return folder
 
-    def _stage(self, stage: StageRecipe, folder: Path, model: Model, teacher: Checkpoint) -> Model:
+    def _place(self, number: int, name: str = "") -> str:
+        """What the bars call a stage, or the data that it prepares."""
+        stages = self.recipe.stages
+        stage = stages[number - 1]
+        names = name or ", ".join(stage.data)
+        data = f", data {names}" if names else ""
+        return f"stage {number} of {len(stages)}: {stage.stage}{data}"
+
+    def _stage(self, number: int, folder: Path, model: Model, teacher: Checkpoint) -> Model:
         """Performs a stage, or reads its folder if it is done already."""
+        stage = self.recipe.stages[number - 1]
         restore_folder(folder.resolve())  # of a run that was killed while it replaced it
-        speech = self._speech(stage.data, teacher, stage.texts)
-        dev = self._speech((stage.dev,), teacher) if stage.dev else None
+        speech = self._speech(number, stage.data, teacher, stage.texts)
+        dev = self._speech(number, (stage.dev,), teacher) if stage.dev else None
         manifest = read_manifest(folder) if folder.is_dir() else None
-        if manifest and manifest.same_work(plan_manifest(stage, model, teacher, speech, dev)):
+        plan = plan_manifest(stage, model, teacher, speech, dev)
+        if manifest and manifest.same_work(plan):
             self.say(f"{folder}: done already")
             try:
                 checkpoint = read_checkpoint(folder)
@@ -143,23 +156,30 @@ class Pipeline:
                 raise ValueError(f"{error}; delete {folder} to make the stage again") from None
             return Model.of(checkpoint, folder)
         if manifest and not self.force:
-            raise FileExistsError(
-                f"{folder}: made with other settings or from another model; --force replaces it"
-            )
+            raise FileExistsError(other_work(folder, manifest, plan))
         runs = self.output / "runs"
-        result, metrics = perform(
-            stage, model, folder, runs, teacher=teacher, speech=speech, dev=dev
-        )
+        with working_on(self._place(number), self.efforts.after(number)):
+            result, metrics = perform(
+                stage, model, folder, runs,
+                teacher=teacher, speech=speech, dev=dev, say=self.say,
+            )  # fmt: skip
         self.say(f"{folder}: {describe(metrics)}")
         return result
 
     def _speech(
-        self, names: tuple[str, ...], teacher: Checkpoint, texts: tuple[str, ...] = ()
+        self,
+        number: int,
+        names: tuple[str, ...],
+        teacher: Checkpoint,
+        texts: tuple[str, ...] = (),
     ) -> Speech | None:
         """Opens the data of a stage, preparing it if needed; None if the stage names none."""
         if not names:
             return None
-        prepared = [(self._prepared(name, teacher), share) for name, share in parse_shares(names)]
+        prepared = []
+        for name, share in parse_shares(names):
+            with working_on(self._place(number, name), self.efforts.after(number, name)):
+                prepared.append((self._prepared(name, teacher), share))
         fingerprints = {
             name: data.fingerprint
             for (name, _), (data, _) in zip(parse_shares(names), prepared, strict=True)
@@ -186,7 +206,7 @@ class Pipeline:
         )
         folder = prepared_folder(self.output, self.recipe, name, teacher)
         settings = self._where().settings_of(name)
-        return prepare(teacher, utterances, settings, folder, bad=bad)
+        return prepare_data(teacher, utterances, settings, folder, bad=bad, say=self.say)
 
 
 def _check_names(

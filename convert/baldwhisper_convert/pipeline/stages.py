@@ -6,8 +6,7 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +27,7 @@ from baldwhisper_convert.model.whisper import Whisper
 from baldwhisper_convert.pipeline.manifest import Manifest
 from baldwhisper_convert.pipeline.model import Model, save_stage
 from baldwhisper_convert.pipeline.recipe import StageRecipe, finetuning
+from baldwhisper_convert.training.checkpoints import interrupted_at
 from baldwhisper_convert.training.evaluation import Evaluator
 from baldwhisper_convert.training.log import CURVES_FILE, LOG_FILE
 from baldwhisper_convert.training.loop import new_accelerator, train
@@ -157,6 +157,7 @@ def perform(
     teacher: Checkpoint | None = None,
     speech: Speech | None = None,
     dev: Speech | None = None,
+    say: Callable[[str], None] = print,
 ) -> tuple[Model, dict[str, Any]]:
     """Performs one stage and saves its result in `folder`.
 
@@ -168,6 +169,7 @@ def perform(
         teacher: for `distill`, and for `factorize` if the model is factorized already.
         speech: prepared data.
         dev: prepared development data.
+        say: receives where an interrupted training resumes.
 
     Returns:
         The new model and the stage's metrics.
@@ -178,8 +180,10 @@ def perform(
     from accelerate import PartialState
 
     manifest = plan_manifest(stage, model, teacher, speech, dev)
-    work = work_folder(runs, manifest)
+    work = runs / manifest.work_name
     work.mkdir(parents=True, exist_ok=True)
+    if step := interrupted_at(work):
+        say(f"{folder}: resumes after step {step}")
     if stage.stage == "merge":
         settings = stage.merge or MergeSettings()
         result, metrics = run_merge(model, settings, speech, work, stage.speech)
@@ -201,11 +205,6 @@ def perform(
         save_stage(result, folder, dataclasses.replace(manifest, metrics=metrics), reports)
     processes.wait_for_everyone()
     return result, metrics
-
-
-def work_folder(runs: Path, manifest: Manifest) -> Path:
-    """The folder of a stage's work below `runs`, which other settings or data do not share."""
-    return runs / f"{manifest.stage}-{_short_hash(manifest)}"
 
 
 def plan_manifest(
@@ -234,13 +233,6 @@ def describe(metrics: dict[str, Any]) -> str:
     return ", ".join(
         f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in scalars.items()
     )
-
-
-def _short_hash(manifest: Manifest) -> str:
-    """8 hexadecimal digits that identify the work of a stage."""
-    plain = dataclasses.asdict(manifest)
-    del plain["teacher_encoder_layers"]  # a result, as the metrics; earlier versions had none
-    return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()[:8]
 
 
 def _train(

@@ -22,10 +22,10 @@ from baldwhisper_convert.pipeline.model import Model
 from baldwhisper_convert.pipeline.planned_data import PlannedData
 from baldwhisper_convert.pipeline.recipe import Recipe, StageRecipe
 from baldwhisper_convert.pipeline.sources import Sources
-from baldwhisper_convert.pipeline.stages import plan_manifest, work_folder
+from baldwhisper_convert.pipeline.stages import plan_manifest
 from baldwhisper_convert.pipeline.validate import PlannedStage
 from baldwhisper_convert.readers.read import read_checkpoint
-from baldwhisper_convert.training.checkpoints import PROGRESS_FILE, Progress
+from baldwhisper_convert.training.checkpoints import interrupted_at
 
 
 @dataclass(frozen=True)
@@ -93,8 +93,7 @@ class RunState:
             if stage.stage == "finetune" and self._model.checkpoint.dims == self._dims:
                 self._teacher = self._model.checkpoint
             return Found(done=True)
-        progress = work_folder(self.output / "runs", plan) / "checkpoint" / PROGRESS_FILE
-        return Found(step=Progress.from_file(progress).step if progress.is_file() else 0)
+        return Found(step=interrupted_at(self.output / "runs" / plan.work_name))
 
     def _windows_in(self, data: PlannedData, teacher: Checkpoint | None) -> int | None:
         """Windows of a data set that are prepared, None if all are; 0 for an unknown teacher."""

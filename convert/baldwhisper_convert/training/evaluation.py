@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import nn
@@ -14,6 +15,7 @@ from baldwhisper_convert.data.word_errors import word_error_rate, words_wrong
 from baldwhisper_convert.model.greedy import decode_greedy, text_of
 from baldwhisper_convert.model.prompts import Prompts
 from baldwhisper_convert.model.whisper import Whisper
+from baldwhisper_convert.progress import progress_bar
 
 FIXED = Mix(timestamps=0.5, prompts=0.0)
 """Half of the windows have timestamps, the same ones in every evaluation."""
@@ -46,6 +48,7 @@ class Evaluator:
     ) -> None:
         self.data, self.prompts, self.objective = data, prompts, objective
         self.batch_size, self.device = batch_size, torch.device(device)
+        self._bar: Any = None
 
     def __call__(self, model: Whisper) -> dict[str, float]:
         """Returns the mean loss terms and `wer`, which is also the `score`.
@@ -56,13 +59,23 @@ class Evaluator:
             ValueError: neither text nor an objective.
         """
         parts = self.parts()
-        results = self.losses(model, parts) if self.objective else {}
-        if not self.data.labelled:
-            if self.objective is None:
-                raise ValueError("the development data has no text, so there is nothing to score")
-            return results | {"score": sum(results.values())}
-        wer = self.wer(model, parts)
+        turns = len(parts) * (bool(self.objective) + self.data.labelled)
+        with progress_bar(turns, "evaluate", "batch", leave=False) as bar:
+            self._bar = bar
+            results = self.losses(model, parts) if self.objective else {}
+            if not self.data.labelled:
+                if self.objective is None:
+                    raise ValueError(
+                        "the development data has no text, so there is nothing to score"
+                    )
+                return results | {"score": sum(results.values())}
+            wer = self.wer(model, parts)
         return results | {"wer": wer, "score": wer}
+
+    def _advance(self) -> None:
+        """Moves the bar of an evaluation by a batch."""
+        if self._bar is not None:
+            self._bar.update()
 
     def parts(self) -> list[list[int]]:
         """Splits all windows into batches of similar length, limited by their padded size."""
@@ -85,6 +98,7 @@ class Evaluator:
         positions = {"tokens": 0, "audio": 0}
         of_audio: set[str] = set()
         for part in parts:
+            self._advance()
             batch = collate(self.data, part, self.prompts, FIXED).to(self.device)
             terms = self.objective(model, batch) if self.objective else None
             if terms is not None:
@@ -117,6 +131,7 @@ class Evaluator:
         """
         texts: dict[int, str] = {}
         for part in parts:
+            self._advance()
             spoken = [i for i in part if self.data.windows[i].kind == SPEECH]
             if not spoken:
                 continue

@@ -30,7 +30,7 @@ from baldwhisper_convert.progress import progress_bar
 from baldwhisper_convert.training.checkpoints import Progress, RunFolder
 from baldwhisper_convert.training.checks import check_batches, trained_parameters
 from baldwhisper_convert.training.ema import Average
-from baldwhisper_convert.training.log import TrainingLog
+from baldwhisper_convert.training.log import TrainingLog, shown
 from baldwhisper_convert.training.objectives import Terms
 from baldwhisper_convert.training.precision import MixedPrecision
 from baldwhisper_convert.training.settings import TrainingSettings, rate
@@ -163,7 +163,7 @@ class _Run:
             training_log.write(
                 step=progress.step, epoch=epoch, seconds=round(progress.seconds, 1), **row
             )
-            bar.set_postfix(loss=f"{row['loss']:.3f}")
+            bar.set_postfix({"loss": f"{row['loss']:.3f}"} | shown(progress.latest))
             bar.update()
             last = progress.step == self.steps
             every = settings.evaluate_every
@@ -258,6 +258,7 @@ class _Run:
                 if better:
                     folder.save_best(self.model)
             training_log.write(step=progress.step, dev=results)
+            progress.latest = results
             progress.best = results | {"best_step": progress.step} if better else progress.best
             progress.evals_since_best = 0 if better else progress.evals_since_best + 1
             patience_over = 0 < self.settings.patience <= progress.evals_since_best
