@@ -90,6 +90,8 @@ def _work(manifest: Manifest) -> dict[str, Any]:
     plain = _plain(manifest)
     work = {key: plain[key] for key in ("stage", "parent", "teacher", "seed")}
     settings: dict[str, Any] = plain["settings"]
+    # It changes no result.
+    settings.get("training", {}).pop("checkpoint_minutes", None)
     return settings | work | {"prepared": plain["data"]}
 
 
