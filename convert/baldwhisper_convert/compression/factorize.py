@@ -36,6 +36,7 @@ from baldwhisper_convert.compression.embedding_factors import (
 )
 from baldwhisper_convert.data.batches import Batch
 from baldwhisper_convert.model.whisper import Whisper
+from baldwhisper_convert.progress import progress_bar
 from baldwhisper_mlx.config import EmbeddingProjections
 
 Init = Literal["joint", "svd", "random"]
@@ -245,11 +246,17 @@ def measure(model: Whisper, student: Checkpoint, batches: Sequence[Batch]) -> di
     """
     reference = Reference(model, batches)
     factorized = Whisper.from_checkpoint(student).requires_grad_(False)
-    agreements = {
-        "output": reference.compare(model, factorized.decoder.token_embedding),
-        "input": reference.compare(factorized, model.decoder.token_embedding),
-        "both": reference.compare(factorized),
+    embedding, factors = model.decoder.token_embedding, factorized.decoder.token_embedding
+    pairs = {
+        "output": (model, factors),
+        "input": (factorized, embedding),
+        "both": (factorized, factors),
     }
+    agreements = {}
+    with progress_bar(len(pairs), "measure", "embedding") as bar:
+        for end, (other, output) in pairs.items():
+            agreements[end] = reference.compare(other, output)
+            bar.update()
     metrics: dict[str, Any] = {"held_out_positions": reference.positions}
     for end, agreement in agreements.items():
         metrics |= {f"top1_{end}": agreement.top1, f"kl_{end}": agreement.kl}

@@ -34,6 +34,7 @@ from baldwhisper_convert.data.windows import (
 )
 from baldwhisper_convert.model.prompts import Prompts
 from baldwhisper_convert.pipeline.recipe import DataRecipe
+from baldwhisper_convert.progress import progress_bar
 from baldwhisper_mlx.config import bucketed_positions
 
 MOST_STREAMED = 64
@@ -122,11 +123,13 @@ def read_speech(
         streaming=data.streaming,
         bad=bad,
     )
-    usable = [
-        (utterance, seconds)
-        for utterance in (islice(rows, MOST_STREAMED) if data.streaming else rows)
-        if (seconds := _seconds(utterance, prompts, bad)) is not None
-    ]
+    listing = list(islice(rows, MOST_STREAMED) if data.streaming else rows)
+    usable = []
+    with progress_bar(len(listing), f"check the recordings of {source}", "file") as bar:
+        for utterance in listing:
+            if (seconds := _seconds(utterance, prompts, bad)) is not None:
+                usable.append((utterance, seconds))
+            bar.update()
     return PlannedSpeech(
         utterances=[utterance for utterance, _ in usable],
         durations=[seconds for _, seconds in usable],

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
+from baldwhisper_convert import progress
 from baldwhisper_convert.cli.main import main
 from baldwhisper_convert.data import prepared_writer
 from baldwhisper_convert.pipeline import timing
@@ -90,6 +91,29 @@ def test_a_dry_run_sees_what_is_done_and_writes_nothing(teacher: Path, tmp_path:
     assert statuses(rows) == dict.fromkeys(works, DONE) | {"factorize": TO_DO}
     with pytest.raises(FileExistsError, match=r"03-factorize: .*factorize.rank: 8 -> 4"):
         Pipeline(changed, out, say=said.append).run()
+
+
+def test_every_bar_of_a_run_names_stage_and_data(
+    teacher: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(progress, "DELAY", 0)
+    recipe = recipe_of(teacher, tiny_speech(tmp_path / "clips", 6))
+    Pipeline(recipe, tmp_path / "out", say=lambda _: None).run()
+    shown = capsys.readouterr().err
+    for bar in (
+        "stage 1 of 3: finetune, data train: prepare",
+        "stage 1 of 3: finetune, data train: train",
+        "stage 1 of 3: finetune, data train: evaluate",
+        "stage 2 of 3: merge, data states: prepare",
+        "stage 2 of 3: merge, data states: compare layers",
+        "stage 3 of 3: factorize, data states: calibrate",
+        "stage 3 of 3: factorize, data states: measure",
+    ):
+        assert f"{bar}:" in shown, bar
+    assert "run: about" in shown
 
 
 class Killed(BaseException):
