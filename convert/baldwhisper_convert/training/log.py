@@ -50,12 +50,17 @@ class TrainingLog:
                 if self._board and isinstance(number, int | float):
                     self._board.add_scalar(f"{name}/{key}".rstrip("/"), number, step)
 
-    def close(self) -> None:
-        """Closes the files and draws the curves."""
+    def release(self) -> None:
+        """Closes the files, also those of an interrupted run; TensorBoard writes in a thread."""
         if self.enabled:
             self._file.close()
             if self._board:
                 self._board.close()
+
+    def close(self) -> None:
+        """Closes the files and draws the curves."""
+        self.release()
+        if self.enabled:
             plot_curves(self.folder / LOG_FILE, self.folder / CURVES_FILE)
 
 

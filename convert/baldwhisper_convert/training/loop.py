@@ -12,7 +12,7 @@ import os
 import random
 import time
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from contextlib import closing, nullcontext
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -95,7 +95,8 @@ def train(
     main = accelerator.is_main_process
     with run_folder.lock() if main else nullcontext():
         run = _Run(model, objective, data, prompts, settings, accelerator)
-        return run.run(run_folder, evaluate)
+        with closing(run):
+            return run.run(run_folder, evaluate)
 
 
 def new_accelerator() -> Accelerator:
@@ -134,6 +135,7 @@ class _Run:
         check_batches(len(data.windows), settings, accelerator.num_processes)
         self.model, self.settings, self.accelerator = model, settings, accelerator
         self.data, self.prompts = data, prompts
+        self._log: TrainingLog | None = None
         self.label_silence = bool(getattr(objective, "label_silence", False))
         model.set_dropout(settings.dropout)
         learner = Learner(model, objective)
@@ -147,12 +149,18 @@ class _Run:
         self.precision = MixedPrecision(settings.mixed_precision, accelerator)
         self.average = Average(model, settings.ema) if settings.ema else None
 
+    def close(self) -> None:
+        """Closes the log, also after an error."""
+        if self._log is not None:
+            self._log.release()
+
     def run(self, folder: RunFolder, evaluate: Evaluate | None) -> dict[str, Any]:
         """Takes the steps that are left; returns the results."""
         settings, main = self.settings, self.accelerator.is_main_process
         progress = folder.resume(self.accelerator, self.average) or Progress()
         batches = epochs(self.data, settings.batch_size, settings.seed, start=progress.step)
         training_log = TrainingLog(folder.path, progress.step, enabled=main)
+        self._log = training_log
         bar = progress_bar(self.steps, "train", "step", initial=progress.step, disable=not main)
         began, saved = time.monotonic() - progress.seconds, time.monotonic()
         while progress.step < self.steps and not progress.stopped:

@@ -183,3 +183,11 @@ def test_tensorboard_writes_events(tmp_path: Path, installed: set[str]) -> None:
     write_steps(tmp_path, 1, 2).close()
     (events,) = (tmp_path / "tensorboard").iterdir()
     assert events.stat().st_size > 0
+
+
+def test_a_log_that_is_released_draws_nothing_and_keeps_its_lines(tmp_path: Path) -> None:
+    log = write_steps(tmp_path, 1, 3)
+    log.release()
+    assert log._file.closed
+    assert [row["step"] for row in read_log(tmp_path / LOG_FILE)] == [1, 2, 3]
+    assert not (tmp_path / "curves.png").exists()
