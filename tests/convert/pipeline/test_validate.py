@@ -159,7 +159,7 @@ def test_a_problem_is_what_the_stage_itself_raises(
     assert problem.startswith(expected)
     assert not list((tmp_path / "out").glob("*"))  # nothing has been prepared
     # Without the check, the same recipe fails with the same message, only later.
-    monkeypatch.setattr(running, "validate", lambda *_: None)
+    monkeypatch.setattr(running, "validate", lambda *_: [])
     with pytest.raises((ValueError, OSError)) as raised:
         Pipeline(recipe, tmp_path / "out", say=quiet).run()
     said = " ".join(str(raised.value).split())
