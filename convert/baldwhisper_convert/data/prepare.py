@@ -18,7 +18,7 @@ from torch import Tensor
 
 from baldwhisper_convert.checkpoint.checkpoint import Checkpoint
 from baldwhisper_convert.data.augment import augment
-from baldwhisper_convert.data.clips import Clips
+from baldwhisper_convert.data.clips import Clips, usable_seconds
 from baldwhisper_convert.data.features import AudioFeatures
 from baldwhisper_convert.data.labels import Labeller, NoLabels, TeacherLabels, TextLabels
 from baldwhisper_convert.data.pieces import PieceWork, Shard, Skip, cut
@@ -179,19 +179,8 @@ class _WindowBuilder:
 
     def usable(self, utterance: Utterance) -> float | None:
         """Duration of an utterance in seconds; None, and counted, if it cannot be used."""
-        tokens = self.prompts.tokenizer.encode(utterance.text)
-        if len(tokens) > self.prompts.n_text_ctx // 2:
-            self.bad.add("with a text longer than the context", utterance.name)
-            return None
-        try:
-            seconds = utterance.seconds()
-        except (ValueError, OSError) as error:
-            self.bad.add("with unreadable audio", str(error))
-            return None
-        if not 0 < seconds <= WINDOW_SECONDS:
-            self.bad.add("not between 0 and 30 s long", utterance.name)
-            return None
-        if self.settings.labels == "text":
+        seconds = usable_seconds(utterance, self.prompts, self.bad)
+        if seconds is not None and self.settings.labels == "text":
             self.suppressed.add(utterance.text)
         return seconds
 

@@ -74,14 +74,21 @@ def with_replay(
     Raises:
         ValueError: as `Replay`.
     """
-    shown = {f"replay {name}": print for name, print in other.fingerprints.items()}
-    shown["replay"] = f"{share:g} of a batch, weight {weight:g}, teacher {fingerprint(teacher)}"
+    shown = replay_fingerprints(other.fingerprints, share, fingerprint(teacher), weight)
     return replace(
         speech,
         windows=Replay(speech.windows, other.windows, share),
         fingerprints=speech.fingerprints | shown,
         replay=ReplayTeacher(teacher, weight),
     )
+
+
+def replay_fingerprints(
+    other: dict[str, str], share: float, teacher: str, weight: float
+) -> dict[str, str]:
+    """What a manifest says about replay; the arguments are `with_replay`'s, as fingerprints."""
+    shown = {f"replay {name}": print for name, print in other.items()}
+    return shown | {"replay": f"{share:g} of a batch, weight {weight:g}, teacher {teacher}"}
 
 
 def sample(
