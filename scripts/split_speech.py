@@ -1,13 +1,15 @@
-"""Splits labelled speech in two: clips that choose, and clips that are reported.
+"""Splits labelled speech: clips to train on, clips that choose, and clips that are reported.
 
 Whoever chooses settings, stages or the best evaluation of a training by some clips must not report
-errors on the same clips: the lowest of several figures is too low. This writes two lists:
+errors on the same clips: the lowest of several figures is too low. This writes lists of the parts:
 
-    python scripts/split_speech.py SPEECH lists
+    python scripts/split_speech.py SPEECH lists train=8 select=1 report=1
 
-`lists/select.jsonl` is for the development data of a recipe, `lists/report.jsonl` for `baldwhisper
-evaluate`. Which list a clip is in depends on its file name only, so the split is the same
-everywhere and stays the same when clips are added. The recordings stay where they are.
+`lists/train.jsonl` is for the training data of a recipe, `lists/select.jsonl` for its development
+data, and `lists/report.jsonl` for `baldwhisper evaluate`. The numbers are their shares of the
+clips. Without any, the clips are split in halves, select and report. Which list a clip is in
+depends on its file name and the shares only, so the split is the same everywhere, and stays the
+same when clips are added. The recordings stay where they are.
 """
 
 from __future__ import annotations
@@ -15,44 +17,50 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
+import re
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from baldwhisper_mlx.audio.speech_dataset import audio_of, read_rows
 from baldwhisper_mlx.files import write_atomically
 
-PARTS = ("select", "report")
+HALVES = {"select": 1, "report": 1}
 
 
-def part_of(name: str) -> str:
-    """The part that a clip belongs to: the parity of the SHA-256 digest of its file name.
+def part_of(name: str, shares: Mapping[str, int] = HALVES) -> str:
+    """The part that a clip belongs to, by the SHA-256 digest of its file name.
 
     Args:
         name: of the file, without its folder.
+        shares: the relative size of each part.
 
     Example:
         >>> part_of("clip-0.wav"), part_of("clip-1.wav")
         ('select', 'report')
     """
-    return PARTS[hashlib.sha256(name.encode("utf-8")).digest()[-1] % 2]
+    names = [part for part, share in shares.items() for _ in range(share)]
+    digest = hashlib.sha256(name.encode("utf-8")).digest()
+    return names[int.from_bytes(digest, "big") % len(names)]
 
 
-def split(source: str, folder: Path) -> dict[str, int]:
-    """Writes the lists of both parts.
+def split(source: str, folder: Path, shares: Mapping[str, int] = HALVES) -> dict[str, int]:
+    """Writes the lists of all parts.
 
     Args:
         source: a folder or list as `read_rows` reads it.
-        folder: for select.jsonl and report.jsonl.
+        folder: for a file PART.jsonl of each part.
+        shares: the relative size of each part.
 
     Returns:
         The number of clips in each.
 
     Raises:
         FileNotFoundError: no such source.
-        ValueError: clips that are not files, that have the same name, or too few for two parts.
+        ValueError: clips that are not files, that have the same name, or too few for all parts.
     """
     rows, base = read_rows(source)
-    lines: dict[str, list[str]] = {part: [] for part in PARTS}
+    lines: dict[str, list[str]] = {part: [] for part in shares}
     names: set[str] = set()
     for row in rows:
         audio = audio_of(row, "audio", base)
@@ -64,7 +72,7 @@ def split(source: str, folder: Path) -> dict[str, int]:
         names.add(path.name)
         plain = {key: value for key, value in row.items() if key not in ("path", "audio")}
         line = json.dumps(plain | {"file_name": str(path)}, ensure_ascii=False)
-        lines[part_of(path.name)].append(f"{line}\n")
+        lines[part_of(path.name, shares)].append(f"{line}\n")
     if not all(lines.values()):
         raise ValueError(f"{source}: {len(names)} clips are too few to split")
     folder.mkdir(parents=True, exist_ok=True)
@@ -73,14 +81,34 @@ def split(source: str, folder: Path) -> dict[str, int]:
     return {part: len(own) for part, own in lines.items()}
 
 
+def parse_shares(items: Sequence[str]) -> dict[str, int]:
+    """Parses `train=8 select=1`.
+
+    Raises:
+        ValueError: an item of another form, a share below 1, or one part alone or twice.
+    """
+    shares = {}
+    for item in items:
+        name, _, share = item.partition("=")
+        if not re.fullmatch(r"[\w-]+", name) or not re.fullmatch("[1-9][0-9]{0,3}", share):
+            raise ValueError(f"{item}: expected NAME=SHARE, such as train=8")
+        shares[name] = int(share)
+    if len(shares) < max(2, len(items)):
+        raise ValueError("name at least two different parts")
+    return shares
+
+
 def main() -> int:
     """Reads the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("source", help="folder or list of recordings with their transcripts")
-    parser.add_argument("folder", type=Path, help="for the lists select.jsonl and report.jsonl")
+    parser.add_argument("folder", type=Path, help="for the lists, one for each part")
+    parser.add_argument("parts", nargs="*", metavar="NAME=SHARE",
+                        help="a part and its share; by default select=1 report=1")  # fmt: skip
     arguments = parser.parse_args()
     try:
-        counts = split(arguments.source, arguments.folder)
+        shares = parse_shares(arguments.parts) if arguments.parts else HALVES
+        counts = split(arguments.source, arguments.folder, shares)
     except (OSError, ValueError) as error:
         print(f"split_speech.py: {error}", file=sys.stderr)
         return 1

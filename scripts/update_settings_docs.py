@@ -39,8 +39,9 @@ def sections() -> list[tuple[str, str, type]]:
     from baldwhisper_convert.data.augment import Augmentation
     from baldwhisper_convert.data.batches import Mix
     from baldwhisper_convert.data.prepare_settings import PrepareSettings
+    from baldwhisper_convert.data.spec_augment import SpecAugment
     from baldwhisper_convert.data.windows import WindowSettings
-    from baldwhisper_convert.pipeline.recipe import DataRecipe, Recipe, StageRecipe
+    from baldwhisper_convert.pipeline.recipe import DataRecipe, Recipe, ReplayRecipe, StageRecipe
     from baldwhisper_convert.pipeline.search import SearchSettings
     from baldwhisper_convert.training.objectives import LossSettings
     from baldwhisper_convert.training.settings import LoraSettings, TrainingSettings
@@ -51,10 +52,12 @@ def sections() -> list[tuple[str, str, type]]:
         ("`[data.NAME]`, `prepare --set`", "How the data is prepared.", PrepareSettings),
         ("`[data.NAME.windows]`, `prepare --set windows.*`", "", WindowSettings),
         ("`[data.NAME.augmentation]`, `prepare --set augmentation.*`", "", Augmentation),
+        ("`[replay]`", "Speech of another language in the trainings.", ReplayRecipe),
         ("`[[stages]]`", "Each stage; `--set` of a stage's command takes them too.", StageRecipe),
         ("`training`", "Of `finetune` and `distill`. Defaults of `finetune` are others: {changed}.",
          TrainingSettings),
         ("`training.mix`", "", Mix),
+        ("`training.spec_augment`", "", SpecAugment),
         ("`training.lora`", "", LoraSettings),
         ("`loss`", "Of `distill`.", LossSettings),
         ("`merge`", "", MergeSettings),

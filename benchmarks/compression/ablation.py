@@ -43,7 +43,8 @@ from baldwhisper_convert.data.texts import count_tokens
 from baldwhisper_convert.model.prompts import Prompts
 from baldwhisper_convert.model.whisper import Whisper
 from baldwhisper_convert.pipeline.model import Model
-from baldwhisper_convert.pipeline.stages import CALIBRATION_WINDOWS, run_distill, run_merge
+from baldwhisper_convert.pipeline.stages import CALIBRATION_WINDOWS, run_merge
+from baldwhisper_convert.pipeline.training_stages import run_distill
 from baldwhisper_convert.readers.read import read_checkpoint
 from baldwhisper_convert.training.evaluation import Evaluator
 from baldwhisper_convert.training.objectives import Distillation, LossSettings

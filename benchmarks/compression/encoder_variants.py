@@ -20,7 +20,8 @@ from baldwhisper_convert.data.speech import Speech, sample
 from baldwhisper_convert.model.prompts import Prompts
 from baldwhisper_convert.model.whisper import Whisper
 from baldwhisper_convert.pipeline.model import Model
-from baldwhisper_convert.pipeline.stages import run_distill, run_merge
+from baldwhisper_convert.pipeline.stages import run_merge
+from baldwhisper_convert.pipeline.training_stages import run_distill
 from baldwhisper_convert.training.objectives import LossSettings
 from baldwhisper_convert.training.settings import TrainingSettings
 from baldwhisper_convert.training.sharing import shared_blocks

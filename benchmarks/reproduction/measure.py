@@ -29,7 +29,8 @@ from baldwhisper_convert.model.prompts import Prompts
 from baldwhisper_convert.model.whisper import Whisper
 from baldwhisper_convert.pipeline.manifest import read_manifest
 from baldwhisper_convert.pipeline.model import Model
-from baldwhisper_convert.pipeline.stages import run_distill, run_factorize, run_merge
+from baldwhisper_convert.pipeline.stages import run_factorize, run_merge
+from baldwhisper_convert.pipeline.training_stages import run_distill
 from baldwhisper_convert.readers.read import read_checkpoint
 from baldwhisper_convert.training.evaluation import Evaluator
 from baldwhisper_convert.training.log import LOG_FILE, read_log

@@ -66,7 +66,7 @@ def test_variants_are_trained_once_and_compared(
     assert rows["plain"]["parameters"] - rows["svd"]["parameters"] == 5 * 32 + 32 + 8 * 32
 
     output, again = run(folders, tmp_path / "runs")
-    assert output.count("WER") == 1  # only the one that was missing
+    assert output.count("WER ") == 1  # only the one that was missing
     assert {name: again[name] for name in rows} == rows
     extra = again["dense, more speech"]
     assert extra["steps"] == 6

@@ -53,6 +53,10 @@ def one_line_errors() -> Iterator[None]:
             text = _missing(package) if package else one_line(error)
             raise click.ClickException(text) from None
         except (ValueError, OSError, MemoryError) as error:
+            problems: list[str] = getattr(error, "problems", [])
+            if len(problems) > 1:
+                lines = "".join(f"\n  - {printable(problem)}" for problem in problems)
+                raise click.ClickException(f"{len(problems)} problems:{lines}") from None
             raise click.ClickException(one_line(error)) from None
         except KeyboardInterrupt:
             click.echo("Interrupted", err=True)

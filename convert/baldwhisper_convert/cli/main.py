@@ -13,7 +13,9 @@ import click
 from click.core import ParameterSource
 
 from baldwhisper_convert.cli.errors import Commands, one_line_errors, say
-from baldwhisper_convert.cli.run import align, prepare, run, search
+from baldwhisper_convert.cli.prepare import prepare
+from baldwhisper_convert.cli.recipe import recipe
+from baldwhisper_convert.cli.run import align, run, search
 from baldwhisper_convert.cli.stages import distill, factorize, finetune, merge
 from baldwhisper_mlx._version import __version__
 from baldwhisper_mlx.config import AUDIO_BUCKET, AudioContext, Dtype
@@ -287,5 +289,5 @@ def _quantize_options(
     )
 
 
-for command in (prepare, finetune, search, merge, factorize, distill, align, run):
+for command in (prepare, finetune, search, merge, factorize, distill, align, run, recipe):
     main.add_command(command)

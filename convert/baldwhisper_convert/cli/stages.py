@@ -22,6 +22,7 @@ from baldwhisper_convert.cli.options import (
 )
 
 if TYPE_CHECKING:
+    from baldwhisper_convert.pipeline.manifest import Manifest
     from baldwhisper_convert.pipeline.recipe import StageRecipe
 
 
@@ -216,30 +217,51 @@ def _run(
 ) -> dict[str, Any]:
     """Reads the model and its data, runs the stage, writes its folder and returns the metrics."""
     from baldwhisper_convert.data.speech import open_speech
-    from baldwhisper_convert.export.destination import check_destination
     from baldwhisper_convert.pipeline import stages
+    from baldwhisper_convert.pipeline.manifest import other_work
     from baldwhisper_convert.pipeline.model import Model
     from baldwhisper_convert.pipeline.settings import override
     from baldwhisper_convert.processes import Processes
     from baldwhisper_convert.readers.read import read_checkpoint
+    from baldwhisper_mlx.audio.speech_columns import say_nothing
 
     stage = override(stage, changes)
     processes = Processes.start()
-    if processes.main:
-        check_destination(destination, source, force=force)
+    tell = say if processes.main else say_nothing
+    made = _made(destination, source, force=force) if processes.main else None
     processes.wait()
-    checkpoint = read_checkpoint(source)
+    model = Model.of(read_checkpoint(source), Path(source))
+    taught_by = read_checkpoint(teacher) if teacher else None
+    texts = [Path(text) for text in stage.texts]
+    speech = open_speech(stage.data, texts) if stage.data else None
+    development = open_speech(dev) if dev else None
+    plan = stages.plan_manifest(stage, model, taught_by, speech, development)
+    if made is not None and not made.same_work(plan):
+        raise FileExistsError(other_work(destination, made, plan))
+    known = processes.agree(made.metrics if made is not None else None)
+    if known is not None:
+        tell(f"{destination}: done already")
+        return known
     _, metrics = stages.perform(
-        stage,
-        Model.of(checkpoint, Path(source)),
-        destination,
-        destination.with_name(f"{destination.name}.runs"),
-        teacher=read_checkpoint(teacher) if teacher else None,
-        speech=open_speech(stage.data, [Path(text) for text in stage.texts])
-        if stage.data
-        else None,
-        dev=open_speech(dev) if dev else None,
-    )
-    if processes.main:
-        say(f"{destination}: {stages.describe(metrics) or 'done'}")
+        stage, model, destination, destination.with_name(f"{destination.name}.runs"),
+        teacher=taught_by, speech=speech, dev=development, say=tell,
+    )  # fmt: skip
+    tell(f"{destination}: {stages.describe(metrics) or 'done'}")
     return metrics
+
+
+def _made(destination: Path, source: str, *, force: bool) -> Manifest | None:
+    """The manifest of the stage that a folder has already; None if it may be replaced.
+
+    Raises:
+        FileExistsError: the folder is no stage, and `force` is not set.
+    """
+    from baldwhisper_convert.export.destination import check_destination
+    from baldwhisper_convert.pipeline.manifest import read_manifest
+    from baldwhisper_mlx.files import restore_folder
+
+    restore_folder(destination.resolve())  # of a command that was killed while it replaced it
+    made = read_manifest(destination) if destination.is_dir() and not force else None
+    if made is None:
+        check_destination(destination, source, force=force)
+    return made

@@ -12,10 +12,10 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from baldwhisper_convert.data.batches import Batch
 from baldwhisper_convert.model.whisper import Whisper
+from baldwhisper_convert.progress import progress_bar
 
 SMALLEST_FREQUENCY = 1e-6
 """Added to the frequency of every token, so that tokens that do not occur keep a weight."""
@@ -65,13 +65,15 @@ def calibrate(
     expected = torch.zeros(n_vocab, dtype=torch.float64)
     outer, inputs = torch.zeros(width, width, dtype=torch.float64), 0
     states = []
-    for batch in tqdm(batches, desc="calibrate", unit="batch", disable=len(batches) < 2):
-        state, probabilities, gradient = _observe(model, batch, generator)
-        states.append(state)
-        expected += probabilities
-        outer += gradient.T @ gradient
-        inputs += len(gradient)
-        counted = counted + batch_counts(batch, n_vocab)
+    with progress_bar(len(batches), "calibrate", "batch") as bar:
+        for batch in batches:
+            state, probabilities, gradient = _observe(model, batch, generator)
+            states.append(state)
+            expected += probabilities
+            outer += gradient.T @ gradient
+            inputs += len(gradient)
+            counted = counted + batch_counts(batch, n_vocab)
+            bar.update()
     if not inputs:
         raise ValueError("no positions to calibrate on; give some speech")
     frequencies = 0.5 * counted / counted.sum() + 0.5 * expected / expected.sum()

@@ -87,7 +87,7 @@ def random_factors(
     Raises:
         ValueError: a rank above d or below 1.
     """
-    _check_rank(embedding, rank)
+    check_rank(embedding.shape[1], rank)
     generator = torch.Generator().manual_seed(seed)
     # A sum of r products of two normal numbers of standard deviation s has variance r s^4.
     scale = float(_centred(embedding, mean).std() / rank**0.5) ** 0.5
@@ -121,7 +121,7 @@ def joint_factors(
     Raises:
         ValueError: a rank above d or below 1.
     """
-    _check_rank(embedding, rank)
+    check_rank(embedding.shape[1], rank)
     centred = _centred(embedding, mean)
     # The symmetric root L of G, and its inverse, from the eigenvalues of G.
     values, vectors = torch.linalg.eigh(metric.double())
@@ -275,12 +275,11 @@ def energy_kept(
     return 1 - float(((error @ g) * error).sum() / ((centred @ g) * centred).sum())
 
 
-def _check_rank(embedding: Tensor, rank: int) -> None:
+def check_rank(width: int, rank: int) -> None:
     """Raises ValueError for a rank that the width of the embedding does not allow."""
-    if not 0 < rank <= embedding.shape[1]:
+    if not 0 < rank <= width:
         raise ValueError(
-            f"a rank of {rank} does not fit an embedding of width {embedding.shape[1]}; "
-            f"give 1 to {embedding.shape[1]}"
+            f"a rank of {rank} does not fit an embedding of width {width}; give 1 to {width}"
         )
 
 

@@ -22,6 +22,7 @@ from baldwhisper_convert.compression.agreement import Agreement, Reference
 from baldwhisper_convert.compression.calibration import Calibration, calibrate
 from baldwhisper_convert.compression.embedding_factors import (
     Factors,
+    check_rank,
     energy_kept,
     expected_states,
     focused,
@@ -35,6 +36,7 @@ from baldwhisper_convert.compression.embedding_factors import (
 )
 from baldwhisper_convert.data.batches import Batch
 from baldwhisper_convert.model.whisper import Whisper
+from baldwhisper_convert.progress import progress_bar
 from baldwhisper_mlx.config import EmbeddingProjections
 
 Init = Literal["joint", "svd", "random"]
@@ -103,16 +105,7 @@ def factorize(
     Raises:
         ValueError: the embedding is factorized already, or the settings do not fit it.
     """
-    if checkpoint.embedding.rank is not None:
-        raise ValueError(
-            f"{checkpoint.source}: the token embedding is factorized already; give the teacher, to "
-            "start again from its embedding"
-        )
-    if settings.dense_rows > checkpoint.dims.n_vocab:
-        raise ValueError(
-            f"{settings.dense_rows} dense rows, but a vocabulary of {checkpoint.dims.n_vocab}; "
-            "lower dense_rows"
-        )
+    check_form(checkpoint, settings)
     model = calibratable(checkpoint)
     statistics = calibrate(model, calibration, counts, seed=settings.seed)
     embedding = checkpoint.state[f"{EMBEDDING}.weight"]
@@ -124,6 +117,42 @@ def factorize(
         "calibration_positions": len(statistics.states),
     }
     return student, metrics | energy | (measure(model, student, held_out) if held_out else {})
+
+
+def check_form(checkpoint: Checkpoint, settings: FactorizeSettings) -> None:
+    """Checks that a checkpoint's embedding can be factorized like that.
+
+    Raises:
+        ValueError: the embedding is factorized already, or the settings do not fit it.
+    """
+    if checkpoint.embedding.rank is not None:
+        raise ValueError(
+            f"{checkpoint.source}: the token embedding is factorized already; give the teacher, to "
+            "start again from its embedding"
+        )
+    if settings.dense_rows > checkpoint.dims.n_vocab:
+        raise ValueError(
+            f"{settings.dense_rows} dense rows, but a vocabulary of {checkpoint.dims.n_vocab}; "
+            "lower dense_rows"
+        )
+    check_rank(checkpoint.dims.n_text_state, settings.rank)
+
+
+def rough_factors(checkpoint: Checkpoint, settings: FactorizeSettings) -> Checkpoint:
+    """A student of the form that `factorize` makes, with random factors; needs no speech.
+
+    Raises:
+        ValueError: as `check_form`.
+    """
+    check_form(checkpoint, settings)
+    dense = checkpoint.state[f"{EMBEDDING}.weight"].float()
+    joint = settings.init == "joint"
+    mean = dense.mean(0) if (joint if settings.mean is None else settings.mean) else None
+    factors = random_factors(dense, settings.rank, mean=mean, seed=settings.seed)
+    if (settings.projections or ("separate" if joint else "shared")) == "separate":
+        factors = separate(factors)
+    factors = with_dense_rows(factors, dense, torch.arange(settings.dense_rows))
+    return with_factors(checkpoint, factors)
 
 
 def calibratable(checkpoint: Checkpoint) -> Whisper:
@@ -218,11 +247,17 @@ def measure(model: Whisper, student: Checkpoint, batches: Sequence[Batch]) -> di
     """
     reference = Reference(model, batches)
     factorized = Whisper.from_checkpoint(student).requires_grad_(False)
-    agreements = {
-        "output": reference.compare(model, factorized.decoder.token_embedding),
-        "input": reference.compare(factorized, model.decoder.token_embedding),
-        "both": reference.compare(factorized),
+    embedding, factors = model.decoder.token_embedding, factorized.decoder.token_embedding
+    pairs = {
+        "output": (model, factors),
+        "input": (factorized, embedding),
+        "both": (factorized, factors),
     }
+    agreements = {}
+    with progress_bar(len(pairs), "measure", "embedding") as bar:
+        for end, (other, output) in pairs.items():
+            agreements[end] = reference.compare(other, output)
+            bar.update()
     metrics: dict[str, Any] = {"held_out_positions": reference.positions}
     for end, agreement in agreements.items():
         metrics |= {f"top1_{end}": agreement.top1, f"kl_{end}": agreement.kl}

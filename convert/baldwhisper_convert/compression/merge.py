@@ -163,15 +163,10 @@ def merge(
     n_layers = n_layers_of(checkpoint, settings.part)
     # Without speech there is nothing to compare with: the settings decide alone.
     if batches is None:
-        if settings.refit:
-            raise ValueError("refit needs speech; give some data")
+        check_without_speech(settings)
         plan = settings.plan(n_layers)
         return apply_plan(checkpoint, plan, settings.part), plan.groups, {}
-    # The candidates: all choices for a search, else the settings' plan and the other methods.
-    if settings.method == "search":
-        plans = all_choices(n_layers, settings.n_kept(n_layers))
-    else:
-        plans = _baselines(settings, n_layers)
+    plans = candidates(settings, n_layers)
     ranking, compare, metrics = measure_plans(checkpoint, plans, settings.part, batches, has_text)
     # A search takes the best one; otherwise the ranking is only reported.
     plan = ranking[0] if settings.method == "search" else plans[0]
@@ -187,6 +182,12 @@ def merge(
         figures = figures_of(compare(Whisper.from_checkpoint(student)))
         metrics |= {f"refit_{name}": value for name, value in figures.items()}
     return student, plan.groups, metrics
+
+
+def check_without_speech(settings: MergeSettings) -> None:
+    """Raises ValueError if the settings need speech."""
+    if settings.refit:
+        raise ValueError("refit needs speech; give some data")
 
 
 def all_choices(n_layers: int, n_kept: int) -> list[LayerPlan]:
@@ -216,8 +217,16 @@ def choices_table(metrics: dict[str, Any], most: int = 30) -> str:
     return "\n".join(rows[:most] + hidden)
 
 
-def _baselines(settings: MergeSettings, n_layers: int) -> list[LayerPlan]:
-    """The settings' plan first, then those of the other methods, without repetitions."""
+def candidates(settings: MergeSettings, n_layers: int) -> list[LayerPlan]:
+    """The plans that are compared on speech: all choices for a search, else those of all methods.
+
+    The settings' plan comes first, then those of the other methods, without repetitions.
+
+    Raises:
+        ValueError: settings that do not fit the model.
+    """
+    if settings.method == "search":
+        return all_choices(n_layers, settings.n_kept(n_layers))
     plans = [settings.plan(n_layers)]
     others: tuple[Method, ...] = ("merge", "upper", "lower", "even", "random")
     for method in others:

@@ -6,8 +6,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from typing import Any, Protocol, TypeVar
 
-from tqdm import tqdm
-
 from baldwhisper_convert.checkpoint.checkpoint import Checkpoint
 from baldwhisper_convert.compression.agreement import Agreement, Reference
 from baldwhisper_convert.compression.encoder_agreement import EncoderAgreement, EncoderReference
@@ -15,6 +13,7 @@ from baldwhisper_convert.compression.layer_similarity import layer_similarity
 from baldwhisper_convert.compression.layers import LayerPlan, Part, apply_plan
 from baldwhisper_convert.data.batches import Batch
 from baldwhisper_convert.model.whisper import Whisper
+from baldwhisper_convert.progress import progress_bar
 
 Compare = Callable[[Whisper], Agreement | EncoderAgreement]
 """Measures a student."""
@@ -56,16 +55,13 @@ def measure_plans(
         ValueError: speech that the part cannot be measured with.
     """
     # The teacher runs once; every candidate is compared with its output.
+    check_comparable(part, is_mel=all(batch.is_mel for batch in batches), has_text=has_text)
     teacher = Whisper.from_checkpoint(checkpoint)
     compare: Compare
     if part == "encoder":
         encoders = EncoderReference(teacher, batches, has_text=has_text)
         compare = encoders.compare
         positions, similarity = encoders.positions, encoders.layer_similarity
-    elif not has_text:
-        raise ValueError(
-            'decoder layers are compared at the tokens of a text, but the data has labels = "none"'
-        )
     else:
         reference = Reference(teacher, batches)
         compare = reference.compare
@@ -75,6 +71,28 @@ def measure_plans(
     choices = [{"plan": str(plan)} | figures_of(found) for plan, found in ranking]
     metrics = {"positions": positions, "choices": choices, "similarity": similarity.tolist()}
     return [plan for plan, _ in ranking], compare, metrics
+
+
+def check_comparable(part: Part, *, is_mel: bool, has_text: bool) -> None:
+    """Checks that layers can be compared on such speech.
+
+    Args:
+        part: of the layers.
+        is_mel: whether the speech is log-mel, not encoder states.
+        has_text: whether it has text.
+
+    Raises:
+        ValueError: they cannot.
+    """
+    if part == "encoder" and not is_mel:
+        raise ValueError(
+            "the prepared data is encoder states, but comparing encoders needs log-mel; "
+            'prepare the data with features = "mel"'
+        )
+    if part == "decoder" and not has_text:
+        raise ValueError(
+            'decoder layers are compared at the tokens of a text, but the data has labels = "none"'
+        )
 
 
 def rank(
@@ -91,10 +109,12 @@ def rank(
         compare: measures a student, as `Reference.compare` does.
         part: whose layers the plans are for.
     """
-    measured = [
-        (plan, compare(Whisper.from_checkpoint(apply_plan(checkpoint, plan, part))))
-        for plan in tqdm(plans, desc="layers", unit="choice", disable=len(plans) < 2)
-    ]
+    measured = []
+    with progress_bar(len(plans), "compare layers", "choice") as bar:
+        for plan in plans:
+            student = Whisper.from_checkpoint(apply_plan(checkpoint, plan, part))
+            measured.append((plan, compare(student)))
+            bar.update()
     return sorted(measured, key=lambda pair: pair[1].distance)
 
 

@@ -17,7 +17,7 @@ from torch import Tensor
 from baldwhisper_convert.data.prepared import SILENCE, PreparedWindow, Windows
 from baldwhisper_convert.data.ranges import check_range
 from baldwhisper_convert.data.replay import Replay
-from baldwhisper_convert.data.spec_augment import SpecAugment, spec_augment
+from baldwhisper_convert.data.spec_augment import SpecAugment, check_masks, spec_augment
 from baldwhisper_convert.model.prompts import Prompts
 from baldwhisper_convert.model.whisper import Whisper, length_mask
 
@@ -229,10 +229,7 @@ def _features(
     features = [prepared.features(i) for i in windows]
     if not masks:
         return features
-    if not prepared.is_mel:
-        raise ValueError(
-            'SpecAugment hides parts of log-mel: prepare the data with features = "mel"'
-        )
+    check_masks(masks, is_mel=prepared.is_mel)
     return [
         mel if again else spec_augment(mel, masks, random.Random(f"{seed}/{i}/masks"))
         for i, mel, again in zip(windows, features, replayed, strict=True)

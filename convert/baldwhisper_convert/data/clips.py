@@ -8,9 +8,13 @@ plan the windows, and once, or once for each pass over the speech, to make them.
 from __future__ import annotations
 
 import dataclasses
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 
+from baldwhisper_convert.data.labels import text_fault
 from baldwhisper_convert.data.utterances import BadRows, Utterance, audio_fingerprint
+from baldwhisper_convert.data.windows import WINDOW_SECONDS
+from baldwhisper_convert.model.prompts import Prompts
 from baldwhisper_mlx.audio.speech_columns import Say, say_nothing
 
 
@@ -37,16 +41,46 @@ class Reading:
         return self._read(bad=bad, say=say)
 
 
+def usable_seconds(
+    utterance: Utterance, prompts: Prompts, bad: BadRows, by_turns: bool = False
+) -> float | None:
+    """Duration of an utterance in seconds; None, and counted in `bad`, if it cannot be used.
+
+    Args:
+        utterance: of which the header is read.
+        prompts: special tokens of the vocabulary.
+        bad: counts what cannot be used.
+        by_turns: whether its label needs turns.
+    """
+    if fault := text_fault(utterance, prompts, by_turns):
+        bad.add(fault, utterance.name)
+        return None
+    try:
+        seconds = utterance.seconds()
+    except (ValueError, OSError) as error:
+        bad.add("with unreadable audio", str(error))
+        return None
+    if not 0 < seconds <= WINDOW_SECONDS:
+        bad.add("not between 0 and 30 s long", utterance.name)
+        return None
+    return seconds
+
+
 class Clips:
     """The usable utterances, by number; audio from memory is read again when it is asked for.
 
     Args:
         utterances: can be iterated more than once, with the same result, such as `Reading`.
         seconds: the duration of an utterance, or None if it cannot be used.
+        hashed: whether to read the audio for its fingerprint, which is empty otherwise.
     """
 
     def __init__(
-        self, utterances: Iterable[Utterance], seconds: Callable[[Utterance], float | None]
+        self,
+        utterances: Iterable[Utterance],
+        seconds: Callable[[Utterance], float | None],
+        *,
+        hashed: bool = True,
     ) -> None:
         self._utterances = utterances
         self.kept: list[Utterance] = []
@@ -54,8 +88,10 @@ class Clips:
         self.durations: list[float] = []
         """Of each in seconds."""
         self._rows: list[int] = []
-        self.fingerprint = audio_fingerprint(self._list(seconds))
+        usable = self._list(seconds)
+        self.fingerprint = audio_fingerprint(usable if hashed else ())
         """`audio_fingerprint` of all."""
+        deque(usable, maxlen=0)
         self._stream: Iterator[Utterance] = iter(())
         self._next_row = 0
 

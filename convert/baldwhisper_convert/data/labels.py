@@ -10,7 +10,7 @@ from torch import Tensor
 from baldwhisper_convert.data.prepared import PreparedWindow
 from baldwhisper_convert.data.turns import turn_tokens, turns_fault
 from baldwhisper_convert.data.utterances import Utterance
-from baldwhisper_convert.data.windows import Planned, Sound
+from baldwhisper_convert.data.windows import Placed, Planned, Sound
 from baldwhisper_convert.data.word_errors import words_wrong
 from baldwhisper_convert.model.greedy import decode_greedy
 from baldwhisper_convert.model.prompts import Prompts
@@ -26,6 +26,30 @@ def text_fault(utterance: Utterance, prompts: Prompts, by_turns: bool) -> str:
     if len(prompts.tokenizer.encode(utterance.text)) > prompts.n_text_ctx // 2:
         return "with a text longer than the context"
     return turns_fault(utterance.turns, prompts) if by_turns else ""
+
+
+def transcript_tokens(
+    said: Sequence[tuple[Placed, Utterance]],
+    prompts: Prompts,
+    speed: float = 1.0,
+    *,
+    by_turns: bool = False,
+) -> list[int]:
+    """The transcripts of a window's utterances, each between its times.
+
+    Args:
+        said: utterances and their places in the window.
+        prompts: special tokens, and the language of the window.
+        speed: how many times as fast as planned the window is played.
+        by_turns: a segment for each turn of an utterance, see `turn_tokens`.
+    """
+    if by_turns:
+        return turn_tokens([(placed.start, item.turns) for placed, item in said], prompts, speed)
+    tokens: list[int] = []
+    for placed, item in said:
+        times = [prompts.timestamp(time / speed) for time in (placed.start, placed.end)]
+        tokens += [times[0], *prompts.tokenizer.encode(f" {item.text}"), times[1]]
+    return tokens
 
 
 class Labeller(ABC):
@@ -92,16 +116,8 @@ class TextLabels(Labeller):
         return [self._transcript(sound) for sound in sounds]
 
     def _transcript(self, sound: Sound) -> list[int] | None:
-        tokens: list[int] = []
         said = list(zip(sound.planned.window.items, sound.items, strict=True))
-        if self.by_turns:
-            turns = [(placed.start, utterance.turns) for placed, utterance in said]
-            tokens = turn_tokens(turns, self.prompts, sound.speed)
-        else:
-            for placed, utterance in said:
-                first, last = (t / sound.speed for t in (placed.start, placed.end))
-                text = self.prompts.tokenizer.encode(f" {utterance.text}")
-                tokens += [self.prompts.timestamp(first), *text, self.prompts.timestamp(last)]
+        tokens = transcript_tokens(said, self.prompts, sound.speed, by_turns=self.by_turns)
         return tokens if len(tokens) < self.prompts.n_text_ctx - _RESERVED else None
 
 

@@ -15,13 +15,19 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from torch import Tensor
-from tqdm import tqdm
 
 from baldwhisper_convert.data.labels import Labeller
-from baldwhisper_convert.data.prepared import Prepared, PreparedWindow, read_windows
+from baldwhisper_convert.data.prepared import (
+    SETTINGS_FILE,
+    Prepared,
+    PreparedWindow,
+    read_settings,
+    read_windows,
+)
 from baldwhisper_convert.data.prepared_writer import PreparedWriter
 from baldwhisper_convert.data.windows import Planned
 from baldwhisper_convert.locks import lock_folder
+from baldwhisper_convert.progress import progress_bar
 
 PIECES_FOLDER = "pieces"
 """In the folder of a set that is not complete; holds a folder for each piece."""
@@ -105,6 +111,28 @@ def cut(plan: Sequence[Planned], batch_size: int) -> list[Piece]:
     return pieces
 
 
+def windows_so_far(folder: Path, key: str = "") -> int | None:
+    """Number of windows that a folder of prepared data has, in its pieces too; None if all.
+
+    Args:
+        folder: of the set; it need not exist.
+        key: of the set; data of other settings counts as none.
+
+    Raises:
+        ValueError: damaged data.
+    """
+    done = set[int]()
+    for part in (folder, *sorted((folder / PIECES_FOLDER).glob("*"))):
+        if not (part / SETTINGS_FILE).is_file():
+            continue
+        stored = read_settings(part)
+        if stored["key"] == (key or stored["key"]):
+            if stored["complete"] and part is folder:
+                return None
+            done |= {window.number for window in read_windows(part)}
+    return len(done)
+
+
 class PieceWork:
     """Prepares the pieces of one set.
 
@@ -182,7 +210,7 @@ class PieceWork:
             shutil.rmtree(self.folder / PIECES_FOLDER, ignore_errors=True)
             writer.finish(**report(writer))
 
-    def _piece(self, piece: Piece, bar: tqdm[Any] | None) -> None:
+    def _piece(self, piece: Piece, bar: Any | None) -> None:
         """Prepares a piece in its folder, unless it is complete."""
         folder = self._folder(piece)
         if bar is None:  # inside `finish`, which has locked the set
@@ -206,7 +234,7 @@ class PieceWork:
         writer: PreparedWriter,
         piece: Piece,
         start: int,
-        bar: tqdm[Any] | None,
+        bar: Any | None,
         *,
         prompts: bool,
     ) -> None:
@@ -261,6 +289,6 @@ class PieceWork:
         folder = self.folder / PIECES_FOLDER
         return sorted(path for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []
 
-    def _bar(self, pieces: Sequence[Piece]) -> tqdm[Any]:
+    def _bar(self, pieces: Sequence[Piece]) -> Any:
         total = sum(len(piece.windows) for piece in pieces)
-        return tqdm(total=total, desc="prepare", unit="window", disable=self.quiet)
+        return progress_bar(total, "prepare", "window", disable=self.quiet)

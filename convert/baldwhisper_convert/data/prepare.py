@@ -17,9 +17,9 @@ from torch import Tensor
 
 from baldwhisper_convert.checkpoint.checkpoint import Checkpoint
 from baldwhisper_convert.data.augment import augment
-from baldwhisper_convert.data.clips import Clips
+from baldwhisper_convert.data.clips import Clips, usable_seconds
 from baldwhisper_convert.data.features import AudioFeatures
-from baldwhisper_convert.data.labels import LABELLERS, text_fault
+from baldwhisper_convert.data.labels import LABELLERS
 from baldwhisper_convert.data.pieces import PieceWork, Shard, Skip, cut
 from baldwhisper_convert.data.prepare_settings import PrepareSettings, prepared_key
 from baldwhisper_convert.data.prepared import (
@@ -177,18 +177,8 @@ class _WindowBuilder:
 
     def usable(self, utterance: Utterance) -> float | None:
         """Duration of an utterance in seconds; None, and counted, if it cannot be used."""
-        if fault := text_fault(utterance, self.prompts, self.settings.by_turns):
-            self.bad.add(fault, utterance.name)
-            return None
-        try:
-            seconds = utterance.seconds()
-        except (ValueError, OSError) as error:
-            self.bad.add("with unreadable audio", str(error))
-            return None
-        if not 0 < seconds <= WINDOW_SECONDS:
-            self.bad.add("not between 0 and 30 s long", utterance.name)
-            return None
-        if self.settings.labels == "text":
+        seconds = usable_seconds(utterance, self.prompts, self.bad, self.settings.by_turns)
+        if seconds is not None and self.settings.labels == "text":
             self.suppressed.add(utterance.text)
         return seconds
 

@@ -82,6 +82,11 @@ class PrepareSettings:
         """Whether labels have a language token wherever the language changes."""
         return self.language_tokens == "turns"
 
+    @property
+    def by_teacher(self) -> bool:
+        """Whether the data depends on the teacher, which makes its states or its labels."""
+        return self.features == STATES or self.labels == "teacher"
+
     def text_from(self, column: str) -> str | None:
         """The column to read as text: `column`, or None if no text is needed.
 
@@ -103,7 +108,7 @@ def prepared_key(
     digest = hashlib.sha256(b"log-mel 3")
     if settings.audio_context == "dynamic" and settings.windows.silence:
         digest.update(b"silence of any length")
-    if settings.features == STATES or settings.labels == "teacher":
+    if settings.by_teacher:
         digest.update(fingerprint(checkpoint).encode())
     if settings.labels == "teacher" and checkpoint.suppress_tokens is not None:
         digest.update(f"suppress {checkpoint.suppress_tokens}".encode())

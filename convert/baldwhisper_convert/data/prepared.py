@@ -225,6 +225,7 @@ class Choice:
         self.is_mel, self.language = first.is_mel, first.language
         self.labelled = first.labelled
         self.audio_context = first.audio_context
+        self.parts = [part for part, _ in parts]
         self._places: list[tuple[Prepared, int]] = []
         for part, share in parts:
             if share <= 0:

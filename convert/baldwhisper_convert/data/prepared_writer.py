@@ -39,6 +39,10 @@ SKIPPED_FILE = "skipped.jsonl"
 Values = np.ndarray[Any, np.dtype[np.float16]]
 
 
+class OtherSettingsError(FileExistsError):
+    """A folder holds prepared data of other settings, another teacher or other recordings."""
+
+
 class PreparedWriter:
     """Writes prepared data, or appends to the data of an interrupted run.
 
@@ -127,7 +131,7 @@ class PreparedWriter:
             return False
         stored = read_settings(self.folder)
         if stored["key"] != self._settings["key"]:
-            raise FileExistsError(
+            raise OtherSettingsError(
                 f"{self.folder}: made with other settings or data; give another folder"
             )
         # Data of earlier versions does not say which audio it was made from.

@@ -15,6 +15,11 @@ import torch
 from baldwhisper_convert.data.prepared import PreparedWindow, Windows
 
 
+def without_replay(windows: Windows) -> Windows:
+    """The windows that are trained on, without those that are replayed."""
+    return windows.main if isinstance(windows, Replay) else windows
+
+
 @dataclass(frozen=True)
 class Replay:
     """Windows of a training, and behind them those of another language.

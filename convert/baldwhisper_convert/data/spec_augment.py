@@ -42,6 +42,14 @@ class SpecAugment:
         return self.time_masks > 0 or self.frequency_masks > 0
 
 
+def check_masks(masks: SpecAugment, *, is_mel: bool) -> None:
+    """Raises ValueError for masks on data that is not log-mel."""
+    if masks and not is_mel:
+        raise ValueError(
+            'SpecAugment hides parts of log-mel: prepare the data with features = "mel"'
+        )
+
+
 def spec_augment(mel: Tensor, settings: SpecAugment, rng: random.Random) -> Tensor:
     """Replaces random bands and stretches of a spectrogram by its mean.
 

@@ -24,6 +24,8 @@ class ReplayTeacher:
     checkpoint: Checkpoint
     weight: float = 1.0
     """Of the KL to them."""
+    full_context: bool = False
+    """Whether it predicts from 30 s, although the speech has a dynamic audio context."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,14 +76,23 @@ def with_replay(
     Raises:
         ValueError: as `Replay`.
     """
-    shown = {f"replay {name}": print for name, print in other.fingerprints.items()}
-    shown["replay"] = f"{share:g} of a batch, weight {weight:g}, teacher {fingerprint(teacher)}"
+    shown = replay_fingerprints(other.fingerprints, share, fingerprint(teacher), weight)
+    dynamic = speech.windows.audio_context[0] == "dynamic"
+    full_context = dynamic and teacher.audio_context != "dynamic"
     return replace(
         speech,
         windows=Replay(speech.windows, other.windows, share),
         fingerprints=speech.fingerprints | shown,
-        replay=ReplayTeacher(teacher, weight),
+        replay=ReplayTeacher(teacher, weight, full_context),
     )
+
+
+def replay_fingerprints(
+    other: dict[str, str], share: float, teacher: str, weight: float
+) -> dict[str, str]:
+    """What a manifest says about replay; the arguments are `with_replay`'s, as fingerprints."""
+    shown = {f"replay {name}": print for name, print in other.items()}
+    return shown | {"replay": f"{share:g} of a batch, weight {weight:g}, teacher {teacher}"}
 
 
 def sample(

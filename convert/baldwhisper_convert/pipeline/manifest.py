@@ -69,14 +69,50 @@ class Manifest:
 
     def same_work(self, other: Manifest) -> bool:
         """Whether both have the same stage, settings, parent, teacher, data and seed."""
-        keys = ("stage", "parent", "teacher", "settings", "data", "seed")
-        mine, theirs = _plain(self), _plain(other)
-        for plain in (mine, theirs):
-            # In manifests of earlier versions, it has the value of the run.
-            training = plain["settings"].get("training")
-            if isinstance(training, dict):
-                training.pop("checkpoint_minutes", None)
-        return all(mine[key] == theirs[key] for key in keys)
+        return not self.differences(other)
+
+    def differences(self, other: Manifest) -> list[str]:
+        """What is different in another manifest's work, such as `loss.kl: 1.0 -> 2.0`."""
+        return changes(_work(self), _work(other))
+
+
+def _work(manifest: Manifest) -> dict[str, Any]:
+    """What a manifest says but for the results, by the names in a recipe."""
+    plain = _plain(manifest)
+    work = {key: plain[key] for key in ("stage", "parent", "teacher", "seed")}
+    settings: dict[str, Any] = plain["settings"]
+    # In manifests of earlier versions, it has the value of the run.
+    training = settings.get("training")
+    if isinstance(training, dict):
+        training.pop("checkpoint_minutes", None)
+    return settings | work | {"prepared": plain["data"]}
+
+
+def changes(old: Any, new: Any, path: str = "") -> list[str]:
+    """The differences of two JSON values, a line for each path.
+
+    Example:
+        >>> changes({"loss": {"kl": 1.0, "ce": 0}}, {"loss": {"kl": 2.0, "ce": 0}})
+        ['loss.kl: 1.0 -> 2.0']
+    """
+    if isinstance(old, dict) and isinstance(new, dict):
+        lines = []
+        for key in dict.fromkeys([*old, *new]):
+            lines += changes(old.get(key), new.get(key), ".".join(filter(None, (path, key))))
+        return lines
+    if old == new:
+        return []
+    return [f"{path}: {_shown(old)} -> {_shown(new)}"]
+
+
+def _shown(value: Any) -> str:
+    return "none" if value is None else json.dumps(value, ensure_ascii=False)
+
+
+def other_work(folder: Path, made: Manifest, wanted: Manifest) -> str:
+    """The error of a stage folder that was made with other settings, data or models."""
+    different = "; ".join(made.differences(wanted))
+    return f"{folder}: made with other settings: {different}. --force replaces it"
 
 
 def versions() -> dict[str, str]:

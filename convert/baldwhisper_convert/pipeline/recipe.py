@@ -15,7 +15,13 @@ from baldwhisper_convert.compression.factorize import FactorizeSettings
 from baldwhisper_convert.compression.merge import MergeSettings
 from baldwhisper_convert.data.prepare_settings import PrepareSettings
 from baldwhisper_convert.data.speech import parse_shares
-from baldwhisper_convert.pipeline.settings import build, plain_settings, read_toml
+from baldwhisper_convert.pipeline.settings import (
+    RecipeError,
+    build,
+    did_you_mean,
+    plain_settings,
+    read_toml,
+)
 from baldwhisper_convert.training.objectives import LossSettings
 from baldwhisper_convert.training.settings import TrainingSettings
 
@@ -118,17 +124,29 @@ class StageRecipe:
         parse_shares(self.data)
 
     @property
+    def data_names(self) -> tuple[str, ...]:
+        """Names of its data and development data, without shares."""
+        dev = (self.dev,) if self.dev else ()
+        return (*(name for name, _ in parse_shares(self.data)), *dev)
+
+    @property
+    def trained(self) -> TrainingSettings:
+        """How it trains; the defaults, if the recipe does not say."""
+        default = finetuning() if self.stage == "finetune" else TrainingSettings()
+        return self.training or default
+
+    @property
     def settings(self) -> dict[str, Any]:
         """The stage's settings as plain values, including defaults, for its manifest."""
         sections: dict[str, Any] = {}
         if self.stage == "finetune":
-            sections["training"] = self.training or finetuning()
+            sections["training"] = self.trained
         elif self.stage == "merge":
             sections["merge"] = self.merge or MergeSettings()
         elif self.stage == "factorize":
             sections["factorize"] = self.factorize or FactorizeSettings()
         else:
-            sections["training"] = self.training or TrainingSettings()
+            sections["training"] = self.trained
             sections["loss"] = self.loss or LossSettings()
         plain = {name: plain_settings(section) for name, section in sections.items()}
         named = {"data": list(self.data), "texts": list(self.texts), "dev": self.dev}
@@ -158,24 +176,40 @@ class Recipe:
     stages: tuple[StageRecipe, ...]
     """The stages, in order."""
 
+    def replayed(self, stage: StageRecipe) -> ReplayRecipe | None:
+        """The speech that a stage replays; None if it trains nothing or the recipe replays none."""
+        return self.replay if stage.stage in ("finetune", "distill") else None
+
+    @property
+    def data_names(self) -> list[str]:
+        """Names of all data that its stages read."""
+        names = [name for stage in self.stages for name in stage.data_names]
+        if self.replay and any(self.replayed(stage) for stage in self.stages):
+            names.append(self.replay.data)
+        return list(dict.fromkeys(names))
+
     def __post_init__(self) -> None:
         if self.replay and self.replay.data not in self.data:
             name = self.replay.data
             raise ValueError(f"replay uses the data {name!r}; add a section [data.{name}]")
         if not self.stages:
             raise ValueError("a recipe needs at least one stage")
+        problems = []
         for number, stage in enumerate(self.stages, start=1):
-            names = [name for name, _ in parse_shares(stage.data)] + (
-                [stage.dev] if stage.dev else []
-            )
-            for name in names:
+            for name in stage.data_names:
                 if name not in self.data:
-                    raise ValueError(
-                        f"stage {number} uses the data {name!r}; add a section [data.{name}]"
+                    hint = did_you_mean(name, self.data)
+                    problems.append(
+                        f"stage {number} uses the data {name!r}{hint}; add a section [data.{name}]"
                     )
             for name in stage.texts:
                 if name not in self.texts:
-                    raise ValueError(f"stage {number} uses the text {name!r}; add it to [texts]")
+                    hint = did_you_mean(name, self.texts)
+                    problems.append(
+                        f"stage {number} uses the text {name!r}{hint}; add it to [texts]"
+                    )
+        if problems:
+            raise RecipeError(problems)
 
 
 def finetuning() -> TrainingSettings:

@@ -11,25 +11,31 @@ performs the stages that work in one process while the others wait.
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 from collections.abc import Callable, Mapping
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from baldwhisper_convert.checkpoint.checkpoint import Checkpoint, fingerprint
-from baldwhisper_convert.data.clips import Reading
-from baldwhisper_convert.data.prepare import prepare
+from baldwhisper_convert.checkpoint.checkpoint import Checkpoint
 from baldwhisper_convert.data.prepared import Choice, Prepared
 from baldwhisper_convert.data.speech import Speech, parse_shares, with_replay
 from baldwhisper_convert.data.texts import text_fingerprint
-from baldwhisper_convert.data.utterances import BadRows, read_utterances
-from baldwhisper_convert.locks import lock_folder
-from baldwhisper_convert.pipeline.manifest import read_manifest
+from baldwhisper_convert.data.utterances import BadRows
+from baldwhisper_convert.locks import check_single_process, lock_folder
+from baldwhisper_convert.pipeline.dry_run import Row, dry_run
+from baldwhisper_convert.pipeline.effort import Efforts
+from baldwhisper_convert.pipeline.manifest import other_work, read_manifest
 from baldwhisper_convert.pipeline.model import Model
-from baldwhisper_convert.pipeline.recipe import Recipe, StageRecipe
+from baldwhisper_convert.pipeline.planned_stage import PlannedStage
+from baldwhisper_convert.pipeline.prepared_data import prepare_data
+from baldwhisper_convert.pipeline.recipe import Recipe
+from baldwhisper_convert.pipeline.run_folders import RUNS_FOLDER
+from baldwhisper_convert.pipeline.sources import Sources, read_teacher
 from baldwhisper_convert.pipeline.stages import describe, perform, plan_manifest
+from baldwhisper_convert.pipeline.state import RunState, prepared_folder
+from baldwhisper_convert.pipeline.validate import validate
 from baldwhisper_convert.processes import Processes
+from baldwhisper_convert.progress import working_on
 from baldwhisper_convert.readers.read import read_checkpoint
 from baldwhisper_mlx.files import restore_folder
 
@@ -73,6 +79,7 @@ class Pipeline:
             raise ValueError(f"the recipe has no augmentation.recordings to replace by {noise}")
         self.noise = noise
         self.skip_bad = skip_bad
+        self.efforts = Efforts([])
         self.force = force
         self._say = say
 
@@ -82,6 +89,7 @@ class Pipeline:
         Raises:
             FileExistsError: a stage folder has other settings and `force` is not set.
             BlockingIOError: another process runs a recipe in the output folder.
+            RecipeError: lists what is wrong with the recipe; nothing has been done then.
             ValueError: bad data or settings.
         """
         if self.output.exists() and not self.output.is_dir():
@@ -101,31 +109,71 @@ class Pipeline:
         if self.processes.main:
             self._say(text)
 
+    def plan(self) -> list[PlannedStage]:
+        """Checks the recipe and plans its stages; prepares and trains nothing.
+
+        Raises:
+            RecipeError: lists what is wrong with it.
+        """
+        return validate(read_teacher(self._where()), self._where())
+
+    def dry_run(self) -> list[Row]:
+        """Checks the recipe and measures what a run would cost; writes nothing to the output.
+
+        Raises:
+            RecipeError: lists what is wrong with the recipe.
+            ValueError: several processes were started for it.
+        """
+        check_single_process("run --dry-run")
+        teacher = read_teacher(self._where())
+        stages = validate(teacher, self._where())
+        return dry_run(stages, RunState(self.output, self._where(), teacher), self.say)
+
+    def _where(self) -> Sources:
+        return Sources(
+            self.recipe,
+            source_of=lambda name: self.sources.get(name, self.recipe.data[name].source),
+            text_of=lambda name: Path(self.texts.get(name, self.recipe.texts[name])),
+            noise=self.noise,
+            skip_bad=self.skip_bad,
+        )
+
     def _run(self) -> Path:
         """`run`, in a folder that is locked."""
         recipe = self.recipe
-        source = read_checkpoint(
-            recipe.teacher, revision=recipe.revision, tokenizer=recipe.tokenizer
-        )
+        source = read_teacher(self._where())
+        if self.processes.main:
+            self.efforts = Efforts(validate(source, self._where()))
+        self.processes.wait()
         model, self._original = Model.of(source), source
         teacher, folder = source, self.output
         for number, stage in enumerate(recipe.stages, start=1):
             folder = self.output / f"{number:02d}-{stage.stage}"
-            model = self._stage(stage, folder, model, teacher)
+            model = self._stage(number, folder, model, teacher)
             if stage.stage == "finetune" and model.checkpoint.dims == source.dims:
                 teacher = model.checkpoint
         return folder
 
-    def _stage(self, stage: StageRecipe, folder: Path, model: Model, teacher: Checkpoint) -> Model:
+    def _place(self, number: int, name: str = "") -> str:
+        """What the bars call a stage, or the data that it prepares."""
+        stages = self.recipe.stages
+        stage = stages[number - 1]
+        names = name or ", ".join(stage.data)
+        data = f", data {names}" if names else ""
+        return f"stage {number} of {len(stages)}: {stage.stage}{data}"
+
+    def _stage(self, number: int, folder: Path, model: Model, teacher: Checkpoint) -> Model:
         """Performs a stage, or reads its folder if it is done already."""
         main = self.processes.main
+        stage = self.recipe.stages[number - 1]
         if main:
             restore_folder(folder.resolve())  # of a run that was killed while it replaced it
-        speech = self._replayed(stage, self._speech(stage.data, teacher, stage.texts), teacher)
-        dev = self._speech((stage.dev,), teacher) if stage.dev else None
+        speech = self._speech(number, stage.data, teacher, stage.texts)
+        speech = self._replayed(number, speech, teacher)
+        dev = self._speech(number, (stage.dev,), teacher) if stage.dev else None
         manifest = read_manifest(folder) if main and folder.is_dir() else None
-        planned = plan_manifest(stage, model, teacher, speech, dev)
-        if self.processes.agree(manifest is not None and manifest.same_work(planned)):
+        plan = plan_manifest(stage, model, teacher, speech, dev)
+        if self.processes.agree(manifest is not None and manifest.same_work(plan)):
             self.say(f"{folder}: done already")
             try:
                 checkpoint = read_checkpoint(folder)
@@ -133,23 +181,30 @@ class Pipeline:
                 raise ValueError(f"{error}; delete {folder} to make the stage again") from None
             return Model.of(checkpoint, folder)
         if manifest and not self.force:
-            raise FileExistsError(
-                f"{folder}: made with other settings or from another model; --force replaces it"
-            )
-        runs = self.output / "runs"
-        result, metrics = perform(
-            stage, model, folder, runs, teacher=teacher, speech=speech, dev=dev
-        )
+            raise FileExistsError(other_work(folder, manifest, plan))
+        runs = self.output / RUNS_FOLDER
+        with working_on(self._place(number), self.efforts.after(number)):
+            result, metrics = perform(
+                stage, model, folder, runs,
+                teacher=teacher, speech=speech, dev=dev, say=self.say,
+            )  # fmt: skip
         self.say(f"{folder}: {describe(metrics)}")
         return result
 
     def _speech(
-        self, names: tuple[str, ...], teacher: Checkpoint, texts: tuple[str, ...] = ()
+        self,
+        number: int,
+        names: tuple[str, ...],
+        teacher: Checkpoint,
+        texts: tuple[str, ...] = (),
     ) -> Speech | None:
         """Opens the data of a stage, preparing it if needed; None if the stage names none."""
         if not names:
             return None
-        prepared = [(self._prepared(name, teacher), share) for name, share in parse_shares(names)]
+        prepared = []
+        for name, share in parse_shares(names):
+            with working_on(self._place(number, name), self.efforts.after(number, name)):
+                prepared.append((self._prepared(name, teacher), share))
         fingerprints = {
             name: data.fingerprint
             for (name, _), (data, _) in zip(parse_shares(names), prepared, strict=True)
@@ -160,39 +215,24 @@ class Pipeline:
             windows=Choice(prepared), fingerprints=fingerprints, texts=tuple(files.values())
         )
 
-    def _replayed(
-        self, stage: StageRecipe, speech: Speech | None, teacher: Checkpoint
-    ) -> Speech | None:
+    def _replayed(self, number: int, speech: Speech | None, teacher: Checkpoint) -> Speech | None:
         """The speech of a training, with that of another language if the recipe replays some."""
-        replay = self.recipe.replay
-        if replay is None or speech is None or stage.stage not in ("finetune", "distill"):
+        replay = self.recipe.replayed(self.recipe.stages[number - 1])
+        if replay is None or speech is None:
             return speech
         kept = self._original if replay.teacher == "original" else teacher
-        other = self._speech((replay.data,), kept)
+        other = self._speech(number, (replay.data,), kept)
         assert other is not None
         return with_replay(speech, other, replay.share, kept, replay.weight)
 
     def _prepared(self, name: str, teacher: Checkpoint) -> Prepared:
         """Prepares one set of data, unless its folder is complete."""
-        data = self.recipe.data[name]
-        bad = BadRows(allowed=self.skip_bad, say=self.say)
-        read = partial(
-            read_utterances,
-            self.sources.get(name, data.source),
-            split=data.split,
-            text_column=data.settings.text_from(data.text_column),
-            audio_column=data.audio_column,
-            streaming=data.streaming,
-        )
-        utterances = Reading(read, bad, self.say)
-        by_teacher = data.features == "states" or data.labels == "teacher"
-        suffix = f"-{fingerprint(teacher)[:8]}" if by_teacher else ""
-        folder = self.output / "prepared" / f"{name}{suffix}"
-        settings = data.settings
-        if self.noise and settings.augmentation.recordings:
-            noisy = dataclasses.replace(settings.augmentation, recordings=self.noise)
-            settings = dataclasses.replace(settings, augmentation=noisy)
-        return prepare(teacher, utterances, settings, folder, bad=bad, device="auto")
+        where, bad = self._where(), BadRows(allowed=self.skip_bad, say=self.say)
+        folder = prepared_folder(self.output, self.recipe, name, teacher)
+        return prepare_data(
+            teacher, where.reading(name, bad, self.say), where.settings_of(name), folder,
+            bad=bad, device="auto", say=self.say,
+        )  # fmt: skip
 
 
 def _check_names(

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from baldwhisper_convert.checkpoint.checkpoint import fingerprint
 from baldwhisper_convert.data.prepared import Prepared
-from baldwhisper_convert.data.speech import parse_shares
+from baldwhisper_convert.data.speech import replay_fingerprints
 from baldwhisper_convert.pipeline.manifest import Manifest, read_manifest
 from baldwhisper_convert.pipeline.recipe import Recipe, StageRecipe
 from baldwhisper_convert.readers.read import read_checkpoint
@@ -111,7 +111,7 @@ def _of_runs(
     resumable = {
         run_folder(output / RUNS_FOLDER, stage, manifest).name
         for stage in recipe.stages
-        for manifest in _plans(stage, output / PREPARED_FOLDER, models)
+        for manifest in _plans(recipe, stage, output / PREPARED_FOLDER, models)
     }
     for path in _folders(output / RUNS_FOLDER):
         if path.name in written:
@@ -121,24 +121,32 @@ def _of_runs(
             yield path, "a training with other settings, models or data"
 
 
-def _plans(stage: StageRecipe, prepared: Path, models: list[str]) -> Iterator[Manifest]:
+def _plans(
+    recipe: Recipe, stage: StageRecipe, prepared: Path, models: list[str]
+) -> Iterator[Manifest]:
     """All manifests that a training may have, from the models and the data that are there."""
     if stage.stage not in _TRAININGS:
         return
-    names = [name for name, _ in parse_shares(stage.data)] + ([stage.dev] if stage.dev else [])
+    replay = recipe.replayed(stage)
+    names = dict.fromkeys([*stage.data_names, *([replay.data] if replay else [])])
     choices = []
-    for name in dict.fromkeys(names):
+    for name in names:
         folders = [prepared / name, *(prepared / f"{name}-{model[:8]}" for model in models)]
         sets = {_fingerprint(folder) for folder in folders if folder.is_dir()}
         choices.append([(name, each) for each in sets if each])
-    for data in itertools.product(*choices):
-        for parent, teacher in itertools.product(models, models):
+    kept_models = models if replay else [""]
+    for chosen in itertools.product(*choices):
+        for parent, teacher, kept in itertools.product(models, models, kept_models):
+            data = {name: each for name, each in chosen if name in stage.data_names}
+            if replay:
+                other = {replay.data: dict(chosen)[replay.data]}
+                data |= replay_fingerprints(other, replay.share, kept, replay.weight)
             yield Manifest(
                 stage=stage.stage,
                 parent=parent,
                 teacher=teacher if stage.stage == "distill" else None,
                 settings=stage.settings,
-                data=dict(data),
+                data=data,
                 seed=stage.training.seed if stage.training else 0,
             )
 

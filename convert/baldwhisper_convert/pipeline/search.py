@@ -26,7 +26,9 @@ from baldwhisper_convert.locks import check_single_process, lock_folder
 from baldwhisper_convert.pipeline.model import Model
 from baldwhisper_convert.pipeline.search_state import SearchState
 from baldwhisper_convert.pipeline.settings import plain_settings
-from baldwhisper_convert.pipeline.stages import run_distill, run_merge
+from baldwhisper_convert.pipeline.stages import run_merge
+from baldwhisper_convert.pipeline.training_stages import run_distill
+from baldwhisper_convert.progress import working_on
 from baldwhisper_convert.training.objectives import LossSettings
 from baldwhisper_convert.training.settings import TrainingSettings
 from baldwhisper_mlx.files import atomic_file, read_json, write_atomically
@@ -186,7 +188,9 @@ def search(
             pending = dict(progress.state["pending"])
             number = int(pending.pop("trial"))
             work = folder / f"trial-{number}"
-            result = _run_trial(teacher, settings, speech, dev, pending, work)
+            trial = f"trial {len(progress.trials) + 1} of {settings.trials}"
+            with working_on(trial, settings.trials - len(progress.trials) - 1):
+                result = _run_trial(teacher, settings, speech, dev, pending, work)
             proposer.tell(number, result["wer"])
             progress.save(
                 optimizer=proposer.state(),

@@ -8,11 +8,14 @@ of its letters.
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import math
 import sys
 import types
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args, get_origin
 
@@ -26,6 +29,29 @@ else:
 
 
 T = TypeVar("T")
+
+
+class RecipeError(ValueError):
+    """What is wrong with settings.
+
+    Args:
+        problems: each with its place and what to do.
+    """
+
+    def __init__(self, problems: Sequence[str]) -> None:
+        self.problems = list(problems)
+        super().__init__("; ".join(problems))
+
+
+def did_you_mean(name: str, known: Iterable[object]) -> str:
+    """A suggestion for a misspelt name, with a space before it; empty if none is close.
+
+    Example:
+        >>> did_you_mean("learning_rat", ["learning_rate", "epochs"])
+        ' (did you mean learning_rate?)'
+    """
+    close = difflib.get_close_matches(name, [str(item) for item in known], n=1)
+    return f" (did you mean {close[0]}?)" if close else ""
 
 
 def read_toml(path: str | Path) -> dict[str, Any]:
@@ -68,16 +94,19 @@ def override(settings: T, changes: Sequence[str]) -> T:
         for name in path:
             parent, table = table, table.get(name)
             if not isinstance(table, dict):
-                raise ValueError(
-                    f"no setting is called {key.strip()!r}; there are {', '.join(parent)}"
-                )
+                raise _no_setting(key, name, parent)
         if last not in table:
-            raise ValueError(f"no setting is called {key.strip()!r}; there are {', '.join(table)}")
+            raise _no_setting(key, last, table)
         try:
             table[last] = tomllib.loads(f"value = {text}")["value"]
         except (ValueError, RecursionError):
             table[last] = text.strip()
     return build(type(settings), plain, "settings")
+
+
+def _no_setting(key: str, name: str, table: Mapping[str, Any]) -> ValueError:
+    hint = did_you_mean(name, table)
+    return ValueError(f"no setting is called {key.strip()!r}{hint}; there are {', '.join(table)}")
 
 
 def plain_settings(settings: Any) -> dict[str, Any]:
@@ -112,29 +141,66 @@ def build(kind: type[T], raw: Any, where: str) -> T:
         where: file or section, for error messages.
 
     Raises:
-        ValueError: unknown or missing keys, wrong types, or values that the dataclass rejects.
+        RecipeError: unknown or missing keys, wrong types, or values that the dataclass rejects;
+            lists all of them.
     """
     if not isinstance(raw, Mapping):
         raise ValueError(f"{where}: expected a table, found {quoted(raw)}")
     fields = {item.name: item for item in dataclasses.fields(kind)}  # type: ignore[arg-type]
-    unknown = sorted(raw.keys() - fields.keys())
-    if unknown:
-        raise ValueError(f"{where}: unknown {', '.join(unknown)}; known are {', '.join(fields)}")
+    problems = [
+        f"{where}: unknown {key}{did_you_mean(str(key), fields)}; known are {', '.join(fields)}"
+        for key in sorted(raw.keys() - fields.keys())
+    ]
     hints = typing.get_type_hints(kind)
-    values = {key: _value(hints[key], value, f"{where}: {key}") for key, value in raw.items()}
+    values: dict[str, Any] = {}
+    for key in fields:
+        if key in raw:
+            with _noting(problems):
+                values[key] = _value(hints[key], raw[key], f"{where}: {key}")
     missing = [
         name
         for name, item in fields.items()
-        if name not in values
+        if name not in raw
         and item.default is dataclasses.MISSING
         and item.default_factory is dataclasses.MISSING
     ]
     if missing:
-        raise ValueError(f"{where}: missing {', '.join(missing)}")
+        problems.append(f"{where}: missing {', '.join(missing)}")
+    if problems:
+        raise RecipeError(problems)
     try:
         return kind(**values)
+    except RecipeError as error:
+        raise RecipeError([f"{where}: {problem}" for problem in error.problems]) from None
     except ValueError as error:
-        raise ValueError(f"{where}: {error}") from None
+        raise RecipeError([f"{where}: {error}"]) from None
+
+
+@contextmanager
+def _noting(problems: list[str]) -> Iterator[None]:
+    """Adds what the block raises to the problems."""
+    try:
+        yield
+    except RecipeError as error:
+        problems += error.problems
+    except ValueError as error:
+        problems.append(str(error))
+
+
+def _every(calls: Iterable[Callable[[], Any]]) -> list[Any]:
+    """The results of all calls.
+
+    Raises:
+        RecipeError: lists what they raised.
+    """
+    problems: list[str] = []
+    results = []
+    for call in calls:
+        with _noting(problems):
+            results.append(call())
+    if problems:
+        raise RecipeError(problems)
+    return results
 
 
 def _value(hint: Any, raw: Any, where: str) -> Any:
@@ -148,7 +214,9 @@ def _value(hint: Any, raw: Any, where: str) -> Any:
         return build(hint, raw, where)  # type: ignore[arg-type]
     if origin is Literal:
         if raw not in arguments:
-            raise ValueError(f"{where}: {quoted(raw)} is none of {', '.join(map(str, arguments))}")
+            hint_text = did_you_mean(str(raw), arguments)
+            known = ", ".join(map(str, arguments))
+            raise ValueError(f"{where}: {quoted(raw)} is none of {known}{hint_text}")
         return raw
     if origin is tuple:
         if not isinstance(raw, Sequence) or isinstance(raw, str):
@@ -157,11 +225,13 @@ def _value(hint: Any, raw: Any, where: str) -> Any:
         if len(kinds) != len(raw):
             raise ValueError(f"{where}: expected {len(kinds)} values, found {len(raw)}")
         pairs = enumerate(zip(kinds, raw, strict=True))
-        return tuple(_value(kind, item, f"{where}[{i}]") for i, (kind, item) in pairs)
+        calls = (partial(_value, kind, item, f"{where}[{i}]") for i, (kind, item) in pairs)
+        return tuple(_every(calls))
     if origin is dict:
         if not isinstance(raw, Mapping):
             raise ValueError(f"{where}: expected a table, found {quoted(raw)}")
-        return {key: _value(arguments[1], value, f"{where}.{key}") for key, value in raw.items()}
+        found = (partial(_value, arguments[1], raw[key], f"{where}.{key}") for key in raw)
+        return dict(zip(raw, _every(found), strict=True))
     if hint is float and isinstance(raw, int | float) and not isinstance(raw, bool):
         return _finite(raw, where)
     if not isinstance(raw, hint) or (isinstance(raw, bool) and hint is not bool):

@@ -6,10 +6,9 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
-
-import torch
 
 from baldwhisper_convert.checkpoint.checkpoint import Checkpoint, fingerprint
 from baldwhisper_convert.compression.factorize import (
@@ -21,20 +20,16 @@ from baldwhisper_convert.compression.merge import MergeSettings, merge
 from baldwhisper_convert.data.speech import SAMPLE_BATCH, Speech, sample
 from baldwhisper_convert.data.texts import count_text, count_tokens
 from baldwhisper_convert.model.prompts import Prompts
-from baldwhisper_convert.model.whisper import Whisper
 from baldwhisper_convert.pipeline.manifest import Manifest, read_manifest
 from baldwhisper_convert.pipeline.model import Model, save_stage
 from baldwhisper_convert.pipeline.recipe import StageRecipe, finetuning
 from baldwhisper_convert.pipeline.run_folders import run_folder
+from baldwhisper_convert.pipeline.training_stages import run_distill, run_finetune
 from baldwhisper_convert.processes import Processes
 from baldwhisper_convert.readers.read import read_checkpoint
-from baldwhisper_convert.training.checkpoints import RunFolder
-from baldwhisper_convert.training.evaluation import Evaluator
+from baldwhisper_convert.training.checkpoints import RunFolder, interrupted_at
 from baldwhisper_convert.training.log import CURVES_FILE, LOG_FILE
-from baldwhisper_convert.training.loop import new_accelerator, train
-from baldwhisper_convert.training.lora import add_lora
-from baldwhisper_convert.training.objectives import Distillation, LossSettings, Transcription
-from baldwhisper_convert.training.replay import WithReplay
+from baldwhisper_convert.training.objectives import LossSettings
 from baldwhisper_convert.training.settings import TrainingSettings
 
 MERGE_WINDOWS, CALIBRATION_WINDOWS, HELD_OUT_WINDOWS = 24, 120, 24
@@ -106,8 +101,7 @@ def run_factorize(
     checkpoint = model.checkpoint
     if teacher and checkpoint.embedding.rank is not None:
         checkpoint = with_embedding_of(checkpoint, teacher)
-    if not speech.windows.labelled or (dev and not dev.windows.labelled):
-        raise ValueError("the stage factorize counts tokens of text; give data with labels")
+    check_labelled(speech, dev)
     prompts = Prompts.of(model.checkpoint, speech.windows.language)
     count = min(count or CALIBRATION_WINDOWS, len(speech.windows.windows))
     if dev:
@@ -126,27 +120,10 @@ def run_factorize(
     return dataclasses.replace(model, checkpoint=student), metrics
 
 
-def run_finetune(
-    model: Model, training: TrainingSettings, speech: Speech, dev: Speech | None, folder: Path
-) -> tuple[Model, dict[str, Any]]:
-    """Trains a model on the labels; `folder` is the training run's."""
-    return _train(model, Transcription(), training, speech, dev, folder)
-
-
-def run_distill(
-    model: Model,
-    teacher: Checkpoint,
-    training: TrainingSettings,
-    loss: LossSettings,
-    speech: Speech,
-    dev: Speech | None,
-    folder: Path,
-) -> tuple[Model, dict[str, Any]]:
-    """Trains a student against its teacher; `folder` is the training run's."""
-    objective = Distillation(
-        Whisper.from_checkpoint(teacher), model.groups, loss, model.encoder_groups
-    )
-    return _train(model, objective, training, speech, dev, folder)
+def check_labelled(speech: Speech, dev: Speech | None) -> None:
+    """Raises ValueError for data without text, which `factorize` cannot count tokens of."""
+    if not speech.windows.labelled or (dev and not dev.windows.labelled):
+        raise ValueError("the stage factorize counts tokens of text; give data with labels")
 
 
 def perform(
@@ -158,6 +135,7 @@ def perform(
     teacher: Checkpoint | None = None,
     speech: Speech | None = None,
     dev: Speech | None = None,
+    say: Callable[[str], None] = print,
 ) -> tuple[Model, dict[str, Any]]:
     """Performs one stage and saves its result in `folder`.
 
@@ -169,6 +147,7 @@ def perform(
         teacher: for `distill`, and for `factorize` if the model is factorized already.
         speech: prepared data.
         dev: prepared development data.
+        say: receives where an interrupted training resumes.
 
     Returns:
         The new model and the stage's metrics.
@@ -184,6 +163,8 @@ def perform(
         return Model.of(read_checkpoint(folder), folder), written.metrics if written else {}
     work = run_folder(runs, stage, manifest)
     work.mkdir(parents=True, exist_ok=True)
+    if (step := interrupted_at(work)) and processes.main:
+        say(f"{folder}: resumes after step {step}")
     if stage.stage == "merge":
         settings = stage.merge or MergeSettings()
         result, metrics = run_merge(model, settings, speech, work, stage.speech)
@@ -233,66 +214,3 @@ def describe(metrics: dict[str, Any]) -> str:
     return ", ".join(
         f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in scalars.items()
     )
-
-
-def _train(
-    model: Model,
-    objective: Any,
-    training: TrainingSettings,
-    speech: Speech,
-    dev: Speech | None,
-    folder: Path,
-) -> tuple[Model, dict[str, Any]]:
-    """Trains a model with an objective; evaluates on `dev` if there is one."""
-    prompts = Prompts.of(model.checkpoint, speech.windows.language)
-    module = Whisper.from_checkpoint(model.checkpoint)
-    merge_lora = add_lora(module, training)
-    accelerator = new_accelerator()
-    device = accelerator.device
-    if isinstance(objective, Distillation):
-        objective.teacher.to(device)
-    evaluate = None
-    if dev:
-        evaluate = Evaluator(
-            dev.windows, prompts, objective, device=device, processes=Processes.start()
-        )
-    if replay := speech.replay:
-        kept = Whisper.from_checkpoint(replay.checkpoint).to(device)
-        dynamic = replay.checkpoint.audio_context == "dynamic"
-        objective = WithReplay(
-            objective, kept, model.groups, replay.weight, model.encoder_groups,
-            full_context=speech.windows.audio_context[0] == "dynamic" and not dynamic,
-        )  # fmt: skip
-    metrics = train(
-        module, objective, speech.windows, prompts, training, folder,
-        evaluate=evaluate, accelerator=accelerator,
-    )  # fmt: skip
-    merge_lora()
-    if training.start_share:
-        add_start(module, model.checkpoint, training.start_share)
-        if evaluate:
-            metrics |= evaluate(module.to(device))
-    checkpoint = dataclasses.replace(model.checkpoint, state=module.canonical_state())
-    checkpoint = _with_context(checkpoint, *speech.windows.audio_context)
-    if checkpoint.languages is not None:
-        known = tuple(dict.fromkeys([*checkpoint.languages, *speech.windows.languages]))
-        checkpoint = dataclasses.replace(checkpoint, languages=known)
-    return dataclasses.replace(model, checkpoint=checkpoint), metrics
-
-
-@torch.no_grad()
-def add_start(module: Whisper, start: Checkpoint, share: float) -> None:
-    """Moves trained weights towards those they started from: share start + (1 - share) trained."""
-    first = Whisper.from_checkpoint(start).state_dict()
-    for name, weight in module.state_dict().items():
-        if weight.is_floating_point():
-            weight.lerp_(first[name].to(weight), share)
-
-
-def _with_context(checkpoint: Checkpoint, context: str, margin: int) -> Checkpoint:
-    """Sets the audio context of a checkpoint to the one it was trained in."""
-    if context == "dynamic":
-        return dataclasses.replace(checkpoint, audio_context="dynamic", audio_context_margin=margin)
-    if checkpoint.audio_context == "dynamic":
-        return dataclasses.replace(checkpoint, audio_context="full")
-    return checkpoint

@@ -46,6 +46,8 @@ class Progress:
     """Evaluations on the development data since the best one."""
     stopped: bool = False
     """Whether training stopped early because `patience` ran out."""
+    latest: dict[str, Any] = field(default_factory=dict)
+    """The development results of the last evaluation."""
 
     @classmethod
     def from_file(cls, path: Path) -> Progress:
@@ -71,6 +73,19 @@ class Progress:
 
 _ALSO: dict[type, tuple[type, ...]] = {float: (float, int)}
 """Types of JSON values that stand for another."""
+
+
+def interrupted_at(folder: Path) -> int:
+    """The step after which an interrupted training in a folder resumes; 0 if there is none.
+
+    Raises:
+        ValueError: its progress is damaged.
+    """
+    for name in ("checkpoint", "checkpoint.old"):
+        path = folder / name / PROGRESS_FILE
+        if path.is_file():
+            return Progress.from_file(path).step
+    return 0
 
 
 class RunFolder:

@@ -6,9 +6,10 @@ process would find it, so the results are the same to the last bit.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
@@ -21,6 +22,7 @@ from baldwhisper_convert.model.greedy import decode_greedy, text_of
 from baldwhisper_convert.model.prompts import Prompts
 from baldwhisper_convert.model.whisper import Whisper
 from baldwhisper_convert.processes import Processes
+from baldwhisper_convert.progress import progress_bar
 
 T = TypeVar("T")
 _Terms = tuple[dict[str, float], set[str], dict[str, int]]
@@ -60,6 +62,7 @@ class Evaluator:
         self.processes = processes or Processes(0, 1, torch.device(device))
         self.data, self.prompts, self.objective = data, prompts, objective
         self.batch_size, self.device = batch_size, torch.device(device)
+        self._bar: Any = None
 
     def __call__(self, model: Whisper) -> dict[str, float]:
         """Returns the mean loss terms and `wer`, which is also the `score`.
@@ -70,14 +73,23 @@ class Evaluator:
         Raises:
             ValueError: neither text nor an objective.
         """
+        if not self.data.labelled and self.objective is None:
+            raise ValueError("the development data has no text, so there is nothing to score")
         parts = self.parts()
-        results = self.losses(model, parts) if self.objective else {}
-        if not self.data.labelled:
-            if self.objective is None:
-                raise ValueError("the development data has no text, so there is nothing to score")
-            return results | {"score": sum(results.values())}
-        rates = self.word_error_rates(model, parts)
+        with self._progress(len(self._own(parts)) * (bool(self.objective) + self.data.labelled)):
+            results = self.losses(model, parts) if self.objective else {}
+            if not self.data.labelled:
+                return results | {"score": sum(results.values())}
+            rates = self.word_error_rates(model, parts)
         return results | rates | {"score": rates["wer"]}
+
+    @contextmanager
+    def _progress(self, batches: int) -> Iterator[None]:
+        """Draws a bar for an evaluation in the block, in the main process."""
+        quiet = not self.processes.main
+        with progress_bar(batches, "evaluate", "batch", leave=False, disable=quiet) as self._bar:
+            yield
+        self._bar = None
 
     def parts(self) -> list[list[int]]:
         """Splits all windows into batches of similar length, limited by their padded size.
@@ -127,10 +139,17 @@ class Evaluator:
         self, parts: Sequence[Sequence[int]], call: Callable[[Sequence[int]], T]
     ) -> list[T]:
         """What the function returns for each part, computed by all processes together."""
-        rank, count = self.processes.rank, self.processes.count
-        # Neighbours are equally long, so every process gets as much to do.
-        gathered = self.processes.gather([call(part) for part in parts[rank::count]])
+        found = []
+        for part in self._own(parts):
+            found.append(call(part))
+            if self._bar is not None:
+                self._bar.update()
+        gathered, count = self.processes.gather(found), self.processes.count
         return [gathered[i % count][i // count] for i in range(len(parts))]
+
+    def _own(self, parts: Sequence[Sequence[int]]) -> Sequence[Sequence[int]]:
+        """The parts of this process; neighbours are equally long, so all have as much to do."""
+        return parts[self.processes.rank :: self.processes.count]
 
     def word_error_rates(self, model: Whisper, parts: Sequence[Sequence[int]]) -> dict[str, float]:
         """Word error rates of greedy decoding without timestamps: `wer`, and each language's."""

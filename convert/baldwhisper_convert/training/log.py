@@ -56,12 +56,27 @@ class TrainingLog:
         self._file.flush()
         self._trackers.log(step, values)
 
-    def close(self) -> None:
-        """Closes the files and draws the curves."""
-        if self.enabled:
+    def release(self) -> None:
+        """Closes the files and trackers, also those of an interrupted run; may be called again."""
+        if self.enabled and not self._file.closed:
             self._file.close()
             self._trackers.close()
+
+    def close(self) -> None:
+        """Closes the files and draws the curves."""
+        self.release()
+        if self.enabled:
             plot_curves(self.folder / LOG_FILE, self.folder / CURVES_FILE)
+
+
+def shown(results: Mapping[str, float]) -> dict[str, str]:
+    """The results of an evaluation that a progress bar shows: WER in percent and KL."""
+    names = {"wer": "dev WER", "kl": "dev KL"}
+    return {
+        title: f"{100 * results[name]:.1f} %" if name == "wer" else f"{results[name]:.3f}"
+        for name, title in names.items()
+        if name in results
+    }
 
 
 def read_log(path: Path) -> list[dict[str, Any]]:
@@ -110,10 +125,22 @@ def plot_curves(log: Path, picture: Path) -> None:
     for name in sorted({key for row in steps for key in row} - hidden):
         left.plot([r["step"] for r in steps], [r.get(name) for r in steps], label=name, lw=0.8)
     left.set(xlabel="step", ylabel="loss", yscale="log", title="training")
+    # Word errors are percent and the losses are nats: each has an axis of its own.
+    errors = right.twinx()
     for name in sorted({key for row in evaluations for key in row["dev"]} - {"score"}):
         values = [row["dev"].get(name) for row in evaluations]
-        right.plot([row["step"] for row in evaluations], values, "o-", label=name, ms=3)
+        places = [row["step"] for row in evaluations]
+        if name == "wer":
+            percent = [None if value is None else 100 * value for value in values]
+            errors.plot(places, percent, "ks--", label="WER in %", ms=3)
+        else:
+            right.plot(places, values, "o-", label=name, ms=3)
     right.set(xlabel="step", title="development")
+    errors.set(ylabel="WER in %")
+    if errors.lines:
+        errors.legend(loc="upper right")
+    else:
+        errors.set_visible(False)
     for axes in (left, right):
         axes.grid(alpha=0.3)
         if axes.lines:

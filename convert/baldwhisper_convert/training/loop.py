@@ -11,26 +11,27 @@ import math
 import random
 import time
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from contextlib import closing, nullcontext
 from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from baldwhisper_convert.data.batches import Batch, collate, epochs, per_epoch
 from baldwhisper_convert.data.prepared import Windows
 from baldwhisper_convert.model.prompts import Prompts
 from baldwhisper_convert.model.whisper import Whisper
 from baldwhisper_convert.processes import Processes
+from baldwhisper_convert.progress import progress_bar
 from baldwhisper_convert.training.checkpoints import Progress, RunFolder
+from baldwhisper_convert.training.checks import check_batches, trained_parameters
 from baldwhisper_convert.training.ema import Average
-from baldwhisper_convert.training.log import TrainingLog
+from baldwhisper_convert.training.log import TrainingLog, shown
 from baldwhisper_convert.training.objectives import Terms
 from baldwhisper_convert.training.precision import MixedPrecision
-from baldwhisper_convert.training.settings import TrainingSettings, parameter_groups, rate
+from baldwhisper_convert.training.settings import TrainingSettings, rate
 
 Evaluate = Callable[[Whisper], dict[str, float]]
 """Returns a model's development results; "score" is one of them, and smaller is better. All
@@ -91,7 +92,8 @@ def train(
         return results
     with run_folder.lock() if accelerator.is_main_process else nullcontext():
         run = _Run(model, objective, data, prompts, settings, accelerator)
-        return run.run(run_folder, evaluate)
+        with closing(run):
+            return run.run(run_folder, evaluate)
 
 
 def new_accelerator() -> Accelerator:
@@ -118,34 +120,16 @@ class _Run:
         settings: TrainingSettings,
         accelerator: Accelerator,
     ) -> None:
-        parts = accelerator.num_processes * settings.accumulate
-        if settings.batch_size % parts:
-            raise ValueError(
-                f"batch_size {settings.batch_size} is not a multiple of {parts} "
-                "(processes times accumulate); change one of them"
-            )
-        if len(data.windows) < parts:
-            raise ValueError(
-                f"{len(data.windows)} windows are too few to train on; a step needs {parts}"
-            )
+        check_batches(len(data.windows), settings, accelerator.num_processes)
         self.model, self.settings, self.accelerator = model, settings, accelerator
         self.data, self.prompts = data, prompts
+        self._log: TrainingLog | None = None
         self.label_silence = bool(getattr(objective, "label_silence", False))
         model.set_dropout(settings.dropout)
         model.set_gradient_checkpointing(settings.gradient_checkpointing)
-        groups = parameter_groups(model, objective, settings)
-        if getattr(objective, "needs_text", True) and not data.labelled:
-            raise ValueError(
-                'the prepared data has no text (labels = "none"), which every term of the loss '
-                "but loss.encoder needs; set the others to 0, or prepare data with text"
-            )
-        if not data.is_mel and any(p.requires_grad for p in model.encoder.parameters()):
-            raise ValueError(
-                "the prepared data is encoder states, but the encoder is not frozen and needs "
-                'log-mel; freeze `encoder.*`, or prepare the data with features = "mel"'
-            )
+        groups = trained_parameters(model, objective, data, settings)
         self.late = [group.pop("late") for group in groups]
-        self.steps = max(1, round(settings.epochs * per_epoch(data, settings.batch_size)))
+        self.steps = settings.steps(per_epoch(data, settings.batch_size))
         optimizer = torch.optim.AdamW(
             groups, lr=settings.learning_rate, betas=(0.9, 0.98), fused=True
         )
@@ -153,13 +137,19 @@ class _Run:
         self.precision = MixedPrecision(settings.mixed_precision, accelerator)
         self.average = Average(model, settings.ema) if settings.ema else None
 
+    def close(self) -> None:
+        """Closes the log, also after an error."""
+        if self._log is not None:
+            self._log.release()
+
     def run(self, folder: RunFolder, evaluate: Evaluate | None) -> dict[str, Any]:
         """Takes the steps that are left; returns the results."""
         settings, main = self.settings, self.accelerator.is_main_process
         progress = folder.resume(self.accelerator, self.average) or Progress()
         batches = epochs(self.data, settings.batch_size, settings.seed, start=progress.step)
         training_log = TrainingLog(folder.path, progress.step, settings, enabled=main)
-        bar = tqdm(total=self.steps, initial=progress.step, unit="step", disable=not main)
+        self._log = training_log
+        bar = progress_bar(self.steps, "train", "step", initial=progress.step, disable=not main)
         began, saved = time.monotonic() - progress.seconds, time.monotonic()
         while progress.step < self.steps and not progress.stopped:
             epoch, windows = next(batches)
@@ -169,7 +159,7 @@ class _Run:
             training_log.write(
                 step=progress.step, epoch=epoch, seconds=round(progress.seconds, 1), **row
             )
-            bar.set_postfix(loss=f"{row['loss']:.3f}")
+            bar.set_postfix({"loss": f"{row['loss']:.3f}"} | shown(progress.latest))
             bar.update()
             last = progress.step == self.steps
             every = settings.evaluate_every
@@ -265,6 +255,7 @@ class _Run:
             if better and processes.main:
                 folder.save_best(self.model)
         training_log.write(step=progress.step, dev=results)
+        progress.latest = results
         progress.best = results | {"best_step": progress.step} if better else progress.best
         progress.evals_since_best = 0 if better else progress.evals_since_best + 1
         progress.stopped = 0 < self.settings.patience <= progress.evals_since_best

@@ -177,12 +177,7 @@ class Distillation(nn.Module):
             ValueError: encoder states of the teacher, but a student with another encoder; or
                 nothing that the terms could teach is trained.
         """
-        shared = self._shared(student)
-        if not batch.is_mel and not shared.encoder:
-            raise ValueError(
-                "the prepared data is the teacher's encoder states, but the student has another "
-                'encoder; prepare the data with features = "mel"'
-            )
+        shared = self.check(student, is_mel=batch.is_mel)
         if not batch.is_mel or (shared.encoder and is_frozen(student.encoder)):
             states, mask = batch.encode(self.teacher)
             return self._decode(student, batch, states, states, (mask, mask), shared)
@@ -195,6 +190,19 @@ class Distillation(nn.Module):
         mask = batch.audio_mask()
         terms = self._decode(student, batch, teachers, own, (mask, mask), shared)
         return replace(terms, audio=audio)
+
+    def check(self, student: Whisper, *, is_mel: bool) -> Shared:
+        """Raises ValueError, as `forward`, for a student that the terms cannot teach on such data.
+
+        Returns what student and teacher share.
+        """
+        shared = self._shared(student)
+        if not is_mel and not shared.encoder:
+            raise ValueError(
+                "the prepared data is the teacher's encoder states, but the student has another "
+                'encoder; prepare the data with features = "mel"'
+            )
+        return shared
 
     def _audio_terms(self, encoded: Encoded) -> dict[str, Tensor]:
         """The weighted terms of the encoder's states."""

@@ -151,6 +151,10 @@ class TrainingSettings:
         object.__setattr__(self, "trackers", tuple(self.trackers))
         check_trackers(self.trackers)
 
+    def steps(self, per_epoch: int) -> int:
+        """Number of steps of a training with so many batches an epoch."""
+        return max(1, round(self.epochs * per_epoch))
+
 
 def matches(name: str, patterns: Iterable[str]) -> bool:
     """Whether a parameter's canonical name fits one of the shell patterns."""

@@ -23,7 +23,7 @@ from baldwhisper_convert.data.utterances import Utterance
 from baldwhisper_convert.data.windows import Planned, Sound, Window, WindowSettings
 from baldwhisper_convert.model.whisper import Whisper
 from baldwhisper_convert.pipeline.model import Model
-from baldwhisper_convert.pipeline.stages import run_finetune
+from baldwhisper_convert.pipeline.training_stages import run_finetune
 from baldwhisper_convert.training.settings import TrainingSettings
 from baldwhisper_mlx.config import ModelConfig
 from tests.support.tiny import tiny_checkpoint, tiny_dims

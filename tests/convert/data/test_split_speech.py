@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 import sys
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from baldwhisper_convert.data.utterances import BadRows, read_utterances
 from tests.support.tiny_speech import tiny_speech
@@ -27,7 +30,7 @@ def names(path: Path) -> list[str]:
 def test_every_clip_is_in_one_part(tmp_path: Path) -> None:
     speech = tiny_speech(tmp_path / "speech", 12)
     counts = split_speech.split(str(speech), tmp_path / "lists")
-    parts = {part: names(tmp_path / f"lists/{part}.jsonl") for part in split_speech.PARTS}
+    parts = {part: names(tmp_path / f"lists/{part}.jsonl") for part in split_speech.HALVES}
     assert counts == {part: len(clips) for part, clips in parts.items()}
     every = sorted(name for clips in parts.values() for name in clips)
     assert every == sorted(path.name for path in speech.glob("*.wav"))
@@ -48,6 +51,36 @@ def test_other_columns_stay_and_the_folder_does_not_matter(tmp_path: Path) -> No
     assert after.pop("file_name").startswith(str(moved))
     assert before == after
     assert before["text"]
+
+
+def test_parts_of_other_sizes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    speech = tiny_speech(tmp_path / "speech", 40, seconds=(0.1, 0.2))
+    lists = tmp_path / "lists"
+    shares = ["train=8", "select=1", "report=1"]
+    monkeypatch.setattr(sys, "argv", ["split_speech.py", str(speech), str(lists), *shares])
+    assert split_speech.main() == 0
+    parts = [names(lists / f"{part}.jsonl") for part in ("train", "select", "report")]
+    assert sorted(name for part in parts for name in part) == sorted(
+        path.name for path in speech.glob("*.wav")
+    )
+    assert len(parts[0]) > len(parts[1]) + len(parts[2])
+
+
+@given(names=st.lists(st.text(min_size=1), min_size=1), share=st.integers(1, 9))
+def test_the_part_depends_on_name_and_shares_alone(names: list[str], share: int) -> None:
+    """A part's clips are those whose digest falls into its share of the remainders."""
+    shares = {"train": share, "dev": 1}
+    for name in names:
+        number = int(hashlib.sha256(name.encode()).hexdigest(), 16) % (share + 1)
+        assert split_speech.part_of(name, shares) == ("train" if number < share else "dev")
+
+
+@pytest.mark.parametrize(
+    "parts", [["train=8"], ["a=1", "a=2"], ["a", "b"], ["a=0", "b=1"], ["a/b=1", "c=1"]]
+)
+def test_bad_shares(parts: list[str]) -> None:
+    with pytest.raises(ValueError, match=r"expected NAME=SHARE|two different parts"):
+        split_speech.parse_shares(parts)
 
 
 def test_what_cannot_be_split(

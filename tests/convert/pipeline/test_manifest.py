@@ -196,4 +196,4 @@ def test_a_stage_whose_model_is_damaged_says_what_to_delete(tmp_path: Path) -> N
     write_manifest(folder, plan_manifest(stage, model, teacher, None, None))
     pipeline = Pipeline(Recipe(teacher="t", stages=(stage,)), tmp_path)
     with pytest.raises(ValueError, match=r"01-merge: no weights.*; delete .*01-merge to make"):
-        pipeline._stage(stage, folder, model, teacher)
+        pipeline._stage(1, folder, model, teacher)

@@ -251,7 +251,7 @@ def variants(run: Path, output: Path) -> None:
         arguments += ["--only", name]
     done = CliRunner().invoke(measure.main, [*arguments, "--share", "0.5"])
     assert done.exit_code == 0, done.output
-    assert done.output.count("WER") == 11
+    assert done.output.count(": WER") == 11
     found = json.loads(results.read_text(encoding="utf-8"))
     rows = found["variants"]
     assert list(rows) == [

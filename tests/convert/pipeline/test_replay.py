@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
 
 from baldwhisper_convert.checkpoint.checkpoint import fingerprint
 from baldwhisper_convert.cli.main import main
+from baldwhisper_convert.pipeline import stages, timing
+from baldwhisper_convert.pipeline.dry_run import DONE, TO_DO
 from baldwhisper_convert.pipeline.manifest import read_manifest
 from baldwhisper_convert.pipeline.recipe import read_recipe
+from baldwhisper_convert.pipeline.run import Pipeline
 from baldwhisper_convert.readers.read import read_checkpoint
 from tests.support.tiny import tiny_dims, tiny_hf_folder, tiny_hf_model
 from tests.support.tiny_speech import tiny_speech
@@ -131,3 +135,58 @@ def test_states_of_an_encoder_cannot_be_replayed(recipe: Path, tmp_path: Path) -
     refused = CliRunner().invoke(main, ["run", str(path), "--output", str(tmp_path / "out")])
     assert refused.exit_code == 1
     assert "replay needs log-mel" in refused.output
+
+
+def test_a_dry_run_measures_what_is_replayed(
+    recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(timing, "BUDGET", 0.1)
+    rows = Pipeline(read_recipe(recipe), tmp_path / "out", say=lambda _: None).dry_run()
+    works = ["prepare speech", "prepare french", "finetune", "merge", "distill"]
+    assert [row.work for row in rows] == works
+    assert {row.status for row in rows} == {TO_DO}
+    assert rows[2].steps == 4
+    assert all(row.seconds > 0 for row in rows)
+
+
+def test_a_dry_run_finds_what_is_done(
+    recipe: Path, output: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(timing, "BUDGET", 0.1)
+    rows = Pipeline(read_recipe(recipe), output, say=lambda _: None).dry_run()
+    assert {row.status for row in rows} == {DONE}
+
+
+def test_cleaning_keeps_a_training_that_would_be_resumed(
+    recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def never(*_: Any, **__: Any) -> None:
+        raise OSError("killed")
+
+    output = tmp_path / "out"
+    with monkeypatch.context() as patch:
+        patch.setattr(stages, "save_stage", never)
+        with pytest.raises(OSError, match="killed"):
+            Pipeline(read_recipe(recipe), output, say=lambda _: None).run()
+    arguments = ["run", str(recipe), "--output", str(output), "--clean", "list"]
+    listed = CliRunner().invoke(main, arguments, catch_exceptions=False)
+    assert listed.output == "nothing to delete\n"
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "message"),
+    [
+        ("share = 0.5", "share = 0.1", "stage 1 (finetune), replay: replay: a share of 0.1"),
+        ("french}", "nowhere}", "stage 1 (finetune), data.french.source: "),
+    ],
+)
+def test_mistakes_are_found_before_the_first_stage(
+    recipe: Path, tmp_path: Path, before: str, after: str, message: str
+) -> None:
+    path = tmp_path / "recipe.toml"
+    names = {name: recipe.parent / name for name in ("teacher", "speech", "french", "nowhere")}
+    path.write_text(RECIPE.replace(before, after).format(**names))
+    refused = CliRunner().invoke(main, ["run", str(path), "--output", str(tmp_path / "out")])
+    assert refused.exit_code == 1
+    assert message in refused.output
+    assert not list((tmp_path / "out").glob("*/*"))

@@ -18,7 +18,8 @@ from baldwhisper_convert.model.prompts import Prompts
 from baldwhisper_convert.model.whisper import Whisper
 from baldwhisper_convert.pipeline.model import Model
 from baldwhisper_convert.pipeline.recipe import StageRecipe
-from baldwhisper_convert.pipeline.stages import plan_manifest, run_factorize, run_finetune
+from baldwhisper_convert.pipeline.stages import plan_manifest, run_factorize
+from baldwhisper_convert.pipeline.training_stages import run_finetune
 from baldwhisper_convert.training.evaluation import Evaluator
 from baldwhisper_convert.training.objectives import Transcription
 from baldwhisper_convert.training.settings import LoraSettings, TrainingSettings

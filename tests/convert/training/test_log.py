@@ -17,6 +17,7 @@ from baldwhisper_convert.training.log import (
     TrainingLog,
     plot_curves,
     read_log,
+    shown,
 )
 
 PNG = b"\x89PNG\r\n\x1a\n"
@@ -130,12 +131,23 @@ def test_curves_show_every_loss_and_result(
         figure.Figure, "savefig", lambda self, *a, **k: (drawn.append(self), save(self, *a, **k))
     )
     log = write_steps(tmp_path, 1, 3, lr=0.1, agreement=0.5, seconds=1.0)
-    log.write(step=3, dev={"wer": 0.3, "score": 0.3})
+    log.write(step=2, dev={"kl": 0.8, "wer": 0.4, "score": 0.4})
+    log.write(step=3, dev={"kl": 0.7, "wer": 0.3, "score": 0.3})
     log.close()
-    left, right = drawn[0].axes
+    left, right, errors = drawn[0].axes
     assert [line.get_label() for line in left.lines] == ["kl", "loss"]
     assert list(left.lines[1].get_ydata()) == pytest.approx([1, 1 / 2, 1 / 3], rel=1e-5)
-    assert [line.get_label() for line in right.lines] == ["wer"]
+    assert [line.get_label() for line in right.lines] == ["kl"]
+    (line,) = errors.lines
+    assert (line.get_label(), list(line.get_ydata())) == ("WER in %", [40.0, 30.0])
+
+
+def test_a_bar_shows_word_errors_beside_kl() -> None:
+    assert shown({"kl": 0.25, "ce": 1.0, "wer": 0.123, "score": 0.123}) == {
+        "dev WER": "12.3 %",
+        "dev KL": "0.250",
+    }
+    assert shown({"encoder_states": 1.0}) == {}
 
 
 def read_events(folder: Path) -> dict[str, list[tuple[int, float]]]:
@@ -173,3 +185,11 @@ def test_tensorboard_writes_events(tmp_path: Path, installed: set[str]) -> None:
     write_steps(tmp_path, 1, 2).close()
     (events,) = (path for path in (tmp_path / "tensorboard").iterdir() if path.is_file())
     assert events.stat().st_size > 0
+
+
+def test_a_log_that_is_released_draws_nothing_and_keeps_its_lines(tmp_path: Path) -> None:
+    log = write_steps(tmp_path, 1, 3)
+    log.release()
+    assert log._file.closed
+    assert [row["step"] for row in read_log(tmp_path / LOG_FILE)] == [1, 2, 3]
+    assert not (tmp_path / "curves.png").exists()

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from baldwhisper_convert.data.batches import Batch
 from baldwhisper_convert.data.prepared import SILENCE, Prepared
 from baldwhisper_convert.model.whisper import Whisper
+from baldwhisper_convert.training.log import TrainingLog
 from baldwhisper_convert.training.loop import train
 from baldwhisper_convert.training.objectives import (
     Distillation,
@@ -23,6 +24,7 @@ from baldwhisper_convert.training.objectives import (
     Transcription,
 )
 from baldwhisper_convert.training.settings import TrainingSettings, rate
+from tests.support import tiny_runs
 from tests.support.tiny_prepared import (
     GROUPS,
     tiny_prepared,
@@ -362,3 +364,20 @@ def test_silence_is_learned_without_a_teacher(tmp_path: Path) -> None:
     train(tiny_student(), Transcription(), silent, tiny_prompts(), settings, tmp_path / "run")
     rows = losses(tmp_path / "run")
     assert 0 < rows[-1]["ce"] < rows[0]["ce"]
+
+
+def test_an_interrupted_training_closes_its_log(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    logs: list[TrainingLog] = []
+    released = TrainingLog.release
+    monkeypatch.setattr(TrainingLog, "release", lambda self: (logs.append(self), released(self))[1])
+
+    def interrupt(reads: int) -> None:
+        if reads == 9:
+            raise KeyboardInterrupt
+
+    data = tiny_runs.Watched(tiny_prepared(tmp_path / "data"), interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        tiny_runs.run(tmp_path / "run", data)
+    assert [log._file.closed for log in logs] == [True]

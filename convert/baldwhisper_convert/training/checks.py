@@ -1,0 +1,69 @@
+"""What a training needs of its model, its objective and its data, checked before it starts.
+
+The loop checks when a training starts, and `run` checks every stage of a recipe before the first.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import nn
+
+from baldwhisper_convert.data.prepared import Windows
+from baldwhisper_convert.data.spec_augment import check_masks
+from baldwhisper_convert.model.whisper import Whisper
+from baldwhisper_convert.training.settings import TrainingSettings, parameter_groups
+
+
+def check_batches(windows: int, settings: TrainingSettings, processes: int) -> None:
+    """Checks that a step can be divided among processes and accumulated batches.
+
+    Args:
+        windows: of training data.
+        settings: `batch_size` and `accumulate`.
+        processes: that train together.
+
+    Raises:
+        ValueError: it cannot, or there are too few windows for one step.
+    """
+    parts = processes * settings.accumulate
+    if settings.batch_size % parts:
+        raise ValueError(
+            f"batch_size {settings.batch_size} is not a multiple of {parts} "
+            "(processes times accumulate); change one of them"
+        )
+    if windows < parts:
+        raise ValueError(f"{windows} windows are too few to train on; a step needs {parts}")
+
+
+def trained_parameters(
+    model: Whisper, objective: nn.Module, data: Windows, settings: TrainingSettings
+) -> list[dict[str, Any]]:
+    """Freezes parameters, and checks that the data has what the others learn from.
+
+    Args:
+        model: `requires_grad` of its parameters is set.
+        objective: of the training.
+        data: to train on.
+        settings: which parameters are frozen or late.
+
+    Returns:
+        Parameter groups, from `parameter_groups`.
+
+    Raises:
+        ValueError: a pattern fits no parameter, nothing is left to train, or the data lacks text
+            or log-mel.
+    """
+    check_masks(settings.spec_augment, is_mel=data.is_mel)
+    groups = parameter_groups(model, objective, settings)
+    if getattr(objective, "needs_text", True) and not data.labelled:
+        raise ValueError(
+            'the prepared data has no text (labels = "none"), which every term of the loss '
+            "but loss.encoder needs; set the others to 0, or prepare data with text"
+        )
+    if not data.is_mel and any(p.requires_grad for p in model.encoder.parameters()):
+        raise ValueError(
+            "the prepared data is encoder states, but the encoder is not frozen and needs "
+            'log-mel; freeze `encoder.*`, or prepare the data with features = "mel"'
+        )
+    return groups
