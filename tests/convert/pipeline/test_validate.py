@@ -15,6 +15,7 @@ from baldwhisper_convert.pipeline import run as running
 from baldwhisper_convert.pipeline.recipe import Recipe, read_recipe
 from baldwhisper_convert.pipeline.run import Pipeline
 from baldwhisper_convert.pipeline.settings import RecipeError, build
+from baldwhisper_convert.readers.read import read_checkpoint
 from tests.support.tiny import tiny_dims, tiny_hf_folder, tiny_hf_model
 from tests.support.tiny_speech import tiny_speech
 
@@ -196,18 +197,52 @@ def test_planned_windows_are_those_that_are_prepared(
     table["data"]["mel"] |= context | {"passes": 2, "augmentation": {"speed": 0.0}}
     table["stages"] = table["stages"][:1]
     recipe = changed(table, {})
-    pipeline = Pipeline(recipe, tmp_path / "out", say=quiet)
+    check_planned(recipe, tmp_path / "out")
+
+
+def check_planned(recipe: Recipe, output: Path) -> list[list[int]]:
+    """Runs a recipe of one stage as it was planned; returns the tokens of the windows."""
+    pipeline = Pipeline(recipe, output, say=quiet)
     (stage,) = pipeline.plan()
     pipeline.run()
+    tokens = []
     for planned, _ in stage.sets:
         name = planned.folder.name
-        lines = (tmp_path / "out/prepared" / name / "windows.jsonl").read_text().splitlines()
+        lines = (output / "prepared" / name / "windows.jsonl").read_text().splitlines()
         rows = [json.loads(line) for line in lines]
         assert [(w.positions, list(w.tokens), w.text) for w in planned.windows] == [
             (row["positions"], row["tokens"], row["text"]) for row in rows
         ]
-        features = tmp_path / "out/prepared" / name / "features.f16"
+        features = output / "prepared" / name / "features.f16"
         assert features.stat().st_size == planned.n_bytes
+        tokens += [row["tokens"] for row in rows]
+    return tokens
+
+
+def test_planned_windows_have_a_token_wherever_the_language_changes(
+    teacher: Path, speech: Path, tmp_path: Path
+) -> None:
+    clips = tiny_speech(tmp_path / "clips", 6)
+    rows = [json.loads(line) for line in (clips / "metadata.jsonl").read_text().splitlines()]
+    for row in rows:
+        first, *rest = row["text"].split()
+        row["turns"] = [
+            {"start": 0.0, "end": 0.2, "language": "en", "text": first},
+            {"start": 0.2, "end": 0.4, "language": "fr", "text": " ".join(rest)},
+        ]
+    (clips / "metadata.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    table = plain(teacher, clips)
+    table["data"]["mel"]["language_tokens"] = "turns"
+    table["stages"] = table["stages"][:1]
+    del table["stages"][0]["dev"]
+    french = read_checkpoint(teacher).tokenizer().languages["fr"]
+    found = check_planned(changed(table, {}), tmp_path / "out")
+    assert sum(row.count(french) for row in found) == 6
+    recipe = changed(table, {"data.mel.source": str(speech)})
+    with pytest.raises(
+        RecipeError, match=r"data\.mel\.source: unusable utterances: 6 without turns"
+    ):
+        Pipeline(recipe, tmp_path / "none", say=quiet).plan()
 
 
 def test_all_problems_are_listed_at_once(teacher: Path, speech: Path, tmp_path: Path) -> None:
