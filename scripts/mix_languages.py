@@ -37,6 +37,8 @@ from baldwhisper_mlx.files import write_atomically
 LONGEST = 28.0
 """Seconds of a clip; Whisper's windows have 30."""
 LONGEST_PHRASE = 3.0
+TRIES = 100
+"""Draws of a clip, until one fits into a window."""
 GAP = (0.0, 0.08)
 """Seconds between the parts of a sentence."""
 PAUSES = (0.15, 0.8)
@@ -147,13 +149,20 @@ def shortened(parts: list[tuple[str, Said]], pause: float) -> list[tuple[str, Sa
 def make_clip(
     number: int, first: Pool, second: Pool, within: float, rng: np.random.Generator
 ) -> tuple[Any, dict[str, Any]]:
-    """One clip: its samples, and its row without the file name."""
+    """One clip: its samples, and its row without the file name.
+
+    Raises:
+        ValueError: no phrases, or clips that are too long.
+    """
     inside = bool(rng.random() < within)
     bounds = GAP if inside else PAUSES
-    parts: list[tuple[str, Said]] = []
-    while len({language for language, _ in parts}) < 2:  # a clip may be too long for another
+    for _ in range(TRIES):
         parts = within_sentence(first, second) if inside else at_pauses(first, second, rng)
         parts = shortened(parts, bounds[1])
+        if len({language for language, _ in parts}) == 2:
+            break
+    else:
+        raise ValueError(f"the clips are too long: two languages do not fit into {LONGEST:g} s")
     turns = [
         (language, Utterance(faded(said.utterance.samples), said.utterance.text))
         for language, said in parts
@@ -207,6 +216,8 @@ def main() -> None:
             raise ValueError(f"--output {arguments.output}: not empty; give a new folder")
         if not 0 <= arguments.within <= 1 or arguments.count < 1:
             raise ValueError("--within must be 0 to 1 and --count at least 1")
+        if len(set(arguments.languages)) < 2:
+            raise ValueError("--languages must be two languages that differ")
         first, second = (
             Pool(source, language, rng, arguments.limit)
             for source, language in zip(

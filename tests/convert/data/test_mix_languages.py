@@ -186,6 +186,7 @@ def test_the_clips_are_prepared_with_a_token_for_each_turn(
         (["--count", "0"], "--count at least 1"),
         (["--count", "2", "--within", "2"], "--within must be 0 to 1"),
         (["--count", "2", "--output", "."], "not empty"),
+        (["--count", "2", "--languages", "fr", "fr"], "two languages that differ"),
     ],
 )
 def test_mistakes_are_named(
@@ -198,6 +199,16 @@ def test_mistakes_are_named(
     monkeypatch.chdir(tmp_path)
     with pytest.raises(SystemExit, match=message):
         run(monkeypatch, *sources, "--languages", "ln", "fr", "--output", "new", *arguments)
+
+
+def test_clips_that_are_too_long_to_join_are_an_error(
+    tmp_path: Path, sources: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    long = folder(tmp_path / "long", [("A text", tone(OTHER, 6.0))])
+    monkeypatch.setattr(mix, "LONGEST", 6.1)
+    with pytest.raises(SystemExit, match="the clips are too long"):
+        run(monkeypatch, sources[0], long, "--languages", "ln", "fr", "--count", "3",
+            "--within", "0", "--output", tmp_path / "out")  # fmt: skip
 
 
 def test_a_source_without_phrases_is_named(
