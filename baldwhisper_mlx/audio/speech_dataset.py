@@ -89,8 +89,15 @@ class SpeechData:
         return len(self.rows)
 
     def __iter__(self) -> Iterator[Item]:
-        for number, row in enumerate(self.rows, start=1):
-            yield read_item(row, self.columns, self.base, f"{self.source}, row {number}")
+        for number, row in enumerate(self.rows):
+            yield self._item(number, row)
+
+    def __getitem__(self, number: int) -> Item:
+        """What the row of a number holds, from 0; streamed data has no such access."""
+        return self._item(number, self.rows[number])
+
+    def _item(self, number: int, row: Row) -> Item:
+        return read_item(row, self.columns, self.base, f"{self.source}, row {number + 1}")
 
 
 def read_rows(

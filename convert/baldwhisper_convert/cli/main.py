@@ -13,6 +13,7 @@ import click
 from click.core import ParameterSource
 
 from baldwhisper_convert.cli.errors import Commands, one_line_errors, say
+from baldwhisper_convert.cli.label import label
 from baldwhisper_convert.cli.run import align, prepare, run, search
 from baldwhisper_convert.cli.stages import distill, factorize, finetune, merge
 from baldwhisper_mlx._version import __version__
@@ -287,5 +288,5 @@ def _quantize_options(
     )
 
 
-for command in (prepare, finetune, search, merge, factorize, distill, align, run):
+for command in (label, prepare, finetune, search, merge, factorize, distill, align, run):
     main.add_command(command)

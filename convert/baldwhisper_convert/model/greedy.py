@@ -80,6 +80,40 @@ def decode_greedy(
     return [row[: row.index(prompts.end)] if prompts.end in row else row for row in rows]
 
 
+@torch.no_grad()
+def mean_logprobs(
+    model: Whisper, audio: Tensor, rows: Sequence[Sequence[int]], prompts: Prompts
+) -> list[float]:
+    """Mean log-probability (nats) of what `decode_greedy` decoded without timestamps.
+
+    As openai-whisper's `avg_logprob`: among the tokens that the rules allow, with the end of text.
+
+    Args:
+        model: that decoded the rows.
+        audio: encoder states (B, T, d).
+        rows: B lists of tokens.
+        prompts: special tokens and the language.
+    """
+    start = prompts.sot_sequence(timestamps=False)
+    bodies = [[*row, prompts.end][: model.dims.n_text_ctx + 1 - len(start)] for row in rows]
+    length = max(map(len, bodies))
+    padded = torch.tensor(
+        [[*body, *[prompts.end] * (length - len(body))] for body in bodies], device=audio.device
+    )
+    prompt = torch.tensor([start] * len(rows), device=audio.device)
+    states = model.decoder(torch.cat([prompt, padded[:, :-1]], dim=1), audio).state
+    rules = Rules(prompts, model.dims.n_vocab, False, audio.device)
+    sums = torch.zeros(len(rows), device=audio.device)
+    # A position at a time, because logits of all positions may take gigabytes.
+    for position in range(length):
+        logits = model.decoder.token_embedding.as_linear(states[:, len(start) - 1 + position])
+        scores = rules.apply(logits, padded[:, :position]).log_softmax(-1)
+        own = scores.gather(1, padded[:, position : position + 1])[:, 0]
+        ends = torch.tensor([position < len(body) for body in bodies], device=audio.device)
+        sums += torch.where(ends, own, 0.0)
+    return [float(total) / len(body) for total, body in zip(sums.cpu(), bodies, strict=True)]
+
+
 def _put(rows: list[list[int]], numbers: Tensor, sampled: Tensor) -> None:
     """Copies the tokens of the rows left in the batch to their original places."""
     for number, row in zip(numbers.tolist(), sampled.tolist(), strict=True):
