@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,6 +21,10 @@ from baldwhisper_convert.labelling.worker import Job, Worker
 from baldwhisper_mlx.audio.speech_dataset import SpeechData
 
 LOCAL = "local"
+_ANSWERS = 10.0
+"""Seconds that a cluster has to answer."""
+_EXPECTED = (ValueError, OSError, ImportError, MemoryError, FloatingPointError)
+"""What is wrong with the data, a model or a machine, and not with the program."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,6 +49,15 @@ class Resources:
             raise ValueError("workers and CPUs of a worker must be at least 1, GPUs not negative")
 
 
+def check_installed() -> None:
+    """Checks that Ray Data can be used.
+
+    Raises:
+        ModuleNotFoundError: it is not installed.
+    """
+    import ray.data  # noqa: F401
+
+
 class RayWorker:
     """A worker as an actor of Ray Data.
 
@@ -57,12 +71,24 @@ class RayWorker:
 
         # The runtime's own threads; those of OpenMP follow what Ray has set.
         os.environ["BALDWHISPER_THREADS"] = str(job.threads)
-        self._worker = Worker(job, ray.get(data[0]))
+        self._worker: Worker | None = None
+        try:
+            self._worker = Worker(job, ray.get(data[0]))
+        except _EXPECTED as error:
+            self._error = error
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
-        """Labels the shard of a row; returns the figures of its report."""
-        report = self._worker.label_shard(int(row["shard"]))
-        return {"rows": report.rows, "kept": report.kept, "seconds": report.seconds}
+        """Labels the shard of a row; returns the figures of its report, or what went wrong."""
+        report, problem = Report(), ""
+        try:
+            if self._worker is None:
+                raise self._error
+            report = self._worker.label_shard(int(row["shard"]))
+        except _EXPECTED as error:
+            # Not raised here: Ray would wrap it in pages of its own.
+            problem = str(error) or type(error).__name__
+        figures = {"rows": report.rows, "kept": report.kept, "seconds": report.seconds}
+        return figures | {"problem": problem}
 
 
 def label_shards(
@@ -82,7 +108,7 @@ def label_shards(
     Raises:
         ModuleNotFoundError: Ray is not installed.
         ConnectionError: no cluster at the address.
-        ValueError, OSError: what a worker raised.
+        ValueError: what a worker could not do, such as load a model or use a row.
     """
     import ray
     import ray.data
@@ -104,11 +130,10 @@ def label_shards(
             num_cpus=resources.cpus,
             num_gpus=resources.gpus or None,
         )
-        try:
-            for row in results.iter_rows():
-                yield Report(rows=row["rows"], kept=row["kept"], seconds=row["seconds"])
-        except ray.exceptions.RayError as error:
-            raise _cause(error) from error
+        for row in results.iter_rows():
+            if row["problem"]:
+                raise ValueError(row["problem"])
+            yield Report(rows=row["rows"], kept=row["kept"], seconds=row["seconds"])
 
 
 def _workers(resources: Resources) -> int:
@@ -122,12 +147,34 @@ def _workers(resources: Resources) -> int:
     return max(1, int(min(there.get("CPU", 1) // resources.cpus, by_gpu)))
 
 
+def check_reachable(address: str) -> None:
+    """Checks that something listens at an address, where Ray would try for many minutes.
+
+    Raises:
+        ConnectionError: nothing does.
+        ValueError: it is no address.
+    """
+    if address in (LOCAL, "auto"):
+        return
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not host or not port.isdecimal():
+        raise ValueError(f"{address}: not the address of a Ray cluster, as auto or ray://HOST:PORT")
+    try:
+        socket.create_connection((host, int(port)), timeout=_ANSWERS).close()
+    except OSError as error:
+        raise ConnectionError(
+            f"{address}: no Ray cluster answers ({error}); start one with `ray start --head`, or "
+            "leave --address out to work on this machine"
+        ) from None
+
+
 @contextmanager
 def _connected(resources: Resources) -> Iterator[None]:
     """Connects to the cluster, or starts Ray here, and leaves or ends it."""
     import ray
     import ray.data
 
+    check_reachable(resources.address)
     # Ray reports its use to its makers otherwise; who has set the variable has decided.
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     local: dict[str, Any] = {"include_dashboard": False} if resources.address == LOCAL else {}
@@ -142,11 +189,3 @@ def _connected(resources: Resources) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
-
-
-def _cause(error: BaseException) -> BaseException:
-    """What a worker raised, without the report of Ray around it; else the error itself."""
-    seen = error
-    while (cause := getattr(seen, "cause", None) or seen.__cause__) is not None:
-        seen = cause
-    return seen

@@ -10,7 +10,7 @@ from typing import Any
 from tqdm import tqdm
 
 from baldwhisper_convert.data.utterances import Utterance
-from baldwhisper_convert.labelling.cluster import Resources, label_shards
+from baldwhisper_convert.labelling.cluster import Resources, check_installed, label_shards
 from baldwhisper_convert.labelling.settings import LabelSettings, located
 from baldwhisper_convert.labelling.shards import LabelledSet
 from baldwhisper_convert.labelling.worker import Job
@@ -70,7 +70,7 @@ def label(
         say: receives lines about columns and progress.
 
     Returns:
-        The summary: `rows`, `kept`, `seconds`, `kept_seconds`, and rows by reason in `dropped`.
+        The summary, see `LabelledSet.finish`.
 
     Raises:
         ModuleNotFoundError: Ray is not installed.
@@ -78,8 +78,7 @@ def label(
         FileNotFoundError, ValueError: the source, a model or a row cannot be used.
         BlockingIOError: another process labels into the folder.
     """
-    import ray.data  # noqa: F401  # first, so that it is missed before a folder is made
-
+    check_installed()  # before a folder is made
     data = source.open(say)
     written, rows = settings.to_dict(), len(data)
     folder = folder.expanduser().absolute()
@@ -89,7 +88,7 @@ def label(
         missing = labelled.missing()
         if labelled.is_finished and not missing:
             say(f"{folder}: is labelled already")
-            return labelled.summary()
+            return labelled.finish()
         done = rows - sum(len(labelled.rows_of(shard)) for shard in missing)
         if done:
             say(f"{folder}: resumes; {done} of {rows} rows are labelled")
@@ -102,8 +101,7 @@ def label(
             if missing:
                 for one in label_shards(job, data, missing, resources):
                     bar.update(one.rows)
-        labelled.finish()
-        return labelled.summary()
+        return labelled.finish()
 
 
 def _identity(source: Source, data: SpeechData, labelled: LabelledSet) -> dict[str, Any]:

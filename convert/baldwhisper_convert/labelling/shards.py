@@ -15,12 +15,13 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from baldwhisper_convert.locks import LOCK_FILE
 from baldwhisper_mlx.files import TEMPORARY_FILES, atomic_file, read_json, write_atomically
 
 LARGEST, SMALLEST, SHARDS = 256, 16, 32
 """Rows of a shard at most and at least, and how many shards there should be at least."""
 
-SETTINGS_FILE, SUMMARY_FILE, DROPPED_FILE = "label.json", "summary.json", "dropped.jsonl"
+SETTINGS_FILE, SUMMARY_FILE, DROPPED_FILE = ".label.json", "summary.json", "dropped.jsonl"
 _UNFINISHED, _FINISHED = ".unfinished", "train"
 _REPORT = b"baldwhisper"
 
@@ -71,21 +72,24 @@ class LabelledSet:
             FileExistsError: it was made with others, or holds something else.
         """
         path = self.folder / SETTINGS_FILE
-        if path.is_file():
-            before = read_json(path)
-            different = [key for key in settings if before.get(key) != settings[key]]
-            if different:
-                key = different[0]
-                raise FileExistsError(
-                    f"{self.folder}: labelled with other settings ({key} was {before.get(key)}, "
-                    f"and is {settings[key]}); give another folder, or remove this one"
-                )
-        elif self.folder.exists() and any(entry.name != ".lock" for entry in self.folder.iterdir()):
+        own = {LOCK_FILE, SETTINGS_FILE, SUMMARY_FILE, DROPPED_FILE, _UNFINISHED, _FINISHED}
+        there = {entry.name for entry in self.folder.iterdir()} if self.folder.is_dir() else set()
+        if there - (own if path.is_file() else {LOCK_FILE}):
             raise FileExistsError(f"{self.folder}: holds something else; give another folder")
+        before = read_json(path) if path.is_file() else {}
+        made = next((self.folder / _FINISHED).glob("*"), None) or next(
+            (self.folder / _UNFINISHED).glob("*.parquet"), None
+        )
+        different = [key for key in settings if made and before.get(key) != settings[key]]
+        if different:
+            key = different[0]
+            raise FileExistsError(
+                f"{self.folder}: labelled with other settings ({key} was {before.get(key)}, and "
+                f"is {settings[key]}); give another folder, or remove this one"
+            )
         if not self.is_finished:
             (self.folder / _UNFINISHED).mkdir(parents=True, exist_ok=True)
-            for left in (self.folder / _UNFINISHED).glob(TEMPORARY_FILES):
-                left.unlink()
+            self._tidy()
         write_atomically(path, json.dumps(settings, indent=2) + "\n")
 
     def __len__(self) -> int:
@@ -120,8 +124,12 @@ class LabelledSet:
         schema = features.arrow_schema
         report = json.dumps(asdict(one)).encode()
         schema = schema.with_metadata({**(schema.metadata or {}), _REPORT: report})
-        with atomic_file(self._path(shard)) as temporary:
-            pq.write_table(pa.Table.from_pylist(list(rows), schema=schema), temporary)
+        with (
+            atomic_file(self._path(shard)) as temporary,
+            pq.ParquetWriter(temporary, schema) as writer,
+        ):
+            if rows:  # `datasets` cannot read a row group without rows
+                writer.write_table(pa.Table.from_pylist(list(rows), schema=schema))
 
     def reports(self) -> Iterator[Report]:
         """What became of the rows of each shard, in their order.
@@ -140,8 +148,12 @@ class LabelledSet:
                     f"{path}: not a whole shard ({error}); remove it and run the command again"
                 ) from None
 
-    def finish(self) -> Report:
+    def finish(self) -> dict[str, Any]:
         """Writes the summary and the list of dropped rows, and makes the set visible.
+
+        Returns:
+            The summary: `rows`, `kept`, `seconds`, `kept_seconds`, `working_seconds`, and the
+            number of `dropped` rows by reason.
 
         Raises:
             ValueError: a shard is missing or damaged, or nothing was kept.
@@ -156,23 +168,24 @@ class LabelledSet:
                 for row in one.dropped:
                     reasons[row["reason"]] += 1
                     file.write(json.dumps(row, ensure_ascii=False) + "\n")
-        if not total.rows == total.kept + sum(reasons.values()) == self.rows:
-            raise ValueError(
-                f"{self.folder}: {self.rows} rows in the source, but the shards are made of "
-                f"{total.rows}; remove the folder and run the command again"
-            )
+            if not total.rows == total.kept + sum(reasons.values()) == self.rows:
+                raise ValueError(
+                    f"{self.folder}: {self.rows} rows in the source, but the shards are made of "
+                    f"{total.rows}; remove the folder and run the command again"
+                )
+            if total.kept and not self.is_finished:
+                self._tidy()
+                (self.folder / _UNFINISHED).rename(self.folder / _FINISHED)
         summary = asdict(total) | {"dropped": dict(reasons.most_common())}
         write_atomically(self.folder / SUMMARY_FILE, json.dumps(summary, indent=2) + "\n")
         if not total.kept:
             raise ValueError(f"{self.folder}: no label was kept; {DROPPED_FILE} there says why")
-        if not self.is_finished:
-            (self.folder / _UNFINISHED).rename(self.folder / _FINISHED)
-        return total
+        return summary
 
-    def summary(self) -> dict[str, Any]:
-        """Figures of a finished set."""
-        content: dict[str, Any] = read_json(self.folder / SUMMARY_FILE)
-        return content
+    def _tidy(self) -> None:
+        """Removes what killed workers were writing."""
+        for left in (self.folder / _UNFINISHED).glob(TEMPORARY_FILES):
+            left.unlink(missing_ok=True)
 
     def _path(self, shard: int) -> Path:
         inside = _FINISHED if self.is_finished else _UNFINISHED

@@ -93,7 +93,8 @@ class Worker:
             except (ValueError, OSError) as error:
                 name = self.data[number].name
                 if not self.job.skip_bad:
-                    raise ValueError(f"{name}: {error}; --skip-bad skips such rows") from None
+                    what = str(error) if name in str(error) else f"{name}: {error}"
+                    raise ValueError(f"{what}; --skip-bad skips such rows") from None
                 report.dropped.append(_dropped(number, name, "unusable row", error=str(error)))
         report.seconds = sum(len(clip.samples) for clip in clips) / SAMPLE_RATE
         return clips
