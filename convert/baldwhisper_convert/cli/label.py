@@ -86,9 +86,12 @@ def label(source: str, destination: Path, **options: Any) -> None:
                       cpus=options["worker_cpus"], gpus=options["worker_gpus"]),
             say=say, **pick("skip_bad", "batch_size", "device", "shard_rows"),
         )  # fmt: skip
+        working, seconds = summary["working_seconds"], summary["seconds"]
         say(
             f"{destination}: {summary['kept']} of {summary['rows']} clips kept, "
-            f"{summary['kept_seconds'] / 3600:.2f} of {summary['seconds'] / 3600:.2f} h"
+            f"{summary['kept_seconds'] / 3600:.2f} of {seconds / 3600:.2f} h; a worker labelled "
+            f"{seconds / working:.1f} h in an hour, in {summary['cpu_seconds'] / working:.1f} "
+            "CPU-hours"
         )
         for reason, count in summary["dropped"].items():
             say(f"dropped: {count}, {reason}")

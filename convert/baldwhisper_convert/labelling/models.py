@@ -12,6 +12,9 @@ from baldwhisper_convert.readers.model_folder import is_model_folder
 from baldwhisper_mlx.audio.buffer import Samples
 from baldwhisper_mlx.config import CONFIG_FILE
 
+_NO_SPEECH, _IMPROBABLE = 0.6, -1.0
+"""Probability of no speech, and mean log-probability, of what openai-whisper takes for silence."""
+
 
 class LabelModel(Protocol):
     """A loaded model."""
@@ -64,6 +67,8 @@ class _Runtime:
             without_timestamps=True,
             temperature=0.0,
             condition_on_previous_text=False,
+            no_speech_threshold=_NO_SPEECH,
+            logprob_threshold=_IMPROBABLE,
         )
 
     def label(self, clips: Sequence[Samples]) -> list[Output]:
@@ -109,14 +114,17 @@ class _Torch:
         import torch
 
         from baldwhisper_convert.data.features import log_mel
-        from baldwhisper_convert.model.greedy import decode_greedy, mean_logprobs, text_of
+        from baldwhisper_convert.model.greedy import confidence, decode_greedy, text_of
 
         with torch.no_grad():
             states = self._model.encoder(log_mel(clips, self._extractor).to(self._device))
         rows = decode_greedy(self._model, states, None, self._prompts, timestamps=False)
-        means = mean_logprobs(self._model, states, rows, self._prompts)
+        sure = confidence(self._model, states, rows, self._prompts)
         limit = self._model.dims.n_text_ctx // 2
-        return [
-            Output(text, mean, len(row) < limit)
-            for text, mean, row in zip(text_of(rows, self._prompts), means, rows, strict=True)
-        ]
+        outputs = []
+        for row, text, (logprob, silence) in zip(
+            rows, text_of(rows, self._prompts), sure, strict=True
+        ):
+            silent = silence > _NO_SPEECH and logprob <= _IMPROBABLE
+            outputs.append(Output("" if silent else text, logprob, len(row) < limit))
+        return outputs

@@ -37,12 +37,14 @@ class Report:
     kept_seconds: float = 0.0
     working_seconds: float = 0.0
     """That workers read, labelled and wrote."""
+    cpu_seconds: float = 0.0
+    """Of CPUs in that time."""
     dropped: list[dict[str, Any]] = field(default_factory=list)
     """Row, name, reason, and for a label that was not kept its text and measures."""
 
     def add(self, other: Report) -> None:
         """Adds the figures of another one, without its rows."""
-        for name in ("rows", "kept", "seconds", "kept_seconds", "working_seconds"):
+        for name in ("rows", "kept", "seconds", "kept_seconds", "working_seconds", "cpu_seconds"):
             setattr(self, name, getattr(self, name) + getattr(other, name))
 
 
@@ -152,8 +154,8 @@ class LabelledSet:
         """Writes the summary and the list of dropped rows, and makes the set visible.
 
         Returns:
-            The summary: `rows`, `kept`, `seconds`, `kept_seconds`, `working_seconds`, and the
-            number of `dropped` rows by reason.
+            The summary: `rows`, `kept`, `seconds`, `kept_seconds`, `working_seconds`, `cpu_seconds`,
+            and the number of `dropped` rows by reason.
 
         Raises:
             ValueError: a shard is missing or damaged, or nothing was kept.

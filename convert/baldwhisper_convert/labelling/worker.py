@@ -68,7 +68,7 @@ class Worker:
         Raises:
             ValueError: a row cannot be used, and bad rows are not skipped; names it.
         """
-        began, report = time.perf_counter(), Report()
+        began, cpu, report = time.perf_counter(), time.process_time(), Report()
         clips = self._read(shard, report)
         # Clips of one length share a batch, because the longest one decides what a batch costs.
         clips.sort(key=lambda clip: len(clip.samples))
@@ -80,6 +80,7 @@ class Worker:
         report.kept = len(rows)
         report.kept_seconds = sum(row["duration"] for row in rows)
         report.working_seconds = time.perf_counter() - began
+        report.cpu_seconds = time.process_time() - cpu
         self.set.write(shard, rows, self.table.features(), report)
         return report
 

@@ -81,21 +81,26 @@ def decode_greedy(
 
 
 @torch.no_grad()
-def mean_logprobs(
+def confidence(
     model: Whisper, audio: Tensor, rows: Sequence[Sequence[int]], prompts: Prompts
-) -> list[float]:
-    """Mean log-probability (nats) of what `decode_greedy` decoded without timestamps.
+) -> list[tuple[float, float]]:
+    """How sure a model is of what `decode_greedy` decoded without timestamps.
 
-    As openai-whisper's `avg_logprob`: among the tokens that the rules allow, with the end of text.
+    As openai-whisper's `avg_logprob` and `no_speech_prob`.
 
     Args:
         model: that decoded the rows.
         audio: encoder states (B, T, d).
         rows: B lists of tokens.
         prompts: special tokens and the language.
+
+    Returns:
+        For each row the mean log-probability (nats) of its tokens and the end of text, among the
+        tokens that the rules allow; and the probability of no speech, 0 to 1.
     """
     start = prompts.sot_sequence(timestamps=False)
-    bodies = [[*row, prompts.end][: model.dims.n_text_ctx + 1 - len(start)] for row in rows]
+    limit = model.dims.n_text_ctx // 2
+    bodies = [[*row, *([prompts.end] if len(row) < limit else [])] for row in rows]
     length = max(map(len, bodies))
     padded = torch.tensor(
         [[*body, *[prompts.end] * (length - len(body))] for body in bodies], device=audio.device
@@ -109,9 +114,14 @@ def mean_logprobs(
         logits = model.decoder.token_embedding.as_linear(states[:, len(start) - 1 + position])
         scores = rules.apply(logits, padded[:, :position]).log_softmax(-1)
         own = scores.gather(1, padded[:, position : position + 1])[:, 0]
-        ends = torch.tensor([position < len(body) for body in bodies], device=audio.device)
-        sums += torch.where(ends, own, 0.0)
-    return [float(total) / len(body) for total, body in zip(sums.cpu(), bodies, strict=True)]
+        real = torch.tensor([position < len(body) for body in bodies], device=audio.device)
+        sums += torch.where(real, own, 0.0)
+    at_start = model.decoder.token_embedding.as_linear(states[:, 0]).softmax(-1)
+    silence = at_start[:, prompts.tokenizer.no_speech].cpu()
+    return [
+        (float(total) / (len(row) + 1), float(silent))
+        for total, row, silent in zip(sums.cpu(), rows, silence, strict=True)
+    ]
 
 
 def _put(rows: list[list[int]], numbers: Tensor, sampled: Tensor) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 import datasets
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import soundfile
 
@@ -74,26 +75,28 @@ def test_a_part_of_a_recording_is_cut_out(tmp_path: Path) -> None:
 def test_parquet_with_audio_and_other_features(tmp_path: Path) -> None:
     content = io.BytesIO()
     soundfile.write(content, sound(1.0), RATE, format="WAV")
-    columns = {
-        "audio": [{"bytes": content.getvalue(), "path": "a.wav"}] * 2,
-        "sentence": ["a fox", "a dog"],
-        "votes": [3, 4],
-    }
     features = datasets.Features(
         audio=datasets.Audio(), sentence=datasets.Value("string"), votes=datasets.Value("int16")
     )
-    data = datasets.Dataset.from_dict(columns, features=features)
+    audio = {"bytes": content.getvalue(), "path": "a.wav"}
+    table = pa.Table.from_pylist(
+        [
+            {"audio": audio, "sentence": "a fox", "votes": 3},
+            {"audio": audio, "sentence": "a dog", "votes": 4},
+        ],
+        schema=features.arrow_schema,
+    )
     (tmp_path / "hub").mkdir()
-    data.to_parquet(str(tmp_path / "hub" / "train.parquet"))
+    pq.write_table(table, tmp_path / "hub" / "train.parquet")
     rows, schema = labelled(tmp_path, tmp_path / "hub")
     assert [row["sentence"] for row in rows] == ["a fox", "a dog"]
     assert str(schema.field("votes").type) == "int16"
     assert rows[0]["audio"]["bytes"] == content.getvalue()
     again = SpeechData(str(tmp_path / "set"), split="train")
     assert again.columns.text == "text"
-    audio = again[1].audio
-    assert audio is not None
-    assert len(decode_audio(audio, "second")) == RATE
+    found = again[1].audio
+    assert found is not None
+    assert len(decode_audio(found, "second")) == RATE
 
 
 def test_a_row_without_given_text_is_labelled(tmp_path: Path) -> None:
