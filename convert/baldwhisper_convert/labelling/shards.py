@@ -154,8 +154,7 @@ class LabelledSet:
         """Writes the summary and the list of dropped rows, and makes the set visible.
 
         Returns:
-            The summary: `rows`, `kept`, `seconds`, `kept_seconds`, `working_seconds`, `cpu_seconds`,
-            and the number of `dropped` rows by reason.
+            The summary: the figures of a `Report`, and the number of `dropped` rows by reason.
 
         Raises:
             ValueError: a shard is missing or damaged, or nothing was kept.
