@@ -65,7 +65,8 @@ def label(
         resources: of the workers.
         skip_bad: leave out rows that cannot be used; otherwise the first one is an error.
         batch_size: clips that are decoded together.
-        device: torch device of checkpoints that are no model folders.
+        device: torch device of checkpoints that are no model folders; `auto` for a GPU that a
+            worker has, else the CPU.
         shard_rows: see `LabelledSet`.
         say: receives lines about columns and progress.
 
@@ -92,6 +93,8 @@ def label(
         done = rows - sum(len(labelled.rows_of(shard)) for shard in missing)
         if done:
             say(f"{folder}: resumes; {done} of {rows} rows are labelled")
+        if device == "auto" and not resources.gpus:
+            device = "cpu"  # a GPU that Ray has not given to the worker may be another's
         job = Job(
             settings=LabelSettings(**written),  # type: ignore[arg-type]
             folder=folder, directory=Path.cwd(), skip_bad=skip_bad, batch_size=batch_size,

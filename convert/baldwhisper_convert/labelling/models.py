@@ -37,7 +37,7 @@ def load(name: str, language: str, device: str = "auto", threads: int = 1) -> La
     Args:
         name: model folder or other checkpoint, as a path or Hub id.
         language: of the speech, code or English name.
-        device: torch device of a checkpoint; `auto` for a GPU if this process may use one.
+        device: torch device of a checkpoint; `auto` for a GPU if there is one.
         threads: of this process on a CPU.
 
     Raises:

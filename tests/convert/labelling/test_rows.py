@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import json
+import pickle
+import tarfile
 from pathlib import Path
 from typing import Any
 
@@ -106,3 +108,24 @@ def test_a_row_without_given_text_is_labelled(tmp_path: Path) -> None:
     assert rows[0]["wer"] == 2.0
     assert rows[1]["wer"] is None
     assert rows[2]["wer"] is None
+
+
+def test_sources_reach_other_processes(tmp_path: Path) -> None:
+    """A worker gets the opened source, pickled."""
+    listed = write_list(tmp_path / "list", [{}, {"speaker": "b"}])
+    label_all(worker(tmp_path / "set", listed, Scripted(lambda n: f"{n} samples")))
+    shard = tmp_path / "shards" / "0.tar"
+    shard.parent.mkdir()
+    with tarfile.open(shard, "w") as tar:
+        tar.add(listed / "a.wav", "a.wav")
+        (tmp_path / "a.txt").write_text("a", encoding="utf-8")
+        tar.add(tmp_path / "a.txt", "a.txt")
+    for source, text in ((listed, "a"), (tmp_path / "set", "16000 samples"), (shard.parent, "a")):
+        column = "txt" if source == shard.parent else "text"
+        data = SpeechData(str(source), split="train", text_column=column)
+        there = pickle.loads(pickle.dumps(data))
+        assert len(there) == len(data)
+        item = there[0]
+        assert (item.text, item.fault) == (text, "")
+        assert len(decode_audio(item.audio, "first")) == RATE
+        assert item.where == f"{source}, row 1"
