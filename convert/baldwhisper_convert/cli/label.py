@@ -45,8 +45,8 @@ from baldwhisper_convert.cli.options import FOLDER
 @click.option("--batch-size", type=click.IntRange(min=1), default=8, show_default=True,
               help="Clips that are decoded together.")  # fmt: skip
 @click.option("--device", default="auto", show_default=True,
-              help="PyTorch device of a model that torch runs. auto is the GPU of a worker that has "
-              "one (--worker-gpus), and the CPU otherwise.")  # fmt: skip
+              help="PyTorch device of a model that torch runs. auto is the GPU of a worker that "
+              "has one (--worker-gpus), and the CPU otherwise.")  # fmt: skip
 @click.option("--address", default="local", show_default=True,
               help="Address of a Ray cluster, such as auto or ray://HOST:10001. local starts Ray "
               "on this machine.")  # fmt: skip

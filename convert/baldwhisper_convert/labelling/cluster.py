@@ -180,7 +180,12 @@ def _connected(resources: Resources) -> Iterator[None]:
     local: dict[str, Any] = {"include_dashboard": False} if resources.address == LOCAL else {}
     if local and resources.workers is not None:
         local["num_cpus"] = max(os.cpu_count() or 1, resources.workers * resources.cpus)
-    ray.init(address=resources.address, logging_level=logging.ERROR, **local)
+    try:
+        ray.init(address=resources.address, logging_level=logging.ERROR, **local)
+    except Exception as error:  # Ray's own are of no narrower kind
+        raise ConnectionError(
+            f"{resources.address}: Ray does not start ({error}); if the machine is busy, try again"
+        ) from error
     logging.getLogger("ray.data").setLevel(logging.ERROR)
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False

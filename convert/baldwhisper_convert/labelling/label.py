@@ -90,20 +90,18 @@ def label(
         if labelled.is_finished and not missing:
             say(f"{folder}: is labelled already")
             return labelled.finish()
-        done = rows - sum(len(labelled.rows_of(shard)) for shard in missing)
-        if done:
+        if done := rows - sum(len(labelled.rows_of(shard)) for shard in missing):
             say(f"{folder}: resumes; {done} of {rows} rows are labelled")
-        if device == "auto" and not resources.gpus:
-            device = "cpu"  # a GPU that Ray has not given to the worker may be another's
         job = Job(
             settings=LabelSettings(**written),  # type: ignore[arg-type]
             folder=folder, directory=Path.cwd(), skip_bad=skip_bad, batch_size=batch_size,
-            shard_rows=labelled.shard_rows, threads=resources.cpus, device=device,
+            shard_rows=labelled.shard_rows, threads=resources.cpus,
+            # A GPU that Ray has not given to the worker may be another's.
+            device="cpu" if device == "auto" and not resources.gpus else device,
         )  # fmt: skip
         with tqdm(total=rows, initial=done, desc="label", unit="clip") as bar:
-            if missing:
-                for one in label_shards(job, data, missing, resources):
-                    bar.update(one.rows)
+            for one in label_shards(job, data, missing, resources) if missing else ():
+                bar.update(one.rows)
         return labelled.finish()
 
 
