@@ -5,6 +5,7 @@ Run by `make test-ray`: Ray is a large package, and starts a dozen processes.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -29,7 +30,7 @@ ROOT = Path(__file__).parents[3]
 MODEL = ROOT / "baldwhisper_mlx" / "assets" / "tiny-en"
 ROWS, SHARD_ROWS = 60, 3
 WORKER = "ray::MapWorker(Map(RayWorker))"
-PATIENCE = 300
+PATIENCE = 600
 
 
 @pytest.fixture
@@ -49,15 +50,28 @@ def speech(tmp_path: Path) -> Path:
 
 
 def start(speech: Path, folder: Path, *options: str) -> subprocess.Popen[str]:
-    """Labels with two workers, in a process group of its own."""
+    """Labels with two workers; returns when one of them is there.
+
+    Ray gives up starting when that takes half a minute, as on a very busy machine; then it is
+    started again.
+    """
     command = [sys.executable, "-m", "baldwhisper_convert.cli", "label", str(speech), str(folder)]
-    command += ["--model", str(MODEL), "--workers", "2", "--shard-rows", str(SHARD_ROWS)]
+    command += ["--model", str(MODEL), "--workers", "2", "--shard-rows", str(SHARD_ROWS), *options]
     paths = os.pathsep.join([str(ROOT), str(ROOT / "convert")])
-    return subprocess.Popen(
-        [*command, *options],
-        env=os.environ | {"PYTHONPATH": paths, "HF_HUB_OFFLINE": "1"},
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
-    )  # fmt: skip
+    end = time.monotonic() + PATIENCE
+    while True:
+        run = subprocess.Popen(
+            command,
+            env=os.environ | {"PYTHONPATH": paths, "HF_HUB_OFFLINE": "1"},
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
+        )  # fmt: skip
+        while run.poll() is None and not workers_of(run):
+            time.sleep(0.1)
+        if run.poll() is None:
+            return run
+        _, errors = run.communicate()
+        assert "Ray does not start" in errors, errors
+        assert time.monotonic() < end, errors
 
 
 @pytest.fixture
@@ -82,8 +96,13 @@ def wait_for_shards(folder: Path, count: int, run: subprocess.Popen[str]) -> Non
 
 def workers_of(run: subprocess.Popen[str]) -> list[psutil.Process]:
     """The worker processes that a run has started."""
-    found = psutil.Process(run.pid).children(recursive=True)
-    return [one for one in found if "".join(one.cmdline()).startswith(WORKER)]
+    found = []
+    with contextlib.suppress(psutil.NoSuchProcess):
+        for process in psutil.Process(run.pid).children(recursive=True):
+            with contextlib.suppress(psutil.NoSuchProcess, psutil.ZombieProcess):
+                if "".join(process.cmdline()).startswith(WORKER):
+                    found.append(process)
+    return found
 
 
 def finished(run: subprocess.Popen[str]) -> str:
