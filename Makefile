@@ -2,6 +2,7 @@
 #   make demo   speech to text: transcript of examples/sample.wav by the bundled model
 #   make test   ruff, mypy and the offline tests
 #   make test-page   the server's page in a browser
+#   make test-ray   labelling in several processes, with Ray
 #   make bench DATA=path/to/speech   speed, memory and errors of all models and other programs
 #   make test-wheel   wheel and sdist, installed by pip and uv in empty environments, run offline
 # Each makes its own .venv first; a second run finds it there. Works with GNU make 3.81 and 4.
@@ -24,7 +25,7 @@ STUDENT ?=
 # A wheel for `make test-wheel` that is built already.
 WHEEL ?=
 
-.PHONY: demo test test-real test-page bench lint dist test-wheel formula clean
+.PHONY: demo test test-real test-page test-ray bench lint dist test-wheel formula clean
 
 demo: $(VENV)/.demo
 	$(BIN)/baldwhisper transcribe examples/sample.wav
@@ -41,6 +42,9 @@ test-real: $(VENV)/.test $(MODEL)/config.json
 test-page: $(VENV)/.page
 	BALDWHISPER_BROWSER="$$($(BIN)/python scripts/find_browser.py)" \
 		$(BIN)/python -m pytest -m page tests/page
+
+test-ray: $(VENV)/.ray
+	$(BIN)/python -m pytest -m ray tests/convert/labelling
 
 bench: $(VENV)/.bench $(MODEL)/config.json
 	$(BIN)/python -m benchmarks.run_all --checkpoint $(TEACHER) --teacher $(MODEL) \
@@ -94,6 +98,10 @@ $(VENV)/.test: $(VENV)/.convert tests/parity/requirements.txt
 # openai-whisper and mlx-whisper are there from the tests, without dependencies that they do not use
 $(VENV)/.bench: $(VENV)/.test
 	$(INSTALL) faster-whisper pywhispercpp
+	@touch $@
+
+$(VENV)/.ray: $(VENV)/.test
+	$(INSTALL) --editable '.[ray]'
 	@touch $@
 
 # Debian's Chromium if no browser is there, else the one that Playwright brings

@@ -10,7 +10,7 @@ torch=2.13.0
 cp constraints.txt "$work/pins.txt"
 echo "torch==$torch" >"$work/torch.txt"
 uv pip compile --quiet --universal --python-version 3.10 --no-header --no-annotate "$@" \
-    --extra convert --extra search --extra lora --extra evaluate --extra live --extra server --extra test --extra dev --extra mkl --constraint "$work/torch.txt" \
+    --extra convert --extra search --extra lora --extra ray --extra evaluate --extra live --extra server --extra test --extra dev --extra mkl --constraint "$work/torch.txt" \
     pyproject.toml tests/parity/requirements.txt tests/page/requirements.txt --output-file "$work/pins.txt"
 
 # The CUDA packages and triton belong to the Linux GPU build of torch; which build a machine gets

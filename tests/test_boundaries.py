@@ -36,8 +36,8 @@ RULES: tuple[tuple[str, str, str], ...] = (
     (
         "baldwhisper_convert",
         "layers",
-        "cli > pipeline > compression > training > data > export, model, readers > checkpoint "
-        "> (root)",
+        "cli > labelling, pipeline > compression > training > data > export, model, readers > "
+        "checkpoint > (root)",
     ),
     (
         "baldwhisper_mlx",
@@ -60,13 +60,19 @@ RULES: tuple[tuple[str, str, str], ...] = (
         "baldwhisper_mlx.bounds, baldwhisper_mlx.checkpoint.calibrate, "
         "baldwhisper_mlx.checkpoint.hub, baldwhisper_mlx.checkpoint.load, baldwhisper_mlx.config, "
         "baldwhisper_mlx.decoding.dtw, baldwhisper_mlx.files, baldwhisper_mlx.model.positions, "
-        "baldwhisper_mlx.quantization_config, baldwhisper_mlx.terminal, baldwhisper_mlx.text",
+        "baldwhisper_mlx.quantization_config, baldwhisper_mlx.terminal, baldwhisper_mlx.text, "
+        "baldwhisper_mlx.transcription",
     ),
     (
         "baldwhisper_mlx.checkpoint",
         "only imported by",
         "baldwhisper_mlx, baldwhisper_convert.export.mlx, baldwhisper_convert.export.push, "
-        "baldwhisper_convert.readers.hub",
+        "baldwhisper_convert.labelling.models, baldwhisper_convert.readers.hub",
+    ),
+    (
+        "baldwhisper_mlx.transcription",
+        "only imported by",
+        "baldwhisper_mlx, baldwhisper_convert.labelling.models",
     ),
     (
         "baldwhisper_convert.compression.factorize, baldwhisper_convert.compression.merge, "

@@ -35,6 +35,7 @@ PAGES = (
     "docs/profile.md",
     "docs/python.md",
     "docs/reproduction.md",
+    "docs/scaling.md",
     "docs/server.md",
     "docs/short-context.md",
     "docs/training.md",

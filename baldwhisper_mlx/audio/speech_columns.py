@@ -23,6 +23,10 @@ TEXT_COLUMNS = (
 """Names of the column of the transcripts that are found; `text` is preferred to the others."""
 
 
+WITHOUT_TEXT = "without text"
+"""`Item.fault` of a row whose audio can be used."""
+
+
 @dataclass(frozen=True)
 class Columns:
     """The columns that are read."""
@@ -144,7 +148,7 @@ def read_item(row: Row, columns: Columns, base: Path | None, where: str) -> Item
     if not fault and audio is None:
         fault = "without audio"
     if not fault and columns.text is not None and text is None:
-        fault = "without text"
+        fault = WITHOUT_TEXT
     return Item(where, row, audio, text, fault)
 
 

@@ -89,8 +89,15 @@ class SpeechData:
         return len(self.rows)
 
     def __iter__(self) -> Iterator[Item]:
-        for number, row in enumerate(self.rows, start=1):
-            yield read_item(row, self.columns, self.base, f"{self.source}, row {number}")
+        for number, row in enumerate(self.rows):
+            yield self._item(number, row)
+
+    def __getitem__(self, number: int) -> Item:
+        """What the row of a number holds, from 0; streamed data has no such access."""
+        return self._item(number, self.rows[number])
+
+    def _item(self, number: int, row: Row) -> Item:
+        return read_item(row, self.columns, self.base, f"{self.source}, row {number + 1}")
 
 
 def read_rows(
@@ -144,7 +151,7 @@ def read_rows(
             f"{path}: not a list of speech; expected a name that ends with "
             f"{', '.join(LIST_SUFFIXES)}, .parquet or .tar"
         )
-    if is_folder and not is_saved(path) and next(path.rglob("*.parquet"), None) is None:
+    if is_folder and not is_saved(path) and not _holds_parquet(path):
         raise FileNotFoundError(
             f"{path}: no metadata.jsonl or metadata.csv in it or in its folder {split!r}, no "
             f"{split}.tsv, no wav.scp, no tar files, not made by save_to_disk, and no parquet "
@@ -218,6 +225,12 @@ def _within(path: Path, split: str) -> tuple[Path, bool, bool]:
         return found, False, True
     inside = path / split
     return (path if _holds_speech(path) or not _holds_speech(inside) else inside), True, False
+
+
+def _holds_parquet(folder: Path) -> bool:
+    """Whether parquet files are below a folder; hidden ones are no data, as for `datasets`."""
+    files = (file.relative_to(folder) for file in folder.rglob("*.parquet"))
+    return any(not any(part.startswith(".") for part in file.parts) for file in files)
 
 
 def _holds_speech(folder: Path) -> bool:

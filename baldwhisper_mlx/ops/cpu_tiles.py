@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 CHUNK = 2**19
 """Numbers a core works on at a time: with fewer, threads wait for Python's lock."""
 
+THREADS = "BALDWHISPER_THREADS"
+"""In the environment: how many threads to start, where several processes share the cores."""
+
 _PIECE = 2**16
 """Numbers of a GELU at a time, which needs memory for six times as many."""
 
@@ -205,7 +208,7 @@ def _parts(size: int, step: int) -> list[slice]:
 
 @lru_cache(maxsize=1)
 def _workers() -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(os.cpu_count(), "baldwhisper")
+    return ThreadPoolExecutor(int(os.environ.get(THREADS, 0)) or os.cpu_count(), "baldwhisper")
 
 
 @lru_cache(maxsize=1)

@@ -15,7 +15,7 @@ import click
 from baldwhisper_mlx.terminal import printable
 
 _OURS = ("baldwhisper_convert", "baldwhisper_mlx")
-_EXTRAS = {"ax": "search"}
+_EXTRAS = {"ax": "search", "ray": "ray"}
 """Packages that are not in the extra `convert`, with theirs."""
 
 

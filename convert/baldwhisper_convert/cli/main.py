@@ -13,6 +13,7 @@ import click
 from click.core import ParameterSource
 
 from baldwhisper_convert.cli.errors import Commands, one_line_errors, say
+from baldwhisper_convert.cli.label import label
 from baldwhisper_convert.cli.prepare import prepare
 from baldwhisper_convert.cli.recipe import recipe
 from baldwhisper_convert.cli.run import align, run, search
@@ -289,5 +290,5 @@ def _quantize_options(
     )
 
 
-for command in (prepare, finetune, search, merge, factorize, distill, align, run, recipe):
+for command in (label, prepare, finetune, search, merge, factorize, distill, align, run, recipe):
     main.add_command(command)

@@ -80,6 +80,50 @@ def decode_greedy(
     return [row[: row.index(prompts.end)] if prompts.end in row else row for row in rows]
 
 
+@torch.no_grad()
+def confidence(
+    model: Whisper, audio: Tensor, rows: Sequence[Sequence[int]], prompts: Prompts
+) -> list[tuple[float, float]]:
+    """How sure a model is of what `decode_greedy` decoded without timestamps.
+
+    As openai-whisper's `avg_logprob` and `no_speech_prob`.
+
+    Args:
+        model: that decoded the rows.
+        audio: encoder states (B, T, d).
+        rows: B lists of tokens.
+        prompts: special tokens and the language.
+
+    Returns:
+        For each row the mean log-probability (nats) of its tokens and the end of text, among the
+        tokens that the rules allow; and the probability of no speech, 0 to 1.
+    """
+    start = prompts.sot_sequence(timestamps=False)
+    limit = model.dims.n_text_ctx // 2
+    bodies = [[*row, *([prompts.end] if len(row) < limit else [])] for row in rows]
+    length = max(map(len, bodies))
+    padded = torch.tensor(
+        [[*body, *[prompts.end] * (length - len(body))] for body in bodies], device=audio.device
+    )
+    prompt = torch.tensor([start] * len(rows), device=audio.device)
+    states = model.decoder(torch.cat([prompt, padded[:, :-1]], dim=1), audio).state
+    rules = Rules(prompts, model.dims.n_vocab, False, audio.device)
+    sums = torch.zeros(len(rows), device=audio.device)
+    # A position at a time, because logits of all positions may take gigabytes.
+    for position in range(length):
+        logits = model.decoder.token_embedding.as_linear(states[:, len(start) - 1 + position])
+        scores = rules.apply(logits, padded[:, :position]).log_softmax(-1)
+        own = scores.gather(1, padded[:, position : position + 1])[:, 0]
+        real = torch.tensor([position < len(body) for body in bodies], device=audio.device)
+        sums += torch.where(real, own, 0.0)
+    at_start = model.decoder.token_embedding.as_linear(states[:, 0]).softmax(-1)
+    silence = at_start[:, prompts.tokenizer.no_speech].cpu()
+    return [
+        (float(total) / (len(row) + 1), float(silent))
+        for total, row, silent in zip(sums.cpu(), rows, silence, strict=True)
+    ]
+
+
 def _put(rows: list[list[int]], numbers: Tensor, sampled: Tensor) -> None:
     """Copies the tokens of the rows left in the batch to their original places."""
     for number, row in zip(numbers.tolist(), sampled.tolist(), strict=True):
