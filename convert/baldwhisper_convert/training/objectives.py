@@ -192,10 +192,7 @@ class Distillation(nn.Module):
         return replace(terms, audio=audio)
 
     def check(self, student: Whisper, *, is_mel: bool) -> Shared:
-        """Raises ValueError, as `forward`, for a student that the terms cannot teach on such data.
-
-        Returns what student and teacher share.
-        """
+        """What student and teacher share; ValueError, as in `forward`, for data that does not fit."""
         shared = self._shared(student)
         if not is_mel and not shared.encoder:
             raise ValueError(
@@ -221,10 +218,7 @@ class Distillation(nn.Module):
         masks: tuple[Tensor | None, Tensor | None],
         shared: Shared,
     ) -> Terms:
-        """Runs both decoders, each on its encoder's states (B, T, d), and compares them.
-
-        The masks of these states are the teacher's and the student's.
-        """
+        """Compares both decoders on their states (B, T, d); masks: teacher's, then student's."""
         keep = batch.mask
         with torch.no_grad():
             kv = self.teacher.decoder.project_audio(taught_states)
