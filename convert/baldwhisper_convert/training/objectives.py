@@ -192,7 +192,7 @@ class Distillation(nn.Module):
         return replace(terms, audio=audio)
 
     def check(self, student: Whisper, *, is_mel: bool) -> Shared:
-        """What student and teacher share; ValueError, as in `forward`, for data that does not fit."""
+        """What student and teacher share; ValueError, as `forward`, for data that does not fit."""
         shared = self._shared(student)
         if not is_mel and not shared.encoder:
             raise ValueError(
