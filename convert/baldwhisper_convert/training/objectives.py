@@ -186,8 +186,7 @@ class Distillation(nn.Module):
         audio = self._audio_terms(encoded)
         if not self.needs_text:
             return Terms({}, int(batch.mask.sum()), {}, audio)
-        teachers, own = encoded.teacher.state, encoded.student.state
-        mask = batch.audio_mask()
+        teachers, own, mask = encoded.teacher.state, encoded.student.state, batch.audio_mask()
         terms = self._decode(student, batch, teachers, own, (mask, mask), shared)
         return replace(terms, audio=audio)
 
@@ -221,10 +220,7 @@ class Distillation(nn.Module):
         masks: tuple[Tensor | None, Tensor | None],
         shared: Shared,
     ) -> Terms:
-        """Runs both decoders, each on its encoder's states (B, T, d), and compares them.
-
-        The masks of these states are the teacher's and the student's.
-        """
+        """Runs both decoders, each on its encoder's states (B, T, d) and mask; compares them."""
         keep = batch.mask
         with torch.no_grad():
             kv = self.teacher.decoder.project_audio(taught_states)
