@@ -15,6 +15,7 @@ from baldwhisper_convert.data.prepared_writer import PreparedWriter
 from baldwhisper_convert.locks import LOCK_FILE, lock_folder
 from baldwhisper_convert.pipeline.recipe import Recipe, StageRecipe
 from baldwhisper_convert.pipeline.run import Pipeline
+from baldwhisper_convert.pipeline.settings import RecipeError
 from baldwhisper_convert.training.checkpoints import RunFolder
 
 ROOT = Path(__file__).parents[2]
@@ -90,7 +91,7 @@ def test_two_runs_of_recipes(tmp_path: Path) -> None:
         pytest.raises(BlockingIOError, match="runs a recipe here"),
     ):
         Pipeline(recipe, tmp_path / "runs").run()
-    with pytest.raises(FileNotFoundError, match="nothing: no such file"):
+    with pytest.raises(RecipeError, match="teacher: nothing: no such file"):
         Pipeline(recipe, tmp_path / "runs").run()
 
 
