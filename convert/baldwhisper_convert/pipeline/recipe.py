@@ -7,14 +7,16 @@ of the wrong type are errors that name their place.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from baldwhisper_convert.checkpoint.checkpoint import Checkpoint
 from baldwhisper_convert.compression.factorize import FactorizeSettings
 from baldwhisper_convert.compression.merge import MergeSettings
 from baldwhisper_convert.data.prepare_settings import PrepareSettings
-from baldwhisper_convert.data.speech import parse_shares
+from baldwhisper_convert.data.speech import Speech, parse_shares, with_replay
 from baldwhisper_convert.pipeline.settings import (
     RecipeError,
     build,
@@ -179,6 +181,34 @@ class Recipe:
     def replayed(self, stage: StageRecipe) -> ReplayRecipe | None:
         """The speech that a stage replays; None if it trains nothing or the recipe replays none."""
         return self.replay if stage.stage in ("finetune", "distill") else None
+
+    def with_replay(
+        self,
+        stage: StageRecipe,
+        speech: Speech | None,
+        *,
+        original: Checkpoint,
+        teacher: Checkpoint,
+        read: Callable[[str, Checkpoint], Speech | None],
+    ) -> Speech | None:
+        """The speech of a stage, with that of another language if the stage replays some.
+
+        Args:
+            stage: one of the recipe's.
+            speech: its own.
+            original: the recipe's teacher.
+            teacher: of the stage.
+            read: returns the data of a name, prepared for a teacher; None if that is impossible.
+
+        Raises:
+            ValueError: both cannot be in a batch, see `Replay`.
+        """
+        replay = self.replayed(stage)
+        if replay is None or speech is None:
+            return speech
+        kept = original if replay.teacher == "original" else teacher
+        other = read(replay.data, kept)
+        return with_replay(speech, other, replay.share, kept, replay.weight) if other else speech
 
     @property
     def data_names(self) -> list[str]:

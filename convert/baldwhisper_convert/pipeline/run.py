@@ -18,7 +18,7 @@ from typing import Any
 
 from baldwhisper_convert.checkpoint.checkpoint import Checkpoint
 from baldwhisper_convert.data.prepared import Choice, Prepared
-from baldwhisper_convert.data.speech import Speech, parse_shares, with_replay
+from baldwhisper_convert.data.speech import Speech, parse_shares
 from baldwhisper_convert.data.texts import text_fingerprint
 from baldwhisper_convert.data.utterances import BadRows
 from baldwhisper_convert.locks import check_single_process, lock_folder
@@ -169,7 +169,10 @@ class Pipeline:
         if main:
             restore_folder(folder.resolve())  # of a run that was killed while it replaced it
         speech = self._speech(number, stage.data, teacher, stage.texts)
-        speech = self._replayed(number, speech, teacher)
+        speech = self.recipe.with_replay(
+            stage, speech, original=self._original, teacher=teacher,
+            read=lambda name, kept: self._speech(number, (name,), kept),
+        )  # fmt: skip
         dev = self._speech(number, (stage.dev,), teacher) if stage.dev else None
         manifest = read_manifest(folder) if main and folder.is_dir() else None
         plan = plan_manifest(stage, model, teacher, speech, dev)
@@ -214,16 +217,6 @@ class Pipeline:
         return Speech(
             windows=Choice(prepared), fingerprints=fingerprints, texts=tuple(files.values())
         )
-
-    def _replayed(self, number: int, speech: Speech | None, teacher: Checkpoint) -> Speech | None:
-        """The speech of a training, with that of another language if the recipe replays some."""
-        replay = self.recipe.replayed(self.recipe.stages[number - 1])
-        if replay is None or speech is None:
-            return speech
-        kept = self._original if replay.teacher == "original" else teacher
-        other = self._speech(number, (replay.data,), kept)
-        assert other is not None
-        return with_replay(speech, other, replay.share, kept, replay.weight)
 
     def _prepared(self, name: str, teacher: Checkpoint) -> Prepared:
         """Prepares one set of data, unless its folder is complete."""

@@ -10,7 +10,7 @@ from baldwhisper_convert.checkpoint.checkpoint import Checkpoint, fingerprint
 from baldwhisper_convert.data.pieces import windows_so_far
 from baldwhisper_convert.data.prepare_settings import PrepareSettings, prepared_key
 from baldwhisper_convert.data.prepared import Choice, Prepared
-from baldwhisper_convert.data.speech import Speech, parse_shares, with_replay
+from baldwhisper_convert.data.speech import Speech, parse_shares
 from baldwhisper_convert.data.texts import text_fingerprint
 from baldwhisper_convert.pipeline.manifest import read_manifest
 from baldwhisper_convert.pipeline.model import Model
@@ -121,14 +121,14 @@ class RunState:
         Raises:
             _NotPreparedError: a part of it is not complete.
         """
-        stage, recipe = planned.stage, self.sources.recipe
-        speech = self._opened(planned, stage.data, stage.texts) if stage.data else None
-        replay = recipe.replayed(stage)
-        if speech is None or replay is None:
-            return speech
-        kept = self._original if replay.teacher == "original" else self._teacher
-        other = self._opened(planned, (replay.data,), replayed=True)
-        return with_replay(speech, other, replay.share, kept, replay.weight)
+        stage = planned.stage
+        return self.sources.recipe.with_replay(
+            stage,
+            self._opened(planned, stage.data, stage.texts) if stage.data else None,
+            original=self._original,
+            teacher=self._teacher,
+            read=lambda name, _: self._opened(planned, (name,), replayed=True),
+        )
 
     def _opened(
         self,

@@ -22,7 +22,7 @@ from baldwhisper_convert.data.batches import per_epoch
 from baldwhisper_convert.data.prepare import check_context
 from baldwhisper_convert.data.prepared import SPEECH, Choice
 from baldwhisper_convert.data.recordings import noise_files
-from baldwhisper_convert.data.speech import Speech, parse_shares, with_replay
+from baldwhisper_convert.data.speech import Speech, parse_shares
 from baldwhisper_convert.data.texts import read_lines
 from baldwhisper_convert.data.utterances import BadRows
 from baldwhisper_convert.data.word_errors import words_wrong
@@ -128,16 +128,15 @@ class _Check:
     def _replayed(
         self, stage: StageRecipe, speech: Speech | None, teacher: Checkpoint
     ) -> Speech | None:
-        """The speech of a training, with that of another language if the recipe replays some."""
-        replay = self.sources.recipe.replayed(stage)
-        if replay is None or speech is None:
-            return speech
-        kept = self.source if replay.teacher == "original" else teacher
-        if other := self._speech("replay.data", (replay.data,), kept):
-            with self._problem("replay"):
-                both = with_replay(speech, other, replay.share, kept, replay.weight)
+        """The speech of a training, with what it replays."""
+        with self._problem("replay"):
+            both = self.sources.recipe.with_replay(
+                stage, speech, original=self.source, teacher=teacher,
+                read=lambda name, kept: self._speech("replay.data", (name,), kept),
+            )  # fmt: skip
+            if both:
                 per_epoch(both.windows, stage.trained.batch_size)
-                return both
+            return both
         return speech
 
     def _data(self, name: str, teacher: Checkpoint) -> PlannedData | None:
