@@ -11,8 +11,9 @@ import dataclasses
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 
+from baldwhisper_convert.data.audio_list import AudioFingerprint
 from baldwhisper_convert.data.labels import text_fault
-from baldwhisper_convert.data.utterances import BadRows, Utterance, audio_fingerprint
+from baldwhisper_convert.data.utterances import BadRows, Utterance
 from baldwhisper_convert.data.windows import WINDOW_SECONDS
 from baldwhisper_convert.model.prompts import Prompts
 from baldwhisper_mlx.audio.speech_columns import Say, say_nothing
@@ -89,8 +90,8 @@ class Clips:
         """Of each in seconds."""
         self._rows: list[int] = []
         usable = self._list(seconds)
-        self.fingerprint = audio_fingerprint(usable if hashed else ())
-        """`audio_fingerprint` of all."""
+        self.fingerprint = AudioFingerprint.of(usable if hashed else ())
+        """Of the audio of all."""
         deque(usable, maxlen=0)
         self._stream: Iterator[Utterance] = iter(())
         self._next_row = 0

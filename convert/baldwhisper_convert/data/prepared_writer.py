@@ -51,7 +51,7 @@ class PreparedWriter:
         key: identifies the settings; a run is only resumed with the same ones.
         features: `STATES` or `MEL`.
         width: d, or n_mels.
-        audio: identifies the content of the audio, see `audio_fingerprint`.
+        audio: identifies the content of the audio, see `AudioFingerprint`.
         wait: seconds to wait for another process that writes to the folder.
 
     Raises:

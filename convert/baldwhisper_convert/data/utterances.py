@@ -17,7 +17,6 @@ from typing import Any
 
 import soundfile
 
-from baldwhisper_convert.data.audio_list import AudioFingerprint
 from baldwhisper_convert.data.turns import TURNS_COLUMN, Turn, parse_turns
 from baldwhisper_mlx.audio.buffer import Samples
 from baldwhisper_mlx.audio.speech_columns import Say, say_nothing
@@ -99,11 +98,6 @@ class Utterance:
                 source.seek(start)
                 digest.update(source.read(_HASHED))
         return digest.digest()
-
-
-def audio_fingerprint(utterances: Iterable[Utterance]) -> AudioFingerprint:
-    """Identifies the content of audio files, wherever they are and whenever they were written."""
-    return AudioFingerprint.of(utterances)
 
 
 @dataclass

@@ -105,16 +105,16 @@ class Block(nn.Module):
         """x (B, L, d) -> (B, L, d), for the arguments see `_layer`."""
         if self.recompute and self.training and torch.is_grad_enabled() and cache is None:
             # It restores the state of the random numbers, so dropout is the same both times.
-            again: Tensor = checkpoint(self._layer, x, audio, mask, use_reentrant=False)
+            again: Tensor = checkpoint(self._layer, x, audio, mask, None, use_reentrant=False)
             return again
         return self._layer(x, audio, mask, cache)
 
     def _layer(
         self,
         x: Tensor,
-        audio: KeysAndValues | None = None,
-        mask: Tensor | None = None,
-        cache: SelfCache | None = None,
+        audio: KeysAndValues | None,
+        mask: Tensor | None,
+        cache: SelfCache | None,
     ) -> Tensor:
         """The layer itself.
 

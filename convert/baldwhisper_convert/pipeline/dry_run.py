@@ -115,7 +115,8 @@ def _prepare_row(
     planned: PlannedStage, data: PlannedData, teacher: Checkpoint, state: RunState
 ) -> Row:
     name = data.folder.name
-    settings, done = state.settings_of(name), state.prepared_windows(planned, data, teacher)
+    settings = state.sources.settings_of(name)
+    done = state.prepared_windows(planned, data, teacher)
     total = len(data.windows)
     row = Row(stage=planned.number, work=f"prepare {name}", status=DONE, windows=total)
     if done is None:

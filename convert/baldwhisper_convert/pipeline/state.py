@@ -8,7 +8,7 @@ from pathlib import Path
 
 from baldwhisper_convert.checkpoint.checkpoint import Checkpoint, fingerprint
 from baldwhisper_convert.data.pieces import windows_so_far
-from baldwhisper_convert.data.prepare_settings import PrepareSettings, prepared_key
+from baldwhisper_convert.data.prepare_settings import prepared_key
 from baldwhisper_convert.data.prepared import Choice, Prepared
 from baldwhisper_convert.data.speech import Speech, parse_shares
 from baldwhisper_convert.data.texts import text_fingerprint
@@ -57,10 +57,6 @@ class RunState:
         self._teachers: dict[int, Checkpoint] = {}
         """The real teachers of the stages for which they are known, by number."""
 
-    def settings_of(self, name: str) -> PrepareSettings:
-        """How a data set is prepared, with the folder of noise of this run."""
-        return self.sources.settings_of(name)
-
     def prepared_windows(
         self, planned: PlannedStage, data: PlannedData, teacher: Checkpoint
     ) -> int | None:
@@ -105,7 +101,7 @@ class RunState:
     def _windows_in(self, data: PlannedData, teacher: Checkpoint | None) -> int | None:
         """Windows of a data set that are prepared, None if all are; 0 for an unknown teacher."""
         name = data.folder.name
-        settings = self.settings_of(name)
+        settings = self.sources.settings_of(name)
         if teacher is None and settings.by_teacher:
             return 0
         made_by = teacher or self._teacher

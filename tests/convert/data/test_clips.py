@@ -11,10 +11,11 @@ import numpy as np
 import pytest
 import soundfile
 
+from baldwhisper_convert.data.audio_list import AudioFingerprint
 from baldwhisper_convert.data.clips import Clips, Reading
 from baldwhisper_convert.data.prepare import prepare
 from baldwhisper_convert.data.prepare_settings import PrepareSettings
-from baldwhisper_convert.data.utterances import BadRows, Utterance, audio_fingerprint
+from baldwhisper_convert.data.utterances import BadRows, Utterance
 from baldwhisper_convert.data.windows import WindowSettings
 from baldwhisper_mlx.config import SAMPLE_RATE
 from tests.support.tiny_speech import sound, tiny_teacher
@@ -51,7 +52,7 @@ def test_audio_is_read_again_in_order() -> None:
     assert [kept.text for kept in clips.kept] == [f"text {i}" for i in (0, 1, 3, 4, 5)]
     assert {kept.audio for kept in clips.kept} == {b""}
     assert clips.durations == pytest.approx([0.3] * 5)
-    assert clips.fingerprint == audio_fingerprint(u for u in utterances if u.text != "text 2")
+    assert clips.fingerprint == AudioFingerprint.of(u for u in utterances if u.text != "text 2")
     read.clear()
     assert [clips[i] for i in (0, 2, 4)] == [utterances[i] for i in (0, 3, 5)]
     assert read == list(range(6))
