@@ -115,7 +115,7 @@ class Pipeline:
         Raises:
             RecipeError: lists what is wrong with it.
         """
-        return validate(read_teacher(self._where()), self._where())
+        return validate(self._original, self._where())
 
     def dry_run(self) -> list[Row]:
         """Checks the recipe and measures what a run would cost; writes nothing to the output.
@@ -125,9 +125,13 @@ class Pipeline:
             ValueError: several processes were started for it.
         """
         check_single_process("run --dry-run")
-        teacher = read_teacher(self._where())
-        stages = validate(teacher, self._where())
-        return dry_run(stages, RunState(self.output, self._where(), teacher), self.say)
+        stages = validate(self._original, self._where())
+        return dry_run(stages, RunState(self.output, self._where(), self._original), self.say)
+
+    @cached_property
+    def _original(self) -> Checkpoint:
+        """The recipe's teacher."""
+        return read_teacher(self._where())
 
     def _where(self) -> Sources:
         return Sources(
@@ -141,16 +145,15 @@ class Pipeline:
     def _run(self) -> Path:
         """`run`, in a folder that is locked."""
         recipe = self.recipe
-        source = read_teacher(self._where())
+        original = self._original
         if self.processes.main:
-            self.efforts = Efforts(validate(source, self._where()))
+            self.efforts = Efforts(validate(original, self._where()))
         self.processes.wait()
-        model, self._original = Model.of(source), source
-        teacher, folder = source, self.output
+        model, teacher, folder = Model.of(original), original, self.output
         for number, stage in enumerate(recipe.stages, start=1):
             folder = self.output / f"{number:02d}-{stage.stage}"
             model = self._stage(number, folder, model, teacher)
-            if stage.stage == "finetune" and model.checkpoint.dims == source.dims:
+            if stage.stage == "finetune" and model.checkpoint.dims == original.dims:
                 teacher = model.checkpoint
         return folder
 

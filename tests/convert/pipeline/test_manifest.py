@@ -21,9 +21,13 @@ from baldwhisper_convert.pipeline.manifest import (
 )
 from baldwhisper_convert.pipeline.recipe import Recipe, StageRecipe
 from baldwhisper_convert.pipeline.run import Pipeline
-from baldwhisper_convert.pipeline.stages import Model, plan_manifest
-from tests.support.tiny import edit_json, factorized_state
-from tests.support.tiny_prepared import teacher_checkpoint
+from tests.support.tiny import (
+    edit_json,
+    factorized_state,
+    tiny_dims,
+    tiny_hf_folder,
+    tiny_hf_model,
+)
 from tests.support.tiny_speech import tiny_teacher
 
 MANIFEST = Manifest(
@@ -188,12 +192,9 @@ def test_a_damaged_manifest_says_what_to_delete(change: dict[str, Any], tmp_path
 
 
 def test_a_stage_whose_model_is_damaged_says_what_to_delete(tmp_path: Path) -> None:
-    stage = StageRecipe(stage="merge")
-    teacher = teacher_checkpoint()
-    model = Model.of(teacher)
-    folder = tmp_path / "01-merge"
-    folder.mkdir()
-    write_manifest(folder, plan_manifest(stage, model, teacher, None, None))
-    pipeline = Pipeline(Recipe(teacher="t", stages=(stage,)), tmp_path)
-    with pytest.raises(ValueError, match=r"01-merge: no weights.*; delete .*01-merge to make"):
-        pipeline._stage(1, folder, model, teacher)
+    teacher = tiny_hf_folder(tmp_path / "teacher", tiny_hf_model(tiny_dims()))
+    recipe = Recipe(teacher=str(teacher), stages=(StageRecipe(stage="merge"),))
+    folder = Pipeline(recipe, tmp_path / "out").run()
+    (folder / "model.safetensors").unlink()
+    with pytest.raises(ValueError, match=r"safetensors: missing; delete .*01-merge to make"):
+        Pipeline(recipe, tmp_path / "out").run()
