@@ -28,6 +28,7 @@ from baldwhisper_convert.training.objectives import LossSettings
 from baldwhisper_convert.training.settings import TrainingSettings
 
 StageKind = Literal["finetune", "merge", "factorize", "distill"]
+Training = Literal["finetune", "distill"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,8 +70,13 @@ class ReplayRecipe:
     fine-tuned with replay itself."""
     weight: float = 1.0
     """Of the KL to them."""
+    stages: tuple[Training, ...] = ("finetune", "distill")
+    """The trainings that replay it. After a fine-tuning with replay, `distill` may learn both
+    languages from the fine-tuned model instead, with the speech of both as its data."""
 
     def __post_init__(self) -> None:
+        if not self.stages:
+            raise ValueError("replay.stages must name finetune, distill or both")
         if not 0 < self.share < 1:
             raise ValueError(f"replay.share must be above 0 and below 1, not {self.share:g}")
         if not self.weight > 0:
@@ -179,8 +185,8 @@ class Recipe:
     """The stages, in order."""
 
     def replayed(self, stage: StageRecipe) -> ReplayRecipe | None:
-        """The speech that a stage replays; None if it trains nothing or the recipe replays none."""
-        return self.replay if stage.stage in ("finetune", "distill") else None
+        """The speech that a stage replays; None if it replays none."""
+        return self.replay if self.replay and stage.stage in self.replay.stages else None
 
     def with_replay(
         self,

@@ -99,6 +99,26 @@ def test_other_stages_do_not_replay(output: Path) -> None:
     assert manifest.data.keys() == {"speech"}
 
 
+def test_a_student_may_learn_both_languages_from_the_tuned_model(
+    recipe: Path, tmp_path: Path
+) -> None:
+    """Its stage replays nothing, so encoder states will do."""
+    path = tmp_path / "recipe.toml"
+    finetune, merge, distill = recipe.read_text().split("[[stages]]")[1:]
+    head = recipe.read_text().split("[[stages]]")[0]
+    states = head[head.index("[data.speech]") : head.index("[replay]")].replace("mel", "states")
+    states = states.replace("speech]", "states]").replace("french]", "french_states]")
+    both = distill.replace('["speech"]', '["states", "french_states"]')
+    parts = [head + 'stages = ["finetune"]\n\n' + states, finetune, merge, both]
+    path.write_text("[[stages]]".join(parts))
+    output = Pipeline(read_recipe(path), tmp_path / "out", say=lambda _: None).run().parent
+    manifests = [read_manifest(output / name) for name in ("01-finetune", "03-distill")]
+    assert [set(manifest.data) for manifest in manifests if manifest] == [
+        {"speech", "replay", "replay french"},
+        {"states", "french_states"},
+    ]
+
+
 def test_it_is_done_once_and_again_if_the_share_changes(output: Path, recipe: Path) -> None:
     assert run(recipe).output.count("done already") == 3
     text = recipe.read_text()
@@ -117,6 +137,8 @@ def test_it_is_done_once_and_again_if_the_share_changes(output: Path, recipe: Pa
         ('teacher = "original"', 'teacher = "me"', r"teacher"),
         ("share = 0.5", "shares = 0.5", r"shares"),
         ("share = 0.5", "weight = 0.0", r"replay\.weight must be above 0"),
+        ("share = 0.5", "stages = []", r"replay\.stages must name finetune, distill or both"),
+        ("share = 0.5", 'stages = ["merge"]', r"replay: stages\[0\]: 'merge' is none of"),
     ],
 )
 def test_mistakes_are_named(
