@@ -135,12 +135,11 @@ def test_agreement_with_openai_and_speed_beside_other_programs(on_the_cpu: dict[
 
 
 def test_speed_and_errors_of_the_papers_form(on_the_cpu: dict[str, Any]) -> None:
-    paper, mboshi = on_the_cpu["paper-form"], result("reproduction-sheared")
+    paper, mboshi = on_the_cpu["paper-form"], result("reproduction-augmented")
     student, teacher = (
         f"{paper['contenders'][who]['parameters'] / 1e6:.1f}" for who in ("student", "teacher")
     )
-    trained = result("reproduction-speed-sheared")["contenders"]["student"]
-    assert trained["parameters"] == paper["contenders"]["student"]["parameters"]
+    trained = result("reproduction-speed-augmented")["contenders"]["student"]["parameters"]
     gain = {
         name: case(paper, name)["speed_ups"]["compression"]["median"]
         for name in ("paper, batch 10", "decode, batch 1")
@@ -154,7 +153,8 @@ def test_speed_and_errors_of_the_papers_form(on_the_cpu: dict[str, Any]) -> None
             f"has {student} M of {teacher} M parameters",
             f"{gain['paper, batch 10']:.2f} times as fast for 10 clips at once",
             f"{gain['decode, batch 1']:.2f} times for one",
-            f"{errors} on {mboshi['data']['utterances']} clips, against {teachers} for its teacher",
+            f"a model of {trained / 1e6:.1f} M parameters has a word error rate of {errors} on "
+            f"{mboshi['data']['utterances']} clips, against {teachers} for its teacher",
         ]
     )
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,10 @@ STUDENTS = {
     "joint": "merged and factorized, joint start",
     "kept": "layers 0, 3, 5 kept, augmented speech, joint start",
 }
-"""File of a student's errors and speed to what it is called."""
+"""File of a student's errors and speed to what it is called, on all development clips."""
+AUGMENTED = {"augmented": "layers 0, 3, 5, rank 80 and 1,500 dense rows"}
+"""The same for students of the teacher that was fine-tuned on augmented speech, on the clips that
+chose nothing."""
 CONTEXTS = {
     "tuned": "whisper-base, fine-tuned on Mboshi with the dynamic context",
     "base": "whisper-base as it is, English",
@@ -44,12 +47,17 @@ def read(folder: Path) -> Found:
     }
 
 
-def paper_rows(found: Found) -> Rows:
-    """A row for each model: size, speed, errors, and WER relative to the teacher's."""
+def paper_rows(found: Found, students: Mapping[str, str] = STUDENTS) -> Rows:
+    """A row for each model: size, speed, errors, and WER relative to the teacher's.
+
+    Args:
+        found: the result files.
+        students: of one teacher; the names of their files, and what they are called.
+    """
     title = ["", "parameters", "tokens/s", "speed-up", "WER, %", "CER, %", "retention"]
     rows = [title]
-    for student in measured_students(found):
-        name = STUDENTS[student]
+    for student in measured_students(found, students):
+        name = students[student]
         errors, speed = found[student], found[f"speed-{student}"]
         (case,) = (case for case in speed["cases"] if case["name"] == RATE)
         if len(rows) == 1:
@@ -67,9 +75,9 @@ def paper_rows(found: Found) -> Rows:
     return rows
 
 
-def measured_students(found: Found) -> list[str]:
+def measured_students(found: Found, students: Mapping[str, str] = STUDENTS) -> list[str]:
     """Students whose errors and speed have been measured."""
-    return [name for name in STUDENTS if {name, f"speed-{name}"} <= found.keys()]
+    return [name for name in students if {name, f"speed-{name}"} <= found.keys()]
 
 
 def _size_and_speed(speed: dict[str, Any], case: dict[str, Any], role: str) -> list[str]:
@@ -157,8 +165,14 @@ def reproduction_parts(folder: Path) -> dict[str, str]:
     variants, trials = found.get("variants"), found.get("search")
     languages = found.get("languages")
     contexts = {name: row for name, row in found.items() if name.startswith("context-")}
+    tables = {"paper": STUDENTS, "augmented": AUGMENTED}
     parts = {
-        "paper": markdown(paper_rows(found)) if measured_students(found) else NOT_MEASURED,
+        name: markdown(paper_rows(found, students))
+        if measured_students(found, students)
+        else NOT_MEASURED
+        for name, students in tables.items()
+    }
+    parts |= {
         "search": markdown(search_rows(trials["trials"])) if trials else NOT_MEASURED,
         "languages": markdown(language_rows(languages)) if languages else NOT_MEASURED,
         "context": markdown(context_rows(contexts)) if contexts else NOT_MEASURED,

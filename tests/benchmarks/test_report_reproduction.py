@@ -75,6 +75,8 @@ def folder(tmp_path: Path) -> Path:
         "sheared": evaluation(0.44, 0.40),
         "speed-merged": tiny_results.bench(),
         "speed-sheared": tiny_results.bench(),
+        "augmented": evaluation(0.32, 0.30),
+        "speed-augmented": tiny_results.bench(),
         "variants": {"variants": VARIANTS},
         "search": {"trials": TRIALS},
         "languages": LANGUAGES,
@@ -141,8 +143,9 @@ def test_other_languages() -> None:
 def test_all_parts_and_pictures(folder: Path) -> None:
     parts = reproduction.reproduction_parts(folder)
     assert set(parts) == {
-        "paper", "search", "context", "languages", "layers", "vocabulary",
+        "paper", "augmented", "search", "context", "languages", "layers", "vocabulary",
     }  # fmt: skip
+    assert reproduction.AUGMENTED["augmented"] in parts["augmented"]
     assert NOT_MEASURED not in parts.values()
     draw_reproduction(folder)
     for name in ("curves", "ranks", "search"):
@@ -165,9 +168,10 @@ def test_a_run_of_an_earlier_version_resumes(tmp_path: Path) -> None:
 def test_what_is_not_measured_is_said(folder: Path) -> None:
     for name in ("speed-sheared", "merged"):
         (folder / f"reproduction-{name}.json").unlink()
+    (folder / "reproduction-augmented.json").unlink()
     (folder / "reproduction-variants.json").write_text(
         json.dumps({"variants": {"merged": VARIANTS["merged"]}})
     )
     parts = reproduction.reproduction_parts(folder)
-    assert parts["paper"] == parts["vocabulary"] == NOT_MEASURED
+    assert parts["paper"] == parts["augmented"] == parts["vocabulary"] == NOT_MEASURED
     assert parts["layers"] != NOT_MEASURED

@@ -97,8 +97,9 @@ class StageRecipe:
     """What the stage does."""
     data: tuple[str, ...] = ()
     """Names of the data; `name:0.5` uses half of its windows."""
-    dev: str = ""
-    """Name of the development data, for early stopping and for held-out measurements."""
+    dev: str | tuple[str, ...] = ""
+    """Name of the development data, for early stopping and for held-out measurements; a list of
+    names for several, such as one of each language."""
     texts: tuple[str, ...] = ()
     """Names of texts whose tokens `factorize` counts besides those of the labels. The labels of
     tens of hours are too little text to tell which tokens are frequent."""
@@ -134,8 +135,14 @@ class StageRecipe:
     @property
     def data_names(self) -> tuple[str, ...]:
         """Names of its data and development data, without shares."""
-        dev = (self.dev,) if self.dev else ()
-        return (*(name for name, _ in parse_shares(self.data)), *dev)
+        return (*(name for name, _ in parse_shares(self.data)), *self.dev_names)
+
+    @property
+    def dev_names(self) -> tuple[str, ...]:
+        """Names of its development data."""
+        if isinstance(self.dev, str):
+            return (self.dev,) if self.dev else ()
+        return self.dev
 
     @property
     def trained(self) -> TrainingSettings:

@@ -176,7 +176,7 @@ class Pipeline:
             stage, speech, original=self._original, teacher=teacher,
             read=lambda name, kept: self._speech(number, (name,), kept),
         )  # fmt: skip
-        dev = self._speech(number, (stage.dev,), teacher) if stage.dev else None
+        dev = self._speech(number, stage.dev_names, teacher) if stage.dev_names else None
         manifest = read_manifest(folder) if main and folder.is_dir() else None
         plan = plan_manifest(stage, model, teacher, speech, dev)
         if self.processes.agree(manifest is not None and manifest.same_work(plan)):

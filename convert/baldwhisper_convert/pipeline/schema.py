@@ -69,7 +69,8 @@ def _schema(hint: Any) -> dict[str, Any]:
     """The schema of a type."""
     origin, arguments = get_origin(hint), get_args(hint)
     if origin in (typing.Union, types.UnionType):
-        return _schema(next(a for a in arguments if a is not type(None)))
+        kinds = [_schema(each) for each in arguments if each is not type(None)]
+        return {"anyOf": kinds} if len(kinds) > 1 else kinds[0]
     if dataclasses.is_dataclass(hint):
         return _table(typing.cast(type, hint))
     if origin is Literal:

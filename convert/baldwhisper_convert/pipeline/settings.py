@@ -209,7 +209,9 @@ def _value(hint: Any, raw: Any, where: str) -> Any:
     if origin in (typing.Union, types.UnionType):
         if raw is None:
             return None
-        return _value(next(a for a in arguments if a is not type(None)), raw, where)
+        kinds = [each for each in arguments if each is not type(None)]
+        fitting = [each for each in kinds if (each is str) == isinstance(raw, str)]
+        return _value((fitting or kinds)[0], raw, where)
     if dataclasses.is_dataclass(hint):
         return build(hint, raw, where)  # type: ignore[arg-type]
     if origin is Literal:

@@ -81,8 +81,8 @@ class RunState:
         speech = dev = None
         try:
             speech = self._speech(planned)
-            if stage.dev:
-                dev = self._opened(planned, (stage.dev,))
+            if stage.dev_names:
+                dev = self._opened(planned, stage.dev_names)
         except _NotPreparedError:
             return Found()
         manifest = read_manifest(folder) if folder.is_dir() else None

@@ -81,7 +81,7 @@ class _Check:
             self.place = f"stage {number} ({stage.stage})"
             speech = self._speech("data", stage.data, teacher)
             speech = self._replayed(stage, speech, teacher)
-            dev = self._speech("dev", (stage.dev,), teacher) if stage.dev else None
+            dev = self._speech("dev", stage.dev_names, teacher) if stage.dev_names else None
             for name in stage.texts:
                 self._text(name)
             self._settings(stage, model, teacher, speech, dev)

@@ -151,6 +151,14 @@ def test_build_refuses_what_is_no_table() -> None:
         build(LossSettings, [1], "loss")
 
 
+def test_dev_is_a_name_or_several() -> None:
+    for dev, names in (("a", ("a",)), (["a", "b"], ("a", "b")), ("", ())):
+        stage = build(StageRecipe, {"stage": "merge", "dev": dev}, "stage")
+        assert stage.dev_names == names
+    with pytest.raises(ValueError, match="stage: dev: expected a list, found 3"):
+        build(StageRecipe, {"stage": "merge", "dev": 3}, "stage")
+
+
 def test_stage_settings_hold_defaults() -> None:
     settings = StageRecipe(stage="merge").settings
     assert settings["merge"]["alpha"] == 0.1

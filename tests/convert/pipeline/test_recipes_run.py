@@ -173,13 +173,24 @@ def check_replay(folder: Path) -> None:
     assert len(taught) == 1
 
 
-def mboshi(recipe: Path, folder: Path, teacher: Path) -> None:
+def mboshi(recipe: Path, folder: Path, teacher: Path, *more: str, trainings: int = 3) -> None:
     """Runs one of the recipes for Mboshi on 16 clips and 3 to choose by."""
     names = set(read_recipe(recipe).data)
     assert names == {"train", "dev", "states", "dev_states"}
     speech = {name: tiny_speech(folder / name, n) for name, n in (("train", 16), ("dev", 3))}
     data = {name: speech["dev" if name.startswith("dev") else "train"] for name in names}
-    run(recipe, folder, teacher, data)
+    run(recipe, folder, teacher, data, *more, trainings=trainings)
+
+
+def test_mboshi_with_augmented_speech(tmp_path: Path) -> None:
+    teacher = wide_teacher(tmp_path / "teacher", layers=6)
+    noise = str(tiny_speech(tmp_path / "noise", 2))
+    recipe = ROOT / "recipes/mboshi-augmented.toml"
+    mboshi(recipe, tmp_path, teacher, "--noise", noise, trainings=2)
+    check(tmp_path / "out", True, 3, ("finetune", "merge", "factorize", "distill"), rank=80)
+    for folder in ("train", "states-*"):
+        (windows,) = tmp_path.glob(f"out/prepared/{folder}/windows.jsonl")
+        assert len(windows.read_text(encoding="utf-8").splitlines()) == 3 * 16
 
 
 def test_mboshi_with_kept_layers(tmp_path: Path) -> None:

@@ -108,7 +108,8 @@ def test_a_student_may_learn_both_languages_from_the_tuned_model(
     head = recipe.read_text().split("[[stages]]")[0]
     states = head[head.index("[data.speech]") : head.index("[replay]")].replace("mel", "states")
     states = states.replace("speech]", "states]").replace("french]", "french_states]")
-    both = distill.replace('["speech"]', '["states", "french_states"]')
+    names = '["states", "french_states"]'
+    both = distill.replace('["speech"]', f"{names}\ndev = {names}")
     parts = [head + 'stages = ["finetune"]\n\n' + states, finetune, merge, both]
     path.write_text("[[stages]]".join(parts))
     output = Pipeline(read_recipe(path), tmp_path / "out", say=lambda _: None).run().parent
@@ -117,6 +118,8 @@ def test_a_student_may_learn_both_languages_from_the_tuned_model(
         {"speech", "replay", "replay french"},
         {"states", "french_states"},
     ]
+    *_, last = (output / "03-distill" / "log.jsonl").read_text().splitlines()
+    assert {"wer", "wer_en", "wer_fr"} <= json.loads(last)["dev"].keys()
 
 
 def test_it_is_done_once_and_again_if_the_share_changes(output: Path, recipe: Path) -> None:

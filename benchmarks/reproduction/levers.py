@@ -1,0 +1,242 @@
+"""What each choice for a language with few hours contributes: short trainings, one change each.
+
+Every student starts from the same fine-tuned teacher and is trained for as many steps as the
+others, with two seeds. The best of its evaluations on `--select` is kept, and its word errors are
+counted on `--report`, with 95 % bootstrap intervals from the same samples of the windows for all.
+Interrupted runs resume with the first unfinished training when you rerun the command.
+
+    python -m benchmarks.reproduction.levers TEACHER --speech DIR --select DIR --report DIR \\
+        --output runs/levers --results benchmarks/results/reproduction-levers.json
+
+The folders are encoder states that `baldwhisper-convert prepare` or `run` wrote with this teacher;
+those of `--speech` are of several passes, the first of them unchanged and the others augmented.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+
+from baldwhisper_convert.checkpoint.checkpoint import Checkpoint
+from baldwhisper_convert.compression.factorize import FactorizeSettings, count_parameters
+from baldwhisper_convert.compression.merge import MergeSettings
+from baldwhisper_convert.data.prepared import Choice, Prepared
+from baldwhisper_convert.data.speech import Speech
+from baldwhisper_convert.model.prompts import Prompts
+from baldwhisper_convert.model.whisper import Whisper
+from baldwhisper_convert.pipeline.model import Model
+from baldwhisper_convert.pipeline.stages import run_factorize, run_merge
+from baldwhisper_convert.pipeline.training_stages import run_distill
+from baldwhisper_convert.readers.read import read_checkpoint
+from baldwhisper_convert.training.evaluation import Evaluator
+from baldwhisper_convert.training.objectives import LossSettings
+from baldwhisper_convert.training.settings import TrainingSettings
+from baldwhisper_mlx.files import write_atomically
+from benchmarks.compression.ablation import Portion, report
+from benchmarks.options import Benchmark, checkpoints_option, only_option, output_option
+from benchmarks.reproduction.variants import LAYERS
+from benchmarks.result_files import write_json
+
+SEEDS = (0, 1)
+EVALUATIONS = 3
+"""On `--select`, in every training."""
+RANK_96 = FactorizeSettings(rank=96)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lever:
+    """A student and its training; the defaults are the one that others are compared with."""
+
+    keep: tuple[int, ...] = (0, 3, 5)
+    """Decoder layers of the teacher."""
+    embedding: FactorizeSettings = RANK_96
+    layers_first: bool = False
+    """Whether half of the steps train the layers alone, before the embedding is factorized."""
+    augmented: bool = True
+    """Whether all passes over the speech are used, or the first one as many times."""
+    loss: LossSettings = LAYERS
+    learning_rate: float = 3e-4
+    ema: float = 0.0
+
+
+LEVERS = {
+    "layers 0, 3, 5, rank 96": Lever(),
+    "speech not augmented": Lever(augmented=False),
+    "rank 80 and 1,500 dense rows": Lever(embedding=FactorizeSettings(rank=80, dense_rows=1500)),
+    "rank 128": Lever(embedding=FactorizeSettings(rank=128)),
+    "plain SVD": Lever(embedding=FactorizeSettings(rank=96, init="svd")),
+    "layers 0, 2, 4": Lever(keep=(0, 2, 4)),
+    "layers 0, 2, 3, 5": Lever(keep=(0, 2, 3, 5)),
+    "layers first, then the embedding": Lever(layers_first=True),
+    "no KL": Lever(loss=LossSettings(ce=1.0, kl=0.0)),
+    "no cross-entropy": Lever(loss=replace(LAYERS, ce=0.0)),
+    "layers compared": Lever(loss=replace(LAYERS, hidden=1.0)),
+    "average of the weights": Lever(ema=0.98),
+    "three times the learning rate": Lever(learning_rate=1e-3),
+}
+
+
+class FirstPass(Portion):
+    """Prepared data of some of its sources, without their augmented copies."""
+
+    def __init__(self, folder: Path, share: float) -> None:
+        super().__init__(folder, share)
+        count = len(Prepared(folder)) // self.settings["report"]["settings"]["passes"]
+        self.windows = [window for window in self.windows if window.number < count]
+
+
+class LeverRunner:
+    """Makes, trains and measures students.
+
+    Args:
+        teacher: of all.
+        speech: folder of prepared states to train on.
+        share: of the sources of the speech.
+        select: windows that choose the best evaluation of a training.
+        report: windows that word errors are counted on.
+        folder: where trainings keep their checkpoints.
+        batch_size: windows a step.
+    """
+
+    def __init__(
+        self,
+        teacher: Checkpoint,
+        speech: Path,
+        share: float,
+        select: Path,
+        report: Path,
+        folder: Path,
+        batch_size: int = 16,
+    ) -> None:
+        self.source = Model.of(teacher)
+        self.all_passes, self.first_pass = Portion(speech, share), FirstPass(speech, share)
+        self.select = _speech(Prepared(select))
+        self.report = Prepared(report)
+        self.folder, self.batch_size = folder, batch_size
+        self.factorized = cache(self._factorized)
+
+    def run(self, lever: Lever, seed: int, folder: Path) -> dict[str, Any]:
+        """Trains a student and counts its word errors."""
+        speech = _speech(self.all_passes if lever.augmented else self.first_pass)
+        steps = len(self.all_passes.windows) // self.batch_size
+        merge = MergeSettings(method="keep", keep=lever.keep)
+        if lever.layers_first:
+            steps //= 2
+            model, _ = run_merge(self.source, merge, None, folder)
+            model = self._trained(model, lever, seed, speech, steps, folder / "layers")
+            model, _ = run_factorize(model, lever.embedding, _speech(self.all_passes), None)
+        else:
+            model, _ = run_merge(self.factorized(lever.embedding), merge, None, folder)
+        model = self._trained(model, lever, seed, speech, steps, folder)
+        prompts = Prompts.of(model.checkpoint, self.report.language)
+        student = Whisper.from_checkpoint(model.checkpoint).requires_grad_(False)
+        return {
+            "parameters": count_parameters(model.checkpoint),
+            "steps": 2 * steps if lever.layers_first else steps,
+            "settings": dataclasses.asdict(lever),
+            "word_errors": Evaluator(self.report, prompts).word_errors(student),
+        }
+
+    def _factorized(self, settings: FactorizeSettings) -> Model:
+        return run_factorize(self.source, settings, _speech(self.all_passes), None)[0]
+
+    def _trained(
+        self, model: Model, lever: Lever, seed: int, speech: Speech, steps: int, folder: Path
+    ) -> Model:
+        folder.mkdir(parents=True, exist_ok=True)
+        training = TrainingSettings(
+            epochs=steps / (len(speech.windows.windows) // self.batch_size),
+            batch_size=self.batch_size,
+            learning_rate=lever.learning_rate,
+            ema=lever.ema,
+            evaluate_every=-(-steps // EVALUATIONS),
+            mixed_precision="bf16",
+            mix=replace(TrainingSettings().mix, prompts=0.0),
+            seed=seed,
+        )
+        teacher = self.source.checkpoint
+        return run_distill(model, teacher, training, lever.loss, speech, self.select, folder)[0]
+
+
+def _speech(data: Prepared) -> Speech:
+    return Speech(windows=Choice([(data, 1.0)]), fingerprints={})
+
+
+def summary(found: dict[str, dict[int, dict[str, Any]]]) -> dict[str, dict[str, Any]]:
+    """Rates over all seeds, and paired differences from the first lever.
+
+    Args:
+        found: by lever and seed.
+    """
+    both, rates = {}, {}
+    for name, seeds in found.items():
+        counts = np.array([row["word_errors"] for row in seeds.values()])
+        first = next(iter(seeds.values()))
+        both[name] = first | {"word_errors": counts.sum(0).tolist()}
+        totals = counts.sum(1)
+        rates[name] = [round(float(errors / words), 4) for errors, words in totals]
+    rows = report(both, next(iter(both)))
+    return {name: row | {"wer_of_seeds": rates[name]} for name, row in rows.items()}
+
+
+@click.command(cls=Benchmark)
+@click.argument("teacher")
+@click.option("--speech", required=True, type=click.Path(exists=True, path_type=Path),
+              metavar="DIR", help="Prepared states to train on, of several passes.")  # fmt: skip
+@click.option("--select", required=True, type=click.Path(exists=True, path_type=Path),
+              metavar="DIR", help="Prepared states that choose the best evaluation.")  # fmt: skip
+@click.option("--report", required=True, type=click.Path(exists=True, path_type=Path),
+              metavar="DIR", help="Prepared states that word errors are counted on.")  # fmt: skip
+@checkpoints_option
+@output_option(name="--results")
+@click.option("--share", default=0.2, show_default=True, help="Share of the speech.")
+@only_option
+def main(
+    teacher: str,
+    speech: Path,
+    select: Path,
+    report: Path,
+    checkpoints: Path,
+    output: Path,
+    share: float,
+    only: Sequence[str],
+) -> None:
+    """Train and measure the students that are not measured yet."""
+    runner = LeverRunner(read_checkpoint(teacher), speech, share, select, report, checkpoints)
+    found: dict[str, dict[int, dict[str, Any]]] = {}
+    for seed in SEEDS:
+        for name, lever in LEVERS.items():
+            folder = checkpoints / f"{''.join(c if c.isalnum() else '-' for c in name)}-{seed}"
+            kept = folder.with_suffix(".json")
+            if not kept.is_file():
+                if only and not any(part in name for part in only):
+                    continue
+                write_atomically(kept, json.dumps(runner.run(lever, seed, folder)))
+            row = json.loads(kept.read_text("utf-8"))
+            found.setdefault(name, {})[seed] = row
+            errors, words = map(sum, zip(*row["word_errors"], strict=True))
+            click.echo(f"{name}, seed {seed}: WER {100 * errors / words:.2f} %")
+    complete = {name: seeds for name, seeds in found.items() if len(seeds) == len(SEEDS)}
+    if next(iter(LEVERS)) in complete:
+        write_json(
+            output,
+            {
+                "share": share,
+                "steps": len(runner.all_passes.windows) // runner.batch_size,
+                "windows": len(runner.report.windows),
+                "seeds": list(SEEDS),
+                "levers": summary(complete),
+            },
+        )
+
+
+if __name__ == "__main__":
+    main()

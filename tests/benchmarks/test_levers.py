@@ -1,0 +1,102 @@
+"""The benchmark of levers on a tiny model: equal trainings, two seeds, what is missing only."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+
+from baldwhisper_convert.compression.factorize import FactorizeSettings
+from baldwhisper_convert.export.mlx import export_mlx
+from benchmarks.reproduction import levers
+from benchmarks.reproduction.levers import FirstPass, Lever, summary
+from tests.support.tiny import edit_json
+from tests.support.tiny_prepared import teacher_checkpoint, tiny_prepared
+
+SMALL = FactorizeSettings(rank=8)
+LEVERS = {
+    "plain": Lever(keep=(1, 2), embedding=SMALL),
+    "speech not augmented": Lever(keep=(1, 2), embedding=SMALL, augmented=False),
+    "layers first": Lever(keep=(2,), embedding=SMALL, layers_first=True, ema=0.5),
+}
+
+
+def two_passes(folder: Path, n: int) -> Path:
+    """Prepared states of n sources, each there twice."""
+    tiny_prepared(folder, 2 * n, silence=0)
+    lines = (folder / "windows.jsonl").read_text().splitlines()
+    rows = [json.loads(line) | {"source": f"{i % n}.wav"} for i, line in enumerate(lines)]
+    (folder / "windows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    report = json.loads((folder / "prepared.json").read_text())["report"]
+    report["settings"]["passes"] = 2
+    edit_json(folder / "prepared.json", report=report)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    root = tmp_path_factory.mktemp("levers")
+    for seed, name in enumerate(("select", "report")):
+        tiny_prepared(root / name, 6, seed=seed + 1, silence=0)
+    return {
+        "teacher": export_mlx(teacher_checkpoint(), root / "teacher", dtype="float32"),
+        "speech": two_passes(root / "speech", 32),
+        "select": root / "select",
+        "report": root / "report",
+    }
+
+
+def run(folders: dict[str, Path], output: Path, *only: str) -> tuple[str, Any]:
+    arguments = [str(folders["teacher"]), "--output", str(output), "--share", "0.5"]
+    for name in ("speech", "select", "report"):
+        arguments += [f"--{name}", str(folders[name])]
+    for name in only:
+        arguments += ["--only", name]
+    results = output.with_suffix(".json")
+    done = CliRunner().invoke(levers.main, [*arguments, "--results", str(results)])
+    assert done.exit_code == 0, done.output
+    return done.output, json.loads(results.read_text())["levers"]
+
+
+def test_students_are_trained_once_with_two_seeds(
+    folders: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(levers, "LEVERS", LEVERS)
+    _, rows = run(folders, tmp_path / "runs", "plain", "speech")
+    assert list(rows) == ["plain", "speech not augmented"]
+    for row in rows.values():
+        assert row["steps"] == 2
+        assert row["wer"] == pytest.approx(sum(row["wer_of_seeds"]) / 2, abs=1e-4)
+    assert rows["plain"]["difference_interval"] == [0.0, 0.0]
+    trained = {path: path.stat().st_mtime_ns for path in (tmp_path / "runs").glob("*.json")}
+    assert len(trained) == 4
+    output, again = run(folders, tmp_path / "runs")
+    assert output.count("WER ") == 6
+    assert {name: again[name] for name in rows} == rows
+    assert all(path.stat().st_mtime_ns == before for path, before in trained.items())
+    assert again["layers first"]["parameters"] < again["plain"]["parameters"]
+
+
+def test_the_first_pass_has_every_source_once(folders: dict[str, Path]) -> None:
+    windows = FirstPass(folders["speech"], 1.0).windows
+    assert sorted(window.number for window in windows) == list(range(32))
+    assert len({window.source for window in windows}) == 32
+
+
+def test_a_difference_is_of_both_seeds_together() -> None:
+    def row(errors: int) -> dict[str, Any]:
+        return {"word_errors": [[errors, 10]] * 20, "settings": {}}
+
+    rows = summary({"plain": {0: row(2), 1: row(4)}, "other": {0: row(3), 1: row(5)}})
+    assert rows["plain"]["wer_of_seeds"] == [0.2, 0.4]
+    assert rows["other"]["wer"] == pytest.approx(0.4)
+    assert rows["other"]["difference_interval"] == [0.1, 0.1]
+
+
+def test_every_lever_is_one_change() -> None:
+    plain, *others = [vars(lever) for lever in levers.LEVERS.values()]
+    for lever in others:
+        assert sum(lever[name] != plain[name] for name in plain) == 1
