@@ -27,6 +27,18 @@ STUDENTS = {
 AUGMENTED = {"augmented": "layers 0, 3, 5, rank 80 and 1,500 dense rows"}
 """The same for students of the teacher that was fine-tuned on augmented speech, on the clips that
 chose nothing."""
+KEEPING = {
+    "base": "whisper-base",
+    "tuned": "fine-tuned",
+    "replay": "fine-tuned with replay",
+}
+"""Models that may have kept French: part of the names of their files, and what they are called."""
+KEPT_SETS = {
+    "mboshi": "Mboshi: WER, %",
+    "french": "French: WER, %",
+    "switched": "both in a clip: WER, %",
+}
+"""Speech that they are evaluated on, by the end of the files' names, to the title of its column."""
 CONTEXTS = {
     "tuned": "whisper-base, fine-tuned on Mboshi with the dynamic context",
     "base": "whisper-base as it is, English",
@@ -155,6 +167,21 @@ def language_rows(result: dict[str, Any]) -> Rows:
     return table
 
 
+def keeping_rows(found: Found) -> Rows:
+    """A row for each model: errors in both languages, and the ranks of French tokens."""
+    rows = [["", *KEPT_SETS.values(), "median rank of French"]]
+    ranks = found.get("keeping-languages", {"models": {}})["models"]
+    for name, title in KEEPING.items():
+        reports = [found.get(f"keeping-{name}-{speech}") for speech in KEPT_SETS]
+        rates = [report["models"]["model"]["wer"] if report else None for report in reports]
+        cells = [with_interval(r["value"], r["interval"]) if r else "-" for r in rates]
+        rank = (
+            f"{ranks[title]['languages']['French']['median_rank']:.0f}" if title in ranks else "-"
+        )
+        rows.append([title, *cells, rank])
+    return rows
+
+
 def reproduction_parts(folder: Path) -> dict[str, str]:
     """The parts of docs/reproduction.md by the names of their markers.
 
@@ -176,6 +203,7 @@ def reproduction_parts(folder: Path) -> dict[str, str]:
         "search": markdown(search_rows(trials["trials"])) if trials else NOT_MEASURED,
         "languages": markdown(language_rows(languages)) if languages else NOT_MEASURED,
         "context": markdown(context_rows(contexts)) if contexts else NOT_MEASURED,
+        "keeping": markdown(keeping_rows(found)) if "keeping-languages" in found else NOT_MEASURED,
     }
     for group in ("layers", "vocabulary"):
         parts[group] = NOT_MEASURED

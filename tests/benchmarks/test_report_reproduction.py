@@ -80,6 +80,7 @@ def folder(tmp_path: Path) -> Path:
         "variants": {"variants": VARIANTS},
         "search": {"trials": TRIALS},
         "languages": LANGUAGES,
+        "keeping-languages": LANGUAGES,
         "context-base": evaluation(0.9, 0.1),
         "context-tuned": evaluation(0.4, 0.5),
     }
@@ -140,10 +141,29 @@ def test_other_languages() -> None:
     assert row == ["student", "French", "85", "12", "75 %", "50 %"]
 
 
+def test_what_models_kept_of_french(folder: Path) -> None:
+    models = {"fine-tuned": LANGUAGES["models"]["student"]}
+    files = {
+        "keeping-base-french": evaluation(0.17, 0.17),
+        "keeping-tuned-french": evaluation(0.9, 0.17),
+        "keeping-tuned-mboshi": evaluation(0.33, 0.33),
+        "keeping-languages": {"models": models},
+    }
+    for name, found in files.items():
+        (folder / f"reproduction-{name}.json").write_text(json.dumps(found))
+    base, tuned, replay = reproduction.keeping_rows(reproduction.read(folder))[1:]
+    assert base == ["whisper-base", "-", "17.00 [16.00, 18.00]", "-", "-"]
+    assert tuned == [
+        "fine-tuned", "33.00 [32.00, 34.00]", "90.00 [89.00, 91.00]", "-", "12",
+    ]  # fmt: skip
+    assert replay == ["fine-tuned with replay", "-", "-", "-", "-"]
+    assert "fine-tuned with replay" in reproduction.reproduction_parts(folder)["keeping"]
+
+
 def test_all_parts_and_pictures(folder: Path) -> None:
     parts = reproduction.reproduction_parts(folder)
     assert set(parts) == {
-        "paper", "augmented", "search", "context", "languages", "layers", "vocabulary",
+        "paper", "augmented", "search", "context", "languages", "keeping", "layers", "vocabulary",
     }  # fmt: skip
     assert reproduction.AUGMENTED["augmented"] in parts["augmented"]
     assert NOT_MEASURED not in parts.values()

@@ -34,6 +34,8 @@ def complaints(value: Any, schema: dict[str, Any], where: str = "") -> list[str]
     }  # fmt: skip
     if "enum" in schema:
         return [] if value in schema["enum"] else [where]
+    if "anyOf" in schema:
+        return min((complaints(value, one, where) for one in schema["anyOf"]), key=len)
     if not isinstance(value, kinds[schema["type"]]):
         return [where]
     found = []
@@ -68,6 +70,8 @@ def test_recipes_name_the_schema_and_fit_it(path: Path) -> None:
         {"stages": [{"stage": "merge", "merge": {"weights": [[1.0]]}}]},
         {"stages": [{"stage": "merge", "merge": {"alpha": "1"}}]},
         {"data": {"train": {}}},
+        {"stages": [{"stage": "merge", "dev": 3}]},
+        {"stages": [{"stage": "merge", "dev": ["a", 3]}]},
     ],
 )
 def test_parser_and_schema_refuse_the_same(change: dict[str, Any]) -> None:
