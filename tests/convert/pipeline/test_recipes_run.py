@@ -8,6 +8,7 @@ from __future__ import annotations
 import io
 import json
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -103,6 +104,7 @@ def librispeech(folder: Path, count: int = 9) -> Path:
 
 
 PAPER = ("finetune", "merge", "distill", "factorize", "distill")
+ONE_DISTILLATION = ("finetune", "merge", "factorize", "distill")
 
 
 def check(
@@ -159,10 +161,12 @@ def test_bambara(teacher: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     check_replay(tmp_path / "out")
 
 
-def check_replay(folder: Path) -> None:
-    """Every training had French in its batches, and the original model as its teacher there."""
+def check_replay(
+    folder: Path, stages: Sequence[str] = ("01-finetune", "03-distill", "05-distill")
+) -> None:
+    """The trainings had French in their batches, and the original model as its teacher there."""
     taught = set()
-    for stage in ("01-finetune", "03-distill", "05-distill"):
+    for stage in stages:
         manifest = read_manifest(folder / stage)
         assert manifest is not None
         taught.add(manifest.data["replay"].partition("teacher ")[2])
@@ -184,10 +188,9 @@ def mboshi(recipe: Path, folder: Path, teacher: Path, *more: str, trainings: int
 
 def test_mboshi_with_augmented_speech(tmp_path: Path) -> None:
     teacher = wide_teacher(tmp_path / "teacher", layers=6)
-    noise = str(tiny_speech(tmp_path / "noise", 2))
-    recipe = ROOT / "recipes/mboshi-augmented.toml"
-    mboshi(recipe, tmp_path, teacher, "--noise", noise, trainings=2)
-    check(tmp_path / "out", True, 3, ("finetune", "merge", "factorize", "distill"), rank=80)
+    more = ("--noise", str(tiny_speech(tmp_path / "noise", 2)))
+    mboshi(ROOT / "recipes/mboshi-augmented.toml", tmp_path, teacher, *more, trainings=2)
+    check(tmp_path / "out", True, 3, ONE_DISTILLATION, rank=80)
     for folder in ("train", "states-*"):
         (windows,) = tmp_path.glob(f"out/prepared/{folder}/windows.jsonl")
         assert len(windows.read_text(encoding="utf-8").splitlines()) == 3 * 16
@@ -220,12 +223,19 @@ def test_mboshi_with_replay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
     monkeypatch.setattr(FullContext, "forward", watched)
     teacher = wide_teacher(tmp_path / "teacher", layers=6)
+    speech = {"train": 14, "dev": 3, "french": 5}
+    folders = {name: tiny_speech(tmp_path / name, n) for name, n in speech.items()}
+    stored = {"states": "train", "dev_states": "dev", "french_states": "french"}
+    data = folders | {name: folders[same] for name, same in stored.items()}
+    noise = str(tiny_speech(tmp_path / "noise", 2))
     recipe = ROOT / "recipes/mboshi-replay.toml"
-    names = {"train": 28, "augmented": 14, "dev": 3, "french": 9}
-    data = {name: tiny_speech(tmp_path / name, n) for name, n in names.items()}
-    run(recipe, tmp_path, teacher, data)
-    check(tmp_path / "out", dynamic=True, layers=3)
-    check_replay(tmp_path / "out")
+    run(recipe, tmp_path, teacher, data, "--noise", noise, trainings=2)
+    check(tmp_path / "out", True, 3, ONE_DISTILLATION, rank=80)
+    check_replay(tmp_path / "out", ["01-finetune"])
+    manifest = read_manifest(tmp_path / "out/04-distill")
+    assert manifest is not None
+    learned = {name.partition("-")[0] for name in manifest.data}
+    assert learned == {"states", "french_states", "dev_states"}
     assert {shape[1] for shape in encoded} == {1500}
     assert {shape[0] for shape in encoded} == {2}  # of 16
 
