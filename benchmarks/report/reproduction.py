@@ -175,10 +175,8 @@ def keeping_rows(found: Found) -> Rows:
         reports = [found.get(f"keeping-{name}-{speech}") for speech in KEPT_SETS]
         rates = [report["models"]["model"]["wer"] if report else None for report in reports]
         cells = [with_interval(r["value"], r["interval"]) if r else "-" for r in rates]
-        rank = (
-            f"{ranks[title]['languages']['French']['median_rank']:.0f}" if title in ranks else "-"
-        )
-        rows.append([title, *cells, rank])
+        french = ranks[title]["languages"]["French"] if title in ranks else None
+        rows.append([title, *cells, f"{french['median_rank']:.0f}" if french else "-"])
     return rows
 
 

@@ -11,17 +11,18 @@ import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import get_args
 
 from baldwhisper_convert.checkpoint.checkpoint import fingerprint
 from baldwhisper_convert.data.prepared import Prepared
 from baldwhisper_convert.data.speech import replay_fingerprints
 from baldwhisper_convert.pipeline.manifest import Manifest, read_manifest
-from baldwhisper_convert.pipeline.recipe import Recipe, StageRecipe
+from baldwhisper_convert.pipeline.recipe import Recipe, StageRecipe, Training
 from baldwhisper_convert.readers.read import read_checkpoint
 from baldwhisper_convert.training.checkpoints import BEST_FILE, FINAL_FILE, FINISHED_FILE
 
 RUNS_FOLDER, PREPARED_FOLDER = "runs", "prepared"
-_TRAININGS = ("finetune", "distill")
+_TRAININGS = get_args(Training)
 _WEIGHTS = (FINISHED_FILE, FINAL_FILE, BEST_FILE, "checkpoint", "checkpoint.partial",
             "checkpoint.old")  # fmt: skip
 
