@@ -156,15 +156,24 @@ checkpoints_option: Decorator = click.option(
 )
 
 
-def prepared_options(function: Callable[..., Any]) -> Callable[..., Any]:
-    """`--real`, `--synthetic` and `--dev`: folders that `baldwhisper-convert prepare` wrote."""
+def prepared_options(**folders: str) -> Decorator:
+    """Options for folders that `baldwhisper-convert prepare` wrote.
+
+    Args:
+        folders: their names, and what speech they are of.
+    """
     folder = click.Path(exists=True, file_okay=False, path_type=Path)
-    for name, what in (
-        ("dev", "development speech"),
-        ("synthetic", "synthetic speech"),
-        ("real", "recordings"),
-    ):
-        text = f"Prepared folder of {what}."
-        option = click.option(f"--{name}", required=True, type=folder, metavar="DIR", help=text)
-        function = option(function)
-    return function
+
+    def add(function: Callable[..., Any]) -> Callable[..., Any]:
+        for name, what in reversed(folders.items()):
+            text = f"Prepared folder of {what}."
+            option = click.option(f"--{name}", required=True, type=folder, metavar="DIR", help=text)
+            function = option(function)
+        return function
+
+    return add
+
+
+ablation_options = prepared_options(
+    real="recordings", synthetic="synthetic speech", dev="development speech"
+)

@@ -80,6 +80,16 @@ def write_json(path: Path, content: dict[str, Any]) -> None:
     write_files({path: text}, force=True)
 
 
+def file_stem(name: str) -> str:
+    """A variant's name for use in a file name.
+
+    Example:
+        >>> file_stem("factorized, rank 96")
+        'factorized--rank-96'
+    """
+    return "".join(c if c.isalnum() else "-" for c in name)
+
+
 def resume(path: Path, empty: dict[str, Any], measured: str) -> dict[str, Any]:
     """The result of an interrupted run with the same settings, or `empty` if there is none.
 

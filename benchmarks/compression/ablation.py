@@ -54,12 +54,12 @@ from benchmarks.accuracy.word_errors import interval
 from benchmarks.compression.ablation_variants import VARIANTS, Variant
 from benchmarks.options import (
     Benchmark,
+    ablation_options,
     checkpoints_option,
     only_option,
     output_option,
-    prepared_options,
 )
-from benchmarks.result_files import write_json
+from benchmarks.result_files import file_stem, write_json
 
 
 class Portion(Prepared):
@@ -154,7 +154,7 @@ class AblationRunner:
             checkpoint_minutes=3.0,
         )
         before = self.kl_before(variant.layers, variant.embedding)
-        folder = self.folder / "".join(c if c.isalnum() else "-" for c in name)
+        folder = self.folder / file_stem(name)
         trained, metrics = run_distill(
             student, self.source.checkpoint, training, variant.loss, speech, None, folder
         )
@@ -207,7 +207,7 @@ def report(found: dict[str, dict[str, Any]], plain: str) -> dict[str, dict[str, 
 
 @click.command(cls=Benchmark)
 @click.argument("teacher")
-@prepared_options
+@ablation_options
 @checkpoints_option
 @output_option(name="--results")
 @click.option("--steps", type=click.IntRange(min=1), default=150, show_default=True,

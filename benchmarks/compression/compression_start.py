@@ -41,7 +41,7 @@ from baldwhisper_convert.model.prompts import Prompts
 from baldwhisper_convert.model.whisper import Whisper
 from baldwhisper_convert.readers.read import read_checkpoint
 from benchmarks.compression.ablation import calibration
-from benchmarks.options import Benchmark, output_option, prepared_options
+from benchmarks.options import Benchmark, ablation_options, output_option
 from benchmarks.result_files import write_json
 
 HELD_OUT_WINDOWS = 48
@@ -114,7 +114,7 @@ def layers(teacher: Checkpoint, held_out: Sequence[Batch]) -> list[dict[str, Any
 
 @click.command(cls=Benchmark)
 @click.argument("teacher")
-@prepared_options
+@ablation_options
 @output_option(name="--results")
 def main(teacher: str, real: Path, synthetic: Path, dev: Path, output: Path) -> None:
     """Measure every form of the embedding and choice of layers before training."""

@@ -54,6 +54,7 @@ from benchmarks.options import (
 )
 from benchmarks.result_files import (
     data_name,
+    file_stem,
     read_clips,
     resume,
     spread,
@@ -154,9 +155,7 @@ def main(
         read_checkpoint(teacher), Prepared(audio), Prepared(text), Prepared(dev), checkpoints, steps
     )
     recordings = read_recordings(data[0])
-    folders = {
-        name: checkpoints / "".join(c if c.isalnum() else "-" for c in name) for name in names
-    }
+    folders = {name: checkpoints / file_stem(name) for name in names}
     for name, folder in folders.items():
         if name in result["variants"] and folder.is_dir():
             continue

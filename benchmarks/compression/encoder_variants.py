@@ -25,6 +25,7 @@ from baldwhisper_convert.pipeline.training_stages import run_distill
 from baldwhisper_convert.training.objectives import LossSettings
 from baldwhisper_convert.training.settings import TrainingSettings
 from baldwhisper_convert.training.sharing import shared_blocks
+from benchmarks.result_files import file_stem
 
 DEV_WINDOWS, FIT_WINDOWS = 8, 24
 UNTRAINED = ", not trained"
@@ -154,7 +155,7 @@ class Runner:
             ),
             checkpoint_minutes=2.0,
         )
-        folder = self.folder / "".join(c if c.isalnum() else "-" for c in name)
+        folder = self.folder / file_stem(name)
         began = time.process_time()
         model, metrics = run_distill(
             model, self.teacher.checkpoint, training, loss,

@@ -14,6 +14,7 @@ those of `--speech` are of several passes, the first of them unchanged and the o
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import json
 from collections.abc import Sequence
@@ -28,22 +29,26 @@ import numpy as np
 from baldwhisper_convert.checkpoint.checkpoint import Checkpoint
 from baldwhisper_convert.compression.factorize import FactorizeSettings, count_parameters
 from baldwhisper_convert.compression.merge import MergeSettings
-from baldwhisper_convert.data.prepared import Choice, Prepared
+from baldwhisper_convert.data.prepared import Choice, Prepared, PreparedWindow
 from baldwhisper_convert.data.speech import Speech
-from baldwhisper_convert.model.prompts import Prompts
-from baldwhisper_convert.model.whisper import Whisper
 from baldwhisper_convert.pipeline.model import Model
 from baldwhisper_convert.pipeline.stages import run_factorize, run_merge
 from baldwhisper_convert.pipeline.training_stages import run_distill
 from baldwhisper_convert.readers.read import read_checkpoint
-from baldwhisper_convert.training.evaluation import Evaluator
 from baldwhisper_convert.training.objectives import LossSettings
 from baldwhisper_convert.training.settings import TrainingSettings
 from baldwhisper_mlx.files import write_atomically
 from benchmarks.compression.ablation import Portion, report
-from benchmarks.options import Benchmark, checkpoints_option, only_option, output_option
+from benchmarks.options import (
+    Benchmark,
+    checkpoints_option,
+    only_option,
+    output_option,
+    prepared_options,
+)
+from benchmarks.reproduction.measure import word_errors
 from benchmarks.reproduction.variants import LAYERS
-from benchmarks.result_files import write_json
+from benchmarks.result_files import file_stem, write_json
 
 SEEDS = (0, 1)
 EVALUATIONS = 3
@@ -84,13 +89,14 @@ LEVERS = {
 }
 
 
-class FirstPass(Portion):
-    """Prepared data of some of its sources, without their augmented copies."""
-
-    def __init__(self, folder: Path, share: float) -> None:
-        super().__init__(folder, share)
-        count = len(Prepared(folder)) // self.settings["report"]["settings"]["passes"]
-        self.windows = [window for window in self.windows if window.number < count]
+def first_pass(data: Prepared) -> Prepared:
+    """Prepared clips without their augmented copies, which come after them."""
+    windows: dict[str, PreparedWindow] = {}
+    for window in data.windows:
+        windows.setdefault(window.source, window)
+    once = copy.copy(data)
+    once.windows = list(windows.values())
+    return once
 
 
 class LeverRunner:
@@ -102,7 +108,6 @@ class LeverRunner:
         share: of the sources of the speech.
         select: windows that choose the best evaluation of a training.
         report: windows that word errors are counted on.
-        folder: where trainings keep their checkpoints.
         batch_size: windows a step.
     """
 
@@ -113,40 +118,37 @@ class LeverRunner:
         share: float,
         select: Path,
         report: Path,
-        folder: Path,
         batch_size: int = 16,
     ) -> None:
-        self.source = Model.of(teacher)
-        self.all_passes, self.first_pass = Portion(speech, share), FirstPass(speech, share)
-        self.select = _speech(Prepared(select))
-        self.report = Prepared(report)
-        self.folder, self.batch_size = folder, batch_size
+        self.source, self.batch_size = Model.of(teacher), batch_size
+        every = Portion(speech, share)
+        self.all_passes, self.first_pass = _speech(every), _speech(first_pass(every))
+        self.select, self.report = _speech(Prepared(select)), _speech(Prepared(report))
+        self.steps = len(every.windows) // batch_size
         self.factorized = cache(self._factorized)
 
     def run(self, lever: Lever, seed: int, folder: Path) -> dict[str, Any]:
-        """Trains a student and counts its word errors."""
-        speech = _speech(self.all_passes if lever.augmented else self.first_pass)
-        steps = len(self.all_passes.windows) // self.batch_size
+        """Trains a student and counts its word errors; the folder is for its checkpoints."""
+        speech = self.all_passes if lever.augmented else self.first_pass
+        steps = self.steps
         merge = MergeSettings(method="keep", keep=lever.keep)
         if lever.layers_first:
             steps //= 2
             model, _ = run_merge(self.source, merge, None, folder)
             model = self._trained(model, lever, seed, speech, steps, folder / "layers")
-            model, _ = run_factorize(model, lever.embedding, _speech(self.all_passes), None)
+            model, _ = run_factorize(model, lever.embedding, self.all_passes, None)
         else:
             model, _ = run_merge(self.factorized(lever.embedding), merge, None, folder)
         model = self._trained(model, lever, seed, speech, steps, folder)
-        prompts = Prompts.of(model.checkpoint, self.report.language)
-        student = Whisper.from_checkpoint(model.checkpoint).requires_grad_(False)
         return {
             "parameters": count_parameters(model.checkpoint),
             "steps": 2 * steps if lever.layers_first else steps,
             "settings": dataclasses.asdict(lever),
-            "word_errors": Evaluator(self.report, prompts).word_errors(student),
+            "word_errors": word_errors(model, self.report),
         }
 
     def _factorized(self, settings: FactorizeSettings) -> Model:
-        return run_factorize(self.source, settings, _speech(self.all_passes), None)[0]
+        return run_factorize(self.source, settings, self.all_passes, None)[0]
 
     def _trained(
         self, model: Model, lever: Lever, seed: int, speech: Speech, steps: int, folder: Path
@@ -189,12 +191,11 @@ def summary(found: dict[str, dict[int, dict[str, Any]]]) -> dict[str, dict[str, 
 
 @click.command(cls=Benchmark)
 @click.argument("teacher")
-@click.option("--speech", required=True, type=click.Path(exists=True, path_type=Path),
-              metavar="DIR", help="Prepared states to train on, of several passes.")  # fmt: skip
-@click.option("--select", required=True, type=click.Path(exists=True, path_type=Path),
-              metavar="DIR", help="Prepared states that choose the best evaluation.")  # fmt: skip
-@click.option("--report", required=True, type=click.Path(exists=True, path_type=Path),
-              metavar="DIR", help="Prepared states that word errors are counted on.")  # fmt: skip
+@prepared_options(
+    speech="the speech to train on, in several passes",
+    select="clips that choose the best evaluation",
+    report="clips that word errors are counted on",
+)
 @checkpoints_option
 @output_option(name="--results")
 @click.option("--share", default=0.2, show_default=True, help="Share of the speech.")
@@ -210,11 +211,11 @@ def main(
     only: Sequence[str],
 ) -> None:
     """Train and measure the students that are not measured yet."""
-    runner = LeverRunner(read_checkpoint(teacher), speech, share, select, report, checkpoints)
+    runner = LeverRunner(read_checkpoint(teacher), speech, share, select, report)
     found: dict[str, dict[int, dict[str, Any]]] = {}
     for seed in SEEDS:
         for name, lever in LEVERS.items():
-            folder = checkpoints / f"{''.join(c if c.isalnum() else '-' for c in name)}-{seed}"
+            folder = checkpoints / f"{file_stem(name)}-{seed}"
             kept = folder.with_suffix(".json")
             if not kept.is_file():
                 if only and not any(part in name for part in only):
@@ -230,8 +231,8 @@ def main(
             output,
             {
                 "share": share,
-                "steps": len(runner.all_passes.windows) // runner.batch_size,
-                "windows": len(runner.report.windows),
+                "steps": runner.steps,
+                "windows": len(runner.report.windows.windows),
                 "seeds": list(SEEDS),
                 "levers": summary(complete),
             },

@@ -40,7 +40,7 @@ from baldwhisper_mlx.files import write_atomically
 from benchmarks.compression.ablation import report
 from benchmarks.options import Benchmark, checkpoints_option, only_option, output_option
 from benchmarks.reproduction.variants import EARLIER_NAMES, Variant, variants
-from benchmarks.result_files import write_json
+from benchmarks.result_files import file_stem, write_json
 
 TEACHER, MERGED, STUDENT = "01-finetune", "02-merge", "03-distill"
 """Stage folders of the run."""
@@ -233,7 +233,7 @@ def adopt_earlier_names(folder: Path) -> None:
 
 
 def _file(output: Path, name: str) -> Path:
-    return output / f"{''.join(c if c.isalnum() else '-' for c in name)}.json"
+    return output / f"{file_stem(name)}.json"
 
 
 if __name__ == "__main__":

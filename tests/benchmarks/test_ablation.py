@@ -18,6 +18,7 @@ from baldwhisper_convert.export.mlx import export_mlx
 from baldwhisper_convert.training.objectives import LossSettings
 from benchmarks.compression import ablation, training_plots
 from benchmarks.compression.ablation_variants import PLAIN, Variant
+from tests.support.benchmark_runs import run_variants
 from tests.support.tiny_prepared import teacher_checkpoint, tiny_prepared
 
 PAIRS = MergeSettings(groups=(1, 2))
@@ -40,15 +41,8 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 
 def run(folders: dict[str, Path], output: Path, *only: str) -> Any:
-    arguments = [str(folders["teacher"]), "--output", str(output), "--steps", "3"]
-    for name in ("real", "synthetic", "dev"):
-        arguments += [f"--{name}", str(folders[name])]
-    for name in only:
-        arguments += ["--only", name]
-    results = output.with_suffix(".json")
-    done = CliRunner().invoke(ablation.main, [*arguments, "--results", str(results)])
-    assert done.exit_code == 0, done.output
-    return done.output, json.loads(results.read_text())["variants"]
+    printed, result = run_variants(ablation.main, folders, output, only, "--steps", "3")
+    return printed, result["variants"]
 
 
 def test_variants_are_trained_once_and_compared(

@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from click.testing import CliRunner
 
 from baldwhisper_convert.compression.factorize import FactorizeSettings
+from baldwhisper_convert.data.prepared import Prepared
 from baldwhisper_convert.export.mlx import export_mlx
 from benchmarks.reproduction import levers
-from benchmarks.reproduction.levers import FirstPass, Lever, summary
-from tests.support.tiny import edit_json
+from benchmarks.reproduction.levers import Lever, first_pass, summary
+from tests.support.benchmark_runs import run_variants
 from tests.support.tiny_prepared import teacher_checkpoint, tiny_prepared
 
 SMALL = FactorizeSettings(rank=8)
@@ -30,9 +30,6 @@ def two_passes(folder: Path, n: int) -> Path:
     lines = (folder / "windows.jsonl").read_text().splitlines()
     rows = [json.loads(line) | {"source": f"{i % n}.wav"} for i, line in enumerate(lines)]
     (folder / "windows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    report = json.loads((folder / "prepared.json").read_text())["report"]
-    report["settings"]["passes"] = 2
-    edit_json(folder / "prepared.json", report=report)
     return folder
 
 
@@ -50,15 +47,8 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 
 def run(folders: dict[str, Path], output: Path, *only: str) -> tuple[str, Any]:
-    arguments = [str(folders["teacher"]), "--output", str(output), "--share", "0.5"]
-    for name in ("speech", "select", "report"):
-        arguments += [f"--{name}", str(folders[name])]
-    for name in only:
-        arguments += ["--only", name]
-    results = output.with_suffix(".json")
-    done = CliRunner().invoke(levers.main, [*arguments, "--results", str(results)])
-    assert done.exit_code == 0, done.output
-    return done.output, json.loads(results.read_text())["levers"]
+    printed, result = run_variants(levers.main, folders, output, only, "--share", "0.5")
+    return printed, result["levers"]
 
 
 def test_students_are_trained_once_with_two_seeds(
@@ -81,7 +71,7 @@ def test_students_are_trained_once_with_two_seeds(
 
 
 def test_the_first_pass_has_every_source_once(folders: dict[str, Path]) -> None:
-    windows = FirstPass(folders["speech"], 1.0).windows
+    windows = first_pass(Prepared(folders["speech"])).windows
     assert sorted(window.number for window in windows) == list(range(32))
     assert len({window.source for window in windows}) == 32
 
