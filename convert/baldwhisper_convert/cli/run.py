@@ -116,6 +116,8 @@ def align(
 @click.option("--noise", metavar="FOLDER",
               help="Replaces the recipe's folders of recorded noise.")  # fmt: skip
 @click.option("--teacher", metavar="MODEL", help="Replaces the recipe's teacher.")
+@click.option("--start", metavar="MODEL",
+              help="A model that was fine-tuned from the teacher, to begin with.")  # fmt: skip
 @click.option("--skip-bad", is_flag=True,
               help="Skip utterances that cannot be used, and name each of them.")  # fmt: skip
 @click.option("--force", is_flag=True,
@@ -135,6 +137,7 @@ def run(
     text: Sequence[str],
     noise: str | None,
     teacher: str | None,
+    start: str | None,
     skip_bad: bool,
     force: bool,
     clean: str | None,
@@ -153,8 +156,7 @@ def run(
         from baldwhisper_convert.pipeline.run import Pipeline
 
         plan = read_recipe(recipe)
-        if teacher:
-            plan = dataclasses.replace(plan, teacher=teacher)
+        plan = dataclasses.replace(plan, teacher=teacher or plan.teacher, start=start or plan.start)
         if clean:
             _clean(plan, output, delete=clean == "delete")
             return

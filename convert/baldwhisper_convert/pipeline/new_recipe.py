@@ -1,9 +1,10 @@
 """Writes a recipe for a teacher, a language and some hours of speech.
 
-The stages and settings are those of recipes/mboshi-kept.toml, which had the smallest errors on 4 h
-of a language that the teacher does not know: fine-tuning, layers that are kept, factors that start
-from the data, and KL to the teacher in both trainings. Layers follow the teacher's depth, the rank
-its width, and the passes over the speech the hours.
+The stages and settings are those of recipes/mboshi-augmented.toml, which had the smallest errors on
+4 h of a language that the teacher does not know: fine-tuning on speech with augmented copies of it,
+layers that are kept, factors that start from the data with whole rows for frequent tokens, and one
+distillation. Layers follow the teacher's depth, the rank its width, and the passes over the speech
+the hours.
 """
 
 from __future__ import annotations
@@ -33,18 +34,15 @@ full = 0.0
 class _Numbers:
     """What depends on the teacher and on the hours."""
 
-    finetune: int
-    """Passes over the speech."""
     copies: int
-    """`passes` of the speech for distillation: once unchanged, then augmented."""
-    distill: int
-    """Passes over all copies."""
-    recover: int
-    """The same of the second distillation."""
+    """`passes` of the speech: once unchanged, then augmented."""
+    epochs: int
+    """Passes over all copies, in both trainings."""
     batch: int
     every: int
-    """Steps between evaluations of the fine-tuning."""
+    """Steps between evaluations."""
     rank: int
+    dense_rows: int
     keep: list[int]
 
 
@@ -80,50 +78,44 @@ def new_recipe(
     code = Prompts.of(teacher, language).language
     numbers = _numbers(teacher, hours, clip_seconds)
     dynamic = clip_seconds < SHORT
+    layers = teacher.dims.n_text_layer
     parts = [
         _HEAD.format(
             teacher=_quoted(name), language=code, hours=f"{hours:g}",
             context=_DYNAMIC if dynamic else _FULL, seconds=f"{clip_seconds:g}",
         ),
-        _data("train", train, code, dynamic, mel=True),
+        _data("train", train, code, dynamic, mel=True, copies=numbers.copies),
         _data("dev", dev, code, dynamic, mel=True),
         _data("states", train, code, dynamic, copies=numbers.copies),
         _data("dev_states", dev, code, dynamic),
         _FINETUNE.format(**vars(numbers)),
-        _MERGE.format(
-            keep=numbers.keep, kept=len(numbers.keep), layers=teacher.dims.n_text_layer
-        )
-        if len(numbers.keep) < teacher.dims.n_text_layer
-        else "",
     ]  # fmt: skip
-    distilled = bool(parts[-1])
-    if distilled:
-        parts.append(_DISTILL.format(epochs=numbers.distill, batch=numbers.batch, rate="3e-4"))
-    parts.append(_FACTORIZE.format(rank=numbers.rank, width=teacher.dims.n_text_state))
-    recover = numbers.recover if distilled else numbers.distill
-    parts.append(_RECOVER.format(epochs=recover, batch=numbers.batch))
-    return "\n".join(part for part in parts if part)
+    if len(numbers.keep) < layers:
+        parts.append(_MERGE.format(keep=numbers.keep, kept=len(numbers.keep), layers=layers))
+    parts += [
+        _FACTORIZE.format(width=teacher.dims.n_text_state, **vars(numbers)),
+        _DISTILL.format(**vars(numbers)),
+    ]
+    return "\n".join(parts)
 
 
 def _numbers(teacher: Checkpoint, hours: float, clip_seconds: float) -> _Numbers:
-    """Passes by the square root of the hours: 4 for 4 h, as in recipes/mboshi-kept.toml."""
+    """Passes by the square root of the hours: 9 for 4 h, as in recipes/mboshi-augmented.toml."""
     windows = max(1, round(hours * 3600 / clip_seconds))
-    finetune = min(10, max(1, round(4 * math.sqrt(4 / hours))))
     copies = 3 if hours <= 10 else 2 if hours <= 40 else 1
-    distill = max(1, round(1.5 * finetune / copies))
+    passes = min(12.0, 9 * math.sqrt(4 / hours))
     batch = 16 if windows >= 320 else 4
     n_layers, width = teacher.dims.n_text_layer, teacher.dims.n_text_state
     keep = list(range(n_layers))
     if n_layers > 2:
         keep = _BEST_OF_SIX if n_layers == 6 else evenly_spaced(n_layers, -(-n_layers // 2))
     return _Numbers(
-        finetune=finetune,
         copies=copies,
-        distill=distill,
-        recover=max(1, distill // 2),
+        epochs=max(1, round(passes / copies)),
         batch=batch,
-        every=min(500, max(10, windows // batch)),
-        rank=min(width, max(8, 8 * round(width * 3 / 16 / 8))),
+        every=min(500, max(10, windows * copies // batch // 2)),
+        rank=min(width, max(8, 8 * round(width * 5 / 32 / 8))),
+        dense_rows=min(1500, teacher.dims.n_vocab),
         keep=keep,
     )
 
@@ -139,6 +131,8 @@ def _data(
         lines.append('audio_context = "dynamic"')
     if copies > 1:
         lines.append(f"passes = {copies}")
+        if not mel:
+            lines.append("seed = 1")
     # The metrics are of single clips, as users have them.
     joined = not dynamic and not name.startswith("dev")
     windows = _WINDOWS.format(
@@ -146,7 +140,7 @@ def _data(
     )
     text = "\n".join(lines) + "\n" + windows
     if copies > 1:
-        text += _AUGMENTATION
+        text += (_AUGMENTATION_COMMENT if mel else "") + _AUGMENTATION.format(name=name)
     return _DATA_COMMENTS.get(name, "") + text
 
 
@@ -181,35 +175,52 @@ _FULL = """\
 _DATA_COMMENTS = {
     "train": "# To train the whole model on: log-mel, because the encoder is trained too.\n",
     "dev": "# It chooses the weights and stops the training.\n",
-    "states": "# The same speech for the stages with a frozen encoder, whose output is stored.\n",
+    "states": "# The same with other augmentation, for stages that store the encoder's output.\n",
 }
 
-_AUGMENTATION = """# The second and later passes are augmented.
-[data.states.augmentation]
+_AUGMENTATION_COMMENT = """\
+# The second and later passes are augmented. The noise is synthetic; with a line
+# recordings = "FOLDER" it is mostly that of the recordings in this folder.
+"""
+_AUGMENTATION = """\
+[data.{name}.augmentation]
 speed = 0.8
 room = 0.2
 noise = 0.4
 snr = [10.0, 30.0]
 """
 
-_FINETUNE = """# 1. The teacher learns the language.
+_TRAINING = """[stages.training]
+epochs = {{epochs}}
+batch_size = {{batch}}
+learning_rate = {rate}
+warmup = 0.05
+{more}mix = {{{{ timestamps = 0.5, prompts = 0.0 }}}}
+{precision}mixed_precision = "no"
+evaluate_every = {{every}}
+"""
+
+_FINETUNE = (
+    """# The teacher learns the language.
 [[stages]]
 stage = "finetune"
 data = ["train"]
 dev = "dev"
-[stages.training]
-epochs = {finetune}
-batch_size = {batch}
-learning_rate = 1e-4
-warmup = 0.1
-freeze = []
-mix = {{ timestamps = 0.5, prompts = 0.0 }}
-# "bf16" is faster on GPUs and on CPUs with AMX, and slower on others.
-mixed_precision = "no"
-# Early stopping: after three evaluations without a better word error rate. The best weights stay.
-evaluate_every = {every}
-patience = 3
 """
+    + _TRAINING.format(
+        rate="1e-4",
+        more="freeze = []\n",
+        precision='# "bf16" is faster on GPUs and on CPUs with AMX or AVX512_BF16 only.\n',
+    )
+    + """# Early stopping: after three evaluations without fewer word errors. The best weights stay.
+patience = 3
+[stages.training.spec_augment]
+time_masks = 2
+time_share = 0.1
+frequency_masks = 2
+frequency_share = 0.2
+"""
+)
 
 _MERGE = """# {kept} of the {layers} decoder layers are kept.
 [[stages]]
@@ -220,7 +231,20 @@ method = "keep"
 keep = {keep}
 """
 
-_DISTILL = """# They learn to write what the teacher writes.
+_FACTORIZE = """\
+# The token embedding as factors of rank {rank}; its width is {width}. The most frequent tokens of
+# the speech keep whole rows.
+[[stages]]
+stage = "factorize"
+data = ["states"]
+dev = "dev_states"
+[stages.factorize]
+rank = {rank}
+init = "joint"
+dense_rows = {dense_rows}
+"""
+
+_DISTILL = """# The small model learns to write what the teacher writes.
 [[stages]]
 stage = "distill"
 data = ["states"]
@@ -229,23 +253,4 @@ dev = "dev_states"
 ce = 1.0
 kl = 1.0
 learn_temperature = true
-[stages.training]
-epochs = {epochs}
-batch_size = {batch}
-learning_rate = {rate}
-mix = {{ timestamps = 0.5, prompts = 0.0 }}
-"""
-
-_FACTORIZE = """# The token embedding as factors of rank {rank}; its width is {width}.
-[[stages]]
-stage = "factorize"
-data = ["states"]
-dev = "dev_states"
-[stages.factorize]
-rank = {rank}
-init = "joint"
-"""
-
-_RECOVER = "# And what the factors lost is learned again.\n" + _DISTILL.split("\n", 1)[1].replace(
-    "{rate}", "1e-4"
-)
+""" + _TRAINING.format(rate="3e-4", more="", precision="")

@@ -182,6 +182,9 @@ class Recipe:
     """Branch, tag or commit of a teacher from the Hub."""
     tokenizer: str | None = None
     """Path or hub id of its tokenizer, if the teacher has none."""
+    start: str = ""
+    """Path or hub id of a model that was fine-tuned from the teacher. The stages begin with it, and
+    replay still keeps the predictions of the teacher itself."""
     data: dict[str, DataRecipe] = field(default_factory=dict)
     """Sets of labelled speech by name."""
     texts: dict[str, str] = field(default_factory=dict)

@@ -30,7 +30,7 @@ from baldwhisper_convert.pipeline.planned_stage import PlannedStage
 from baldwhisper_convert.pipeline.prepared_data import prepare_data
 from baldwhisper_convert.pipeline.recipe import Recipe
 from baldwhisper_convert.pipeline.run_folders import RUNS_FOLDER
-from baldwhisper_convert.pipeline.sources import Sources, read_teacher
+from baldwhisper_convert.pipeline.sources import Sources, read_models
 from baldwhisper_convert.pipeline.stages import describe, perform, plan_manifest
 from baldwhisper_convert.pipeline.state import RunState, prepared_folder
 from baldwhisper_convert.pipeline.validate import validate
@@ -115,7 +115,7 @@ class Pipeline:
         Raises:
             RecipeError: lists what is wrong with it.
         """
-        return validate(self._original, self._where())
+        return validate(*self._models, self._where())
 
     def dry_run(self) -> list[Row]:
         """Checks the recipe and measures what a run would cost; writes nothing to the output.
@@ -125,13 +125,13 @@ class Pipeline:
             ValueError: several processes were started for it.
         """
         check_single_process("run --dry-run")
-        stages = validate(self._original, self._where())
-        return dry_run(stages, RunState(self.output, self._where(), self._original), self.say)
+        stages = validate(*self._models, self._where())
+        return dry_run(stages, RunState(self.output, self._where(), *self._models), self.say)
 
     @cached_property
-    def _original(self) -> Checkpoint:
-        """The recipe's teacher."""
-        return read_teacher(self._where())
+    def _models(self) -> tuple[Checkpoint, Checkpoint]:
+        """The recipe's teacher, and the model that the stages begin with."""
+        return read_models(self._where())
 
     def _where(self) -> Sources:
         return Sources(
@@ -145,11 +145,11 @@ class Pipeline:
     def _run(self) -> Path:
         """`run`, in a folder that is locked."""
         recipe = self.recipe
-        original = self._original
+        original, start = self._models
         if self.processes.main:
-            self.efforts = Efforts(validate(original, self._where()))
+            self.efforts = Efforts(self.plan())
         self.processes.wait()
-        model, teacher, folder = Model.of(original), original, self.output
+        model, teacher, folder = Model.of(start), start, self.output
         for number, stage in enumerate(recipe.stages, start=1):
             folder = self.output / f"{number:02d}-{stage.stage}"
             model = self._stage(number, folder, model, teacher)
@@ -173,7 +173,7 @@ class Pipeline:
             restore_folder(folder.resolve())  # of a run that was killed while it replaced it
         speech = self._speech(number, stage.data, teacher, stage.texts)
         speech = self.recipe.with_replay(
-            stage, speech, original=self._original, teacher=teacher,
+            stage, speech, original=self._models[0], teacher=teacher,
             read=lambda name, kept: self._speech(number, (name,), kept),
         )  # fmt: skip
         dev = self._speech(number, stage.dev_names, teacher) if stage.dev_names else None

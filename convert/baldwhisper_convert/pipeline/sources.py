@@ -69,17 +69,30 @@ class Sources:
         return Reading(read, bad, say)
 
 
-def read_teacher(sources: Sources) -> Checkpoint:
-    """Reads the teacher of a recipe.
+def read_models(sources: Sources) -> tuple[Checkpoint, Checkpoint]:
+    """Reads the teacher of a recipe and the model that its stages begin with, often the same.
 
     Raises:
-        RecipeError: it cannot be read; names the missing sources of data too.
+        RecipeError: one cannot be read, or has another form; names the missing sources of data too.
     """
     recipe = sources.recipe
+    key = "teacher"
     try:
-        return read_checkpoint(recipe.teacher, revision=recipe.revision, tokenizer=recipe.tokenizer)
+        teacher = read_checkpoint(
+            recipe.teacher, revision=recipe.revision, tokenizer=recipe.tokenizer
+        )
+        if not recipe.start:
+            return teacher, teacher
+        key = "start"
+        start = read_checkpoint(recipe.start, tokenizer=recipe.tokenizer)
+        if (start.dims, start.embedding) != (teacher.dims, teacher.embedding):
+            raise ValueError(
+                f"{recipe.start} has other layers, sizes or factors than the teacher; start must "
+                "be a model that was fine-tuned from it"
+            )
+        return teacher, start
     except (ValueError, OSError) as error:
-        problems = [f"teacher: {' '.join(str(error).split())}"]
+        problems = [f"{key}: {' '.join(str(error).split())}"]
     for name in recipe.data_names:
         data = recipe.data[name]
         try:

@@ -45,15 +45,17 @@ class RunState:
     Args:
         output: the folder.
         sources: of the recipe.
-        teacher: the recipe's; the plan must have been made with the same object.
+        teacher, start: the recipe's; the plan must have been made with the same objects.
     """
 
-    def __init__(self, output: Path, sources: Sources, teacher: Checkpoint) -> None:
+    def __init__(
+        self, output: Path, sources: Sources, teacher: Checkpoint, start: Checkpoint
+    ) -> None:
         self.output, self.sources = output, sources
-        self._original = teacher
-        self._model: Model | None = Model.of(teacher)
+        self._original, self._start = teacher, start
+        self._model: Model | None = Model.of(start)
         """The real input of the next stage; None if a stage before it is not done."""
-        self._teacher = teacher
+        self._teacher = start
         self._teachers: dict[int, Checkpoint] = {}
         """The real teachers of the stages for which they are known, by number."""
 
@@ -96,7 +98,9 @@ class RunState:
 
     def _real(self, planned: PlannedStage, teacher: Checkpoint) -> Checkpoint | None:
         """The real one of a planned teacher; None if it is not made yet."""
-        return teacher if teacher is self._original else self._teachers.get(planned.number)
+        if teacher is self._original or teacher is self._start:
+            return teacher
+        return self._teachers.get(planned.number)
 
     def _windows_in(self, data: PlannedData, teacher: Checkpoint | None) -> int | None:
         """Windows of a data set that are prepared, None if all are; 0 for an unknown teacher."""

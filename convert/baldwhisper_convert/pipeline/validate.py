@@ -47,11 +47,12 @@ from baldwhisper_convert.training.lora import add_lora
 from baldwhisper_convert.training.objectives import Distillation, LossSettings, Transcription
 
 
-def validate(teacher: Checkpoint, sources: Sources) -> list[PlannedStage]:
+def validate(teacher: Checkpoint, start: Checkpoint, sources: Sources) -> list[PlannedStage]:
     """Checks all stages of a recipe.
 
     Args:
         teacher: the recipe's.
+        start: the model that its stages begin with.
         sources: the recipe and its data.
 
     Returns:
@@ -60,7 +61,7 @@ def validate(teacher: Checkpoint, sources: Sources) -> list[PlannedStage]:
     Raises:
         RecipeError: there are problems; lists all of them.
     """
-    check = _Check(teacher, sources)
+    check = _Check(teacher, start, sources)
     stages = check.stages()
     if check.problems:
         raise RecipeError(check.problems)
@@ -68,15 +69,15 @@ def validate(teacher: Checkpoint, sources: Sources) -> list[PlannedStage]:
 
 
 class _Check:
-    def __init__(self, teacher: Checkpoint, sources: Sources) -> None:
-        self.source, self.sources = teacher, sources
+    def __init__(self, teacher: Checkpoint, start: Checkpoint, sources: Sources) -> None:
+        self.source, self.start, self.sources = teacher, start, sources
         self.problems: list[str] = []
         self.texts: set[str] = set()
         self.place = ""
 
     def stages(self) -> list[PlannedStage]:
         """Checks the stages in order; each gets the outline of the one before."""
-        planned, model, teacher = [], Model.of(self.source), self.source
+        planned, model, teacher = [], Model.of(self.start), self.start
         for number, stage in enumerate(self.sources.recipe.stages, start=1):
             self.place = f"stage {number} ({stage.stage})"
             speech = self._speech("data", stage.data, teacher)

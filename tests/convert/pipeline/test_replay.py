@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -67,8 +68,8 @@ def recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def run(recipe: Path) -> Result:
-    arguments = ["run", str(recipe), "--output", str(recipe.parent / "out")]
+def run(recipe: Path, *more: str, output: Path | None = None) -> Result:
+    arguments = ["run", str(recipe), "--output", str(output or recipe.parent / "out"), *more]
     return CliRunner().invoke(main, arguments, catch_exceptions=False)
 
 
@@ -120,6 +121,40 @@ def test_a_student_may_learn_both_languages_from_the_tuned_model(
     ]
     *_, last = (output / "03-distill" / "log.jsonl").read_text().splitlines()
     assert {"wer", "wer_en", "wer_fr"} <= json.loads(last)["dev"].keys()
+
+
+def test_a_model_that_forgot_a_language_is_tuned_again(
+    recipe: Path, output: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The stages begin with it, and replay keeps what the model before it predicts."""
+    monkeypatch.setattr(timing, "BUDGET", 0.1)
+    tuned, again = output / "01-finetune", tmp_path / "out"
+    done = run(recipe, "--start", str(tuned), output=again)
+    assert done.exit_code == 0, done.output
+    original, start = (
+        fingerprint(read_checkpoint(path)) for path in (recipe.parent / "teacher", tuned)
+    )
+    manifests = [read_manifest(again / name) for name in ("01-finetune", "03-distill")]
+    for manifest in manifests:
+        assert manifest is not None
+        assert manifest.data["replay"].endswith(f"teacher {original}")
+    assert manifests[0] is not None
+    assert manifests[0].parent == start
+    planned = replace(read_recipe(recipe), start=str(tuned))
+    rows = Pipeline(planned, again, say=lambda _: None).dry_run()
+    assert {row.status for row in rows} == {DONE}
+
+
+@pytest.mark.parametrize(
+    ("start", "message"), [("02-merge", "has other layers"), ("none", "no such")]
+)
+def test_stages_begin_with_a_model_of_the_teachers_form(
+    recipe: Path, output: Path, tmp_path: Path, start: str, message: str
+) -> None:
+    refused = run(recipe, "--start", str(output / start), output=tmp_path / "out")
+    assert refused.exit_code == 1
+    assert "start: " in refused.output
+    assert message in refused.output.lower()
 
 
 def test_it_is_done_once_and_again_if_the_share_changes(output: Path, recipe: Path) -> None:
