@@ -11,7 +11,8 @@ import math
 from baldwhisper_convert.checkpoint.checkpoint import Checkpoint
 from baldwhisper_convert.data.batches import per_epoch
 from baldwhisper_convert.data.prepared import Windows
-from baldwhisper_convert.data.replay import without_replay
+from baldwhisper_convert.data.replay import Replay, without_replay
+from baldwhisper_convert.data.speech import Speech
 from baldwhisper_convert.data.windows import WINDOW_POSITIONS
 from baldwhisper_convert.pipeline.planned_data import PlannedData
 from baldwhisper_convert.pipeline.planned_stage import PlannedStage, prepared_once
@@ -87,6 +88,7 @@ def performing(stage: PlannedStage) -> float:
     steps = training.steps(per_epoch(stage.speech.windows, training.batch_size))
     # With replay, a pass over the speech takes more steps of as many windows.
     effort = one * steps * training.batch_size / max(1, len(windows.windows))
+    effort += steps * _replaying(stage.speech, training.batch_size)
     if stage.dev:
         every = training.evaluate_every
         count = math.ceil(steps / every) if every else 1
@@ -95,11 +97,27 @@ def performing(stage: PlannedStage) -> float:
     return effort
 
 
+def _replaying(speech: Speech, batch_size: int) -> float:
+    """Effort of the other teacher in a step, for the windows that are replayed."""
+    if speech.replay is None or not isinstance(speech.windows, Replay):
+        return 0.0
+    teacher, other = speech.replay.checkpoint, speech.windows.other
+    positions = WINDOW_POSITIONS if speech.replay.full_context else None
+    one = _pass(teacher, other, trained=False, positions=positions)
+    return one * speech.windows.rows(batch_size) / len(other.windows)
+
+
 def _pass(
-    model: Checkpoint, windows: Windows, *, trained: bool, encoder_trained: bool = False
+    model: Checkpoint,
+    windows: Windows,
+    *,
+    trained: bool,
+    encoder_trained: bool = False,
+    positions: int | None = None,
 ) -> float:
+    """Effort of a pass over windows, each of so many positions or of its own."""
     encoder, decoder = _parameters(model)
-    positions = sum(window.positions for window in windows.windows)
+    positions = sum(positions or window.positions for window in windows.windows)
     tokens = sum(len(window.tokens) for window in windows.windows)
     effort = float(tokens * decoder * (3 if trained else 1))
     # The cross-attention's keys and values of all positions.
