@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +21,10 @@ STUDENTS = {
     "merged": "merged",
     "sheared": "merged and factorized",
     "joint": "merged and factorized, joint start",
-    "kept": "layers 0, 3, 5 kept, augmented speech, joint start",
+    "augmented": "layers 0, 3, 5, rank 80, dense rows, augmented speech",
+    "four": "layers 0, 2, 3, 5, rank 120, dense rows, augmented speech",
 }
-"""File of a student's errors and speed to what it is called, on all development clips."""
-AUGMENTED = {"augmented": "layers 0, 3, 5, rank 80 and 1,500 dense rows"}
-"""The same for students of the teacher that was fine-tuned on augmented speech, on the clips that
-chose nothing."""
+"""Files of a student's errors and speed, and what it is called; all have one teacher."""
 KEEPING = {
     "base": "whisper-base",
     "tuned": "fine-tuned",
@@ -59,17 +57,12 @@ def read(folder: Path) -> Found:
     }
 
 
-def paper_rows(found: Found, students: Mapping[str, str] = STUDENTS) -> Rows:
-    """A row for each model: size, speed, errors, and WER relative to the teacher's.
-
-    Args:
-        found: the result files.
-        students: of one teacher; the names of their files, and what they are called.
-    """
+def paper_rows(found: Found) -> Rows:
+    """A row for each model: size, speed, errors, and WER relative to the teacher's."""
     title = ["", "parameters", "tokens/s", "speed-up", "WER, %", "CER, %", "retention"]
     rows = [title]
-    for student in measured_students(found, students):
-        name = students[student]
+    for student in measured_students(found):
+        name = STUDENTS[student]
         errors, speed = found[student], found[f"speed-{student}"]
         (case,) = (case for case in speed["cases"] if case["name"] == RATE)
         if len(rows) == 1:
@@ -87,9 +80,9 @@ def paper_rows(found: Found, students: Mapping[str, str] = STUDENTS) -> Rows:
     return rows
 
 
-def measured_students(found: Found, students: Mapping[str, str] = STUDENTS) -> list[str]:
+def measured_students(found: Found) -> list[str]:
     """Students whose errors and speed have been measured."""
-    return [name for name in students if {name, f"speed-{name}"} <= found.keys()]
+    return [name for name in STUDENTS if {name, f"speed-{name}"} <= found.keys()]
 
 
 def _size_and_speed(speed: dict[str, Any], case: dict[str, Any], role: str) -> list[str]:
@@ -105,15 +98,33 @@ def variant_rows(result: dict[str, Any], group: str) -> Rows:
     """A row for each variant of a group; differences are from the first, on the same windows."""
     members = {name: row for name, row in result["variants"].items() if row["group"] == group}
     table = [["", "parameters", "steps", "WER, %", "difference"]]
-    plain = next(iter(members.values()))["wer"]
     for name, row in members.items():
-        change = with_interval(row["wer"] - plain, row["difference_interval"], "+")
         table.append(
             [name, f"{row['parameters'] / 1e6:.1f} M", str(row["steps"]),
-             with_interval(row["wer"], row["wer_interval"]),
-             change if len(table) > 1 else "-"]
+             with_interval(row["wer"], row["wer_interval"]), _difference(row, members)]
         )  # fmt: skip
     return table
+
+
+def lever_rows(levers: dict[str, Any]) -> Rows:
+    """A row for each lever, over all seeds; differences are from the first, on the same windows."""
+    table = [["", "parameters", "WER, %", "of each seed", "difference"]]
+    for name, row in levers.items():
+        table.append(
+            [name, f"{row['parameters'] / 1e6:.1f} M",
+             with_interval(row["wer"], row["wer_interval"]),
+             ", ".join(f"{100 * rate:.1f}" for rate in row["wer_of_seeds"]),
+             _difference(row, levers)]
+        )  # fmt: skip
+    return table
+
+
+def _difference(row: dict[str, Any], rows: dict[str, dict[str, Any]]) -> str:
+    """From the WER of the first row; a dash in that row itself."""
+    first = next(iter(rows.values()))
+    if row is first:
+        return "-"
+    return with_interval(row["wer"] - first["wer"], row["difference_interval"], "+")
 
 
 def search_rows(trials: Sequence[dict[str, Any]]) -> Rows:
@@ -188,17 +199,12 @@ def reproduction_parts(folder: Path) -> dict[str, str]:
     """
     found = read(folder)
     variants, trials = found.get("variants"), found.get("search")
-    languages = found.get("languages")
+    languages, levers = found.get("languages"), found.get("levers")
     contexts = {name: row for name, row in found.items() if name.startswith("context-")}
-    tables = {"paper": STUDENTS, "augmented": AUGMENTED}
     parts = {
-        name: markdown(paper_rows(found, students))
-        if measured_students(found, students)
-        else NOT_MEASURED
-        for name, students in tables.items()
-    }
-    parts |= {
+        "paper": markdown(paper_rows(found)) if measured_students(found) else NOT_MEASURED,
         "search": markdown(search_rows(trials["trials"])) if trials else NOT_MEASURED,
+        "levers": markdown(lever_rows(levers["levers"])) if levers else NOT_MEASURED,
         "languages": markdown(language_rows(languages)) if languages else NOT_MEASURED,
         "context": markdown(context_rows(contexts)) if contexts else NOT_MEASURED,
         "keeping": markdown(keeping_rows(found)) if "keeping-languages" in found else NOT_MEASURED,

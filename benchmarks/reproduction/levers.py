@@ -17,7 +17,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -54,6 +54,10 @@ SEEDS = (0, 1)
 EVALUATIONS = 3
 """On `--select`, in every training."""
 RANK_96 = FactorizeSettings(rank=96)
+
+
+Found = dict[str, dict[int, dict[str, Any]]]
+"""What was measured, by lever and seed."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,12 +103,11 @@ def first_pass(data: Prepared) -> Prepared:
     return once
 
 
-class LeverRunner:
-    """Makes, trains and measures students.
+class LeverSpeech:
+    """The speech that all levers are trained, chosen and measured with.
 
     Args:
-        teacher: of all.
-        speech: folder of prepared states to train on.
+        speech: folder of prepared windows to train on.
         share: of the sources of the speech.
         select: windows that choose the best evaluation of a training.
         report: windows that word errors are counted on.
@@ -112,67 +115,117 @@ class LeverRunner:
     """
 
     def __init__(
-        self,
-        teacher: Checkpoint,
-        speech: Path,
-        share: float,
-        select: Path,
-        report: Path,
-        batch_size: int = 16,
+        self, speech: Path, share: float, select: Path, report: Path, batch_size: int = 16
     ) -> None:
-        self.source, self.batch_size = Model.of(teacher), batch_size
+        self.share, self.batch_size = share, batch_size
         every = Portion(speech, share)
         self.all_passes, self.first_pass = _speech(every), _speech(first_pass(every))
         self.select, self.report = _speech(Prepared(select)), _speech(Prepared(report))
         self.steps = len(every.windows) // batch_size
-        self.factorized = cache(self._factorized)
 
-    def run(self, lever: Lever, seed: int, folder: Path) -> dict[str, Any]:
-        """Trains a student and counts its word errors; the folder is for its checkpoints."""
-        speech = self.all_passes if lever.augmented else self.first_pass
-        steps = self.steps
-        merge = MergeSettings(method="keep", keep=lever.keep)
-        if lever.layers_first:
-            steps //= 2
-            model, _ = run_merge(self.source, merge, None, folder)
-            model = self._trained(model, lever, seed, speech, steps, folder / "layers")
-            model, _ = run_factorize(model, lever.embedding, self.all_passes, None)
-        else:
-            model, _ = run_merge(self.factorized(lever.embedding), merge, None, folder)
-        model = self._trained(model, lever, seed, speech, steps, folder)
-        return {
-            "parameters": count_parameters(model.checkpoint),
-            "steps": 2 * steps if lever.layers_first else steps,
-            "settings": dataclasses.asdict(lever),
-            "word_errors": word_errors(model, self.report),
-        }
+    def training(
+        self, *, augmented: bool, seed: int, steps: int | None = None, **changes: Any
+    ) -> tuple[Speech, TrainingSettings]:
+        """The speech of a training and its settings.
 
-    def _factorized(self, settings: FactorizeSettings) -> Model:
-        return run_factorize(self.source, settings, self.all_passes, None)[0]
-
-    def _trained(
-        self, model: Model, lever: Lever, seed: int, speech: Speech, steps: int, folder: Path
-    ) -> Model:
-        folder.mkdir(parents=True, exist_ok=True)
-        training = TrainingSettings(
+        Args:
+            augmented: all passes over the speech, or the first one as many times.
+            seed: of the training.
+            steps: by default those of one pass over all passes.
+            changes: other settings.
+        """
+        speech = self.all_passes if augmented else self.first_pass
+        steps = steps or self.steps
+        return speech, TrainingSettings(
             epochs=steps / (len(speech.windows.windows) // self.batch_size),
             batch_size=self.batch_size,
-            learning_rate=lever.learning_rate,
-            ema=lever.ema,
             evaluate_every=-(-steps // EVALUATIONS),
             mixed_precision="bf16",
             mix=replace(TrainingSettings().mix, prompts=0.0),
             seed=seed,
+            **changes,
         )
-        teacher = self.source.checkpoint
-        return run_distill(model, teacher, training, lever.loss, speech, self.select, folder)[0]
+
+
+class LeverRunner:
+    """Makes, trains and measures students of a teacher."""
+
+    def __init__(self, teacher: Checkpoint, speech: LeverSpeech) -> None:
+        self.source, self.speech = Model.of(teacher), speech
+        self.factorized = cache(self._factorized)
+
+    def run(self, lever: Lever, seed: int, folder: Path) -> dict[str, Any]:
+        """Trains a student and counts its word errors; the folder is for its checkpoints."""
+        steps = self.speech.steps
+        merge = MergeSettings(method="keep", keep=lever.keep)
+        if lever.layers_first:
+            steps //= 2
+            model, _ = run_merge(self.source, merge, None, folder)
+            model = self._trained(model, lever, seed, steps, folder / "layers")
+            model, _ = run_factorize(model, lever.embedding, self.speech.all_passes, None)
+        else:
+            model, _ = run_merge(self.factorized(lever.embedding), merge, None, folder)
+        model = self._trained(model, lever, seed, steps, folder)
+        return measures(model, lever, 2 * steps if lever.layers_first else steps, self.speech)
+
+    def _factorized(self, settings: FactorizeSettings) -> Model:
+        return run_factorize(self.source, settings, self.speech.all_passes, None)[0]
+
+    def _trained(self, model: Model, lever: Lever, seed: int, steps: int, folder: Path) -> Model:
+        folder.mkdir(parents=True, exist_ok=True)
+        speech, training = self.speech.training(
+            augmented=lever.augmented, seed=seed, steps=steps,
+            learning_rate=lever.learning_rate, ema=lever.ema,
+        )  # fmt: skip
+        teacher, select = self.source.checkpoint, self.speech.select
+        return run_distill(model, teacher, training, lever.loss, speech, select, folder)[0]
+
+
+def measures(model: Model, lever: Any, steps: int, speech: LeverSpeech) -> dict[str, Any]:
+    """What is kept of a trained model."""
+    return {
+        "parameters": count_parameters(model.checkpoint),
+        "steps": steps,
+        "settings": dataclasses.asdict(lever),
+        "word_errors": word_errors(model, speech.report),
+    }
 
 
 def _speech(data: Prepared) -> Speech:
     return Speech(windows=Choice([(data, 1.0)]), fingerprints={})
 
 
-def summary(found: dict[str, dict[int, dict[str, Any]]]) -> dict[str, dict[str, Any]]:
+def measured(
+    levers: Mapping[str, Any],
+    run: Callable[[Any, int, Path], dict[str, Any]],
+    checkpoints: Path,
+    only: Sequence[str],
+) -> Found:
+    """Trains and measures with all seeds what is not measured yet, and prints all.
+
+    Args:
+        levers: by name.
+        run: trains one with a seed, in a folder for its checkpoints.
+        checkpoints: folder of those folders, and of what was measured.
+        only: parts of the names of levers; all, if there are none.
+    """
+    found: Found = {}
+    for seed in SEEDS:
+        for name, lever in levers.items():
+            folder = checkpoints / f"{file_stem(name)}-{seed}"
+            kept = folder.with_suffix(".json")
+            if not kept.is_file():
+                if only and not any(part in name for part in only):
+                    continue
+                write_atomically(kept, json.dumps(run(lever, seed, folder)))
+            row = json.loads(kept.read_text("utf-8"))
+            found.setdefault(name, {})[seed] = row
+            errors, words = map(sum, zip(*row["word_errors"], strict=True))
+            click.echo(f"{name}, seed {seed}: WER {100 * errors / words:.2f} %")
+    return found
+
+
+def summary(found: Found) -> dict[str, dict[str, Any]]:
     """Rates over all seeds, and paired differences from the first lever.
 
     Args:
@@ -189,55 +242,52 @@ def summary(found: dict[str, dict[int, dict[str, Any]]]) -> dict[str, dict[str, 
     return {name: row | {"wer_of_seeds": rates[name]} for name, row in rows.items()}
 
 
-@click.command(cls=Benchmark)
-@click.argument("teacher")
-@prepared_options(
-    speech="the speech to train on, in several passes",
-    select="clips that choose the best evaluation",
-    report="clips that word errors are counted on",
-)
-@checkpoints_option
-@output_option(name="--results")
-@click.option("--share", default=0.2, show_default=True, help="Share of the speech.")
-@only_option
-def main(
-    teacher: str,
-    speech: Path,
-    select: Path,
-    report: Path,
-    checkpoints: Path,
-    output: Path,
-    share: float,
-    only: Sequence[str],
-) -> None:
-    """Train and measure the students that are not measured yet."""
-    runner = LeverRunner(read_checkpoint(teacher), speech, share, select, report)
-    found: dict[str, dict[int, dict[str, Any]]] = {}
-    for seed in SEEDS:
-        for name, lever in LEVERS.items():
-            folder = checkpoints / f"{file_stem(name)}-{seed}"
-            kept = folder.with_suffix(".json")
-            if not kept.is_file():
-                if only and not any(part in name for part in only):
-                    continue
-                write_atomically(kept, json.dumps(runner.run(lever, seed, folder)))
-            row = json.loads(kept.read_text("utf-8"))
-            found.setdefault(name, {})[seed] = row
-            errors, words = map(sum, zip(*row["word_errors"], strict=True))
-            click.echo(f"{name}, seed {seed}: WER {100 * errors / words:.2f} %")
-    complete = {name: seeds for name, seeds in found.items() if len(seeds) == len(SEEDS)}
-    if next(iter(LEVERS)) in complete:
-        write_json(
-            output,
-            {
-                "share": share,
-                "steps": runner.steps,
-                "windows": len(runner.report.windows.windows),
-                "seeds": list(SEEDS),
-                "levers": summary(complete),
-            },
-        )
+def command(
+    levers: Mapping[str, Any], runner: Callable[[Checkpoint, LeverSpeech], Any], text: str
+) -> click.Command:
+    """A command that trains and measures levers that are not measured yet.
 
+    Args:
+        levers: by name; others are compared with the first.
+        runner: takes the teacher and the speech; its `run` trains and measures a lever.
+        text: of its help.
+    """
+
+    @click.command(cls=Benchmark, help=text)
+    @click.argument("teacher")
+    @prepared_options(
+        speech="the speech to train on, in several passes",
+        select="clips that choose the best evaluation",
+        report="clips that word errors are counted on",
+    )
+    @checkpoints_option
+    @output_option(name="--results")
+    @click.option("--share", default=0.2, show_default=True, help="Share of the speech.")
+    @only_option
+    def main(
+        teacher: str,
+        speech: Path,
+        select: Path,
+        report: Path,
+        checkpoints: Path,
+        output: Path,
+        share: float,
+        only: Sequence[str],
+    ) -> None:
+        data = LeverSpeech(speech, share, select, report)
+        run = runner(read_checkpoint(teacher), data).run
+        found = measured(levers, run, checkpoints, only)
+        complete = {name: seeds for name, seeds in found.items() if len(seeds) == len(SEEDS)}
+        if next(iter(levers)) not in complete:
+            return
+        windows = len(data.report.windows.windows)
+        facts = {"share": share, "steps": data.steps, "windows": windows, "seeds": list(SEEDS)}
+        write_json(output, facts | {"levers": summary(complete)})
+
+    return main
+
+
+main = command(LEVERS, LeverRunner, "Train and measure the students that are not measured yet.")
 
 if __name__ == "__main__":
     main()

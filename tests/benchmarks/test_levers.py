@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,11 @@ import pytest
 from baldwhisper_convert.compression.factorize import FactorizeSettings
 from baldwhisper_convert.data.prepared import Prepared
 from baldwhisper_convert.export.mlx import export_mlx
-from benchmarks.reproduction import levers
-from benchmarks.reproduction.levers import Lever, first_pass, summary
+from baldwhisper_convert.training.log import LOG_FILE, read_log
+from benchmarks.reproduction import levers, teacher_levers
+from benchmarks.reproduction.levers import Lever, LeverRunner, first_pass, summary
+from benchmarks.reproduction.teacher_levers import TeacherRunner
+from benchmarks.result_files import file_stem
 from tests.support.benchmark_runs import run_variants
 from tests.support.tiny_prepared import teacher_checkpoint, tiny_prepared
 
@@ -47,14 +51,12 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 
 def run(folders: dict[str, Path], output: Path, *only: str) -> tuple[str, Any]:
-    printed, result = run_variants(levers.main, folders, output, only, "--share", "0.5")
+    command = levers.command(LEVERS, LeverRunner, "")
+    printed, result = run_variants(command, folders, output, only, "--share", "0.5")
     return printed, result["levers"]
 
 
-def test_students_are_trained_once_with_two_seeds(
-    folders: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(levers, "LEVERS", LEVERS)
+def test_students_are_trained_once_with_two_seeds(folders: dict[str, Path], tmp_path: Path) -> None:
     _, rows = run(folders, tmp_path / "runs", "plain", "speech")
     assert list(rows) == ["plain", "speech not augmented"]
     for row in rows.values():
@@ -86,7 +88,39 @@ def test_a_difference_is_of_both_seeds_together() -> None:
     assert rows["other"]["difference_interval"] == [0.1, 0.1]
 
 
+def changes(levers: Mapping[str, Any]) -> dict[str, list[str]]:
+    """In which settings each differs from the first."""
+    plain = vars(next(iter(levers.values())))
+    return {
+        name: [key for key, value in vars(lever).items() if value != plain[key]]
+        for name, lever in levers.items()
+    }
+
+
 def test_every_lever_is_one_change() -> None:
-    plain, *others = [vars(lever) for lever in levers.LEVERS.values()]
-    for lever in others:
-        assert sum(lever[name] != plain[name] for name in plain) == 1
+    first, *others = changes(levers.LEVERS).values()
+    assert first == []
+    assert all(len(changed) == 1 for changed in others)
+    first, *others = changes(teacher_levers.LEVERS).values()
+    assert first == []
+    assert others.pop() == ["learning_rate", "lora"]  # adapters need a rate of their own
+    assert all(len(changed) == 1 for changed in others)
+
+
+def test_teachers_are_fine_tuned_in_several_ways(tmp_path: Path) -> None:
+    pytest.importorskip("peft")
+    folders = {"teacher": export_mlx(teacher_checkpoint(), tmp_path / "teacher", dtype="float32")}
+    for seed, name in enumerate(("speech", "select", "report")):
+        folders[name] = tmp_path / name
+        tiny_prepared(folders[name], 32 if name == "speech" else 6, mel=True, seed=seed, silence=0)
+    some = {name: teacher_levers.LEVERS[name] for name in ("all weights, peak 1e-4", "LoRA")}
+    command = levers.command(some, TeacherRunner, "")
+    _, result = run_variants(command, folders, tmp_path / "runs", (), "--share", "0.5")
+    rows = result["levers"]
+    assert list(rows) == list(some)
+    assert {row["steps"] for row in rows.values()} == {1}
+    assert len({row["parameters"] for row in rows.values()}) == 1
+    logs = [read_log(tmp_path / "runs" / f"{file_stem(name)}-0" / LOG_FILE) for name in some]
+    assert logs[0][0]["loss"] == pytest.approx(logs[1][0]["loss"])  # before any step
+    kept = json.loads((tmp_path / "runs" / f"{file_stem('LoRA')}-1.json").read_text())
+    assert kept["settings"]["lora"]["rank"] == 32

@@ -55,6 +55,11 @@ TRIALS = [
     {"alpha": 2.0, "beta": 0.0, "wer": 0.9},
 ]
 
+LEVERS = {
+    "layers 0, 3, 5": variant("", 0.52) | {"wer_of_seeds": [0.54, 0.50]},
+    "no KL": variant("", 0.55, 41_000_000) | {"wer_of_seeds": [0.554, 0.546]},
+}
+
 LANGUAGES = {
     "models": {
         "student": {
@@ -75,10 +80,9 @@ def folder(tmp_path: Path) -> Path:
         "sheared": evaluation(0.44, 0.40),
         "speed-merged": tiny_results.bench(),
         "speed-sheared": tiny_results.bench(),
-        "augmented": evaluation(0.32, 0.30),
-        "speed-augmented": tiny_results.bench(),
         "variants": {"variants": VARIANTS},
         "search": {"trials": TRIALS},
+        "levers": {"levers": LEVERS},
         "languages": LANGUAGES,
         "keeping-languages": LANGUAGES,
         "context-base": evaluation(0.9, 0.1),
@@ -114,6 +118,14 @@ def test_variants_of_a_group_against_its_first() -> None:
     assert rows[0][-1] == "-"
     assert rows[1][-1] == "+45.00 [-2.00, +3.00]"
     assert rows[2][1] == "35.0 M"
+
+
+def test_levers_with_each_seed() -> None:
+    plain, changed = reproduction.lever_rows(LEVERS)[1:]
+    assert plain == ["layers 0, 3, 5", "40.0 M", "52.00 [51.00, 53.00]", "54.0, 50.0", "-"]
+    assert changed == [
+        "no KL", "41.0 M", "55.00 [54.00, 56.00]", "55.4, 54.6", "+3.00 [-2.00, +3.00]",
+    ]  # fmt: skip
 
 
 def test_trials_by_what_a_merged_layer_depends_on() -> None:
@@ -163,9 +175,8 @@ def test_what_models_kept_of_french(folder: Path) -> None:
 def test_all_parts_and_pictures(folder: Path) -> None:
     parts = reproduction.reproduction_parts(folder)
     assert set(parts) == {
-        "paper", "augmented", "search", "context", "languages", "keeping", "layers", "vocabulary",
+        "paper", "levers", "search", "context", "languages", "keeping", "layers", "vocabulary",
     }  # fmt: skip
-    assert reproduction.AUGMENTED["augmented"] in parts["augmented"]
     assert NOT_MEASURED not in parts.values()
     draw_reproduction(folder)
     for name in ("curves", "ranks", "search"):
@@ -188,10 +199,10 @@ def test_a_run_of_an_earlier_version_resumes(tmp_path: Path) -> None:
 def test_what_is_not_measured_is_said(folder: Path) -> None:
     for name in ("speed-sheared", "merged"):
         (folder / f"reproduction-{name}.json").unlink()
-    (folder / "reproduction-augmented.json").unlink()
+    (folder / "reproduction-levers.json").unlink()
     (folder / "reproduction-variants.json").write_text(
         json.dumps({"variants": {"merged": VARIANTS["merged"]}})
     )
     parts = reproduction.reproduction_parts(folder)
-    assert parts["paper"] == parts["augmented"] == parts["vocabulary"] == NOT_MEASURED
+    assert parts["paper"] == parts["levers"] == parts["vocabulary"] == NOT_MEASURED
     assert parts["layers"] != NOT_MEASURED
