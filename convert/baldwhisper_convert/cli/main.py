@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Literal, get_args
 import click
 from click.core import ParameterSource
 
+from baldwhisper_convert.cli.average import average
 from baldwhisper_convert.cli.errors import Commands, one_line_errors, say
 from baldwhisper_convert.cli.label import label
 from baldwhisper_convert.cli.prepare import prepare
@@ -290,5 +291,7 @@ def _quantize_options(
     )
 
 
-for command in (label, prepare, finetune, search, merge, factorize, distill, align, run, recipe):
+for command in (
+    label, prepare, finetune, search, merge, factorize, distill, average, align, run, recipe,
+):  # fmt: skip
     main.add_command(command)

@@ -18,6 +18,7 @@ import torch
 from click.testing import CliRunner
 
 import baldwhisper_mlx
+from baldwhisper_convert.checkpoint.checkpoint import fingerprint
 from baldwhisper_convert.cli.main import main
 from baldwhisper_convert.data import labels
 from baldwhisper_convert.data.batches import Batch
@@ -113,7 +114,7 @@ def check(
     dynamic: bool,
     layers: int = 2,
     kinds: tuple[str, ...] = PAPER,
-    rank: int = 96,
+    rank: int | None = 96,
 ) -> None:
     """All stages are there, and the last one has so many decoder layers and transcribes."""
     names = [f"{number:02}-{kind}" for number, kind in enumerate(kinds, start=1)]
@@ -237,6 +238,36 @@ def test_mboshi_with_replay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     assert learned == {"states", "french_states", "dev_states"}
     assert {shape[1] for shape in encoded} == {1500}
     assert {shape[0] for shape in encoded} == {2}  # of 16
+
+
+def test_mboshi_with_clips_of_both_languages(tmp_path: Path) -> None:
+    """It begins with a fine-tuned model, and keeps what the model before it predicts."""
+    teacher = wide_teacher(tmp_path / "teacher", layers=2)
+    tuned = export_mlx(read_checkpoint(teacher), tmp_path / "tuned", audio_context="dynamic")
+    speech = {"train": 8, "dev": 3, "french": 5, "switched": 2}
+    data = {name: tiny_speech(tmp_path / name, n) for name, n in speech.items()}
+    listed = data["switched"] / "metadata.jsonl"
+    rows = [json.loads(line) for line in listed.read_text(encoding="utf-8").splitlines()]
+    for row in rows:
+        words = row["text"].split()
+        times, languages = (0.0, 0.1, 0.2), ("ln", "fr")
+        row["turns"] = [
+            {"start": start, "end": end, "language": language, "text": word}
+            for start, end, language, word in zip(
+                times[:2], times[1:], languages, words[:2], strict=True
+            )
+        ]
+        row["text"] = " ".join(words[:2])
+    listed.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    more = ("--noise", str(tiny_speech(tmp_path / "noise", 2)), "--start", str(tuned))
+    recipe = ROOT / "recipes/mboshi-switched.toml"
+    run(recipe, tmp_path, teacher, data, *more, trainings=1)
+    check(tmp_path / "out", True, 2, ("finetune",), rank=None)
+    check_replay(tmp_path / "out", "01-finetune")
+    manifest = read_manifest(tmp_path / "out/01-finetune")
+    assert manifest is not None
+    assert manifest.parent == fingerprint(read_checkpoint(tuned))
+    assert {"train", "switched"} <= manifest.data.keys()
 
 
 def test_mboshi(teacher: Path, tmp_path: Path) -> None:
