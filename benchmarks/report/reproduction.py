@@ -22,13 +22,16 @@ STUDENTS = {
     "sheared": "merged and factorized",
     "joint": "merged and factorized, joint start",
     "augmented": "layers 0, 3, 5, rank 80, dense rows, augmented speech",
-    "four": "layers 0, 2, 3, 5, rank 120, dense rows, augmented speech",
+    "four": "layers 0, 2, 3, 5, rank 128, layers compared, augmented speech",
 }
 """Files of a student's errors and speed, and what it is called; all have one teacher."""
 KEEPING = {
     "base": "whisper-base",
     "tuned": "fine-tuned",
     "replay": "fine-tuned with replay",
+    "again": "fine-tuned again, clips of both languages",
+    "average": "average of the last two",
+    "mixed": "average of the last two and a tenth of whisper-base",
 }
 """Models that may have kept French: part of the names of their files, and what they are called."""
 KEPT_SETS = {

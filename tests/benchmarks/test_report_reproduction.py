@@ -163,7 +163,7 @@ def test_what_models_kept_of_french(folder: Path) -> None:
     }
     for name, found in files.items():
         (folder / f"reproduction-{name}.json").write_text(json.dumps(found))
-    base, tuned, replay = reproduction.keeping_rows(reproduction.read(folder))[1:]
+    base, tuned, replay, *_ = reproduction.keeping_rows(reproduction.read(folder))[1:]
     assert base == ["whisper-base", "-", "17.00 [16.00, 18.00]", "-", "-"]
     assert tuned == [
         "fine-tuned", "33.00 [32.00, 34.00]", "90.00 [89.00, 91.00]", "-", "12",
