@@ -117,7 +117,7 @@ class LeverSpeech:
     def __init__(
         self, speech: Path, share: float, select: Path, report: Path, batch_size: int = 16
     ) -> None:
-        self.share, self.batch_size = share, batch_size
+        self.batch_size = batch_size
         every = Portion(speech, share)
         self.all_passes, self.first_pass = _speech(every), _speech(first_pass(every))
         self.select, self.report = _speech(Prepared(select)), _speech(Prepared(report))

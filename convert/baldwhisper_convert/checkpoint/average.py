@@ -32,40 +32,47 @@ def average(checkpoints: Sequence[Checkpoint], shares: Sequence[float]) -> Check
         raise ValueError("an average needs two or more models, and a share for each")
     first, *others = checkpoints
     for other in others:
-        _check_form(first, other)
-    total = sum(shares)
+        check_same_form(other, first)
+    factors = [share / sum(shares) for share in shares]
     state = {
-        name: sum(
-            (share / total) * one.state[name].double()
-            for one, share in zip(checkpoints, shares, strict=True)
-        )
+        name: _mean([one.state[name] for one in checkpoints], factors)
         if tensor.is_floating_point()
         else tensor
         for name, tensor in first.state.items()
     }
-    languages: tuple[str, ...] | None = ()
-    for one in checkpoints:
-        if languages is not None:
-            languages = None if one.languages is None else (*languages, *one.languages)
+    known = [one.languages for one in checkpoints if one.languages is not None]
+    languages = tuple(dict.fromkeys(code for codes in known for code in codes))
     return replace(
         first,
-        state={name: torch.as_tensor(t).to(first.state[name].dtype) for name, t in state.items()},
-        languages=None if languages is None else tuple(dict.fromkeys(languages)),
+        state=state,
+        languages=languages if len(known) == len(checkpoints) else None,
         source=" + ".join(one.source for one in checkpoints),
     )
 
 
-def _check_form(first: Checkpoint, other: Checkpoint) -> None:
-    """Refuses models whose weights have different meanings."""
-    if (first.dims, first.embedding) != (other.dims, other.embedding):
+def _mean(tensors: Sequence[torch.Tensor], factors: Sequence[float]) -> torch.Tensor:
+    """The weighted sum, computed in float64."""
+    total = torch.zeros_like(tensors[0], dtype=torch.float64)
+    for tensor, factor in zip(tensors, factors, strict=True):
+        total += factor * tensor.double()
+    return total.to(tensors[0].dtype)
+
+
+def check_same_form(model: Checkpoint, other: Checkpoint) -> None:
+    """Refuses a model whose weights do not mean what those of another model mean.
+
+    Raises:
+        ValueError: other layers, sizes, factors of the embedding, or vocabulary.
+    """
+    if (model.dims, model.embedding) != (other.dims, other.embedding):
         raise ValueError(
-            f"{other.source} has other layers, sizes or factors than {first.source}; only models "
-            "that were trained from the same one have an average"
+            f"{model.source} has other layers, sizes or factors than {other.source}; both must "
+            "have been trained from the same model"
         )
-    if first.vocabulary.ranks != other.vocabulary.ranks:
-        raise ValueError(f"{other.source} has another vocabulary than {first.source}")
-    for name, tensor in first.state.items():
+    if model.vocabulary.ranks != other.vocabulary.ranks:
+        raise ValueError(f"{model.source} has another vocabulary than {other.source}")
+    for name, tensor in model.state.items():
         if not tensor.is_floating_point() and not torch.equal(tensor, other.state[name]):
             raise ValueError(
-                f"{other.source} has other dense rows of the embedding than {first.source}"
+                f"{model.source} has other dense rows of the embedding than {other.source}"
             )

@@ -88,13 +88,13 @@ def new_recipe(
         _data("dev", dev, code, dynamic, mel=True),
         _data("states", train, code, dynamic, copies=numbers.copies),
         _data("dev_states", dev, code, dynamic),
-        _FINETUNE.format(**vars(numbers)),
+        _FINETUNE.format(training=_training(numbers, "1e-4", "freeze = []\n", _PRECISION)),
     ]  # fmt: skip
     if len(numbers.keep) < layers:
         parts.append(_MERGE.format(keep=numbers.keep, kept=len(numbers.keep), layers=layers))
     parts += [
         _FACTORIZE.format(width=teacher.dims.n_text_state, **vars(numbers)),
-        _DISTILL.format(**vars(numbers)),
+        _DISTILL.format(training=_training(numbers, "3e-4")),
     ]
     return "\n".join(parts)
 
@@ -118,6 +118,11 @@ def _numbers(teacher: Checkpoint, hours: float, clip_seconds: float) -> _Numbers
         dense_rows=min(1500, teacher.dims.n_vocab),
         keep=keep,
     )
+
+
+def _training(numbers: _Numbers, rate: str, more: str = "", precision: str = "") -> str:
+    """The section of a training, with lines of its own and a comment on the precision."""
+    return _TRAINING.format(rate=rate, more=more, precision=precision, **vars(numbers))
 
 
 def _data(
@@ -191,28 +196,23 @@ snr = [10.0, 30.0]
 """
 
 _TRAINING = """[stages.training]
-epochs = {{epochs}}
-batch_size = {{batch}}
+epochs = {epochs}
+batch_size = {batch}
 learning_rate = {rate}
 warmup = 0.05
-{more}mix = {{{{ timestamps = 0.5, prompts = 0.0 }}}}
+{more}mix = {{ timestamps = 0.5, prompts = 0.0 }}
 {precision}mixed_precision = "no"
-evaluate_every = {{every}}
+evaluate_every = {every}
 """
+_PRECISION = '# "bf16" is faster on GPUs and on CPUs with AMX or AVX512_BF16 only.\n'
 
-_FINETUNE = (
-    """# The teacher learns the language.
+_FINETUNE = """# The teacher learns the language.
 [[stages]]
 stage = "finetune"
 data = ["train"]
 dev = "dev"
-"""
-    + _TRAINING.format(
-        rate="1e-4",
-        more="freeze = []\n",
-        precision='# "bf16" is faster on GPUs and on CPUs with AMX or AVX512_BF16 only.\n',
-    )
-    + """# Early stopping: after three evaluations without fewer word errors. The best weights stay.
+{training}\
+# Early stopping: after three evaluations without fewer word errors. The best weights stay.
 patience = 3
 [stages.training.spec_augment]
 time_masks = 2
@@ -220,7 +220,6 @@ time_share = 0.1
 frequency_masks = 2
 frequency_share = 0.2
 """
-)
 
 _MERGE = """# {kept} of the {layers} decoder layers are kept.
 [[stages]]
@@ -253,4 +252,4 @@ dev = "dev_states"
 ce = 1.0
 kl = 1.0
 learn_temperature = true
-""" + _TRAINING.format(rate="3e-4", more="", precision="")
+{training}"""

@@ -9,6 +9,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from baldwhisper_convert.checkpoint.average import check_same_form
 from baldwhisper_convert.checkpoint.checkpoint import Checkpoint
 from baldwhisper_convert.data.clips import Reading
 from baldwhisper_convert.data.prepare_settings import PrepareSettings
@@ -85,11 +86,7 @@ def read_models(sources: Sources) -> tuple[Checkpoint, Checkpoint]:
             return teacher, teacher
         key = "start"
         start = read_checkpoint(recipe.start, tokenizer=recipe.tokenizer)
-        if (start.dims, start.embedding) != (teacher.dims, teacher.embedding):
-            raise ValueError(
-                f"{recipe.start} has other layers, sizes or factors than the teacher; start must "
-                "be a model that was fine-tuned from it"
-            )
+        check_same_form(start, teacher)
         return teacher, start
     except (ValueError, OSError) as error:
         problems = [f"{key}: {' '.join(str(error).split())}"]

@@ -33,6 +33,7 @@ from baldwhisper_convert.training.objectives import Terms
 from baldwhisper_convert.training.replay import FullContext
 from baldwhisper_mlx.config import SAMPLE_RATE
 from benchmarks.reproduction import measure
+from tests.support.benchmark_runs import run_variants
 from tests.support.tiny import tiny_dims, tiny_hf_folder, tiny_hf_model
 from tests.support.tiny_speech import sound, tiny_speech
 
@@ -249,15 +250,11 @@ def test_mboshi_with_clips_of_both_languages(tmp_path: Path) -> None:
     listed = data["switched"] / "metadata.jsonl"
     rows = [json.loads(line) for line in listed.read_text(encoding="utf-8").splitlines()]
     for row in rows:
-        words = row["text"].split()
-        times, languages = (0.0, 0.1, 0.2), ("ln", "fr")
+        row["text"] = "wa demain"
         row["turns"] = [
-            {"start": start, "end": end, "language": language, "text": word}
-            for start, end, language, word in zip(
-                times[:2], times[1:], languages, words[:2], strict=True
-            )
+            {"start": 0.0, "end": 0.1, "language": "ln", "text": "wa"},
+            {"start": 0.1, "end": 0.2, "language": "fr", "text": "demain"},
         ]
-        row["text"] = " ".join(words[:2])
     listed.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     more = ("--noise", str(tiny_speech(tmp_path / "noise", 2)), "--start", str(tuned))
     recipe = ROOT / "recipes/mboshi-switched.toml"
@@ -296,14 +293,10 @@ def test_tiny_en(teacher: Path, tmp_path: Path) -> None:
 
 def variants(run: Path, output: Path) -> None:
     """Some variants of benchmarks.reproduction: trained once, compared within a group."""
-    results = output.with_suffix(".json")
-    arguments = [str(run), "--output", str(output), "--results", str(results), "--epochs", "1"]
-    for name in ("merged", "upper", "rank 96", "random start", "both at once", "sequential"):
-        arguments += ["--only", name]
-    done = CliRunner().invoke(measure.main, [*arguments, "--share", "0.5"])
-    assert done.exit_code == 0, done.output
-    assert done.output.count(": WER") == 11
-    found = json.loads(results.read_text(encoding="utf-8"))
+    names = ("merged", "upper", "rank 96", "random start", "both at once", "sequential")
+    options = ("--epochs", "1", "--share", "0.5")
+    printed, found = run_variants(measure.main, {"teacher": run}, output, names, *options)
+    assert printed.count(": WER") == 11
     rows = found["variants"]
     assert list(rows) == [
         "merged", "merged, another seed", "upper layers kept", "merged, no KL",
@@ -327,5 +320,5 @@ def variants(run: Path, output: Path) -> None:
         before = rows["merged"]["steps"] if name == "sequential" else 0
         best = min(rate for step, rate in row["curve"] if step > before)
         assert 100 * row["wer"] == pytest.approx(100 * best, abs=0.01)
-    again = CliRunner().invoke(measure.main, arguments)
-    assert (again.exit_code, again.output) == (0, "")
+    again, _ = run_variants(measure.main, {"teacher": run}, output, names, *options)
+    assert again == ""
