@@ -14,6 +14,19 @@ def is_saved(folder: Path) -> bool:
     return any((folder / name).is_file() for name in ("state.json", "dataset_dict.json"))
 
 
+def reason(error: BaseException) -> str:
+    """The first line of an error, or of the one that it was raised from, as deep as there is one.
+
+    Audio in the files of a Hub repository is encoded by torchcodec even where nothing is decoded.
+    """
+    while error.__cause__ is not None:
+        error = error.__cause__
+    line = next(iter(str(error).strip().splitlines()), type(error).__name__)
+    if "torchcodec" in line:
+        line += "; or download the repository, and give its folder"
+    return line
+
+
 def read_arrow(
     source: str, what: Path | tuple[str, str | None], split: str, streaming: bool
 ) -> Sequence[Row]:
@@ -61,6 +74,9 @@ def read_arrow(
     except FileNotFoundError:
         raise
     except Exception as error:  # of its own kinds, and of those of a dozen other packages
-        lines = str(error).strip().splitlines() or [type(error).__name__]
-        raise ValueError(f"{source}: cannot be read as a dataset ({lines[0]})") from error
+        on_hub = not isinstance(what, Path) and not Path(what[0]).is_dir()
+        kind = "no such folder, and cannot be read as a Hub dataset" if on_hub else (
+            "cannot be read as a dataset"
+        )  # fmt: skip
+        raise ValueError(f"{source}: {kind} ({reason(error)})") from error
     return data  # type: ignore[no-any-return]

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from baldwhisper_mlx.audio.buffer import Samples
 from baldwhisper_mlx.audio.load import load_audio
-from baldwhisper_mlx.audio.speech_arrow import is_saved, read_arrow
+from baldwhisper_mlx.audio.speech_arrow import is_saved, read_arrow, reason
 from baldwhisper_mlx.audio.speech_audio import Audio, audio_of
 from baldwhisper_mlx.audio.speech_columns import (
     Columns,
@@ -68,7 +68,10 @@ class SpeechData:
             source, split=split, audio_column=audio_column, streaming=streaming
         )
         self.columns = Columns(text_column, (audio_column,))
-        sampled = [row for row in islice(self.rows, _SAMPLED if self.is_list else 1) if row]
+        try:
+            sampled = [row for row in islice(self.rows, _SAMPLED if self.is_list else 1) if row]
+        except ImportError as error:  # the first row of a stream needs a package
+            raise ValueError(f"{source}: cannot be read as a dataset ({reason(error)})") from None
         names = getattr(self.rows, "column_names", None) or list(
             dict.fromkeys(name for row in sampled for name in row)
         )

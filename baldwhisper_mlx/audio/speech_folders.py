@@ -132,7 +132,8 @@ def _table(folder: Path, name: str) -> _Table | None:
 
 
 def _audio(folder: Path, value: str | None) -> str | BadRow:
-    """Path of a recording."""
+    """Path of a recording; absolute, because whoever reads a relative one takes the folder for its
+    start."""
     if not value:
         return BadRow("its recording is not in wav.scp")
     if value.endswith("|"):
@@ -144,7 +145,8 @@ def _audio(folder: Path, value: str | None) -> str | BadRow:
     if path.endswith(".ark") and offset.isdecimal():
         return BadRow("wav.scp names a Kaldi archive for it; name an audio file there")
     places = [folder, *list(folder.resolve().parents)[:_PARENTS], Path()]
-    return next((path for place in places if os.path.isfile(path := str(place / value))), value)
+    found = (os.path.abspath(place / value) for place in places if os.path.isfile(place / value))
+    return next(found, value)
 
 
 class TarRows(Sequence[Row]):

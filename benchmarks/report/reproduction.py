@@ -202,16 +202,18 @@ def reproduction_parts(folder: Path) -> dict[str, str]:
     """
     found = read(folder)
     variants, trials = found.get("variants"), found.get("search")
-    languages, levers = found.get("languages"), found.get("levers")
+    languages = found.get("languages")
     contexts = {name: row for name, row in found.items() if name.startswith("context-")}
     parts = {
         "paper": markdown(paper_rows(found)) if measured_students(found) else NOT_MEASURED,
         "search": markdown(search_rows(trials["trials"])) if trials else NOT_MEASURED,
-        "levers": markdown(lever_rows(levers["levers"])) if levers else NOT_MEASURED,
         "languages": markdown(language_rows(languages)) if languages else NOT_MEASURED,
         "context": markdown(context_rows(contexts)) if contexts else NOT_MEASURED,
         "keeping": markdown(keeping_rows(found)) if "keeping-languages" in found else NOT_MEASURED,
     }
+    for name in ("levers", "teacher-levers"):
+        levers = found.get(name)
+        parts[name] = markdown(lever_rows(levers["levers"])) if levers else NOT_MEASURED
     for group in ("layers", "vocabulary"):
         parts[group] = NOT_MEASURED
         if variants and any(row["group"] == group for row in variants["variants"].values()):

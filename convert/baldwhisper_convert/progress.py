@@ -66,6 +66,7 @@ def progress_bar(
     initial: int = 0,
     disable: bool = False,
     leave: bool = True,
+    part: bool = False,
 ) -> Any:
     """A tqdm bar with the time that is left, under the name of the present stage.
 
@@ -76,9 +77,10 @@ def progress_bar(
         initial: units that an interrupted run has done.
         disable: draw nothing, such as in all processes but the first.
         leave: whether the bar stays on the terminal at its end.
+        part: whether another bar counts this work too, and shows the time that is left of the run.
     """
     place = _PLACE.get()
-    bar = _Bar if place.after is not None else tqdm
+    bar = tqdm if place.after is None or part else _Bar
     return bar(
         total=total,
         initial=initial,

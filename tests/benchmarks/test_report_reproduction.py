@@ -83,6 +83,9 @@ def folder(tmp_path: Path) -> Path:
         "variants": {"variants": VARIANTS},
         "search": {"trials": TRIALS},
         "levers": {"levers": LEVERS},
+        "teacher-levers": {
+            "levers": {"all weights": VARIANTS["merged"] | {"wer_of_seeds": [0.5, 0.6]}}
+        },
         "languages": LANGUAGES,
         "keeping-languages": LANGUAGES,
         "context-base": evaluation(0.9, 0.1),
@@ -175,9 +178,12 @@ def test_what_models_kept_of_french(folder: Path) -> None:
 def test_all_parts_and_pictures(folder: Path) -> None:
     parts = reproduction.reproduction_parts(folder)
     assert set(parts) == {
-        "paper", "levers", "search", "context", "languages", "keeping", "layers", "vocabulary",
+        "paper", "levers", "teacher-levers", "search", "context", "languages", "keeping", "layers",
+        "vocabulary",
     }  # fmt: skip
     assert NOT_MEASURED not in parts.values()
+    assert "no KL" in parts["levers"]
+    assert "all weights" in parts["teacher-levers"]
     draw_reproduction(folder)
     for name in ("curves", "ranks", "search"):
         assert imread(folder / f"reproduction_{name}.png").std() > 0.01
@@ -199,10 +205,12 @@ def test_a_run_of_an_earlier_version_resumes(tmp_path: Path) -> None:
 def test_what_is_not_measured_is_said(folder: Path) -> None:
     for name in ("speed-sheared", "merged"):
         (folder / f"reproduction-{name}.json").unlink()
-    (folder / "reproduction-levers.json").unlink()
+    for name in ("levers", "teacher-levers"):
+        (folder / f"reproduction-{name}.json").unlink()
     (folder / "reproduction-variants.json").write_text(
         json.dumps({"variants": {"merged": VARIANTS["merged"]}})
     )
     parts = reproduction.reproduction_parts(folder)
-    assert parts["paper"] == parts["levers"] == parts["vocabulary"] == NOT_MEASURED
+    for name in ("paper", "levers", "teacher-levers", "vocabulary"):
+        assert parts[name] == NOT_MEASURED
     assert parts["layers"] != NOT_MEASURED

@@ -58,3 +58,13 @@ def test_peak_memory_sees_a_large_block() -> None:
         block[::4096] = b"x" * len(block[::4096])
         memory._stop.wait(0.1)
     assert memory.peak > before.peak + 150_000_000
+
+
+def test_a_part_of_the_work_does_not_show_the_time_of_the_run() -> None:
+    """It would take the rest of the run for a multiple of the part."""
+    with working_on("stage 1 of 2: finetune", after=2.0), progress_bar(10, "train", "step") as bar:
+        with progress_bar(4, "evaluate", "batch", part=True) as part:
+            part.update(2)
+            assert "run:" not in str(part)
+        bar.update(5)
+        assert "run: about" in str(bar)

@@ -63,6 +63,8 @@ class Checkpoint:
     """Name of the source's format."""
     licence: str | None = None
     """Licence that the source's own model card states, if it has one."""
+    base_model: str | None = None
+    """Hub id of the model that the source was made from, if its card states one."""
     audio_context: AudioContext = "full"
     """What the model was trained for; see `ModelConfig.audio_context`."""
     audio_context_margin: int = ModelConfig.audio_context_margin

@@ -49,6 +49,9 @@ def schema(output: Path | None) -> None:
               help="Speech to train on.")  # fmt: skip
 @click.option("--dev", default="data/dev", show_default=True, metavar="SOURCE",
               help="Other speech, that chooses the weights.")  # fmt: skip
+@click.option("--keep", metavar="LANGUAGE=SOURCE",
+              help="Another language that the model is not to forget, and speech in it, which is "
+              "replayed in the training.")  # fmt: skip
 @click.option("--output", "-o", type=_FILE, help="File to write.  [default: standard output]")
 @click.option("--force", is_flag=True, help="Replace the file.")
 def new(
@@ -58,6 +61,7 @@ def new(
     clip_seconds: float,
     train: str,
     dev: str,
+    keep: str | None,
     output: Path | None,
     force: bool,
 ) -> None:
@@ -73,9 +77,13 @@ def new(
 
         if output is not None and output.exists() and not force:
             raise FileExistsError(f"{output}: exists already; --force replaces it")
+        kept, equals, source = (keep or "").partition("=")
+        if keep and not (kept and equals and source):
+            raise click.UsageError(f"--keep {keep}: expected LANGUAGE=SOURCE, such as fr=speech/fr")
         text = new_recipe(
             read_checkpoint(teacher), teacher, language, hours,
             clip_seconds=clip_seconds, train=train, dev=dev,
+            keep=(kept, source) if keep else None,
         )  # fmt: skip
         if output is None:
             say(text.rstrip("\n"))

@@ -45,6 +45,7 @@ from baldwhisper_convert.data.windows import (
 from baldwhisper_convert.model.prompts import Prompts
 from baldwhisper_convert.model.whisper import Whisper, length_mask
 from baldwhisper_convert.processes import Processes
+from baldwhisper_convert.progress import progress_bar
 from baldwhisper_mlx.config import SAMPLE_RATE
 
 
@@ -127,7 +128,14 @@ class _Job:
         # The key must not depend on whether the language is given by name or code.
         self.settings = dataclasses.replace(settings, language=builder.prompts.language)
         self.bad = bad
-        clips = builder.clips = Clips(utterances, builder.usable)
+        quiet = not Processes.start().main
+        with progress_bar(None, "read the speech", "clip", disable=quiet) as bar:
+
+            def usable(utterance: Utterance) -> float | None:
+                bar.update()
+                return builder.usable(utterance)
+
+            clips = builder.clips = Clips(utterances, usable)
         if not len(clips):
             raise ValueError(f"{folder}: no usable speech to prepare; bad utterances: {bad}")
         self.plan = builder.plan(clips.durations, [clip.group for clip in clips.kept])
@@ -137,8 +145,9 @@ class _Job:
             "audio": self.audio,
             "features": settings.features,
             "width": builder.width,
+            "settings": dataclasses.asdict(self.settings),
         }
-        pieces, quiet = cut(self.plan, batch_size), not Processes.start().main
+        pieces = cut(self.plan, batch_size)
         self.pieces = PieceWork(folder, pieces, builder, identity, quiet=quiet)
 
     def report(self, writer: PreparedWriter) -> dict[str, Any]:

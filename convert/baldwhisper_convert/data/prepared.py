@@ -231,7 +231,11 @@ class Choice:
             if share <= 0:
                 raise ValueError(f"{part.folder}: the share must be above 0, not {share}")
             if not part.windows:
-                raise ValueError(f"{part.folder}: no windows; {part.settings.get('report')}")
+                report = part.settings.get("report") or {}
+                raise ValueError(
+                    f"{part.folder}: no windows; {report.get('dropped', 0)} were dropped, because "
+                    f"no label was usable; bad utterances: {report.get('bad', 'none')}"
+                )
             order = random.Random(f"{seed}/{part.fingerprint}").sample(range(len(part)), len(part))
             whole, rest = divmod(round(share * len(part)), len(part))
             chosen = sorted(order * whole + order[:rest])
@@ -263,8 +267,8 @@ def read_settings(folder: Path) -> dict[str, Any]:
         isinstance(raw.get(key), kind) for key, kind in kinds.items()
     )
     report = raw.get("report") if sound else None
-    settings = report.get("settings") if isinstance(report, dict) else None
-    if not sound or (raw["complete"] and not isinstance(settings, dict | None)):
+    of_report = report.get("settings") if isinstance(report, dict) else None
+    if not sound or not all(isinstance(s, dict | None) for s in (of_report, raw.get("settings"))):
         raise ValueError(f"{path}: damaged; {advice}")
     return dict(raw)
 

@@ -52,6 +52,7 @@ class PreparedWriter:
         features: `STATES` or `MEL`.
         width: d, or n_mels.
         audio: identifies the content of the audio, see `AudioFingerprint`.
+        settings: shown for data that is not complete; the report of complete data has them.
         wait: seconds to wait for another process that writes to the folder.
 
     Raises:
@@ -68,11 +69,14 @@ class PreparedWriter:
         features: str,
         width: int,
         audio: str = "",
+        settings: dict[str, Any] | None = None,
         wait: float = 0.0,
     ) -> None:
         self.folder, self._width, self._per_position = folder, width, 2 if features == MEL else 1
         self._settings: dict[str, Any] = {"key": key, "audio": audio}
         self._settings |= {"features": features, "width": width, "complete": False}
+        if settings is not None:
+            self._settings["settings"] = settings
         self.complete = False
         self.done: list[PreparedWindow] = []
         self.skipped: list[tuple[int, str, str]] = []
@@ -132,7 +136,7 @@ class PreparedWriter:
         stored = read_settings(self.folder)
         if stored["key"] != self._settings["key"]:
             raise OtherSettingsError(
-                f"{self.folder}: made with other settings or data; give another folder"
+                f"{self.folder}: made with other settings or data; delete it or give another folder"
             )
         # Data of earlier versions does not say which audio it was made from.
         if stored.get("audio", self._settings["audio"]) != self._settings["audio"]:
@@ -198,6 +202,7 @@ class PreparedWriter:
         """Marks the data as complete and stores a report of how it was made."""
         for file in (self._features, self._lines):
             os.fsync(file.fileno())
+        self._settings.pop("settings", None)
         self._settings |= {"complete": True, "report": report}
         self.complete = True
         self._write_settings()

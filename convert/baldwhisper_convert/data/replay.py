@@ -44,12 +44,13 @@ class Replay:
         if not (self.main.is_mel and self.other.is_mel):
             raise ValueError(
                 "replay needs log-mel, because the states of one encoder are not those of another; "
-                'prepare all data of the stage with features = "mel"'
+                'prepare all data of the stage with features = "mel", or give replay.stages = '
+                '["finetune"] and the speech of both languages as the data of the other stages'
             )
         if self.main.audio_context[0] != self.other.audio_context[0]:
             raise ValueError(
-                "replay: the data of both languages must have the same audio_context; prepare "
-                "them with the same settings"
+                "replay: the data of both languages must have the same audio_context, such as "
+                '"dynamic" (with windows.full = 0)'
             )
 
     @cached_property

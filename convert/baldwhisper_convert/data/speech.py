@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -55,10 +55,31 @@ def open_speech(data: Sequence[str], texts: Sequence[Path] = ()) -> Speech:
     opened = [(Path(name), Prepared(name), share) for name, share in parse_shares(data)]
     return Speech(
         windows=Choice([(prepared, share) for _, prepared, share in opened]),
-        fingerprints={path.name: prepared.fingerprint for path, prepared, _ in opened}
-        | {path.name: text_fingerprint(path) for path in texts},
+        fingerprints=by_name(
+            [
+                *((path.name, prepared.fingerprint) for path, prepared, _ in opened),
+                *((path.name, text_fingerprint(path)) for path in texts),
+            ]
+        ),
         texts=tuple(texts),
     )
+
+
+def by_name(fingerprints: Iterable[tuple[str, str]]) -> dict[str, str]:
+    """Fingerprints by name; different data of the same name is numbered, so that none is lost.
+
+    Example:
+        >>> by_name([("train", "a"), ("train", "b"), ("train", "a")])
+        {'train': 'a', 'train (2)': 'b'}
+    """
+    found: dict[str, str] = {}
+    for name, print in fingerprints:
+        key, number = name, 1
+        while found.get(key, print) != print:
+            number += 1
+            key = f"{name} ({number})"
+        found[key] = print
+    return found
 
 
 def with_replay(

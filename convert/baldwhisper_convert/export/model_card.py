@@ -267,7 +267,7 @@ def _metadata(
         pipeline_tag="automatic-speech-recognition",
         tags=["whisper", "baldwhisper", library],
         license=checkpoint.licence,
-        base_model=hub_id if from_hub else None,
+        base_model=hub_id if from_hub else checkpoint.base_model,
         datasets=list(facts.datasets) or None,
         metrics=["wer"] if results else None,
         model_name=name if results else None,

@@ -64,6 +64,8 @@ class Row:
     """Bytes that stay on disk."""
     extra_disk: int = 0
     """Bytes that are needed on top while it works."""
+    at_least: bool = False
+    """Whether it reads a stream, of which only the beginning is known."""
 
 
 def dry_run(
@@ -98,6 +100,7 @@ def dry_run(
                 stage=planned.number, work=planned.stage.stage, status=status,
                 windows=work.windows, steps=steps, seconds=seconds, memory=memory,
                 disk=disk, extra_disk=0 if found.done else work.extra_disk,
+                at_least=not all(data.speech.whole for data, _ in planned.sets),
             )
         )  # fmt: skip
     return rows
@@ -118,7 +121,10 @@ def _prepare_row(
     settings = state.sources.settings_of(name)
     done = state.prepared_windows(planned, data, teacher)
     total = len(data.windows)
-    row = Row(stage=planned.number, work=f"prepare {name}", status=DONE, windows=total)
+    row = Row(
+        stage=planned.number, work=f"prepare {name}", status=DONE, windows=total,
+        at_least=not data.speech.whole,
+    )  # fmt: skip
     if done is None:
         return row
     cost = timing.time_prepare(teacher, data, settings, total - done)
@@ -209,17 +215,20 @@ def table(rows: list[Row]) -> str:
     for row in rows:
         todo = row.status != DONE
         lines.append((
-            str(row.stage), row.work, str(row.windows), str(row.steps or ""),
+            str(row.stage), row.work, f"{row.windows}{'+' * row.at_least}", str(row.steps or ""),
             duration(row.seconds) if todo else "", size(row.memory) if row.memory else "",
             size(row.disk) if todo else "", row.status,
         ))  # fmt: skip
     widths = [max(len(line[i]) for line in lines) for i in range(len(header))]
     text = ["  ".join(c.ljust(w) for c, w in zip(line, widths, strict=True)) for line in lines]
     whole = totals(rows)
+    least = "at least " if whole["at_least"] else ""
     text.append(
-        f"In all {duration(whole['seconds'])}, {size(whole['disk'])} on disk and at most "
+        f"In all {least}{duration(whole['seconds'])}, {size(whole['disk'])} on disk and at most "
         f"{size(whole['extra_disk'])} more while training, {size(whole['memory'])} of memory"
     )
+    if least:
+        text.append("+: the beginning of a stream, whose length is not known")
     return "\n".join(line.rstrip() for line in text)
 
 
@@ -230,6 +239,7 @@ def totals(rows: list[Row]) -> dict[str, Any]:
         "disk": sum(row.disk for row in rows),
         "extra_disk": max((row.extra_disk for row in rows), default=0),
         "memory": max((row.memory for row in rows), default=0),
+        "at_least": any(row.at_least for row in rows),
     }
 
 

@@ -7,6 +7,7 @@ The bars multiply them by the time that the present work takes; `run --dry-run` 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 from baldwhisper_convert.checkpoint.checkpoint import Checkpoint
 from baldwhisper_convert.data.batches import per_epoch
@@ -32,18 +33,20 @@ class Efforts:
 
     Args:
         stages: of the recipe.
+        prepared_first: number of the stage and name of the data that is prepared before all stages.
     """
 
-    def __init__(self, stages: list[PlannedStage]) -> None:
-        self._efforts: dict[Work, float] = {}
+    def __init__(self, stages: list[PlannedStage], prepared_first: Sequence[Work] = ()) -> None:
+        first, then = dict[Work, float](), dict[Work, float]()
         prepared = set[tuple[str, int]]()
         for stage in stages:
             for data, teacher in stage.sets:
                 if (known := prepared_once(data, teacher)) not in prepared:
                     prepared.add(known)
                     work = (stage.number, data.folder.name)
-                    self._efforts[work] = preparing(teacher, data)
-            self._efforts[(stage.number, "")] = performing(stage)
+                    (first if work in prepared_first else then)[work] = preparing(teacher, data)
+            then[(stage.number, "")] = performing(stage)
+        self._efforts = first | then
 
     def after(self, number: int, name: str = "") -> float | None:
         """What comes after a piece of work, as a multiple of it; None if that is unknown."""

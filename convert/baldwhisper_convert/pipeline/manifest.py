@@ -22,6 +22,9 @@ from baldwhisper_mlx.terminal import quoted
 MANIFEST_FILE = "manifest.json"
 MANIFEST_VERSION = 1
 
+OTHER_SETTINGS = "made with other settings"
+"""What errors say of data and stages that a recipe does not fit."""
+
 Groups = tuple[tuple[int, ...], ...]
 _GROUPS = {"teacher_layers": "decoder", "teacher_encoder_layers": "encoder"}
 """Fields of a manifest with groups of layers, and the part of the model that they are of."""
@@ -112,7 +115,7 @@ def _shown(value: Any) -> str:
 def other_work(folder: Path, made: Manifest, wanted: Manifest) -> str:
     """The error of a stage folder that was made with other settings, data or models."""
     different = "; ".join(made.differences(wanted))
-    return f"{folder}: made with other settings: {different}. --force replaces it"
+    return f"{folder}: {OTHER_SETTINGS}: {different}. --force replaces it"
 
 
 def versions() -> dict[str, str]:

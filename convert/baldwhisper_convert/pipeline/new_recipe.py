@@ -55,6 +55,7 @@ def new_recipe(
     clip_seconds: float = 5.0,
     train: str = "data/train",
     dev: str = "data/dev",
+    keep: tuple[str, str] | None = None,
 ) -> str:
     """The text of a commented recipe.
 
@@ -66,6 +67,7 @@ def new_recipe(
         clip_seconds: mean length of the clips.
         train: source of the speech to train on.
         dev: source of the speech that chooses the weights.
+        keep: another language that the model is not to forget, and the source of speech in it.
 
     Raises:
         ValueError: the teacher has no such language, or no hours.
@@ -79,6 +81,9 @@ def new_recipe(
     numbers = _numbers(teacher, hours, clip_seconds)
     dynamic = clip_seconds < SHORT
     layers = teacher.dims.n_text_layer
+    kept = Prompts.of(teacher, keep[0]).language if keep else ""
+    if kept == code:
+        raise ValueError(f"{kept} is the language that the model learns; keep another one")
     parts = [
         _HEAD.format(
             teacher=_quoted(name), language=code, hours=f"{hours:g}",
@@ -88,13 +93,21 @@ def new_recipe(
         _data("dev", dev, code, dynamic, mel=True),
         _data("states", train, code, dynamic, copies=numbers.copies),
         _data("dev_states", dev, code, dynamic),
-        _FINETUNE.format(training=_training(numbers, "1e-4", "freeze = []\n", _PRECISION)),
     ]  # fmt: skip
+    states = "states"
+    if keep:
+        states = f'states", "{kept}_states'
+        parts += [
+            _data(kept, keep[1], kept, dynamic, mel=True, copies=numbers.copies),
+            _data(f"{kept}_states", keep[1], kept, dynamic, copies=numbers.copies),
+            _REPLAY.format(language=kept),
+        ]
+    parts.append(_FINETUNE.format(training=_training(numbers, "1e-4", "freeze = []\n", _PRECISION)))
     if len(numbers.keep) < layers:
         parts.append(_MERGE.format(keep=numbers.keep, kept=len(numbers.keep), layers=layers))
     parts += [
-        _FACTORIZE.format(width=teacher.dims.n_text_state, **vars(numbers)),
-        _DISTILL.format(training=_training(numbers, "3e-4")),
+        _FACTORIZE.format(width=teacher.dims.n_text_state, data=states, **vars(numbers)),
+        _DISTILL.format(training=_training(numbers, "3e-4"), data=states),
     ]
     return "\n".join(parts)
 
@@ -212,13 +225,22 @@ stage = "finetune"
 data = ["train"]
 dev = "dev"
 {training}\
-# Early stopping: after three evaluations without fewer word errors. The best weights stay.
-patience = 3
 [stages.training.spec_augment]
 time_masks = 2
 time_share = 0.1
 frequency_masks = 2
 frequency_share = 0.2
+"""
+
+_REPLAY = """\
+# A quarter of every batch of the fine-tuning is {language}, on which the model keeps what the
+# teacher predicts. The small model then learns both languages from it. For speech without
+# transcripts, add labels = "teacher" and text_column = "" to [data.{language}] and
+# [data.{language}_states].
+[replay]
+data = "{language}"
+share = 0.25
+stages = ["finetune"]
 """
 
 _MERGE = """# {kept} of the {layers} decoder layers are kept.
@@ -235,7 +257,7 @@ _FACTORIZE = """\
 # the speech keep whole rows.
 [[stages]]
 stage = "factorize"
-data = ["states"]
+data = ["{data}"]
 dev = "dev_states"
 [stages.factorize]
 rank = {rank}
@@ -246,7 +268,7 @@ dense_rows = {dense_rows}
 _DISTILL = """# The small model learns to write what the teacher writes.
 [[stages]]
 stage = "distill"
-data = ["states"]
+data = ["{data}"]
 dev = "dev_states"
 [stages.loss]
 ce = 1.0

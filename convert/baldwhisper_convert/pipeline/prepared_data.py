@@ -12,7 +12,7 @@ from baldwhisper_convert.checkpoint.checkpoint import Checkpoint
 from baldwhisper_convert.data.pieces import windows_so_far
 from baldwhisper_convert.data.prepare import prepare
 from baldwhisper_convert.data.prepare_settings import PrepareSettings
-from baldwhisper_convert.data.prepared import Prepared, read_settings
+from baldwhisper_convert.data.prepared import SETTINGS_FILE, Prepared, read_settings
 from baldwhisper_convert.data.prepared_writer import OtherSettingsError
 from baldwhisper_convert.data.utterances import BadRows, Utterance
 from baldwhisper_convert.pipeline.manifest import changes
@@ -36,10 +36,10 @@ def prepare_data(
         say: receives where an interrupted run resumes.
 
     Raises:
-        FileExistsError: as `prepare`; names the settings that differ, if the data is complete.
+        FileExistsError: as `prepare`; names the settings that differ.
         BlockingIOError, ValueError: as `prepare`.
     """
-    if done := windows_so_far(folder):
+    if (done := windows_so_far(folder)) and not settings_changed(folder, settings):
         say(f"{folder}: resumes after window {done}")
     try:
         return prepare(teacher, utterances, settings, folder, bad=bad, device=device)
@@ -49,17 +49,37 @@ def prepare_data(
 
 def _reasons(folder: Path, settings: PrepareSettings) -> str:
     """Which settings of a set differ, as far as it says."""
-    stored = (read_settings(folder).get("report") or {}).get("settings")
-    if stored is None:
-        return "It is not complete, so it does not say which settings differ"
-    if found := _settings_changed(stored, settings):
+    if _stored(folder) is None:
+        return "An earlier version began it, so it does not say which settings differ"
+    if found := settings_changed(folder, settings):
         return "Settings that differ: " + "; ".join(found)
     return (
         "The settings are the same, so the list of recordings, a transcript or the teacher is not"
     )
 
 
-def _settings_changed(stored: dict[str, Any], settings: PrepareSettings) -> list[str]:
+def _stored(folder: Path) -> dict[str, Any] | None:
+    """The settings of a set, complete or not; None if an earlier version began it."""
+    if not (folder / SETTINGS_FILE).is_file():
+        return None
+    plain = read_settings(folder)
+    found: dict[str, Any] | None = (plain.get("report") or plain).get("settings")
+    return found
+
+
+def settings_changed(folder: Path, settings: PrepareSettings) -> list[str]:
+    """Which settings of prepared data differ, such as `passes: 1 -> 3`, as far as it says.
+
+    Args:
+        folder: of the data; without any, nothing differs.
+        settings: as they are now.
+
+    Raises:
+        ValueError: damaged data.
+    """
+    stored = _stored(folder)
+    if stored is None:
+        return []
     tables = [json.loads(json.dumps(t)) for t in (stored, dataclasses.asdict(settings))]
     for table in tables:
         # Not part of the key: a folder of noise may have been moved, a language has two names.

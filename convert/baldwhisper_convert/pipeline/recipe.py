@@ -234,10 +234,28 @@ class Recipe:
             names.append(self.replay.data)
         return list(dict.fromkeys(names))
 
+    @property
+    def prepared_first(self) -> list[tuple[int, str]]:
+        """Data that can be prepared before the first stage, because no later model makes it.
+
+        Returns:
+            The number of the first stage that reads it, and its name.
+        """
+        first, tuned = dict[str, int](), False
+        for number, stage in enumerate(self.stages, start=1):
+            replay = self.replayed(stage)
+            for name in (*stage.data_names, *([replay.data] if replay else [])):
+                known = name in stage.data_names and not tuned
+                if known or not self.data[name].by_teacher:
+                    first.setdefault(name, number)
+            tuned |= stage.stage == "finetune"
+        return [(number, name) for name, number in first.items()]
+
     def __post_init__(self) -> None:
         if self.replay and self.replay.data not in self.data:
             name = self.replay.data
-            raise ValueError(f"replay uses the data {name!r}; add a section [data.{name}]")
+            hint = did_you_mean(name, self.data)
+            raise ValueError(f"replay uses the data {name!r}{hint}; add a section [data.{name}]")
         if not self.stages:
             raise ValueError("a recipe needs at least one stage")
         problems = []

@@ -1,8 +1,9 @@
 """`run`: performs the stages of a recipe in order and skips those that are done.
 
 A stage is done if the manifest of its folder has the same stage, settings, parent, teacher, data
-and seed. Data is prepared when a stage first needs it, with the teacher of that stage, because the
-states of a fine-tuned encoder differ. Interrupted runs resume when you rerun the command.
+and seed. Data is prepared before the first stage, so that damaged recordings are found before hours
+of training; what a fine-tuned model makes is prepared when a stage first needs it. Interrupted runs
+resume when you rerun the command.
 
 In several processes, all of them prepare and train; the main one decides what is done already, and
 performs the stages that work in one process while the others wait.
@@ -16,7 +17,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from baldwhisper_convert.checkpoint.checkpoint import Checkpoint
+from baldwhisper_convert.checkpoint.checkpoint import Checkpoint, fingerprint
 from baldwhisper_convert.data.prepared import Choice, Prepared
 from baldwhisper_convert.data.speech import Speech, parse_shares
 from baldwhisper_convert.data.texts import text_fingerprint
@@ -24,15 +25,21 @@ from baldwhisper_convert.data.utterances import BadRows
 from baldwhisper_convert.locks import check_single_process, lock_folder
 from baldwhisper_convert.pipeline.dry_run import Row, dry_run
 from baldwhisper_convert.pipeline.effort import Efforts
-from baldwhisper_convert.pipeline.manifest import other_work, read_manifest
+from baldwhisper_convert.pipeline.manifest import OTHER_SETTINGS, other_work, read_manifest
 from baldwhisper_convert.pipeline.model import Model
 from baldwhisper_convert.pipeline.planned_stage import PlannedStage
 from baldwhisper_convert.pipeline.prepared_data import prepare_data
 from baldwhisper_convert.pipeline.recipe import Recipe
-from baldwhisper_convert.pipeline.run_folders import RUNS_FOLDER
+from baldwhisper_convert.pipeline.run_folders import (
+    RUNS_FOLDER,
+    data_changed,
+    prepared_folder,
+    stage_folders,
+    stages_changed,
+)
 from baldwhisper_convert.pipeline.sources import Sources, read_models
 from baldwhisper_convert.pipeline.stages import describe, perform, plan_manifest
-from baldwhisper_convert.pipeline.state import RunState, prepared_folder
+from baldwhisper_convert.pipeline.state import RunState
 from baldwhisper_convert.pipeline.validate import validate
 from baldwhisper_convert.processes import Processes
 from baldwhisper_convert.progress import working_on
@@ -80,6 +87,7 @@ class Pipeline:
         self.noise = noise
         self.skip_bad = skip_bad
         self.efforts = Efforts([])
+        self._opened: dict[Path, Prepared] = {}
         self.force = force
         self._say = say
 
@@ -87,7 +95,8 @@ class Pipeline:
         """Runs all stages; returns the folder of the last one.
 
         Raises:
-            FileExistsError: a stage folder has other settings and `force` is not set.
+            FileExistsError: data has other settings; or a stage folder has other settings, data or
+                models, and `force` is not set.
             BlockingIOError: another process runs a recipe in the output folder.
             RecipeError: lists what is wrong with the recipe; nothing has been done then.
             ValueError: bad data or settings.
@@ -115,7 +124,12 @@ class Pipeline:
         Raises:
             RecipeError: lists what is wrong with it.
         """
-        return validate(*self._models, self._where())
+        stages = validate(*self._models, self._where())
+        sets = {data.folder.name: data.speech.bad for stage in stages for data, _ in stage.sets}
+        for name, bad in sets.items():
+            if bad.rows:
+                self.say(f"data.{name}: {len(bad.rows)} utterances are left out: {bad}")
+        return stages
 
     def dry_run(self) -> list[Row]:
         """Checks the recipe and measures what a run would cost; writes nothing to the output.
@@ -125,7 +139,9 @@ class Pipeline:
             ValueError: several processes were started for it.
         """
         check_single_process("run --dry-run")
-        stages = validate(*self._models, self._where())
+        stages = self.plan()
+        for problem in self._changed():
+            self.say(f"without a change, the run will end at once: {problem}")
         return dry_run(stages, RunState(self.output, self._where(), *self._models), self.say)
 
     @cached_property
@@ -142,20 +158,35 @@ class Pipeline:
             skip_bad=self.skip_bad,
         )
 
+    def _changed(self) -> list[str]:
+        """What the output folder has of other settings, so that a run of the recipe would end."""
+        changed = [] if self.force else stages_changed(self.recipe, self.output)
+        start = fingerprint(self._models[1])
+        return [
+            f"{path}: {OTHER_SETTINGS}: {why}. --force replaces it" for path, why in changed
+        ] + [
+            f"{path}: {OTHER_SETTINGS}: {why}. Delete it, for example with --clean"
+            for path, why in data_changed(self.recipe, self.output, start)
+        ]
+
     def _run(self) -> Path:
         """`run`, in a folder that is locked."""
         recipe = self.recipe
         original, start = self._models
         if self.processes.main:
-            self.efforts = Efforts(self.plan())
+            self.efforts = Efforts(self.plan(), recipe.prepared_first)
+            if changed := self._changed():
+                raise FileExistsError("; ".join(changed))
         self.processes.wait()
-        model, teacher, folder = Model.of(start), start, self.output
-        for number, stage in enumerate(recipe.stages, start=1):
-            folder = self.output / f"{number:02d}-{stage.stage}"
+        for number, name in recipe.prepared_first:
+            self._prepared(number, name, start)
+        model, teacher = Model.of(start), start
+        folders = stage_folders(recipe, self.output)
+        for number, (stage, folder) in enumerate(zip(recipe.stages, folders, strict=True), start=1):
             model = self._stage(number, folder, model, teacher)
             if stage.stage == "finetune" and model.checkpoint.dims == original.dims:
                 teacher = model.checkpoint
-        return folder
+        return folders[-1]
 
     def _place(self, number: int, name: str = "") -> str:
         """What the bars call a stage, or the data that it prepares."""
@@ -207,10 +238,9 @@ class Pipeline:
         """Opens the data of a stage, preparing it if needed; None if the stage names none."""
         if not names:
             return None
-        prepared = []
-        for name, share in parse_shares(names):
-            with working_on(self._place(number, name), self.efforts.after(number, name)):
-                prepared.append((self._prepared(name, teacher), share))
+        prepared = [
+            (self._prepared(number, name, teacher), share) for name, share in parse_shares(names)
+        ]
         fingerprints = {
             name: data.fingerprint
             for (name, _), (data, _) in zip(parse_shares(names), prepared, strict=True)
@@ -221,14 +251,17 @@ class Pipeline:
             windows=Choice(prepared), fingerprints=fingerprints, texts=tuple(files.values())
         )
 
-    def _prepared(self, name: str, teacher: Checkpoint) -> Prepared:
-        """Prepares one set of data, unless its folder is complete."""
-        where, bad = self._where(), BadRows(allowed=self.skip_bad, say=self.say)
-        folder = prepared_folder(self.output, self.recipe, name, teacher)
-        return prepare_data(
-            teacher, where.reading(name, bad, self.say), where.settings_of(name), folder,
-            bad=bad, device="auto", say=self.say,
-        )  # fmt: skip
+    def _prepared(self, number: int, name: str, teacher: Checkpoint) -> Prepared:
+        """One set of data, which is prepared unless its folder is complete, once a run."""
+        folder = prepared_folder(self.output, self.recipe, name, fingerprint(teacher))
+        if folder not in self._opened:
+            where, bad = self._where(), BadRows(allowed=self.skip_bad, say=self.say)
+            with working_on(self._place(number, name), self.efforts.after(number, name)):
+                self._opened[folder] = prepare_data(
+                    teacher, where.reading(name, bad, self.say), where.settings_of(name), folder,
+                    bad=bad, device="auto", say=self.say,
+                )  # fmt: skip
+        return self._opened[folder]
 
 
 def _check_names(

@@ -17,6 +17,7 @@ from baldwhisper_convert.checkpoint.checkpoint import fingerprint
 from baldwhisper_convert.data.prepared import Prepared
 from baldwhisper_convert.data.speech import replay_fingerprints
 from baldwhisper_convert.pipeline.manifest import Manifest, read_manifest
+from baldwhisper_convert.pipeline.prepared_data import settings_changed
 from baldwhisper_convert.pipeline.recipe import Recipe, StageRecipe, Training
 from baldwhisper_convert.readers.read import read_checkpoint
 from baldwhisper_convert.training.checkpoints import BEST_FILE, FINAL_FILE, FINISHED_FILE
@@ -67,9 +68,10 @@ def run_folder(runs: Path, stage: StageRecipe, manifest: Manifest) -> Path:
 def leftovers(recipe: Recipe, output: Path) -> list[Leftover]:
     """What a recipe's output folder holds that no run of the recipe reads.
 
-    These are stage folders that are no stages of the recipe, prepared data of no model or name of
-    it, training runs of other settings, models or data, and the weights of runs whose stage is
-    written. An interrupted run that would be resumed is none of them.
+    These are stage folders that are no stages of the recipe or have other settings, prepared data
+    of no model or name of it or of other settings, training runs of other settings, models or data,
+    and the weights of runs whose stage is written. An interrupted run that would be resumed is none
+    of them.
 
     Args:
         recipe: the recipe, with its teacher.
@@ -78,23 +80,85 @@ def leftovers(recipe: Recipe, output: Path) -> list[Leftover]:
     Raises:
         FileNotFoundError, ValueError: the teacher or a stage folder cannot be read.
     """
-    names = [f"{n:02d}-{stage.stage}" for n, stage in enumerate(recipe.stages, start=1)]
-    stages = [output / name for name in names if read_manifest(output / name)]
-    teacher = read_checkpoint(recipe.teacher, revision=recipe.revision, tokenizer=recipe.tokenizer)
-    models = [fingerprint(teacher), *(fingerprint(read_checkpoint(path)) for path in stages)]
+    names = stage_folders(recipe, output)
+    changed = dict(stages_changed(recipe, output))
+    stages = [path for path in names if path not in changed and read_manifest(path)]
     found = []
     for path in _folders(output):
-        numbered = re.fullmatch(r"\d\d-[a-z]+", path.name) and path.name not in names
+        numbered = re.fullmatch(r"\d\d-[a-z]+", path.name) and path not in names
         if numbered and read_manifest(path):
             found.append((path, "no stage of the recipe"))
+    found += [(path, f"made with other settings: {why}") for path, why in changed.items()]
+    models = _models(recipe, stages)
     known = {
-        name + suffix for name in recipe.data for suffix in ("", *(f"-{m[:8]}" for m in models))
+        prepared_folder(output, recipe, name, model): name
+        for name in recipe.data
+        for model in models
     }
     for path in _folders(output / PREPARED_FOLDER):
-        if path.name not in known:
+        if path not in known:
             found.append((path, "prepared for a model or data that the recipe does not have"))
+        elif why := settings_changed(path, recipe.data[known[path]].settings):
+            found.append((path, f"made with other settings: {'; '.join(why)}"))
     found += _of_runs(recipe, output, stages, models)
     return [Leftover(path, reason, _size(path)) for path, reason in found]
+
+
+def stage_folders(recipe: Recipe, output: Path) -> list[Path]:
+    """The folders of the stages, in order."""
+    return [output / f"{n:02d}-{stage.stage}" for n, stage in enumerate(recipe.stages, start=1)]
+
+
+def stages_changed(recipe: Recipe, output: Path) -> Iterator[tuple[Path, str]]:
+    """Stage folders that were made with other settings than the recipe's, and what differs.
+
+    Raises:
+        ValueError: a manifest is damaged.
+    """
+    for path, stage in zip(stage_folders(recipe, output), recipe.stages, strict=True):
+        if manifest := read_manifest(path):
+            wanted = dataclasses.replace(manifest, stage=stage.stage, settings=stage.settings)
+            if different := manifest.differences(wanted):
+                yield path, "; ".join(different)
+
+
+def data_changed(recipe: Recipe, output: Path, model: str) -> Iterator[tuple[Path, str]]:
+    """Data that was prepared first and with other settings than the recipe's, and what differs.
+
+    Args:
+        recipe, output: as for `leftovers`.
+        model: fingerprint of the model that the stages begin with.
+
+    Raises:
+        ValueError: a set is damaged.
+    """
+    for _, name in recipe.prepared_first:
+        path = prepared_folder(output, recipe, name, model)
+        if different := settings_changed(path, recipe.data[name].settings):
+            yield path, "; ".join(different)
+
+
+def _models(recipe: Recipe, stages: list[Path]) -> list[str]:
+    """Fingerprints of all models that prepare data or are trained: the recipe's, and stages."""
+    given = [(recipe.teacher, recipe.revision), *([(recipe.start, None)] if recipe.start else [])]
+    read = [
+        read_checkpoint(name, revision=revision, tokenizer=recipe.tokenizer)
+        for name, revision in given
+    ]
+    return [fingerprint(model) for model in [*read, *(read_checkpoint(path) for path in stages)]]
+
+
+def prepared_folder(output: Path, recipe: Recipe, name: str, model: str) -> Path:
+    """Folder of a data set, which depends on the model if the model makes it.
+
+    Args:
+        output: folder of the run.
+        recipe: has the data.
+        name: of the data.
+        model: fingerprint of the model.
+    """
+    suffix = f"-{model[:8]}" if recipe.data[name].by_teacher else ""
+    return output / PREPARED_FOLDER / f"{name}{suffix}"
 
 
 def _of_runs(
@@ -112,7 +176,7 @@ def _of_runs(
     resumable = {
         run_folder(output / RUNS_FOLDER, stage, manifest).name
         for stage in recipe.stages
-        for manifest in _plans(recipe, stage, output / PREPARED_FOLDER, models)
+        for manifest in _plans(recipe, stage, output, models)
     }
     for path in _folders(output / RUNS_FOLDER):
         if path.name in written:
@@ -123,7 +187,7 @@ def _of_runs(
 
 
 def _plans(
-    recipe: Recipe, stage: StageRecipe, prepared: Path, models: list[str]
+    recipe: Recipe, stage: StageRecipe, output: Path, models: list[str]
 ) -> Iterator[Manifest]:
     """All manifests that a training may have, from the models and the data that are there."""
     if stage.stage not in _TRAININGS:
@@ -132,7 +196,7 @@ def _plans(
     names = dict.fromkeys([*stage.data_names, *([replay.data] if replay else [])])
     choices = []
     for name in names:
-        folders = [prepared / name, *(prepared / f"{name}-{model[:8]}" for model in models)]
+        folders = {prepared_folder(output, recipe, name, model) for model in models}
         sets = {_fingerprint(folder) for folder in folders if folder.is_dir()}
         choices.append([(name, each) for each in sets if each])
     kept_models = models if replay else [""]

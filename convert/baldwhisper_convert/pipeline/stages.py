@@ -17,7 +17,7 @@ from baldwhisper_convert.compression.factorize import (
     with_embedding_of,
 )
 from baldwhisper_convert.compression.merge import MergeSettings, merge
-from baldwhisper_convert.data.speech import SAMPLE_BATCH, Speech, sample
+from baldwhisper_convert.data.speech import SAMPLE_BATCH, Speech, by_name, sample
 from baldwhisper_convert.data.texts import count_text, count_tokens
 from baldwhisper_convert.model.prompts import Prompts
 from baldwhisper_convert.pipeline.manifest import Manifest, read_manifest
@@ -203,7 +203,7 @@ def plan_manifest(
         parent=fingerprint(model.checkpoint),
         teacher=fingerprint(teacher) if teacher and taught else None,
         settings=stage.settings,
-        data=(speech.fingerprints if speech else {}) | (dev.fingerprints if dev else {}),
+        data=by_name(item for used in (speech, dev) if used for item in used.fingerprints.items()),
         seed=stage.training.seed if stage.training else 0,
     )
 

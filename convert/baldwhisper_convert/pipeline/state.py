@@ -16,8 +16,7 @@ from baldwhisper_convert.pipeline.manifest import read_manifest
 from baldwhisper_convert.pipeline.model import Model
 from baldwhisper_convert.pipeline.planned_data import PlannedData
 from baldwhisper_convert.pipeline.planned_stage import PlannedStage
-from baldwhisper_convert.pipeline.recipe import Recipe
-from baldwhisper_convert.pipeline.run_folders import PREPARED_FOLDER, RUNS_FOLDER, run_folder
+from baldwhisper_convert.pipeline.run_folders import RUNS_FOLDER, prepared_folder, run_folder
 from baldwhisper_convert.pipeline.sources import Sources
 from baldwhisper_convert.pipeline.stages import plan_manifest
 from baldwhisper_convert.readers.read import read_checkpoint
@@ -31,12 +30,6 @@ class Found:
     done: bool = False
     step: int = 0
     """Step that an interrupted training resumes at."""
-
-
-def prepared_folder(output: Path, recipe: Recipe, name: str, teacher: Checkpoint) -> Path:
-    """Folder of a data set, which depends on the teacher if the teacher makes it."""
-    suffix = f"-{fingerprint(teacher)[:8]}" if recipe.data[name].by_teacher else ""
-    return output / PREPARED_FOLDER / f"{name}{suffix}"
 
 
 class RunState:
@@ -111,7 +104,7 @@ class RunState:
         made_by = teacher or self._teacher
         plain = dataclasses.replace(settings, language=data.language)
         return windows_so_far(
-            prepared_folder(self.output, self.sources.recipe, name, made_by),
+            prepared_folder(self.output, self.sources.recipe, name, fingerprint(made_by)),
             prepared_key(made_by, data.speech.clips.kept, plain),
         )
 
@@ -148,7 +141,8 @@ class RunState:
             real = self._real(planned, teacher)
             if real is None or self._windows_in(data, real) is not None:
                 raise _NotPreparedError
-            opened = Prepared(prepared_folder(self.output, self.sources.recipe, name, real))
+            recipe, model = self.sources.recipe, fingerprint(real)
+            opened = Prepared(prepared_folder(self.output, recipe, name, model))
             windows.append((opened, share))
             prints[name] = opened.fingerprint
         prints |= {name: text_fingerprint(self.sources.text_of(name)) for name in texts}

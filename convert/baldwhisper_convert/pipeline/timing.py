@@ -25,7 +25,7 @@ from baldwhisper_convert.compression.factorize import calibratable
 from baldwhisper_convert.data.batches import collate, plan_batches
 from baldwhisper_convert.data.prepare import prepare
 from baldwhisper_convert.data.prepare_settings import PrepareSettings
-from baldwhisper_convert.data.prepared import SPEECH, PreparedWindow, Windows
+from baldwhisper_convert.data.prepared import SPEECH, Prepared, PreparedWindow, Windows
 from baldwhisper_convert.data.replay import Replay, without_replay
 from baldwhisper_convert.data.speech import SAMPLE_BATCH, sample
 from baldwhisper_convert.data.utterances import BadRows
@@ -110,36 +110,36 @@ def time_prepare(
     spoken = range(len(data.speech.clips))
     dynamic = settings.audio_context == "dynamic"
     count, seconds, done = 4, 0.0, 1.0
+    each = _work(data.windows, dynamic) / max(1, len(data.windows))
     fixed = _prepared_seconds(teacher, data, settings, spoken[:1])[0]
     with PeakMemory() as memory:
         while True:
             step = max(1, len(spoken) // count)
             taken, prepared = _prepared_seconds(teacher, data, settings, spoken[::step][:count])
-            done = _work(prepared, dynamic)
+            done = _work(prepared.windows, dynamic) + prepared.settings["report"]["dropped"] * each
             seconds = max(taken - fixed, taken * 0.2)
             if taken > BUDGET / 3 or count >= len(spoken):
                 break
             count *= 4
-    whole = _work(data.windows, dynamic) * windows / max(1, len(data.windows))
-    return Cost(fixed + seconds * whole / done, memory.peak)
+    return Cost(fixed + seconds * each * windows / max(1.0, done), memory.peak)
 
 
 def _prepared_seconds(
     teacher: Checkpoint, data: PlannedData, settings: PrepareSettings, chosen: Sequence[int]
-) -> tuple[float, list[PreparedWindow]]:
-    """Seconds in which a few utterances are prepared, and the windows that they became."""
+) -> tuple[float, Prepared]:
+    """Seconds in which a few utterances are prepared, and what they became."""
     utterances = [data.speech.clips[i] for i in chosen]
     with tempfile.TemporaryDirectory() as folder, without_bars():
         began = stopwatch()
         made = prepare(
             teacher, utterances, settings, Path(folder, "prepared"), bad=BadRows(allowed=True)
         )
-        return stopwatch() - began, list(made.windows)
+        return stopwatch() - began, made
 
 
 def _work(windows: Sequence[PreparedWindow], dynamic: bool) -> float:
     """Positions that the encoder processes for some windows."""
-    return float(sum(w.positions if dynamic else WINDOW_POSITIONS for w in windows)) or 1.0
+    return float(sum(w.positions if dynamic else WINDOW_POSITIONS for w in windows))
 
 
 def time_training(

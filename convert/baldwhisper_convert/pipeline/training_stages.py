@@ -16,6 +16,7 @@ from baldwhisper_convert.model.prompts import Prompts
 from baldwhisper_convert.model.whisper import Whisper
 from baldwhisper_convert.pipeline.model import Model
 from baldwhisper_convert.processes import Processes
+from baldwhisper_convert.training.checks import check_evaluations
 from baldwhisper_convert.training.evaluation import Evaluator
 from baldwhisper_convert.training.loop import new_accelerator, train
 from baldwhisper_convert.training.lora import add_lora
@@ -78,6 +79,7 @@ def _train(
     folder: Path,
 ) -> tuple[Model, dict[str, Any]]:
     """Trains a model with an objective; evaluates on `dev` if there is one."""
+    check_evaluations(training, has_dev=dev is not None)
     prompts = Prompts.of(model.checkpoint, speech.windows.language)
     module = Whisper.from_checkpoint(model.checkpoint)
     merge_lora = add_lora(module, training)
@@ -106,7 +108,7 @@ def _train(
 
 def trained_checkpoint(checkpoint: Checkpoint, windows: Windows) -> Checkpoint:
     """Sets the audio context of a checkpoint and adds the language of what it was trained on."""
-    checkpoint = _with_context(checkpoint, *windows.audio_context)
+    checkpoint = in_context(checkpoint, *windows.audio_context)
     if checkpoint.languages is not None:
         known = tuple(dict.fromkeys([*checkpoint.languages, *windows.languages]))
         checkpoint = dataclasses.replace(checkpoint, languages=known)
@@ -122,7 +124,7 @@ def add_start(module: Whisper, start: Checkpoint, share: float) -> None:
             weight.lerp_(first[name].to(weight), share)
 
 
-def _with_context(checkpoint: Checkpoint, context: str, margin: int) -> Checkpoint:
+def in_context(checkpoint: Checkpoint, context: str, margin: int) -> Checkpoint:
     """Sets the audio context of a checkpoint to the one it was trained in."""
     if context == "dynamic":
         return dataclasses.replace(checkpoint, audio_context="dynamic", audio_context_margin=margin)

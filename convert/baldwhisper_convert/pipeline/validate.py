@@ -7,6 +7,7 @@ not stop the run.
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -42,7 +43,12 @@ from baldwhisper_convert.pipeline.recipe import StageRecipe
 from baldwhisper_convert.pipeline.settings import RecipeError
 from baldwhisper_convert.pipeline.sources import Sources
 from baldwhisper_convert.pipeline.stages import check_labelled
-from baldwhisper_convert.training.checks import check_batches, trained_parameters
+from baldwhisper_convert.pipeline.training_stages import in_context
+from baldwhisper_convert.training.checks import (
+    check_batches,
+    check_evaluations,
+    trained_parameters,
+)
 from baldwhisper_convert.training.lora import add_lora
 from baldwhisper_convert.training.objectives import Distillation, LossSettings, Transcription
 
@@ -109,7 +115,14 @@ class _Check:
         """The outline of a stage's result; its input, if the stage has a problem."""
         noted = list(self.problems)
         with self._problem():
-            return outline(stage, model, teacher, speech)
+            result = outline(stage, model, teacher, speech)
+            if speech is None and stage.stage in ("finetune", "distill"):
+                # Its data has problems; the later stages must not get others because of that.
+                name = parse_shares(stage.data)[0][0]
+                context = self.sources.recipe.data[name].audio_context
+                checkpoint = in_context(result.checkpoint, context, 0)
+                result = dataclasses.replace(result, checkpoint=checkpoint)
+            return result
         if any(text.startswith(self.place) for text in noted):
             self.problems = noted  # the problem has a key already
         return model
@@ -235,6 +248,8 @@ class _Check:
         training, windows = stage.trained, speech.windows
         # Of a stream only the beginning is known.
         count = len(windows.windows) if all(p.speech.whole for p in own_parts(speech)) else 2**31
+        with self._problem("training"):
+            check_evaluations(training, has_dev=bool(stage.dev_names))
         with self._problem("training.batch_size"):
             check_batches(count, training, int(os.environ.get("WORLD_SIZE", 1)))
         student = Whisper.from_checkpoint(model.checkpoint)

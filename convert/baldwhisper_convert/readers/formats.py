@@ -30,7 +30,7 @@ from baldwhisper_convert.readers.sidecars import (
     check_heads,
     check_suppressed,
     generation_heads,
-    stated_licence,
+    stated_in_card,
     stated_multilingual,
     stated_suppressed,
 )
@@ -62,6 +62,7 @@ class Weights:
     say."""
     format: str
     licence: str | None = None
+    base_model: str | None = None
     vocabulary: Vocabulary | None = None
     """Set for model folders only; other formats have tokenizer files that are read separately."""
     audio_context: AudioContext = "full"
@@ -103,7 +104,7 @@ def read_weights(path: Path) -> Weights:
         is_multilingual=stated_multilingual(path),
         suppress_tokens=stated_suppressed(path),
         format=kind,
-        licence=stated_licence(path),
+        licence=stated_in_card(path, "license"),
     )
 
 
@@ -138,7 +139,7 @@ def _ctranslate2(path: Path) -> Weights:
         alignment_heads=check_heads(raw.get("alignment_heads"), dims, config),
         suppress_tokens=check_suppressed(raw.get("suppress_ids"), config, "suppress_ids"),
         format="CTranslate2",
-        licence=stated_licence(path.parent),
+        licence=stated_in_card(path.parent, "license"),
     )
 
 
@@ -179,7 +180,7 @@ def _mlx_community(path: Path, config: Any, tensors: Tensors, source: str) -> We
         alignment_heads=stored_heads or generation_heads(path, dims),
         suppress_tokens=stated_suppressed(path),
         format="mlx-community",
-        licence=stated_licence(path),
+        licence=stated_in_card(path, "license"),
     )
 
 

@@ -23,7 +23,7 @@ from baldwhisper_convert.checkpoint.state import (
 )
 from baldwhisper_convert.checkpoint.vocabulary import Vocabulary, check_merges
 from baldwhisper_convert.readers.formats import Weights
-from baldwhisper_convert.readers.sidecars import stated_licence
+from baldwhisper_convert.readers.sidecars import stated_in_card
 from baldwhisper_convert.readers.weight_files import WeightFiles, load_tensors
 from baldwhisper_mlx.config import (
     CONFIG_FILE,
@@ -69,7 +69,8 @@ def read_model_folder(folder: Path) -> Weights:
         languages=config.languages,
         suppress_tokens=config.suppress_tokens,
         format=MODEL_TYPE,
-        licence=stated_licence(folder),
+        licence=stated_in_card(folder, "license"),
+        base_model=stated_in_card(folder, "base_model"),
         vocabulary=_vocabulary(ranks, config),
         audio_context=config.audio_context,
         audio_context_margin=config.audio_context_margin,

@@ -62,6 +62,7 @@ def read_checkpoint(
         source=str(source) if Path(source).expanduser().exists() else f"{source}@{path.name}",
         format=weights.format,
         licence=weights.licence,
+        base_model=weights.base_model,
         audio_context=weights.audio_context,
         audio_context_margin=weights.audio_context_margin,
     )

@@ -66,14 +66,20 @@ def check_heads(raw: Any, dims: Dimensions, path: Path) -> Heads | None:
     return None
 
 
+_UNSTATED = object()
+
+
 def stated_suppressed(folder: Path) -> tuple[int, ...] | None:
     """`suppress_tokens` of `generation_config.json`, or else of `config.json`, where older releases
-    of transformers wrote it; None if neither says."""
+    of transformers wrote it; None if neither says. A null in the first is the empty list, as in
+    transformers; in the second it is the default of releases that read the first."""
     for name in ("generation_config.json", "config.json"):
         path = folder / name
         raw = read_json(path) if path.is_file() else None
-        stated = raw.get("suppress_tokens") if isinstance(raw, dict) else None
-        if stated is not None:
+        stated = raw.get("suppress_tokens", _UNSTATED) if isinstance(raw, dict) else _UNSTATED
+        if stated is None and name == "generation_config.json":
+            return ()
+        if stated is not None and stated is not _UNSTATED:
             return check_suppressed(stated, path)
     return None
 
@@ -96,15 +102,16 @@ def check_suppressed(raw: Any, path: Path, key: str = "suppress_tokens") -> tupl
     return None if -1 in raw else tuple(sorted(set(raw)))
 
 
-def stated_licence(folder: Path) -> str | None:
-    """The `license` in the metadata of the source's model card; None without a readable one."""
+def stated_in_card(folder: Path, key: str) -> str | None:
+    """A text in the metadata of the source's model card, such as its `license` or `base_model`;
+    None without a readable card, or if it has none."""
     from huggingface_hub.repocard import metadata_load
     from yaml import YAMLError
 
     card = folder / "README.md"
     try:
         check_file(card, MOST_CONFIG_BYTES)
-        licence = (metadata_load(card) or {}).get("license")
+        stated = (metadata_load(card) or {}).get(key)
     except (
         ValueError,
         OSError,
@@ -112,4 +119,4 @@ def stated_licence(folder: Path) -> str | None:
         RecursionError,
     ):  # the card is for people; a bad one must not stop an export
         return None
-    return licence if isinstance(licence, str) else None
+    return stated if isinstance(stated, str) else None

@@ -36,6 +36,23 @@ def check_batches(windows: int, settings: TrainingSettings, processes: int) -> N
         raise ValueError(f"{windows} windows are too few to train on; a step needs {parts}")
 
 
+def check_evaluations(settings: TrainingSettings, *, has_dev: bool) -> None:
+    """Checks that settings of evaluations can have an effect.
+
+    Args:
+        settings: `evaluate_every` and `patience`.
+        has_dev: whether there is development data to evaluate on.
+
+    Raises:
+        ValueError: they cannot.
+    """
+    for name in ("evaluate_every", "patience"):
+        if getattr(settings, name) and not has_dev:
+            raise ValueError(f"{name} needs development data to evaluate on; name some as dev")
+    if settings.patience and not settings.evaluate_every:
+        raise ValueError("patience needs evaluate_every, the steps between two evaluations")
+
+
 def trained_parameters(
     model: Whisper, objective: nn.Module, data: Windows, settings: TrainingSettings
 ) -> list[dict[str, Any]]:

@@ -87,7 +87,8 @@ class Evaluator:
     def _progress(self, batches: int) -> Iterator[None]:
         """Draws a bar for an evaluation in the block, in the main process."""
         quiet = not self.processes.main
-        with progress_bar(batches, "evaluate", "batch", leave=False, disable=quiet) as self._bar:
+        bar = progress_bar(batches, "evaluate", "batch", leave=False, disable=quiet, part=True)
+        with bar as self._bar:
             yield
         self._bar = None
 

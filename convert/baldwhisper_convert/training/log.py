@@ -130,9 +130,11 @@ def plot_curves(log: Path, picture: Path) -> None:
     for name in sorted({key for row in evaluations for key in row["dev"]} - {"score"}):
         values = [row["dev"].get(name) for row in evaluations]
         places = [row["step"] for row in evaluations]
-        if name == "wer":
+        if name == "wer" or name.startswith("wer_"):  # of all languages, and of each
             percent = [None if value is None else 100 * value for value in values]
-            errors.plot(places, percent, "ks--", label="WER in %", ms=3)
+            language = name.removeprefix("wer").replace("_", " of ")
+            style = "s:" if language else "ks--"
+            errors.plot(places, percent, style, label=f"WER{language} in %", ms=3)
         else:
             right.plot(places, values, "o-", label=name, ms=3)
     right.set(xlabel="step", title="development")

@@ -173,6 +173,8 @@ class _Run:
         bar.close()
         training_log.close()
         metrics = {"steps": progress.step, "seconds": round(progress.seconds, 1)} | progress.best
+        if progress.step < self.steps:
+            metrics["ended_early"] = f"{settings.patience} evaluations without a better result"
         self._finish(folder, progress, metrics)
         return metrics
 

@@ -15,13 +15,14 @@ from baldwhisper_convert.data import labels, pieces, prepare
 from baldwhisper_convert.data.augment import Augmentation
 from baldwhisper_convert.data.pieces import PIECES_FOLDER, Shard, cut
 from baldwhisper_convert.data.prepare_settings import PrepareSettings
-from baldwhisper_convert.data.prepared import WINDOWS_FILE, Prepared
+from baldwhisper_convert.data.prepared import WINDOWS_FILE, Prepared, read_settings
 from baldwhisper_convert.data.prepared_writer import PreparedWriter
 from baldwhisper_convert.data.utterances import BadRows, Utterance, read_utterances
 from baldwhisper_convert.data.windows import Planned, Window, WindowSettings
 from baldwhisper_convert.locks import lock_folder
 from baldwhisper_convert.model.prompts import Prompts
 from baldwhisper_convert.model.whisper import Whisper
+from baldwhisper_convert.pipeline.prepared_data import prepare_data
 from tests.support.tiny_speech import tiny_prompts, tiny_speech, tiny_teacher
 
 BEGIN = tiny_prompts().tokenizer.timestamp_begin
@@ -197,6 +198,21 @@ def test_other_settings_are_refused_in_a_shard(
     part(teacher, speech, tmp_path, "1/2")
     with pytest.raises(FileExistsError, match="made with other settings"):
         part(teacher, speech, tmp_path, "2/2", seed=7)
+
+
+def test_a_set_that_is_not_complete_says_which_settings_differ(
+    teacher: Checkpoint, speech: list[Utterance], tmp_path: Path
+) -> None:
+    bad, said = BadRows(allowed=True), list[str]()
+    first = Shard.parse("1/2")
+    prepare.prepare_shard(teacher, speech, settings(**TEXT), tmp_path, first, bad=bad)
+    other = settings(**TEXT | {"seed": 7})
+    with pytest.raises(FileExistsError, match="Settings that differ: seed: 0 -> 7"):
+        prepare_data(teacher, speech, other, tmp_path, bad=bad, say=said.append)
+    assert not said  # it does not resume
+    prepare_data(teacher, speech, settings(**TEXT), tmp_path, bad=bad, say=said.append)
+    assert "resumes after window" in said[0]
+    assert "settings" not in read_settings(tmp_path)
 
 
 def test_a_bad_window_is_reported_after_a_resume(

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from baldwhisper_convert.data.utterances import BadRows, read_utterances
+from baldwhisper_mlx.audio.speech_arrow import reason
 from baldwhisper_mlx.evaluation.dataset import Source, Speech
 from tests.support.tiny_layouts import (
     LAYOUTS,
@@ -57,6 +58,18 @@ def test_layouts_give_the_same_speech(tmp_path: Path, layout: str) -> None:
         assert correlation[0, 1] > 0.8 or number == 2  # a third of the tone is above 8 kHz
     assert len(said) <= 1
     assert all("column" in line and source in line for line in said)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_a_source_may_be_relative_to_the_working_directory(
+    tmp_path: Path, layout: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = LAYOUTS[layout](tmp_path / "data").relative_to(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    found = list(read_utterances(str(source), split="test"))
+    assert [len(u.samples()) / 16_000 for u in found] == pytest.approx(SECONDS, abs=1e-3)
+    clips = list(Speech(Source(name=str(source), split="test")))
+    assert len({clip.digest() for clip in clips}) == 3
 
 
 @pytest.mark.parametrize("column", ["sentence", "transcription", "Transcript", "normalized_text"])
@@ -181,3 +194,25 @@ def test_missing_audio_in_clips_is_named(tmp_path: Path) -> None:
     path = tmp_path / "test.tsv"
     path.write_text("path\tsentence\nclip_0.wav\tone\ngone.mp3\ttwo\n")
     assert Speech(Source(name=str(path))).missing_files() == ["gone.mp3"]
+
+
+def test_a_missing_folder_that_could_be_on_the_hub_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(
+        ValueError, match="speach: no such folder, and cannot be read as a Hub data"
+    ):
+        list(read_utterances("speach"))
+
+
+def test_the_innermost_reason_is_shown() -> None:
+    try:
+        try:
+            raise ImportError("To support encoding audio data, please install 'torchcodec'.")
+        except ImportError as error:
+            raise ValueError("An error occurred while generating the dataset") from error
+    except ValueError as error:
+        said = reason(error)
+    assert said.startswith("To support encoding audio data")
+    assert "download the repository, and give its folder" in said

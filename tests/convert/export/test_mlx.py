@@ -104,6 +104,14 @@ def test_a_stated_licence_is_repeated(tmp_path: Path, reference: Checkpoint) -> 
     assert "the default: all of the last half of the decoder layers" in card
 
 
+def test_the_base_model_is_that_of_the_first_source(tmp_path: Path, reference: Checkpoint) -> None:
+    """A stage is made of a folder, which was made of a model of the Hub."""
+    hub = replace(reference, source="some/model@abc")
+    stage = read_checkpoint(export_mlx(hub, tmp_path / "stage", dtype="float32"))
+    card = ModelCard.load(export_mlx(stage, tmp_path / "m") / "README.md").data
+    assert card.base_model == "some/model"
+
+
 def test_languages_are_stored_and_kept(tmp_path: Path, reference: Checkpoint) -> None:
     folder = export_mlx(reference, tmp_path / "m", dtype="float32", languages=["English", "fr"])
     assert ModelConfig.from_file(folder / "config.json").languages == ("en", "fr")

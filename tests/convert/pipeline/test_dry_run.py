@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import shutil
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -12,7 +15,10 @@ from click.testing import CliRunner
 from baldwhisper_convert import progress
 from baldwhisper_convert.cli.main import main
 from baldwhisper_convert.data import prepared_writer
-from baldwhisper_convert.pipeline import timing
+from baldwhisper_convert.data.prepare_settings import PrepareSettings
+from baldwhisper_convert.data.windows import WindowSettings
+from baldwhisper_convert.pipeline import run as running
+from baldwhisper_convert.pipeline import sources, timing
 from baldwhisper_convert.pipeline.dry_run import DONE, TO_DO, Row, lacking_space, table
 from baldwhisper_convert.pipeline.manifest import changes
 from baldwhisper_convert.pipeline.recipe import Recipe
@@ -230,3 +236,77 @@ def test_the_table_sums_up_and_space_is_checked(tmp_path: Path) -> None:
     assert lacking_space(rows, tmp_path / "new") == ""
     huge = [Row(stage=1, work="merge", status=TO_DO, windows=1, disk=10**18)]
     assert "but only" in lacking_space(huge, tmp_path / "new")
+
+
+def test_a_stage_of_other_settings_is_refused_before_anything_is_trained(
+    teacher: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also if it is a late one, and the first has been deleted to save disk space."""
+    clips, out = tiny_speech(tmp_path / "clips", 6), tmp_path / "out"
+    recipe = recipe_of(teacher, clips)
+    Pipeline(recipe, out, say=lambda _: None).run()
+    shutil.rmtree(out / "01-finetune")
+    object.__setattr__(recipe.stages[2].factorize, "rank", 4)
+    monkeypatch.setattr(running, "perform", lambda *_, **__: pytest.fail("a stage is performed"))
+    with pytest.raises(FileExistsError, match=r"03-factorize: .*factorize.rank: 8 -> 4"):
+        Pipeline(recipe, out, say=lambda _: None).run()
+
+
+def test_a_damaged_recording_of_a_late_stage_is_found_before_the_first(
+    teacher: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clips, late = tiny_speech(tmp_path / "clips", 6), tiny_speech(tmp_path / "late", 6)
+    whole = (late / "003.wav").read_bytes()
+    (late / "003.wav").write_bytes(whole[: len(whole) * 6 // 10])
+    recipe = recipe_of(teacher, clips)
+    features = dataclasses.replace(recipe.data["train"], source=str(late))
+    object.__setattr__(recipe, "data", recipe.data | {"dev": features})
+    object.__setattr__(recipe.stages[2], "dev", "dev")
+    monkeypatch.setattr(running, "perform", lambda *_, **__: pytest.fail("a stage is performed"))
+    with pytest.raises(ValueError, match=r"003.wav"):
+        Pipeline(recipe, tmp_path / "out", say=lambda _: None).run()
+
+
+def test_a_set_is_read_once_for_the_check_and_once_to_prepare_it(
+    teacher: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = recipe_of(teacher, tiny_speech(tmp_path / "clips", 6))
+    read, readings = sources.read_utterances, list[str]()
+
+    def counted(source: str, **how: Any) -> Any:
+        readings.append(source)
+        return read(source, **how)
+
+    monkeypatch.setattr(sources, "read_utterances", counted)
+    for _ in range(2):
+        readings.clear()
+        Pipeline(recipe, tmp_path / "out", say=lambda _: None).run()
+        assert len(readings) == 2 * len(recipe.data)
+
+
+@pytest.mark.parametrize("dropped", [0, 3, 6])
+def test_dropped_windows_do_not_change_the_predicted_time(
+    dropped: int, teacher: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Preparing takes as long, whether the teacher's labels are usable or not."""
+    (planned, *_) = Pipeline(
+        recipe_of(teacher, tiny_speech(tmp_path / "clips", 6)), tmp_path
+    ).plan()
+    ((data, checkpoint), *_) = planned.own
+    windows = [SimpleNamespace(positions=1500) for _ in range(6 - dropped)]
+    made = SimpleNamespace(windows=windows, settings={"report": {"dropped": dropped}})
+
+    def measured(*inputs: Any) -> tuple[float, Any]:
+        return (1.0 if len(inputs[-1]) == 1 else 7.0), made
+
+    monkeypatch.setattr(timing, "_prepared_seconds", measured)
+    settings = PrepareSettings(language="en", windows=WindowSettings(full=0.0))
+    cost = timing.time_prepare(checkpoint, data, settings, 60)
+    assert cost.seconds == pytest.approx(1 + 6 * 60 / 6)
+
+
+def test_a_stream_is_shown_as_a_lower_bound() -> None:
+    row = Row(stage=1, work="prepare x", status=TO_DO, windows=65, seconds=2.0, at_least=True)
+    assert "  65+  " in table([row])
+    assert "In all at least 2.0 s" in table([row])
+    assert "at least" not in table([dataclasses.replace(row, at_least=False)]).splitlines()[-1][:20]

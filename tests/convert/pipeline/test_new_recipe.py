@@ -54,6 +54,26 @@ def test_a_written_recipe_is_valid(
     assert {data.language for data in recipe.data.values()} == {"ln"}
 
 
+@pytest.mark.parametrize("seconds", [3.0, 20.0])
+def test_a_written_recipe_keeps_another_language(seconds: float, tmp_path: Path) -> None:
+    teacher = tiny_hf_folder(tmp_path / "teacher", tiny_hf_model(tiny_dims()))
+    clips, french = tiny_speech(tmp_path / "clips", 20), tiny_speech(tmp_path / "fr", 20)
+    recipe = tmp_path / "recipe.toml"
+    new = ["recipe", "new", "--teacher", str(teacher), "--language", "ln", "--hours", "0.1",
+           "--train", str(clips), "--dev", str(clips), "--clip-seconds", str(seconds),
+           "-o", str(recipe)]  # fmt: skip
+    for wrong, message in (("fr", "LANGUAGE=SOURCE"), ("Lingala=x", "keep another one")):
+        refused = CliRunner().invoke(main, [*new, "--keep", wrong])
+        assert refused.exit_code > 0
+        assert message in refused.output
+    result = CliRunner().invoke(main, [*new, "--keep", f"French={french}"])
+    assert result.exit_code == 0, result.output
+    planned = Pipeline(read_recipe(recipe), tmp_path / "out", say=lambda _: None).plan()
+    names = [[data.folder.name for data, _ in stage.sets] for stage in planned]
+    assert names[0] == ["train", "dev", "fr"]
+    assert names[-1] == ["states", "fr_states", "dev_states"]
+
+
 def test_it_is_the_recipe_that_was_best_for_four_hours(tmp_path: Path) -> None:
     path = Path(__file__).resolve().parents[3] / "recipes/mboshi-augmented.toml"
     best = read_recipe(path)
@@ -65,7 +85,8 @@ def test_it_is_the_recipe_that_was_best_for_four_hours(tmp_path: Path) -> None:
             theirs.merge, theirs.factorize, theirs.loss,
         )  # fmt: skip
         if ours.training is not None:
-            names = ("epochs", "batch_size", "learning_rate", "warmup", "freeze", "spec_augment")
+            names = ("epochs", "batch_size", "learning_rate", "warmup", "freeze", "spec_augment",
+                     "schedule", "patience")  # fmt: skip
             for name in names:
                 mine, other = (getattr(stage.trained, name) for stage in (ours, theirs))
                 assert mine == other, name

@@ -152,8 +152,9 @@ def test_cleaning(inputs: dict[str, Any], tmp_path: Path, monkeypatch: pytest.Mo
     assert sorted(out.rglob("*")) == before
     assert "07-merge: no stage of the recipe" in listed.output
     assert "train-00000000: prepared for a model" in listed.output
+    assert "train: prepared for a model" in listed.output  # the log-mel
     assert listed.output.count("a training with other settings") == 2
-    assert "4 files and folders" in listed.output
+    assert "5 files and folders" in listed.output
     assert "can be deleted with --clean delete" in listed.output
     deleted = run(tmp_path, inputs, "--clean", "delete", epochs=2)
     assert deleted.exit_code == 0, deleted.output
@@ -168,3 +169,26 @@ def test_cleaning(inputs: dict[str, Any], tmp_path: Path, monkeypatch: pytest.Mo
     assert stored["metrics"]["seconds"] == seconds
     nothing = run(tmp_path, inputs, "--clean", "list", epochs=2)
     assert "nothing to delete" in nothing.output
+
+
+def test_stages_and_data_of_other_settings_are_listed(
+    inputs: dict[str, Any], tmp_path: Path
+) -> None:
+    assert run(tmp_path, inputs).exit_code == 0
+    recipe = tmp_path / "recipe.toml"
+    changed = recipe.read_text().replace("epochs = 1", "epochs = 2")
+    recipe.write_text(changed.replace("single = 1.0", "single = 0.5"))
+    arguments = ["run", str(recipe), "--output", str(tmp_path / "out")]
+    planned = CliRunner().invoke(main, [*arguments, "--dry-run"])
+    refused = CliRunner().invoke(main, arguments)
+    listed = CliRunner().invoke(main, [*arguments, "--clean", "list"])
+    assert (planned.exit_code, refused.exit_code, listed.exit_code) == (0, 1, 0)
+    for output in (planned.output, refused.output, listed.output):
+        assert "01-finetune: made with other settings: training.epochs: 1" in output
+        assert ": made with other settings: windows.single: 1.0 -> 0.5" in output
+    forced = CliRunner().invoke(main, [*arguments, "--force"])
+    assert forced.exit_code == 1
+    assert "windows.single" in forced.output
+    assert "epochs" not in forced.output
+    assert CliRunner().invoke(main, [*arguments, "--clean", "delete"]).exit_code == 0
+    assert CliRunner().invoke(main, arguments).exit_code == 0

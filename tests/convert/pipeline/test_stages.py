@@ -18,7 +18,7 @@ from baldwhisper_convert.model.prompts import Prompts
 from baldwhisper_convert.model.whisper import Whisper
 from baldwhisper_convert.pipeline.model import Model
 from baldwhisper_convert.pipeline.recipe import StageRecipe
-from baldwhisper_convert.pipeline.stages import plan_manifest, run_factorize
+from baldwhisper_convert.pipeline.stages import describe, plan_manifest, run_factorize
 from baldwhisper_convert.pipeline.training_stages import run_finetune
 from baldwhisper_convert.training.evaluation import Evaluator
 from baldwhisper_convert.training.objectives import Transcription
@@ -185,3 +185,55 @@ def test_samples_are_spread_and_have_timestamps_only_if_asked(tmp_path: Path) ->
     assert with_times(0.0) == 0
     assert 0 < with_times(0.5) < spoken
     assert with_times(1.0) == spoken
+
+
+def test_folders_of_the_same_name_are_told_apart(tmp_path: Path) -> None:
+    """So that a stage whose second data has changed is not taken for done."""
+    for number, name in enumerate(("one/set", "two/set", "three/set"), start=3):
+        tiny_prepared(tmp_path / name, number, silence=0)
+    data = [str(tmp_path / name) for name in ("one/set", "two/set:0.5", "one/set")]
+    speech, dev = open_speech(data), open_speech([str(tmp_path / "three/set")])
+    one, two, three = (
+        Prepared(tmp_path / name).fingerprint for name in ("one/set", "two/set", "three/set")
+    )
+    assert speech.fingerprints == {"set": one, "set (2)": two}
+    stage = StageRecipe(stage="finetune", data=tuple(data), training=TrainingSettings())
+    model = Model.of(teacher_checkpoint())
+    manifest = plan_manifest(stage, model, None, speech, dev)
+    assert manifest.data == {"set": one, "set (2)": two, "set (3)": three}
+    same = plan_manifest(stage, model, None, dev, dev)
+    assert same.data == {"set": three}
+
+
+@pytest.mark.parametrize(
+    ("settings", "with_dev", "message"),
+    [
+        ({"patience": 2, "evaluate_every": 1}, False, "evaluate_every needs development data"),
+        ({"patience": 2}, False, "patience needs development data"),
+        ({"patience": 2}, True, "patience needs evaluate_every"),
+    ],
+)
+def test_settings_of_evaluations_that_would_do_nothing_are_refused(
+    settings: dict[str, Any], with_dev: bool, message: str, tmp_path: Path
+) -> None:
+    tiny_prepared(tmp_path / "speech", 4, silence=0)
+    speech = open_speech([str(tmp_path / "speech")])
+    training = TrainingSettings(epochs=1, batch_size=2, **settings)
+    with pytest.raises(ValueError, match=message):
+        run_finetune(
+            Model.of(teacher_checkpoint()), training, speech, speech if with_dev else None,
+            tmp_path / "run",
+        )  # fmt: skip
+
+
+def test_an_early_end_is_said(tmp_path: Path) -> None:
+    tiny_prepared(tmp_path / "speech", 4, silence=0)
+    speech = open_speech([str(tmp_path / "speech")])
+    training = TrainingSettings(
+        epochs=50, batch_size=4, learning_rate=1e-9, evaluate_every=1, patience=2
+    )
+    _, metrics = run_finetune(
+        Model.of(teacher_checkpoint()), training, speech, speech, tmp_path / "run"
+    )
+    assert metrics["steps"] < 50
+    assert "ended_early 2 evaluations without a better result" in describe(metrics)

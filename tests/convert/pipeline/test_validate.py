@@ -131,6 +131,9 @@ FAULTS: dict[str, tuple[dict[str, Any], str]] = {
         {"stages.3.training.spec_augment": {"time_masks": 1}},
         "stage 4 (distill), training: SpecAugment hides parts of log-mel",
     ),
+    "patience without evaluations": (
+        {"stages.3.training.patience": 2}, "stage 4 (distill), training: patience needs dev",
+    ),
     "adapters": (
         {"stages.3.training.lora": {"targets": ["*.nothing"]}},
         "stage 4 (distill), training: lora: no linear layer is called '*.nothing'",
@@ -257,6 +260,19 @@ def test_all_problems_are_listed_at_once(teacher: Path, speech: Path, tmp_path: 
         assert any(problem.startswith(FAULTS[fault][1]) for problem in problems)
 
 
+def test_a_problem_of_the_data_makes_no_others(teacher: Path, speech: Path, tmp_path: Path) -> None:
+    """The fine-tuning would have changed the audio context, which its data cannot tell."""
+    context = {"audio_context": "dynamic", "windows.full": 0.0}
+    changes = {f"data.{name}.{key}": v for name in ("mel", "dev", "states")
+               for key, v in context.items()}  # fmt: skip
+    recipe = changed(plain(teacher, speech), changes | {"data.mel.source": "./nowhere"})
+    with pytest.raises(RecipeError) as found:
+        Pipeline(recipe, tmp_path / "out", say=quiet).plan()
+    assert [problem.split(": ")[0] for problem in found.value.problems] == [
+        "stage 1 (finetune), data.mel.source"
+    ]
+
+
 def test_without_the_teacher_missing_sources_are_named_too(speech: Path, tmp_path: Path) -> None:
     recipe = changed(plain(Path("./nothing"), speech), {"data.dev.source": "./nowhere"})
     with pytest.raises(RecipeError) as found:
@@ -273,7 +289,10 @@ def test_bad_utterances_are_counted(teacher: Path, tmp_path: Path) -> None:
     recipe = changed(plain(teacher, clips), {})
     with pytest.raises(RecipeError, match=r"2 with unreadable audio .*001.wav.*--skip-bad"):
         Pipeline(recipe, tmp_path / "out", say=quiet).plan()
-    assert Pipeline(recipe, tmp_path / "out", skip_bad=True, say=quiet).plan()
+    said: list[str] = []
+    assert Pipeline(recipe, tmp_path / "out", skip_bad=True, say=said.append).plan()
+    assert len(said) == len(recipe.data)
+    assert said[0].startswith("data.mel: 2 utterances are left out: 2 with unreadable audio (first")
 
 
 def test_the_command_prints_a_line_for_each_problem(

@@ -193,3 +193,24 @@ def test_a_log_that_is_released_draws_nothing_and_keeps_its_lines(tmp_path: Path
     assert log._file.closed
     assert [row["step"] for row in read_log(tmp_path / LOG_FILE)] == [1, 2, 3]
     assert not (tmp_path / "curves.png").exists()
+
+
+def test_word_errors_of_every_language_are_percent(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from matplotlib.axes import Axes
+
+    drawn: dict[str, list[float]] = {}
+    plot = Axes.plot
+
+    def recorded(self: Axes, steps: Any, values: Any, *style: Any, **how: Any) -> Any:
+        drawn[how["label"]] = values
+        return plot(self, steps, values, *style, **how)
+
+    monkeypatch.setattr(Axes, "plot", recorded)
+    rows = [{"step": 1, "loss": 1.0}, {"step": 1, "dev": {"wer": 0.5, "wer_fr": 0.25, "kl": 0.1}}]
+    (tmp_path / LOG_FILE).write_text("".join(json.dumps(row) + "\n" for row in rows))
+    plot_curves(tmp_path / LOG_FILE, tmp_path / CURVES_FILE)
+    assert drawn["WER in %"] == [50.0]
+    assert drawn["WER of fr in %"] == [25.0]
+    assert drawn["kl"] == [0.1]
