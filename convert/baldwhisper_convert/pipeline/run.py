@@ -33,7 +33,7 @@ from baldwhisper_convert.pipeline.recipe import Recipe
 from baldwhisper_convert.pipeline.run_folders import (
     RUNS_FOLDER,
     data_changed,
-    prepared_folder,
+    prepared_by,
     stage_folders,
     stages_changed,
 )
@@ -253,7 +253,7 @@ class Pipeline:
 
     def _prepared(self, number: int, name: str, teacher: Checkpoint) -> Prepared:
         """One set of data, which is prepared unless its folder is complete, once a run."""
-        folder = prepared_folder(self.output, self.recipe, name, fingerprint(teacher))
+        folder = prepared_by(self.output, self.recipe, name, teacher)
         if folder not in self._opened:
             where, bad = self._where(), BadRows(allowed=self.skip_bad, say=self.say)
             with working_on(self._place(number, name), self.efforts.after(number, name)):

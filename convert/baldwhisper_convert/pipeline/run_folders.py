@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import get_args
 
-from baldwhisper_convert.checkpoint.checkpoint import fingerprint
+from baldwhisper_convert.checkpoint.checkpoint import Checkpoint, fingerprint
 from baldwhisper_convert.data.prepared import Prepared
 from baldwhisper_convert.data.speech import replay_fingerprints
-from baldwhisper_convert.pipeline.manifest import Manifest, read_manifest
+from baldwhisper_convert.pipeline.manifest import OTHER_SETTINGS, Manifest, read_manifest
 from baldwhisper_convert.pipeline.prepared_data import settings_changed
 from baldwhisper_convert.pipeline.recipe import Recipe, StageRecipe, Training
 from baldwhisper_convert.readers.read import read_checkpoint
@@ -88,7 +88,7 @@ def leftovers(recipe: Recipe, output: Path) -> list[Leftover]:
         numbered = re.fullmatch(r"\d\d-[a-z]+", path.name) and path not in names
         if numbered and read_manifest(path):
             found.append((path, "no stage of the recipe"))
-    found += [(path, f"made with other settings: {why}") for path, why in changed.items()]
+    found += [(path, f"{OTHER_SETTINGS}: {why}") for path, why in changed.items()]
     models = _models(recipe, stages)
     known = {
         prepared_folder(output, recipe, name, model): name
@@ -99,7 +99,7 @@ def leftovers(recipe: Recipe, output: Path) -> list[Leftover]:
         if path not in known:
             found.append((path, "prepared for a model or data that the recipe does not have"))
         elif why := settings_changed(path, recipe.data[known[path]].settings):
-            found.append((path, f"made with other settings: {'; '.join(why)}"))
+            found.append((path, f"{OTHER_SETTINGS}: {'; '.join(why)}"))
     found += _of_runs(recipe, output, stages, models)
     return [Leftover(path, reason, _size(path)) for path, reason in found]
 
@@ -159,6 +159,12 @@ def prepared_folder(output: Path, recipe: Recipe, name: str, model: str) -> Path
     """
     suffix = f"-{model[:8]}" if recipe.data[name].by_teacher else ""
     return output / PREPARED_FOLDER / f"{name}{suffix}"
+
+
+def prepared_by(output: Path, recipe: Recipe, name: str, teacher: Checkpoint) -> Path:
+    """`prepared_folder` for a model, which is hashed only if the data depends on it."""
+    model = fingerprint(teacher) if recipe.data[name].by_teacher else ""
+    return prepared_folder(output, recipe, name, model)
 
 
 def _of_runs(

@@ -6,7 +6,7 @@ import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 
-from baldwhisper_convert.checkpoint.checkpoint import Checkpoint, fingerprint
+from baldwhisper_convert.checkpoint.checkpoint import Checkpoint
 from baldwhisper_convert.data.pieces import windows_so_far
 from baldwhisper_convert.data.prepare_settings import prepared_key
 from baldwhisper_convert.data.prepared import Choice, Prepared
@@ -16,7 +16,12 @@ from baldwhisper_convert.pipeline.manifest import read_manifest
 from baldwhisper_convert.pipeline.model import Model
 from baldwhisper_convert.pipeline.planned_data import PlannedData
 from baldwhisper_convert.pipeline.planned_stage import PlannedStage
-from baldwhisper_convert.pipeline.run_folders import RUNS_FOLDER, prepared_folder, run_folder
+from baldwhisper_convert.pipeline.run_folders import (
+    RUNS_FOLDER,
+    prepared_by,
+    run_folder,
+    stage_folders,
+)
 from baldwhisper_convert.pipeline.sources import Sources
 from baldwhisper_convert.pipeline.stages import plan_manifest
 from baldwhisper_convert.readers.read import read_checkpoint
@@ -70,7 +75,7 @@ class RunState:
             return Found()
         self._teachers[planned.number] = self._teacher
         real, teacher = self._model, self._teacher
-        folder = self.output / f"{planned.number:02d}-{planned.stage.stage}"
+        folder = stage_folders(self.sources.recipe, self.output)[planned.number - 1]
         stage = planned.stage
         self._model = None
         speech = dev = None
@@ -104,7 +109,7 @@ class RunState:
         made_by = teacher or self._teacher
         plain = dataclasses.replace(settings, language=data.language)
         return windows_so_far(
-            prepared_folder(self.output, self.sources.recipe, name, fingerprint(made_by)),
+            prepared_by(self.output, self.sources.recipe, name, made_by),
             prepared_key(made_by, data.speech.clips.kept, plain),
         )
 
@@ -141,8 +146,7 @@ class RunState:
             real = self._real(planned, teacher)
             if real is None or self._windows_in(data, real) is not None:
                 raise _NotPreparedError
-            recipe, model = self.sources.recipe, fingerprint(real)
-            opened = Prepared(prepared_folder(self.output, recipe, name, model))
+            opened = Prepared(prepared_by(self.output, self.sources.recipe, name, real))
             windows.append((opened, share))
             prints[name] = opened.fingerprint
         prints |= {name: text_fingerprint(self.sources.text_of(name)) for name in texts}
