@@ -25,7 +25,7 @@ from baldwhisper_convert.pipeline.recipe import read_recipe
 from baldwhisper_convert.readers.ctranslate2 import read_ctranslate2
 from baldwhisper_convert.readers.formats import read_weights
 from baldwhisper_convert.readers.model_folder import is_model_folder, read_model_folder
-from baldwhisper_convert.readers.sidecars import stated_licence
+from baldwhisper_convert.readers.sidecars import stated_in_card
 from baldwhisper_convert.readers.tokenizer import read_tokenizer
 from baldwhisper_convert.readers.torch_files import as_tensors, load_torch_file
 from baldwhisper_convert.readers.weight_files import WeightFiles, load_tensors
@@ -170,7 +170,7 @@ def test_sidecars_of_any_json(tmp_path: Path, value: Any) -> None:
 @given(content=st.binary(max_size=80) | st.text(max_size=80).map(lambda text: text.encode()))
 def test_any_model_card(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "README.md").write_bytes(b"---\n" + content + b"\n---\n")
-    assert isinstance(stated_licence(tmp_path), str | None)
+    assert isinstance(stated_in_card(tmp_path, "license"), str | None)
 
 
 @FUZZ

@@ -16,7 +16,7 @@ import pytest
 import torch
 
 from baldwhisper_convert.readers.formats import read_weights
-from baldwhisper_convert.readers.sidecars import stated_licence
+from baldwhisper_convert.readers.sidecars import stated_in_card
 from baldwhisper_convert.readers.tokenizer import find_vocabulary
 from baldwhisper_convert.readers.torch_files import as_tensors, load_torch_file
 from baldwhisper_convert.readers.weight_files import find_weights
@@ -151,11 +151,11 @@ def test_tokenizers_that_are_no_ordinary_files(name: str, kind: str, tmp_path: P
 def test_a_huge_model_card_is_not_read(tmp_path: Path) -> None:
     with (tmp_path / "README.md").open("wb") as file:
         file.write(b"---\nlicense: mit\n---\n")
-        assert stated_licence(tmp_path) is None  # nothing is flushed yet
+        assert stated_in_card(tmp_path, "license") is None  # nothing is flushed yet
         file.flush()
-        assert stated_licence(tmp_path) == "mit"
+        assert stated_in_card(tmp_path, "license") == "mit"
         file.truncate(10**11)
-    assert stated_licence(tmp_path) is None
+    assert stated_in_card(tmp_path, "license") is None
 
 
 @pytest.mark.parametrize("n_vocab", [50364, 51904])
