@@ -84,6 +84,7 @@ def new_recipe(
     kept = Prompts.of(teacher, keep[0]).language if keep else ""
     if kept == code:
         raise ValueError(f"{kept} is the language that the model learns; keep another one")
+    states = f'states", "{kept}_states' if kept else "states"
     parts = [
         _HEAD.format(
             teacher=_quoted(name), language=code, hours=f"{hours:g}",
@@ -94,14 +95,8 @@ def new_recipe(
         _data("states", train, code, dynamic, copies=numbers.copies),
         _data("dev_states", dev, code, dynamic),
     ]  # fmt: skip
-    states = "states"
     if keep:
-        states = f'states", "{kept}_states'
-        parts += [
-            _data(kept, keep[1], kept, dynamic, mel=True, copies=numbers.copies),
-            _data(f"{kept}_states", keep[1], kept, dynamic, copies=numbers.copies),
-            _REPLAY.format(language=kept),
-        ]
+        parts += _replay(kept, keep[1], dynamic, numbers.copies)
     parts.append(_FINETUNE.format(training=_training(numbers, "1e-4", "freeze = []\n", _PRECISION)))
     if len(numbers.keep) < layers:
         parts.append(_MERGE.format(keep=numbers.keep, kept=len(numbers.keep), layers=layers))
@@ -131,6 +126,15 @@ def _numbers(teacher: Checkpoint, hours: float, clip_seconds: float) -> _Numbers
         dense_rows=min(1500, teacher.dims.n_vocab),
         keep=keep,
     )
+
+
+def _replay(language: str, source: str, dynamic: bool, copies: int) -> list[str]:
+    """The sections of another language that the model keeps."""
+    return [
+        _data(language, source, language, dynamic, mel=True, copies=copies),
+        _data(f"{language}_states", source, language, dynamic, copies=copies),
+        _REPLAY.format(language=language),
+    ]
 
 
 def _training(numbers: _Numbers, rate: str, more: str = "", precision: str = "") -> str:
