@@ -237,7 +237,7 @@ def _run(
     development = open_speech(dev) if dev else None
     plan = stages.plan_manifest(stage, model, taught_by, speech, development)
     if made is not None and not made.same_work(plan):
-        raise FileExistsError(other_work(destination, made, plan))
+        raise FileExistsError(other_work(destination, made.differences(plan)))
     known = processes.agree(made.metrics if made is not None else None)
     if known is not None:
         tell(f"{destination}: done already")

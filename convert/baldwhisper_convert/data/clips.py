@@ -10,12 +10,14 @@ from __future__ import annotations
 import dataclasses
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from typing import Any
 
 from baldwhisper_convert.data.audio_list import AudioFingerprint
 from baldwhisper_convert.data.labels import text_fault
 from baldwhisper_convert.data.utterances import BadRows, Utterance
 from baldwhisper_convert.data.windows import WINDOW_SECONDS
 from baldwhisper_convert.model.prompts import Prompts
+from baldwhisper_convert.progress import progress_bar
 from baldwhisper_mlx.audio.speech_columns import Say, say_nothing
 
 
@@ -74,6 +76,8 @@ class Clips:
         utterances: can be iterated more than once, with the same result, such as `Reading`.
         seconds: the duration of an utterance, or None if it cannot be used.
         hashed: whether to read the audio for its fingerprint, which is empty otherwise.
+        what: is done, for the progress bar.
+        quiet: whether to show no progress.
     """
 
     def __init__(
@@ -82,6 +86,8 @@ class Clips:
         seconds: Callable[[Utterance], float | None],
         *,
         hashed: bool = True,
+        what: str = "read the speech",
+        quiet: bool = False,
     ) -> None:
         self._utterances = utterances
         self.kept: list[Utterance] = []
@@ -89,16 +95,18 @@ class Clips:
         self.durations: list[float] = []
         """Of each in seconds."""
         self._rows: list[int] = []
-        usable = self._list(seconds)
-        self.fingerprint = AudioFingerprint.of(usable if hashed else ())
-        """Of the audio of all."""
-        deque(usable, maxlen=0)
+        with progress_bar(None, what, "file", disable=quiet) as bar:
+            usable = self._list(seconds, bar)
+            self.fingerprint = AudioFingerprint.of(usable if hashed else ())
+            """Of the audio of all."""
+            deque(usable, maxlen=0)
         self._stream: Iterator[Utterance] = iter(())
         self._next_row = 0
 
-    def _list(self, seconds: Callable[[Utterance], float | None]) -> Iterator[Utterance]:
+    def _list(self, seconds: Callable[[Utterance], float | None], bar: Any) -> Iterator[Utterance]:
         """Yields the usable utterances, and keeps of them what is small."""
         for row, utterance in enumerate(self._utterances):
+            bar.update()
             duration = seconds(utterance)
             if duration is None:
                 continue

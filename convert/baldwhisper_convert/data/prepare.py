@@ -45,7 +45,6 @@ from baldwhisper_convert.data.windows import (
 from baldwhisper_convert.model.prompts import Prompts
 from baldwhisper_convert.model.whisper import Whisper, length_mask
 from baldwhisper_convert.processes import Processes
-from baldwhisper_convert.progress import progress_bar
 from baldwhisper_mlx.config import SAMPLE_RATE
 
 
@@ -129,13 +128,7 @@ class _Job:
         self.settings = dataclasses.replace(settings, language=builder.prompts.language)
         self.bad = bad
         quiet = not Processes.start().main
-        with progress_bar(None, "read the speech", "clip", disable=quiet) as bar:
-
-            def usable(utterance: Utterance) -> float | None:
-                bar.update()
-                return builder.usable(utterance)
-
-            clips = builder.clips = Clips(utterances, usable)
+        clips = builder.clips = Clips(utterances, builder.usable, quiet=quiet)
         if not len(clips):
             raise ValueError(f"{folder}: no usable speech to prepare; bad utterances: {bad}")
         self.plan = builder.plan(clips.durations, [clip.group for clip in clips.kept])

@@ -112,10 +112,9 @@ def _shown(value: Any) -> str:
     return "none" if value is None else json.dumps(value, ensure_ascii=False)
 
 
-def other_work(folder: Path, made: Manifest, wanted: Manifest) -> str:
-    """The error of a stage folder that was made with other settings, data or models."""
-    different = "; ".join(made.differences(wanted))
-    return f"{folder}: {OTHER_SETTINGS}: {different}. --force replaces it"
+def other_work(folder: Path, different: list[str]) -> str:
+    """The error of a stage folder whose work has differences, see `Manifest.differences`."""
+    return f"{folder}: {OTHER_SETTINGS}: {'; '.join(different)}. --force replaces it"
 
 
 def versions() -> dict[str, str]:

@@ -33,7 +33,6 @@ from baldwhisper_convert.data.windows import (
     plan_windows,
 )
 from baldwhisper_convert.model.prompts import Prompts
-from baldwhisper_convert.progress import progress_bar
 from baldwhisper_mlx.config import bucketed_positions
 
 MOST_STREAMED = 64
@@ -119,13 +118,12 @@ def read_speech(
         FileNotFoundError: no such source.
         ValueError: it cannot be read, or a column is missing.
     """
-    with progress_bar(None, f"check the recordings of {name}", "file") as bar:
 
-        def seconds(utterance: Utterance) -> float | None:
-            bar.update()
-            return usable_seconds(utterance, prompts, bad, by_turns)
+    def seconds(utterance: Utterance) -> float | None:
+        return usable_seconds(utterance, prompts, bad, by_turns)
 
-        return PlannedSpeech(Clips(utterances, seconds, hashed=False), bad, whole)
+    what = f"check the recordings of {name}"
+    return PlannedSpeech(Clips(utterances, seconds, hashed=False, what=what), bad, whole)
 
 
 def width_of(settings: PrepareSettings, n_audio_state: int, n_mels: int) -> int:

@@ -17,7 +17,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from baldwhisper_convert.checkpoint.checkpoint import Checkpoint, fingerprint
+from baldwhisper_convert.checkpoint.checkpoint import Checkpoint
 from baldwhisper_convert.data.prepared import Choice, Prepared
 from baldwhisper_convert.data.speech import Speech, parse_shares
 from baldwhisper_convert.data.texts import text_fingerprint
@@ -161,12 +161,9 @@ class Pipeline:
     def _changed(self) -> list[str]:
         """What the output folder has of other settings, so that a run of the recipe would end."""
         changed = [] if self.force else stages_changed(self.recipe, self.output)
-        start = fingerprint(self._models[1])
-        return [
-            f"{path}: {OTHER_SETTINGS}: {why}. --force replaces it" for path, why in changed
-        ] + [
-            f"{path}: {OTHER_SETTINGS}: {why}. Delete it, for example with --clean"
-            for path, why in data_changed(self.recipe, self.output, start)
+        return [other_work(path, why) for path, why in changed] + [
+            f"{path}: {OTHER_SETTINGS}: {'; '.join(why)}. Delete it, for example with --clean"
+            for path, why in data_changed(self.recipe, self.output, self._models[1])
         ]
 
     def _run(self) -> Path:
@@ -218,7 +215,7 @@ class Pipeline:
                 raise ValueError(f"{error}; delete {folder} to make the stage again") from None
             return Model.of(checkpoint, folder)
         if manifest and not self.force:
-            raise FileExistsError(other_work(folder, manifest, plan))
+            raise FileExistsError(other_work(folder, manifest.differences(plan)))
         runs = self.output / RUNS_FOLDER
         with working_on(self._place(number), self.efforts.after(number)):
             result, metrics = perform(

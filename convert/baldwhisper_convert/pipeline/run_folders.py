@@ -88,7 +88,7 @@ def leftovers(recipe: Recipe, output: Path) -> list[Leftover]:
         numbered = re.fullmatch(r"\d\d-[a-z]+", path.name) and path not in names
         if numbered and read_manifest(path):
             found.append((path, "no stage of the recipe"))
-    found += [(path, f"{OTHER_SETTINGS}: {why}") for path, why in changed.items()]
+    found += [(path, f"{OTHER_SETTINGS}: {'; '.join(why)}") for path, why in changed.items()]
     models = _models(recipe, stages)
     known = {
         prepared_folder(output, recipe, name, model): name
@@ -109,7 +109,7 @@ def stage_folders(recipe: Recipe, output: Path) -> list[Path]:
     return [output / f"{n:02d}-{stage.stage}" for n, stage in enumerate(recipe.stages, start=1)]
 
 
-def stages_changed(recipe: Recipe, output: Path) -> Iterator[tuple[Path, str]]:
+def stages_changed(recipe: Recipe, output: Path) -> Iterator[tuple[Path, list[str]]]:
     """Stage folders that were made with other settings than the recipe's, and what differs.
 
     Raises:
@@ -119,23 +119,25 @@ def stages_changed(recipe: Recipe, output: Path) -> Iterator[tuple[Path, str]]:
         if manifest := read_manifest(path):
             wanted = dataclasses.replace(manifest, stage=stage.stage, settings=stage.settings)
             if different := manifest.differences(wanted):
-                yield path, "; ".join(different)
+                yield path, different
 
 
-def data_changed(recipe: Recipe, output: Path, model: str) -> Iterator[tuple[Path, str]]:
+def data_changed(
+    recipe: Recipe, output: Path, model: Checkpoint
+) -> Iterator[tuple[Path, list[str]]]:
     """Data that was prepared first and with other settings than the recipe's, and what differs.
 
     Args:
         recipe, output: as for `leftovers`.
-        model: fingerprint of the model that the stages begin with.
+        model: that the stages begin with.
 
     Raises:
         ValueError: a set is damaged.
     """
     for _, name in recipe.prepared_first:
-        path = prepared_folder(output, recipe, name, model)
+        path = prepared_by(output, recipe, name, model)
         if different := settings_changed(path, recipe.data[name].settings):
-            yield path, "; ".join(different)
+            yield path, different
 
 
 def _models(recipe: Recipe, stages: list[Path]) -> list[str]:

@@ -66,9 +66,6 @@ def check_heads(raw: Any, dims: Dimensions, path: Path) -> Heads | None:
     return None
 
 
-_UNSTATED = object()
-
-
 def stated_suppressed(folder: Path) -> tuple[int, ...] | None:
     """`suppress_tokens` of `generation_config.json`, or else of `config.json`, where older releases
     of transformers wrote it; None if neither says. A null in the first is the empty list, as in
@@ -76,11 +73,12 @@ def stated_suppressed(folder: Path) -> tuple[int, ...] | None:
     for name in ("generation_config.json", "config.json"):
         path = folder / name
         raw = read_json(path) if path.is_file() else None
-        stated = raw.get("suppress_tokens", _UNSTATED) if isinstance(raw, dict) else _UNSTATED
-        if stated is None and name == "generation_config.json":
+        if not isinstance(raw, dict) or "suppress_tokens" not in raw:
+            continue
+        if raw["suppress_tokens"] is not None:
+            return check_suppressed(raw["suppress_tokens"], path)
+        if name == "generation_config.json":
             return ()
-        if stated is not None and stated is not _UNSTATED:
-            return check_suppressed(stated, path)
     return None
 
 
