@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import io
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Sized
 from itertools import islice
 from pathlib import Path
 
@@ -86,6 +86,11 @@ class SpeechData:
     def is_list(self) -> bool:
         """Whether the rows are in memory, and their audio is not."""
         return isinstance(self.rows, list)
+
+    @property
+    def has_length(self) -> bool:
+        """Whether the number of rows is known: streamed data has to be read to its end for it."""
+        return isinstance(self.rows, Sized)
 
     def __len__(self) -> int:
         """Number of rows; streamed data has none."""

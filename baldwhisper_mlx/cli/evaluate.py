@@ -56,6 +56,9 @@ REPORT_FILE = "report.json"
     help="Column of the speakers. Default: speaker, speaker_id or client_id, if there is one.",
 )
 @click.option("--limit", type=click.IntRange(min=1), help="Only the first so many clips.")
+@click.option("--streaming", is_flag=True,
+              help="Read a Hub dataset while it is downloaded, without storing it. Each model "
+              "downloads it again; with --limit only the beginning.")  # fmt: skip
 @click.option(
     "-n",
     "--normalizer",
@@ -102,8 +105,8 @@ REPORT_FILE = "report.json"
 )
 @click.option("--force", is_flag=True, help="Replace a report on other models, data or options.")
 @click.option("--skip-bad", is_flag=True,
-              help="Leave out rows that cannot be used: without text or audio, or with audio that "
-              "cannot be read.")  # fmt: skip
+              help="Leave out rows that cannot be used, and name each of them: without text or "
+              "audio, or with audio that cannot be read.")  # fmt: skip
 @click.option("--show-errors", type=click.IntRange(min=0), default=0, metavar="N",
               help="Show the N utterances with the most word errors, word by word.")  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
@@ -163,17 +166,19 @@ def _evaluate(
     load_jiwer()
     normalize = load_normalizer(options["normalizer"])
     columns = ("split", "text_column", "audio_column", "speaker_column", "limit")
-    source = Source(name=options["data"], **{key: options[key] for key in columns})
-    speech = Speech(
-        source, skip_bad=skip_bad, say=lambda line: click.echo(printable(line), err=True)
+    # Speech that is streamed or stored gives the same report.
+    streaming = options.pop("streaming")
+    source = Source(
+        name=options["data"], streaming=streaming, **{key: options[key] for key in columns}
     )
+    speech = Speech(source, skip_bad=skip_bad, say=_say)
     options = options | {"text_column": speech.text_column}
     if next(iter(speech), None) is None:
         raise ValueError(f"{options['data']}: no clips in it")
     missing = [] if skip_bad else speech.missing_files()
     if missing:
         raise FileNotFoundError(
-            f"{options['data']}: {len(missing)} of {len(speech)} clips not there, such as "
+            f"{options['data']}: {len(missing)} of {speech.count} clips not there, such as "
             f"{', '.join(missing[:3])}; use --skip-bad to leave them out"
         )
     prints = {role: fingerprint(find_model(name)) for role, name in models.items()}
@@ -186,6 +191,8 @@ def _evaluate(
             name, prints[role], speech, options, known, skip_bad
         )
     utterances, skipped = score_utterances(results, normalize)
+    for one in skipped:
+        _say(f"skipped: {one['file']}: {one['reason'].removeprefix(one['file'] + ': ')}")
     report = make_report(utterances, runs, settings=settings, skipped=skipped)
     if output is not None:
         rows = (json.dumps(one.to_dict(), ensure_ascii=False) for one in utterances)
@@ -238,16 +245,21 @@ def _transcribe(
     run = decoding.run(loaded, label, fingerprint)
     before = len(known.of(run))
     if before:
-        click.echo(f"{printable(label)}: {before} clips already transcribed", err=True)
-    with _progress_bar(label, len(speech)) as on_clip:
+        _say(f"{label}: {before} clips already transcribed")
+    with _progress_bar(label, speech.count) as on_clip:
         results = transcribe_dataset(
             loaded, speech, decoding, run, known, skip_bad=skip_bad, on_clip=on_clip
         )
     return run, results
 
 
+def _say(line: str) -> None:
+    """Prints a line to standard error."""
+    click.echo(printable(line), err=True)
+
+
 @contextlib.contextmanager
-def _progress_bar(label: str, total: int) -> Iterator[Callable[[Any], None] | None]:
+def _progress_bar(label: str, total: int | None) -> Iterator[Callable[[Any], None] | None]:
     """A progress bar of clips on a terminal; elsewhere None, and no bar."""
     if not sys.stderr.isatty():
         yield None

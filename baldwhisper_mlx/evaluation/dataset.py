@@ -77,6 +77,8 @@ class Source:
     """Default: the first of `SPEAKER_COLUMNS` that is there, if any."""
     limit: int | None = None
     """Only the first clips."""
+    streaming: bool = False
+    """Read a Hub dataset while it is downloaded, without storing it."""
 
 
 class Speech:
@@ -100,6 +102,7 @@ class Speech:
             split=source.split,
             text_column=source.text_column,
             audio_column=source.audio_column,
+            streaming=source.streaming,
             say=say,
         )
 
@@ -108,8 +111,11 @@ class Speech:
         """The column of the transcripts."""
         return self._data.columns.text or self.source.text_column
 
-    def __len__(self) -> int:
-        """Number of clips."""
+    @property
+    def count(self) -> int | None:
+        """Number of clips; of streamed data the limit, or None if there is none."""
+        if not self._data.has_length:
+            return self.source.limit
         return len(range(len(self._data))[: self.source.limit])
 
     def __iter__(self) -> Iterator[Clip]:

@@ -593,6 +593,12 @@ def test_a_dataset_of_the_hub(
     model.batches.clear()
     run(data=tmp_path / "set", output=output, **{"audio-column": "sound"})
     assert model.batches == []
+    for limit in ({}, {"limit": 2}):
+        stored, streamed = (
+            run("--json", *how, data=tmp_path / "set", **{"audio-column": "sound"} | limit)
+            for how in ([], ["--streaming"])
+        )
+        assert without_times(report_of(stored)) == without_times(report_of(streamed))
 
 
 @pytest.mark.parametrize("output", [False, True])
@@ -724,6 +730,9 @@ def test_skip_bad_leaves_out_every_kind_of_bad_row(
     assert [file.partition(" (")[0] for file, _ in found] == ["row 2", "row 3", "row 5"]
     reasons = [reason.rpartition(": ")[2] for _, reason in found]
     assert reasons == ["without text", "without audio", "not JSON"]
+    said = run("--skip-bad", data=tmp_path).stderr.splitlines()
+    assert said[0] == f"skipped: {tmp_path}, row 2: without text"
+    assert [line.rpartition(": ")[2] for line in said] == reasons
 
 
 def test_the_column_of_the_text_is_found_and_said(
