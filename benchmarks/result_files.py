@@ -7,7 +7,7 @@ there. docs/benchmarks.md describes the fields.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
@@ -107,6 +107,26 @@ def resume(path: Path, empty: dict[str, Any], measured: str) -> dict[str, Any]:
     if any(before.get(key) != value for key, value in empty.items() if key != measured):
         raise click.ClickException(f"{path}: measured with other settings; move it away")
     return before
+
+
+def check_settings(folder: Path, settings: Mapping[str, Any]) -> None:
+    """Keeps what trainings or transcripts in a folder depend on, and compares it the next time.
+
+    Args:
+        folder: gets the file settings.json.
+        settings: by name; a later call may add others.
+
+    Raises:
+        click.ClickException: one is another than before.
+    """
+    path, now = folder / "settings.json", json.loads(json.dumps(settings))
+    before = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    different = [name for name, value in now.items() if before.get(name, value) != value]
+    if different:
+        raise click.ClickException(
+            f"{folder}: made with other settings ({', '.join(different)}); give another folder"
+        )
+    write_json(path, before | now)
 
 
 def read_clips(folder: Path, limit: int | None = None) -> list[dict[str, Any]]:

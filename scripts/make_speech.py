@@ -34,7 +34,7 @@ import multiprocessing
 import os
 import sys
 import threading
-from collections import deque
+from collections import Counter, deque
 from concurrent.futures import Future, ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -104,6 +104,22 @@ def check_settings(folder: Path, settings: dict[str, Any]) -> None:
     write_atomically(path, json.dumps(settings, indent=2) + "\n")
 
 
+def complete_runs(runs: list[Run], folder: Path) -> set[int]:
+    """Numbers of the runs that the folder lists with all their sentences.
+
+    The rows of others, whose listing was interrupted, are removed.
+    """
+    paths = (folder / METADATA_FILE, folder / SKIPPED_FILE)
+    listed = {path: read_rows(path) for path in paths}
+    counts = Counter(row["run"] for rows in listed.values() for row in rows)
+    done = {run.number for run in runs if counts[run.number] == len(run.sentences)}
+    for path, rows in listed.items():
+        kept = [row for row in rows if row["run"] in done]
+        if len(kept) < len(rows):
+            write_atomically(path, "".join(json.dumps(row) + "\n" for row in kept))
+    return done
+
+
 def _append(path: Path, rows: list[dict[str, Any]]) -> None:
     with path.open("a", encoding="utf-8") as file:
         file.write("".join(json.dumps(row) + "\n" for row in rows))
@@ -135,7 +151,7 @@ def generate(
     """Makes runs in order until the folder holds `hours` of speech or there are no more runs.
 
     The rows of a run are appended when all its files are written, so metadata lists complete files
-    only. An interrupted run is made again, with the same result.
+    only. A run that is not listed with all its sentences is made again, with the same result.
 
     Args:
         runs: all runs; those listed in the folder's metadata are skipped.
@@ -150,8 +166,8 @@ def generate(
     Returns:
         Hours of speech in the folder and the number of skipped sentences, including earlier calls.
     """
+    done = complete_runs(runs, folder)
     rows, skips = read_rows(folder / METADATA_FILE), read_rows(folder / SKIPPED_FILE)
-    done = {row["run"] for row in rows} | {row["run"] for row in skips}
     seconds, skipped = sum(row["duration"] for row in rows), len(skips)
     waiting = deque(run for run in runs if run.number not in done)
     pending: deque[Future[Made]] = deque()

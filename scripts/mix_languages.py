@@ -79,12 +79,16 @@ class Pool:
         self._clips = self._endless()
 
     def _endless(self) -> Iterator[Said]:
-        while True:
+        spoken = True
+        while spoken:
+            spoken = False
             for place in self._rng.permutation(len(self._rows)):
                 row = self._rows[place]
                 speech = trimmed(row.samples())
                 if len(speech):
+                    spoken = True
                     yield Said(Utterance(at_level(speech), row.text), row.group)
+        raise ValueError(f"no clip in {self.language} has speech")
 
     def clip(self) -> Said:
         """The next clip, without silence at its ends."""

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import re
 import sys
 from collections.abc import Sequence
@@ -128,15 +129,18 @@ def restore_list(source: str, hypotheses: Path, target: Path) -> tuple[int, int]
         ValueError: a recording that is not a file, or hypotheses of other recordings.
     """
     with hypotheses.open(encoding="utf-8") as lines:
-        rows = [json.loads(line) for line in lines]
-    outputs = {Path(row["file"]).name: str(row["text"]) for row in rows if "file" in row}
+        rows = [row for line in lines if "file" in (row := json.loads(line))]
+    if len({row.get("run") for row in rows}) > 1:
+        raise ValueError(f"{hypotheses}: has the output of several models or options")
+    outputs = {row["file"]: str(row["text"]) for row in rows}
     found, listed = 0, []
     recordings, base = read_rows(source)
     for row in recordings:
         audio = audio_of(row, "audio", base)
         if not isinstance(audio, str):
             raise ValueError(f"{source}: only lists of files can be restored")
-        output = outputs.get(Path(audio).name)
+        below = audio.removeprefix(f"{base}{os.sep}")
+        output = outputs.get(Path(below).as_posix())
         found += output is not None
         plain = {key: value for key, value in row.items() if key not in ("path", "audio")}
         names = {

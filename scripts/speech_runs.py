@@ -11,6 +11,7 @@ import gzip
 import hashlib
 import json
 import math
+import os
 from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -240,7 +241,7 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
     data = path.read_bytes()
     whole = data[: data.rfind(b"\n") + 1]
     if whole != data:
-        path.write_bytes(whole)
+        os.truncate(path, len(whole))
     try:
         return [json.loads(line) for line in whole.decode("utf-8").splitlines()]
     except json.JSONDecodeError as error:

@@ -167,7 +167,9 @@ def main(
                 log.flush()
     result = report([row for row in rows if row["file"] in set(files)])
     print(json.dumps(result, indent=2, ensure_ascii=False))
-    sys.exit(any(result[mode]["same_text"] < 0.99 * result[mode]["clips"] for mode in MODES))
+    sys.exit(
+        any(result[mode]["same_text"] < 0.99 * max(1, result[mode]["clips"]) for mode in MODES)
+    )
 
 
 if __name__ == "__main__":

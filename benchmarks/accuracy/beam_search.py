@@ -23,7 +23,9 @@ from tqdm import tqdm
 import baldwhisper_mlx
 from baldwhisper_mlx.audio.load import load_audio
 from baldwhisper_mlx.bench.statistics import quartiles
+from baldwhisper_mlx.checkpoint.files import find_model
 from baldwhisper_mlx.config import SAMPLE_RATE
+from baldwhisper_mlx.evaluation.hypotheses import fingerprint
 from benchmarks.accuracy.word_errors import rate_text, read_rows, report
 from benchmarks.machines import describe
 from benchmarks.options import (
@@ -35,7 +37,14 @@ from benchmarks.options import (
     numbers,
     output_option,
 )
-from benchmarks.result_files import data_name, read_clips, spread, transcripts_file, write_json
+from benchmarks.result_files import (
+    check_settings,
+    data_name,
+    read_clips,
+    spread,
+    transcripts_file,
+    write_json,
+)
 
 Row = dict[str, Any]
 
@@ -56,6 +65,9 @@ def transcribe_missing(
         folder: of the speech.
         work: file of the transcripts.
     """
+    check_settings(
+        work.parent, {f"model {name}": fingerprint(find_model(m)) for name, m in models.items()}
+    )
     done = {(row["model"], row["file_name"], row["beam_size"]) for row in read_rows(work)}
     for name, model in models.items():
         left = [

@@ -18,6 +18,7 @@ from __future__ import annotations
 import importlib.util
 import itertools
 import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -27,8 +28,10 @@ import numpy as np
 from tqdm import tqdm
 
 import baldwhisper_mlx
+from baldwhisper_mlx.checkpoint.files import find_model
 from baldwhisper_mlx.evaluation import bootstrap
 from baldwhisper_mlx.evaluation.bootstrap import Bootstrap, Estimate
+from baldwhisper_mlx.evaluation.hypotheses import fingerprint
 from baldwhisper_mlx.evaluation.normalizers import load_normalizer
 from baldwhisper_mlx.evaluation.scoring import has_loop, score
 from benchmarks.options import (
@@ -39,7 +42,13 @@ from benchmarks.options import (
     models_option,
     output_option,
 )
-from benchmarks.result_files import data_name, read_clips, transcripts_file, write_json
+from benchmarks.result_files import (
+    check_settings,
+    data_name,
+    read_clips,
+    transcripts_file,
+    write_json,
+)
 
 
 def transcribe_missing(
@@ -60,6 +69,7 @@ def transcribe_missing(
         name: of the model there.
         options: of `transcribe`.
     """
+    check_settings(work.parent, {f"model {name}": fingerprint(find_model(model or None))})
     done = {(row["model"], row["file_name"]) for row in read_rows(work)}
     left = [clip for clip in clips if (name, clip["file_name"]) not in done]
     if not left:
@@ -80,10 +90,14 @@ def transcribe_missing(
 
 
 def read_rows(work: Path) -> list[dict[str, Any]]:
-    """The rows of a work file."""
+    """The rows of a work file; a last line that an interrupted run has not finished is removed."""
     if not work.is_file():
         return []
-    return [json.loads(line) for line in work.read_text(encoding="utf-8").splitlines()]
+    data = work.read_bytes()
+    whole = data[: data.rfind(b"\n") + 1]
+    if whole != data:
+        os.truncate(work, len(whole))
+    return [json.loads(line) for line in whole.decode("utf-8").splitlines()]
 
 
 def clip_slice(text: str) -> slice:

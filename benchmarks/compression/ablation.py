@@ -26,7 +26,7 @@ from typing import Any
 import click
 import numpy as np
 
-from baldwhisper_convert.checkpoint.checkpoint import Checkpoint
+from baldwhisper_convert.checkpoint.checkpoint import Checkpoint, fingerprint
 from baldwhisper_convert.checkpoint.state import EMBEDDING
 from baldwhisper_convert.compression.calibration import Calibration, calibrate
 from baldwhisper_convert.compression.factorize import (
@@ -59,7 +59,7 @@ from benchmarks.options import (
     only_option,
     output_option,
 )
-from benchmarks.result_files import file_stem, write_json
+from benchmarks.result_files import check_settings, file_stem, write_json
 
 
 class Portion(Prepared):
@@ -224,10 +224,10 @@ def main(
     only: Sequence[str],
 ) -> None:
     """Train and measure the variants that are not measured yet."""
-    checkpoints.mkdir(parents=True, exist_ok=True)
-    runner = AblationRunner(
-        read_checkpoint(teacher), real, synthetic, Prepared(dev), checkpoints, steps
-    )
+    source, folders = read_checkpoint(teacher), {"real": real, "synthetic": synthetic, "dev": dev}
+    prints = {name: Prepared(folder).fingerprint for name, folder in folders.items()}
+    check_settings(checkpoints, {"teacher": fingerprint(source)} | prints)
+    runner = AblationRunner(source, real, synthetic, Prepared(dev), checkpoints, steps)
     kept = checkpoints / f"variants-{steps}.json"
     found: dict[str, Any] = json.loads(kept.read_text("utf-8")) if kept.is_file() else {}
     plain = next(iter(VARIANTS))

@@ -23,6 +23,7 @@ import click
 import numpy as np
 
 import baldwhisper_mlx  # before anything imports MLX, for the BLAS
+from baldwhisper_convert.checkpoint.checkpoint import fingerprint
 from baldwhisper_convert.data.prepared import Prepared
 from baldwhisper_convert.data.recordings import read_recordings
 from baldwhisper_convert.export.mlx import export_mlx
@@ -53,6 +54,7 @@ from benchmarks.options import (
     output_option,
 )
 from benchmarks.result_files import (
+    check_settings,
     data_name,
     file_stem,
     read_clips,
@@ -151,9 +153,10 @@ def main(
         "limit": limit, "variants": {},
     }  # fmt: skip
     result = resume(output, empty, "variants")
-    runner = Runner(
-        read_checkpoint(teacher), Prepared(audio), Prepared(text), Prepared(dev), checkpoints, steps
-    )
+    source, sets = read_checkpoint(teacher), [Prepared(folder) for folder in (audio, text, dev)]
+    prints = dict(zip(("audio", "text", "dev"), (one.fingerprint for one in sets), strict=True))
+    check_settings(checkpoints, {"teacher": fingerprint(source), "steps": steps} | prints)
+    runner = Runner(source, sets[0], sets[1], sets[2], checkpoints, steps)
     recordings = read_recordings(data[0])
     folders = {name: checkpoints / file_stem(name) for name in names}
     for name, folder in folders.items():

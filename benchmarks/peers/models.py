@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from baldwhisper_mlx.bench.processes import isolated
 from baldwhisper_mlx.files import atomic_file, atomic_folder
+from benchmarks.result_files import check_settings
 
 if TYPE_CHECKING:
     from baldwhisper_convert.checkpoint.checkpoint import Checkpoint
@@ -30,6 +31,8 @@ class Forms:
 
     def __init__(self, checkpoint: str, work: Path) -> None:
         self.source, self.work = checkpoint, work
+        path = Path(checkpoint).expanduser()
+        check_settings(work, {"checkpoint": str(path.resolve()) if path.exists() else checkpoint})
 
     @cached_property
     def checkpoint(self) -> Checkpoint:

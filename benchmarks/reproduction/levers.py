@@ -15,10 +15,9 @@ those of `--speech` are of several passes, the first of them unchanged and the o
 from __future__ import annotations
 
 import copy
-import dataclasses
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -26,7 +25,7 @@ from typing import Any
 import click
 import numpy as np
 
-from baldwhisper_convert.checkpoint.checkpoint import Checkpoint
+from baldwhisper_convert.checkpoint.checkpoint import Checkpoint, fingerprint
 from baldwhisper_convert.compression.factorize import FactorizeSettings, count_parameters
 from baldwhisper_convert.compression.merge import MergeSettings
 from baldwhisper_convert.data.prepared import Choice, Prepared, PreparedWindow
@@ -48,13 +47,12 @@ from benchmarks.options import (
 )
 from benchmarks.reproduction.measure import word_errors
 from benchmarks.reproduction.variants import LAYERS
-from benchmarks.result_files import file_stem, write_json
+from benchmarks.result_files import check_settings, file_stem, write_json
 
 SEEDS = (0, 1)
 EVALUATIONS = 3
 """On `--select`, in every training."""
 RANK_96 = FactorizeSettings(rank=96)
-
 
 Found = dict[str, dict[int, dict[str, Any]]]
 """What was measured, by lever and seed."""
@@ -94,7 +92,13 @@ LEVERS = {
 
 
 def first_pass(data: Prepared) -> Prepared:
-    """Prepared clips without their augmented copies, which come after them."""
+    """Prepared clips without their augmented copies, which come after them.
+
+    Raises:
+        ValueError: windows of several clips, which are others in every pass.
+    """
+    if data.settings["report"]["settings"]["windows"].get("single", 1.0) != 1.0:
+        raise ValueError(f"{data.folder}: prepare with windows.single = 1, for windows of one clip")
     windows: dict[str, PreparedWindow] = {}
     for window in data.windows:
         windows.setdefault(window.source, window)
@@ -186,7 +190,7 @@ def measures(model: Model, lever: Any, steps: int, speech: LeverSpeech) -> dict[
     return {
         "parameters": count_parameters(model.checkpoint),
         "steps": steps,
-        "settings": dataclasses.asdict(lever),
+        "settings": asdict(lever),
         "word_errors": word_errors(model, speech.report),
     }
 
@@ -274,8 +278,11 @@ def command(
         share: float,
         only: Sequence[str],
     ) -> None:
-        data = LeverSpeech(speech, share, select, report)
-        run = runner(read_checkpoint(teacher), data).run
+        source, data = read_checkpoint(teacher), LeverSpeech(speech, share, select, report)
+        prints = [Prepared(folder).fingerprint for folder in (speech, select, report)]
+        facts = {"teacher": fingerprint(source), "data": prints, "share": share}
+        check_settings(checkpoints, facts | {name: asdict(one) for name, one in levers.items()})
+        run = runner(source, data).run
         found = measured(levers, run, checkpoints, only)
         complete = {name: seeds for name, seeds in found.items() if len(seeds) == len(SEEDS)}
         if next(iter(levers)) not in complete:

@@ -23,6 +23,7 @@ from typing import Any
 
 import click
 
+from baldwhisper_convert.checkpoint.checkpoint import fingerprint
 from baldwhisper_convert.compression.factorize import count_parameters
 from baldwhisper_convert.data.speech import Speech, open_speech
 from baldwhisper_convert.model.prompts import Prompts
@@ -40,7 +41,7 @@ from baldwhisper_mlx.files import write_atomically
 from benchmarks.compression.ablation import report
 from benchmarks.options import Benchmark, checkpoints_option, only_option, output_option
 from benchmarks.reproduction.variants import EARLIER_NAMES, Variant, variants
-from benchmarks.result_files import file_stem, write_json
+from benchmarks.result_files import check_settings, file_stem, write_json
 
 TEACHER, MERGED, STUDENT = "01-finetune", "02-merge", "03-distill"
 """Stage folders of the run."""
@@ -203,6 +204,8 @@ def main(
         mix=dataclasses.replace(TrainingSettings().mix, prompts=0.0),
     )
     every = variants(opened.alpha, opened.beta)
+    facts = {"teacher": fingerprint(opened.teacher.checkpoint), "share": share}
+    check_settings(checkpoints, facts | dataclasses.asdict(training))
     adopt_earlier_names(checkpoints)
     first, step = map(int, part.split("/"))
     for name in list(every)[first::step]:

@@ -65,6 +65,8 @@ def main(
         click.echo(f"from {warm_up} {unit} on: {100 * drift:+.1f} %")
         if output is not None:
             write_json(output, result | {"drift": drift, "memory": rows})
+    else:
+        raise click.ClickException(f"too few {unit}: memory is compared from {warm_up} on")
 
 
 def transcribe_files(loaded: Any, samples: Samples, files: int, most: float) -> Iterator[int]:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
 
 from baldwhisper_convert.compression.factorize import FactorizeSettings
@@ -16,7 +17,7 @@ from baldwhisper_convert.training.log import LOG_FILE, read_log
 from benchmarks.reproduction import levers, teacher_levers
 from benchmarks.reproduction.levers import Lever, LeverRunner, first_pass, summary
 from benchmarks.reproduction.teacher_levers import TeacherRunner
-from benchmarks.result_files import file_stem
+from benchmarks.result_files import check_settings, file_stem
 from tests.support.benchmark_runs import run_variants
 from tests.support.tiny_prepared import teacher_checkpoint, tiny_prepared
 
@@ -63,13 +64,16 @@ def test_students_are_trained_once_with_two_seeds(folders: dict[str, Path], tmp_
         assert row["steps"] == 2
         assert row["wer"] == pytest.approx(sum(row["wer_of_seeds"]) / 2, abs=1e-4)
     assert rows["plain"]["difference_interval"] == [0.0, 0.0]
-    trained = {path: path.stat().st_mtime_ns for path in (tmp_path / "runs").glob("*.json")}
+    trained = {path: path.stat().st_mtime_ns for path in (tmp_path / "runs").glob("*-[01].json")}
     assert len(trained) == 4
     output, again = run(folders, tmp_path / "runs")
     assert output.count("WER ") == 6
     assert {name: again[name] for name in rows} == rows
     assert all(path.stat().st_mtime_ns == before for path, before in trained.items())
     assert again["layers first"]["parameters"] < again["plain"]["parameters"]
+    command = levers.command(LEVERS, LeverRunner, "")
+    with pytest.raises(AssertionError, match=r"made with other settings \(share\)"):
+        run_variants(command, folders, tmp_path / "runs", (), "--share", "0.9")
 
 
 def test_the_first_pass_has_every_source_once(folders: dict[str, Path]) -> None:
@@ -124,3 +128,17 @@ def test_teachers_are_fine_tuned_in_several_ways(tmp_path: Path) -> None:
     assert logs[0][0]["loss"] == pytest.approx(logs[1][0]["loss"])  # before any step
     kept = json.loads((tmp_path / "runs" / f"{file_stem('LoRA')}-1.json").read_text())
     assert kept["settings"]["lora"]["rank"] == 32
+
+
+def test_the_first_pass_needs_windows_of_one_clip(tmp_path: Path) -> None:
+    data = tiny_prepared(tmp_path, 4)
+    data.settings["report"]["settings"]["windows"]["single"] = 0.2
+    with pytest.raises(ValueError, match=r"windows\.single = 1"):
+        first_pass(data)
+
+
+def test_trainings_with_other_settings_are_not_taken(tmp_path: Path) -> None:
+    check_settings(tmp_path, {"share": 0.5, "keep": (1, 2)})
+    check_settings(tmp_path, {"share": 0.5, "keep": (1, 2), "other": None})
+    with pytest.raises(click.ClickException, match=r"made with other settings \(keep, other\)"):
+        check_settings(tmp_path, {"share": 0.5, "keep": (1, 3), "other": 2})

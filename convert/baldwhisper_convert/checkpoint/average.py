@@ -12,7 +12,7 @@ from dataclasses import replace
 
 import torch
 
-from baldwhisper_convert.checkpoint.checkpoint import Checkpoint
+from baldwhisper_convert.checkpoint.checkpoint import SOURCES, Checkpoint
 
 
 def average(checkpoints: Sequence[Checkpoint], shares: Sequence[float]) -> Checkpoint:
@@ -46,7 +46,7 @@ def average(checkpoints: Sequence[Checkpoint], shares: Sequence[float]) -> Check
         first,
         state=state,
         languages=languages if len(known) == len(checkpoints) else None,
-        source=" + ".join(one.source for one in checkpoints),
+        source=SOURCES.join(one.source for one in checkpoints),
     )
 
 

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import re
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 
@@ -35,6 +37,10 @@ WINDOW_POSITIONS = N_TIMESTAMPS - 1
 """Encoder positions of 20 ms in the 30 s that the runtime cuts audio to."""
 
 
+SOURCES = " + "
+"""Between the sources of an average."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Checkpoint:
     """One complete Whisper model: weights, vocabulary and what is known about its source.
@@ -58,7 +64,7 @@ class Checkpoint:
     suppress_tokens: tuple[int, ...] | None = None
     """Ids of text that are never written, if they are not OpenAI's; see `ModelConfig`."""
     source: str
-    """Path it was read from, or `hub-id@commit`."""
+    """Path it was read from, or `hub-id@commit`; several of them with `SOURCES` between."""
     format: str
     """Name of the source's format."""
     licence: str | None = None
@@ -90,6 +96,21 @@ class Checkpoint:
                     f"{self.source}: alignment head ({layer}, {head}) does not exist in a decoder "
                     f"of {self.dims.n_text_layer} layers with {self.dims.n_text_head} heads"
                 )
+
+    @property
+    def hub_id(self) -> str:
+        """Its id on the Hub; empty for a path, or an average of several models."""
+        name = self.source.rpartition("@")[0]
+        on_hub = re.fullmatch(r"[\w.-]+/[\w.-]+", name) and not _there(self.source)
+        return name if on_hub else ""
+
+    @property
+    def public_source(self) -> str:
+        """The source without folders, which may be private: Hub ids, or last parts of paths."""
+        sources = self.source.split(SOURCES)
+        return SOURCES.join(
+            Path(one).expanduser().resolve().name if _there(one) else one for one in sources
+        )
 
     @property
     def heads(self) -> Heads:
@@ -172,3 +193,7 @@ def fingerprint(checkpoint: Checkpoint) -> str:
         digest.update(f"{name}{list(plain.shape)}".encode())
         digest.update(plain.numpy().tobytes())
     return digest.hexdigest()[:16]
+
+
+def _there(source: str) -> bool:
+    return Path(source).expanduser().exists()

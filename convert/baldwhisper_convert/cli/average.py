@@ -26,11 +26,14 @@ def average(models: Sequence[str], destination: Path, force: bool) -> None:
     with one_line_errors():
         from baldwhisper_convert.checkpoint import average as averages
         from baldwhisper_convert.data.speech import parse_shares
+        from baldwhisper_convert.export.destination import check_destination
         from baldwhisper_convert.export.mlx import export_mlx
         from baldwhisper_convert.readers.read import read_checkpoint
 
         named = parse_shares(models)
         shares = [share for _, share in named]
+        for name, _ in named:
+            check_destination(destination, name, force=force)
         result = averages.average([read_checkpoint(name) for name, _ in named], shares)
         export_mlx(result, destination, dtype="float32", force=force)
         say(f"{destination}: average of {len(named)} models")

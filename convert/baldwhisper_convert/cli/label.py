@@ -31,8 +31,8 @@ from baldwhisper_convert.cli.options import FOLDER
               help="Drop labels with a higher word error rate against the given transcript, 0.1 "
               "for a tenth.")  # fmt: skip
 @click.option("--max-disagreement", type=float,
-              help="Drop labels against which the second model's output has a higher word error "
-              "rate.")  # fmt: skip
+              help="Drop a label if the word error rate of the second model's output against it is "
+              "higher than this.")  # fmt: skip
 @click.option(
     "--max-compression-ratio",
     type=float,
@@ -51,8 +51,8 @@ from baldwhisper_convert.cli.options import FOLDER
               help="Address of a Ray cluster, such as auto or ray://HOST:10001. local starts Ray "
               "on this machine.")  # fmt: skip
 @click.option("--workers", type=click.IntRange(min=1),
-              help="Number of worker processes. Default: as many as there are CPUs, or GPUs, "
-              "for.")  # fmt: skip
+              help="Number of worker processes. Default: as many as the CPUs or GPUs "
+              "allow.")  # fmt: skip
 @click.option("--worker-cpus", type=click.IntRange(min=1), default=1, show_default=True,
               help="CPUs of a worker.")  # fmt: skip
 @click.option("--worker-gpus", type=click.FloatRange(min=0), default=0.0, show_default=True,

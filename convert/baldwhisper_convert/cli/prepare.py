@@ -22,11 +22,12 @@ if TYPE_CHECKING:
 @click.option("--data", multiple=True, required=True, metavar="FOLDER_FILE_OR_HUB_ID",
               help="Transcribed speech: a folder, a CSV, TSV, JSON or JSONL file, parquet or tar "
               "files, or a Hugging Face dataset. Repeatable. With --set labels=none, "
-              "transcripts are not needed.")  # fmt: skip
+              "transcripts are not needed, but a list of the files is.")  # fmt: skip
 @click.option("--split", default="train", show_default=True, help="Split of the dataset.")
 @click.option("--text-column", default="text", show_default=True,
               help="Column of transcripts. If there is no text, the default also finds sentence, "
-              "transcription, transcript and the like.")  # fmt: skip
+              "transcription, transcript and the like. \"\" for speech without "
+              "transcripts.")  # fmt: skip
 @click.option("--audio-column", default="audio", show_default=True, help="Column of audio.")
 @click.option("--streaming", is_flag=True,
               help="Read a Hub dataset while it is downloaded, without storing it.")  # fmt: skip
@@ -55,10 +56,10 @@ def prepare(
 ) -> None:
     """Prepare speech for training.
 
-    Cuts speech into windows and stores their labels and the encoder states of the teacher SRC
-    in the folder DST, which the other commands read with --data and --dev. If a run is
-    interrupted, run the same command again to resume it. torchrun or `accelerate launch` starts
-    it in several processes, which share the work. Settings (--set):
+    Joins clips of at most 30 s to windows, and stores their labels and the encoder states of
+    the teacher SRC, or log-mel, in the folder DST, which the other commands read with --data
+    and --dev. If a run is interrupted, run the same command again to resume it. torchrun or
+    `accelerate launch` starts it in several processes, which share the work. Settings (--set):
     labels=text|teacher|none, features=states|mel, audio_context=full|dynamic, passes, max_wer,
     language, language_tokens=window|turns, seed, windows.*, augmentation.*
     """

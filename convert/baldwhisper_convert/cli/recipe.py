@@ -50,8 +50,8 @@ def schema(output: Path | None) -> None:
 @click.option("--dev", default="data/dev", show_default=True, metavar="SOURCE",
               help="Other speech, that chooses the weights.")  # fmt: skip
 @click.option("--keep", metavar="LANGUAGE=SOURCE",
-              help="Another language that the model is not to forget, and speech in it, which is "
-              "replayed in the training.")  # fmt: skip
+              help="Another language that the model is not to forget, and transcribed speech in "
+              "it, which is replayed in the training.")  # fmt: skip
 @click.option("--output", "-o", type=_FILE, help="File to write.  [default: standard output]")
 @click.option("--force", is_flag=True, help="Replace the file.")
 def new(

@@ -117,7 +117,8 @@ def align(
               help="Replaces the recipe's folders of recorded noise.")  # fmt: skip
 @click.option("--teacher", metavar="MODEL", help="Replaces the recipe's teacher.")
 @click.option("--start", metavar="MODEL",
-              help="A model that was fine-tuned from the teacher, to begin with.")  # fmt: skip
+              help="Replaces the recipe's start: a model that was fine-tuned from the teacher, "
+              "from which the stages start.")  # fmt: skip
 @click.option("--skip-bad", is_flag=True,
               help="Skip utterances that cannot be used, and name each of them.")  # fmt: skip
 @click.option("--force", is_flag=True,

@@ -228,7 +228,8 @@ def _run(
     stage = override(stage, changes)
     processes = Processes.start()
     tell = say if processes.main else say_nothing
-    made = _made(destination, source, force=force) if processes.main else None
+    read = [source] if teacher is None else [source, teacher]
+    made = _made(destination, read, force=force) if processes.main else None
     processes.wait()
     model = Model.of(read_checkpoint(source), Path(source))
     taught_by = read_checkpoint(teacher) if teacher else None
@@ -250,8 +251,13 @@ def _run(
     return metrics
 
 
-def _made(destination: Path, source: str, *, force: bool) -> Manifest | None:
+def _made(destination: Path, sources: Sequence[str], *, force: bool) -> Manifest | None:
     """The manifest of the stage that a folder has already; None if it may be replaced.
+
+    Args:
+        destination: the folder.
+        sources: the models that the stage reads, which the folder must not contain.
+        force: whether to replace it.
 
     Raises:
         FileExistsError: the folder is no stage, and `force` is not set.
@@ -263,5 +269,6 @@ def _made(destination: Path, source: str, *, force: bool) -> Manifest | None:
     restore_folder(destination.resolve())  # of a command that was killed while it replaced it
     made = read_manifest(destination) if destination.is_dir() and not force else None
     if made is None:
-        check_destination(destination, source, force=force)
+        for source in sources:
+            check_destination(destination, source, force=force)
     return made

@@ -40,9 +40,10 @@ class PrepareSettings:
     features: Features = "states"
     """Encoder states, for a frozen encoder, or log-mel, for one that is trained."""
     audio_context: Context = "full"
-    """`full`: the encoder receives 30 s; its output after a clip may be cut off. `dynamic`: it
-    receives the clip's own frames and `windows.margin`, rounded up as in the runtime. A model
-    trained on that has a dynamic audio context, see `ModelConfig.audio_context`."""
+    """`full`: the encoder receives 30 s; its output after a clip may be cut off. Log-mel is cut
+    off too, before the encoder; `windows.full = 1` keeps all of it. `dynamic`: it receives the
+    clip's own frames and `windows.margin`, rounded up as in the runtime. A model trained on that
+    has a dynamic audio context, see `ModelConfig.audio_context`."""
     max_wer: float = 0.3
     """Windows are left out if the word error rate of the teacher's label is higher than this."""
     passes: int = 1

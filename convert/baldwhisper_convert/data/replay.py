@@ -31,7 +31,8 @@ class Replay:
 
     Raises:
         ValueError: another share; data that is not log-mel, because the encoder states of one
-            model are not those of another; or data of different audio contexts.
+            model are not those of another; replayed speech without text; or data of different
+            audio contexts.
     """
 
     main: Windows
@@ -46,6 +47,11 @@ class Replay:
                 "replay needs log-mel, because the states of one encoder are not those of another; "
                 'prepare all data of the stage with features = "mel", or give replay.stages = '
                 '["finetune"] and the speech of both languages as the data of the other stages'
+            )
+        if not self.other.labelled:
+            raise ValueError(
+                "replay needs text, for the predictions that are kept; prepare the speech that is "
+                'replayed with labels = "text" or "teacher"'
             )
         if self.main.audio_context[0] != self.other.audio_context[0]:
             raise ValueError(
@@ -96,16 +102,12 @@ class Replay:
         """Windows of the other language in a batch of `size`.
 
         Raises:
-            ValueError: a batch with none of one of the two, or too few windows to replay.
+            ValueError: a batch with none of one of the two.
         """
         count = round(self.share * size)
         if not 0 < count < size:
             raise ValueError(
                 f"replay: a share of {self.share:g} of a batch of {size} is {count} windows; "
                 "change replay.share or training.batch_size"
-            )
-        if len(self.other.windows) < count:
-            raise ValueError(
-                f"replay: {len(self.other.windows)} windows are fewer than the {count} of a batch"
             )
         return count

@@ -11,6 +11,7 @@ from baldwhisper_convert.data.batches import Batch, Mix, collate
 from baldwhisper_convert.data.prepared import SPEECH, Choice, Prepared, Windows
 from baldwhisper_convert.data.replay import Replay
 from baldwhisper_convert.data.texts import text_fingerprint
+from baldwhisper_convert.data.windows import WINDOW_POSITIONS
 from baldwhisper_convert.model.prompts import Prompts
 
 SAMPLE_BATCH = 8
@@ -25,7 +26,7 @@ class ReplayTeacher:
     weight: float = 1.0
     """Of the KL to them."""
     full_context: bool = False
-    """Whether it predicts from 30 s, although the speech has a dynamic audio context."""
+    """Whether it predicts from 30 s, although the log-mel of the speech is shorter."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,8 +99,8 @@ def with_replay(
         ValueError: as `Replay`.
     """
     shown = replay_fingerprints(other.fingerprints, share, fingerprint(teacher), weight)
-    dynamic = speech.windows.audio_context[0] == "dynamic"
-    full_context = dynamic and teacher.audio_context != "dynamic"
+    cut = any(window.positions < WINDOW_POSITIONS for window in other.windows.windows)
+    full_context = cut and teacher.audio_context != "dynamic"
     return replace(
         speech,
         windows=Replay(speech.windows, other.windows, share),

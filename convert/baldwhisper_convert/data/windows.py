@@ -43,7 +43,7 @@ class WindowSettings:
     margin: float = 0.5
     """Seconds of encoder output kept after the end of a window's audio."""
     full: float = 0.3
-    """Share of the windows that keep all 30 s of encoder output, as at inference."""
+    """Share of the windows that keep all 30 s of encoder output or log-mel, as at inference."""
 
     def __post_init__(self) -> None:
         check_range(self, ("single", "silence", "full"), 0, 1)

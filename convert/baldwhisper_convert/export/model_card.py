@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from baldwhisper_convert.checkpoint.checkpoint import Checkpoint
@@ -226,7 +225,7 @@ def _values(
         known += f"| WER on its development data | {100 * facts.wer:.2f} % |\n"
     return vars(checkpoint.dims) | {
         "name": title,
-        "source": _source(checkpoint),
+        "source": checkpoint.public_source,
         "format": checkpoint.format,
         "languages": len(checkpoint.vocabulary.special_tokens) - len(CONTROL_TOKENS),
         "known": known,
@@ -258,28 +257,19 @@ def _metadata(
             )
         ]
 
-    # A source from the Hub is `id@commit`; everything else is a path.
-    hub_id, _, commit = checkpoint.source.rpartition("@")
-    from_hub = hub_id and commit and not Path(checkpoint.source).expanduser().exists()
     data = ModelCardData(
         library_name=library,
         language=list(languages) if languages else None,
         pipeline_tag="automatic-speech-recognition",
         tags=["whisper", "baldwhisper", library],
         license=checkpoint.licence,
-        base_model=hub_id if from_hub else checkpoint.base_model,
+        base_model=checkpoint.hub_id or checkpoint.base_model,
         datasets=list(facts.datasets) or None,
         metrics=["wer"] if results else None,
         model_name=name if results else None,
         eval_results=results,
     )
     return str(data.to_yaml())
-
-
-def _source(checkpoint: Checkpoint) -> str:
-    """The Hub id, or the last part of a path, as the rest may be private."""
-    path = Path(checkpoint.source).expanduser()
-    return path.resolve().name if path.exists() else checkpoint.source
 
 
 def _embedding(checkpoint: Checkpoint) -> str:
@@ -295,4 +285,6 @@ def _licence(checkpoint: Checkpoint) -> str:
     text = "The weights' licence is the source's"
     if checkpoint.licence:
         return f"{text}, whose model card states: {checkpoint.licence}."
-    return f"{text}; its files do not state one, see where `{_source(checkpoint)}` was published."
+    return (
+        f"{text}; its files do not state one, see where `{checkpoint.public_source}` was published."
+    )

@@ -26,7 +26,7 @@ _WINDOWS = """[data.{name}.windows]
 single = {single}
 silence = 0.0
 pause = {pause}
-full = 0.0
+full = {full}
 """
 
 
@@ -158,8 +158,10 @@ def _data(
     # The metrics are of single clips, as users have them.
     joined = not dynamic and not name.startswith("dev")
     windows = _WINDOWS.format(
-        name=name, single=0.2 if joined else 1.0, pause=0.6 if joined else 0.0
-    )
+        name=name, single=0.2 if joined else 1.0, pause=0.6 if joined else 0.0,
+        # Log-mel is cut before the encoder, which must get 30 s unless its context is dynamic.
+        full=1.0 if mel and not dynamic else 0.0,
+    )  # fmt: skip
     text = "\n".join(lines) + "\n" + windows
     if copies > 1:
         text += (_AUGMENTATION_COMMENT if mel else "") + _AUGMENTATION.format(name=name)
@@ -196,7 +198,7 @@ _FULL = """\
 
 _DATA_COMMENTS = {
     "train": "# To train the whole model on: log-mel, because the encoder is trained too.\n",
-    "dev": "# It chooses the weights and stops the training.\n",
+    "dev": "# It chooses the weights; with `patience` it also ends a training early.\n",
     "states": "# The same with other augmentation, for stages that store the encoder's output.\n",
 }
 

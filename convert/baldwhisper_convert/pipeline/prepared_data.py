@@ -67,6 +67,16 @@ def _stored(folder: Path) -> dict[str, Any] | None:
     return found
 
 
+def _with_defaults(table: dict[str, Any], default: dict[str, Any]) -> dict[str, Any]:
+    """A table of settings with those that it lacks, in its sections too."""
+    return {
+        key: _with_defaults(table.get(key, {}), value)
+        if isinstance(value, dict)
+        else table.get(key, value)
+        for key, value in default.items()
+    }
+
+
 def settings_changed(folder: Path, settings: PrepareSettings) -> list[str]:
     """Which settings of prepared data differ, such as `passes: 1 -> 3`, as far as it says.
 
@@ -80,7 +90,10 @@ def settings_changed(folder: Path, settings: PrepareSettings) -> list[str]:
     stored = _stored(folder)
     if stored is None:
         return []
-    tables = [json.loads(json.dumps(t)) for t in (stored, dataclasses.asdict(settings))]
+    plain = [dataclasses.asdict(one) for one in (PrepareSettings(), settings)]
+    default, new = (json.loads(json.dumps(table)) for table in plain)
+    # Of an earlier version, which lacks settings: their defaults are what it did.
+    tables = [_with_defaults(stored, default), new]
     for table in tables:
         # Not part of the key: a folder of noise may have been moved, a language has two names.
         table.get("augmentation", {}).pop("recordings", None)

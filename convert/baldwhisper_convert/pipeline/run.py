@@ -19,7 +19,7 @@ from typing import Any
 
 from baldwhisper_convert.checkpoint.checkpoint import Checkpoint
 from baldwhisper_convert.data.prepared import Choice, Prepared
-from baldwhisper_convert.data.speech import Speech, parse_shares
+from baldwhisper_convert.data.speech import Speech, by_name, parse_shares
 from baldwhisper_convert.data.texts import text_fingerprint
 from baldwhisper_convert.data.utterances import BadRows
 from baldwhisper_convert.locks import check_single_process, lock_folder
@@ -141,7 +141,7 @@ class Pipeline:
         check_single_process("run --dry-run")
         stages = self.plan()
         for problem in self._changed():
-            self.say(f"without a change, the run will end at once: {problem}")
+            self.say(f"`run` will refuse to start: {problem}")
         return dry_run(stages, RunState(self.output, self._where(), *self._models), self.say)
 
     @cached_property
@@ -162,7 +162,7 @@ class Pipeline:
         """What the output folder has of other settings, so that a run of the recipe would end."""
         changed = [] if self.force else stages_changed(self.recipe, self.output)
         return [other_work(path, why) for path, why in changed] + [
-            f"{path}: {OTHER_SETTINGS}: {'; '.join(why)}. Delete it, for example with --clean"
+            f"{path}: {OTHER_SETTINGS}: {'; '.join(why)}. Delete it, or give another --output"
             for path, why in data_changed(self.recipe, self.output, self._models[1])
         ]
 
@@ -238,12 +238,16 @@ class Pipeline:
         prepared = [
             (self._prepared(number, name, teacher), share) for name, share in parse_shares(names)
         ]
-        fingerprints = {
-            name: data.fingerprint
-            for (name, _), (data, _) in zip(parse_shares(names), prepared, strict=True)
-        }
         files = {name: Path(self.texts.get(name, self.recipe.texts[name])) for name in texts}
-        fingerprints |= {name: text_fingerprint(path) for name, path in files.items()}
+        fingerprints = by_name(
+            [
+                *(
+                    (name, data.fingerprint)
+                    for (name, _), (data, _) in zip(parse_shares(names), prepared, strict=True)
+                ),
+                *((name, text_fingerprint(path)) for name, path in files.items()),
+            ]
+        )
         return Speech(
             windows=Choice(prepared), fingerprints=fingerprints, texts=tuple(files.values())
         )

@@ -10,7 +10,7 @@ from baldwhisper_convert.checkpoint.checkpoint import Checkpoint
 from baldwhisper_convert.data.pieces import windows_so_far
 from baldwhisper_convert.data.prepare_settings import prepared_key
 from baldwhisper_convert.data.prepared import Choice, Prepared
-from baldwhisper_convert.data.speech import Speech, parse_shares
+from baldwhisper_convert.data.speech import Speech, by_name, parse_shares
 from baldwhisper_convert.data.texts import text_fingerprint
 from baldwhisper_convert.pipeline.manifest import read_manifest
 from baldwhisper_convert.pipeline.model import Model
@@ -136,7 +136,7 @@ class RunState:
         *,
         replayed: bool = False,
     ) -> Speech:
-        windows, prints = list[tuple[Prepared, float]](), dict[str, str]()
+        windows, prints = list[tuple[Prepared, float]](), list[tuple[str, str]]()
         sets = {
             data.folder.name: (data, teacher)
             for data, teacher in (planned.replayed if replayed else planned.own)
@@ -148,9 +148,9 @@ class RunState:
                 raise _NotPreparedError
             opened = Prepared(prepared_by(self.output, self.sources.recipe, name, real))
             windows.append((opened, share))
-            prints[name] = opened.fingerprint
-        prints |= {name: text_fingerprint(self.sources.text_of(name)) for name in texts}
-        return Speech(windows=Choice(windows), fingerprints=prints)
+            prints.append((name, opened.fingerprint))
+        prints += [(name, text_fingerprint(self.sources.text_of(name))) for name in texts]
+        return Speech(windows=Choice(windows), fingerprints=by_name(prints))
 
 
 class _NotPreparedError(Exception):

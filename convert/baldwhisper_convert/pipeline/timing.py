@@ -161,7 +161,9 @@ def time_training(
     speech = dataclasses.replace(data, main=timed) if isinstance(data, Replay) else timed
     module, prompts = Whisper.from_checkpoint(model), Prompts.of(model, data.language)
     add_lora(module, settings)
-    endless = dataclasses.replace(settings, epochs=1e6, evaluate_every=0, checkpoint_minutes=1e6)
+    endless = dataclasses.replace(
+        settings, epochs=1e6, evaluate_every=0, checkpoint_minutes=1e6, trackers=()
+    )
     with tempfile.TemporaryDirectory() as folder, without_bars(), PeakMemory() as memory:
         accelerator = new_accelerator()
         move_teachers(objective, accelerator.device)

@@ -100,7 +100,8 @@ def _train(
     if training.start_share:
         add_start(module, model.checkpoint, training.start_share)
         if evaluate:
-            metrics |= evaluate(module.to(device))
+            # A training that had ended before has frozen nothing, which objectives check.
+            metrics |= evaluate(module.to(device).requires_grad_(False))
     checkpoint = dataclasses.replace(model.checkpoint, state=module.canonical_state())
     checkpoint = trained_checkpoint(checkpoint, speech.windows)
     return dataclasses.replace(model, checkpoint=checkpoint), metrics

@@ -79,6 +79,7 @@ class _Check:
         self.source, self.start, self.sources = teacher, start, sources
         self.problems: list[str] = []
         self.texts: set[str] = set()
+        self.contexts: set[tuple[str, str, int]] = set()
         self.place = ""
 
     def stages(self) -> list[PlannedStage]:
@@ -157,9 +158,13 @@ class _Check:
         """One data set, read once; None if it has problems."""
         data = self.sources.recipe.data[name]
         known = (name, teacher is self.source)
-        if known not in self.sources.planned:
+        context = (name, teacher.audio_context, teacher.audio_context_margin)
+        if context not in self.contexts:
+            # Fine-tunings may change it, also where they all count as one teacher here.
+            self.contexts.add(context)
             with self._problem(f"data.{name}.audio_context"):
                 check_context(teacher, data.settings)
+        if known not in self.sources.planned:
             self.sources.planned[known] = self._read(name, teacher)
         return self.sources.planned[known]
 
@@ -247,11 +252,11 @@ class _Check:
     ) -> None:
         training, windows = stage.trained, speech.windows
         # Of a stream only the beginning is known.
-        count = len(windows.windows) if all(p.speech.whole for p in own_parts(speech)) else 2**31
+        whole = all(part.speech.whole for part in own_parts(speech))
         with self._problem("training"):
             check_evaluations(training, has_dev=bool(stage.dev_names))
         with self._problem("training.batch_size"):
-            check_batches(count, training, int(os.environ.get("WORLD_SIZE", 1)))
+            check_batches(windows, training, int(os.environ.get("WORLD_SIZE", 1)), whole=whole)
         student = Whisper.from_checkpoint(model.checkpoint)
         if stage.stage == "finetune":
             with self._problem("training"):

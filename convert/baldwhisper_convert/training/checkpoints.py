@@ -205,9 +205,12 @@ def _damage(path: Path, advice: str) -> Iterator[None]:
 
     Raises:
         ValueError: the block raised.
+        MemoryError, torch.OutOfMemoryError: there is too little memory; the file may be sound.
     """
     try:
         yield
+    except (MemoryError, torch.OutOfMemoryError):
+        raise
     # All exceptions: Accelerate, torch, safetensors and the optimizer each raise their own.
     except Exception as error:
         damaged = _first_damaged(path) or path

@@ -10,18 +10,22 @@ from typing import Any
 from torch import nn
 
 from baldwhisper_convert.data.prepared import Windows
+from baldwhisper_convert.data.replay import Replay
 from baldwhisper_convert.data.spec_augment import check_masks
 from baldwhisper_convert.model.whisper import Whisper
 from baldwhisper_convert.training.settings import TrainingSettings, parameter_groups
 
 
-def check_batches(windows: int, settings: TrainingSettings, processes: int) -> None:
+def check_batches(
+    data: Windows, settings: TrainingSettings, processes: int, *, whole: bool = True
+) -> None:
     """Checks that a step can be divided among processes and accumulated batches.
 
     Args:
-        windows: of training data.
+        data: to train on.
         settings: `batch_size` and `accumulate`.
         processes: that train together.
+        whole: whether `data` is all of it, so that its windows can be counted.
 
     Raises:
         ValueError: it cannot, or there are too few windows for one step.
@@ -32,8 +36,21 @@ def check_batches(windows: int, settings: TrainingSettings, processes: int) -> N
             f"batch_size {settings.batch_size} is not a multiple of {parts} "
             "(processes times accumulate); change one of them"
         )
-    if windows < parts:
-        raise ValueError(f"{windows} windows are too few to train on; a step needs {parts}")
+    if whole and len(data.windows) < parts:
+        raise ValueError(
+            f"{len(data.windows)} windows are too few to train on; a step needs {parts}"
+        )
+    if isinstance(data, Replay):
+        replayed = data.rows(settings.batch_size)
+        if whole and len(data.other.windows) < replayed:
+            count = len(data.other.windows)
+            raise ValueError(f"replay: {count} windows are fewer than the {replayed} of a batch")
+        if min(replayed, settings.batch_size - replayed) < parts:
+            raise ValueError(
+                f"batch_size {settings.batch_size} has {replayed} replayed windows, and a step is "
+                f"divided into {parts} parts (processes times accumulate), which need windows of "
+                "both languages; change batch_size, accumulate or replay.share"
+            )
 
 
 def check_evaluations(settings: TrainingSettings, *, has_dev: bool) -> None:

@@ -121,7 +121,8 @@ def plot_curves(log: Path, picture: Path) -> None:
     evaluations = [row for row in rows if "dev" in row]
     figure = Figure(figsize=(10, 4), layout="constrained")
     left, right = figure.subplots(1, 2)
-    hidden = {"step", "epoch", "seconds", "lr", "norm", "agreement"}
+    shares = {"accuracy", "agreement", "replay_agreement"}
+    hidden = {"step", "epoch", "seconds", "lr", "norm"} | shares
     for name in sorted({key for row in steps for key in row} - hidden):
         left.plot([r["step"] for r in steps], [r.get(name) for r in steps], label=name, lw=0.8)
     left.set(xlabel="step", ylabel="loss", yscale="log", title="training")

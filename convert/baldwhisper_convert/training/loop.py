@@ -120,7 +120,7 @@ class _Run:
         settings: TrainingSettings,
         accelerator: Accelerator,
     ) -> None:
-        check_batches(len(data.windows), settings, accelerator.num_processes)
+        check_batches(data, settings, accelerator.num_processes)
         self.model, self.settings, self.accelerator = model, settings, accelerator
         self.data, self.prompts = data, prompts
         self._log: TrainingLog | None = None
@@ -197,7 +197,7 @@ class _Run:
         total, audio_total = accelerator.reduce(positions, "sum").tolist()
         for group, late in zip(self.optimizer.param_groups, self.late, strict=True):
             group["lr"] = settings.learning_rate * rate(step, self.steps, settings, late=late)
-        sums: dict[str, Tensor] = {}
+        sums, over = dict[str, Tensor](), dict[str, int]()
         for i, batch in enumerate(batches):
             last = i == len(batches) - 1
             # Gradients are exchanged between processes in the last batch only.
@@ -211,12 +211,17 @@ class _Run:
             for name, value in (terms.losses | terms.metrics | terms.audio).items():
                 value = torch.as_tensor(value, dtype=torch.float32).detach()
                 sums[name] = sums.get(name, torch.zeros(())) + value.cpu()
+            for name in terms.metrics:
+                over[name] = over.get(name, 0) + terms.parts.get(name, terms.positions)
         norm = self.precision.clip(self.learner, self.optimizer, settings.clip)
         # The logged terms are sums over all processes, too.
-        stacked = accelerator.reduce(torch.stack(list(sums.values())).to(accelerator.device), "sum")
+        values = torch.stack([*sums.values(), *(torch.tensor(float(n)) for n in over.values())])
+        added = accelerator.reduce(values.to(accelerator.device), "sum").tolist()
+        counts_of = dict.fromkeys(sums, total) | dict.fromkeys(terms.audio, audio_total)
+        counts_of |= zip(over, added[len(sums) :], strict=True)
         row = {
-            name: value / (audio_total if name in terms.audio else total)
-            for name, value in zip(sums, stacked.tolist(), strict=True)
+            name: value / max(1.0, counts_of[name])
+            for name, value in zip(sums, added[: len(sums)], strict=True)
         }
         row["loss"] = sum(row[name] for name in terms.losses | terms.audio)
         # In fp16 an infinite gradient is normal: the step is skipped and the scale lowered.

@@ -39,6 +39,8 @@ class Terms:
     """Sums over the positions that are logged but not minimized."""
     audio: dict[str, Tensor] = field(default_factory=dict)
     """Weighted sums over the encoder positions of the audio, `Batch.audio_positions`."""
+    parts: dict[str, int] = field(default_factory=dict)
+    """Positions of the metrics that are of a part of them only."""
 
 
 class Objective(Protocol):

@@ -20,6 +20,8 @@ from baldwhisper_convert.training.sharing import Groups
 
 REPLAY = "replay"
 """Name of the term in the log."""
+AGREEMENT = "replay_agreement"
+"""Name of the share of the replayed positions at which both models choose the same token."""
 
 
 class FullContext(Distillation):
@@ -107,16 +109,13 @@ class WithReplay(nn.Module):
             terms: Terms = self.objective(model, batch)
             return terms
         if bool(batch.replayed.all()) or not bool(batch.replayed.any()):
-            raise ValueError(
-                "replay: a part of a batch has windows of one language only; choose replay.share "
-                "and training.batch_size so that both numbers of windows are multiples of "
-                "processes times accumulate"
-            )
+            raise ValueError("replay: a part of a batch has windows of one language only")
         terms = self.objective(model, batch.rows(~batch.replayed))
         kept = self._kl(model, batch.rows(batch.replayed))
         return replace(
             terms,
             losses=terms.losses | {REPLAY: kept.losses["kl"]},
             positions=terms.positions + kept.positions,
-            metrics=terms.metrics | {"replay_agreement": kept.metrics["agreement"]},
+            metrics=terms.metrics | {AGREEMENT: kept.metrics["agreement"]},
+            parts=dict.fromkeys(terms.metrics, terms.positions) | {AGREEMENT: kept.positions},
         )

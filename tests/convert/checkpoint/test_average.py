@@ -103,6 +103,14 @@ def test_the_command(tmp_path: Path) -> None:
     again = CliRunner().invoke(main, arguments)
     assert again.exit_code == 1
     assert "--force" in again.output
+    # It names its sources without their folders, and replaces none of them.
+    card = (output / "README.md").read_text(encoding="utf-8")
+    assert "from `0 + 1 + 2`" in card
+    assert "base_model" not in card
+    assert str(tmp_path) not in card
+    own = CliRunner().invoke(main, [*arguments[:-1], str(paths[1]), "--force"])
+    assert own.exit_code == 1
+    assert "contains the source" in own.output
     alone = CliRunner().invoke(main, ["average", str(paths[0]), str(tmp_path / "alone")])
     assert alone.exit_code == 1
     assert "two or more models" in alone.output

@@ -218,3 +218,12 @@ def test_a_source_without_phrases_is_named(
     with pytest.raises(SystemExit, match="no clip in fr is at most 3 s long"):
         run(monkeypatch, sources[0], long, "--languages", "ln", "fr", "--count", "3",
             "--within", "1", "--output", tmp_path / "out")  # fmt: skip
+
+
+def test_a_source_without_speech_is_named(
+    tmp_path: Path, sources: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mix, "trimmed", lambda samples: samples[:0])
+    with pytest.raises(SystemExit, match="no clip in (ln|fr) has speech"):
+        run(monkeypatch, *sources, "--languages", "ln", "fr", "--count", "3",
+            "--output", tmp_path / "out")  # fmt: skip

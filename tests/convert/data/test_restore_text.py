@@ -91,3 +91,27 @@ def test_outputs_of_other_recordings_are_an_error(
         patch.setattr(sys, "argv", ["restore_text.py", str(folder), str(outputs), "x.jsonl"])
         assert restore_text.main() == 1
     assert "no output for any recording" in capsys.readouterr().err
+
+
+def test_recordings_of_one_name_in_two_folders_keep_their_own_text(tmp_path: Path) -> None:
+    texts = {}
+    for speaker, text in (("a", "A cat sat."), ("b", "A Cat sat!")):
+        folder = tiny_speech(tmp_path / "speech" / speaker, 1)
+        row = json.loads((folder / "metadata.jsonl").read_text())
+        texts[f"{speaker}/{row['file_name']}"] = text
+    rows = [{"file_name": name, "text": "A CAT SAT"} for name in texts]
+    listed = "".join(json.dumps(row) + "\n" for row in rows)
+    (tmp_path / "speech" / "metadata.jsonl").write_text(listed)
+    outputs = write_hypotheses(tmp_path / "h.jsonl", texts)
+    target = tmp_path / "restored.jsonl"
+    assert restore_text.restore_list(str(tmp_path / "speech"), outputs, target) == (2, 2)
+    assert [u.text for u in read_utterances(str(target))] == list(texts.values())
+
+
+def test_outputs_of_two_models_are_an_error(tmp_path: Path) -> None:
+    rows = [{"run": run, "file": "000.wav", "text": "A cat."} for run in "xy"]
+    path = tmp_path / "h.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    folder = tiny_speech(tmp_path / "speech", 1)
+    with pytest.raises(ValueError, match="several models"):
+        restore_text.restore_list(str(folder), path, tmp_path / "restored.jsonl")

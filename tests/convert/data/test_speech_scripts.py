@@ -435,13 +435,20 @@ def test_an_interrupted_call_resumes_to_the_same_end(tmp_path: Path) -> None:
     # killed while writing: half a line, a half-made file, a whole file that is not listed yet
     metadata = part / make_speech.METADATA_FILE
     listed = metadata.read_bytes()
+    # of the last run, only the first sentence was listed
+    last = json.loads(listed.splitlines()[-1])["run"]
+    rows = [line for line in listed.splitlines(True) if json.loads(line)["run"] == last]
+    listed = listed[: -len(b"".join(rows[1:]))]
     metadata.write_bytes(listed + b'{"file_name": "0000')
     (part / "000099-00.partial").write_bytes(b"fLaC")
     missing = next(name for name in whole[0] if not (part / name).exists())
     (part / missing).write_bytes(b"cut off")
     assert call(part, 1.0)[0] == pytest.approx(total)
     assert folder_state(part) == whole
-    assert all(path.stat().st_mtime_ns == time for path, time in before.items())
+    again = {json.loads(row)["file_name"] for row in rows}
+    assert all(
+        path.stat().st_mtime_ns == time for path, time in before.items() if path.name not in again
+    )
 
 
 SLOW = """

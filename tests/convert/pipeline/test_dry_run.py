@@ -20,11 +20,11 @@ from baldwhisper_convert.data.windows import WindowSettings
 from baldwhisper_convert.pipeline import run as running
 from baldwhisper_convert.pipeline import sources, timing
 from baldwhisper_convert.pipeline.dry_run import DONE, TO_DO, Row, lacking_space, table
-from baldwhisper_convert.pipeline.manifest import changes
+from baldwhisper_convert.pipeline.manifest import changes, read_manifest
 from baldwhisper_convert.pipeline.recipe import Recipe
 from baldwhisper_convert.pipeline.run import Pipeline
 from baldwhisper_convert.pipeline.settings import build
-from baldwhisper_convert.training import loop
+from baldwhisper_convert.training import log, loop
 from tests.support.tiny import tiny_dims, tiny_hf_folder, tiny_hf_model
 from tests.support.tiny_speech import sound, tiny_speech
 
@@ -97,6 +97,22 @@ def test_a_dry_run_sees_what_is_done_and_writes_nothing(teacher: Path, tmp_path:
     assert statuses(rows) == dict.fromkeys(works, DONE) | {"factorize": TO_DO}
     with pytest.raises(FileExistsError, match=r"03-factorize: .*factorize.rank: 8 -> 4"):
         Pipeline(changed, out, say=said.append).run()
+
+
+def test_a_dry_run_starts_no_trackers(
+    teacher: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started = []
+
+    class Recorder(log.Trackers):
+        def __init__(self, names: Any, *rest: Any) -> None:
+            started.append(tuple(names))
+            super().__init__(names, *rest)
+
+    monkeypatch.setattr(log, "Trackers", Recorder)
+    recipe = recipe_of(teacher, tiny_speech(tmp_path / "clips", 4), trackers=["tensorboard"])
+    Pipeline(recipe, tmp_path / "out", say=lambda _: None).dry_run()
+    assert started == [()]
 
 
 def test_every_bar_of_a_run_names_stage_and_data(
@@ -310,3 +326,19 @@ def test_a_stream_is_shown_as_a_lower_bound() -> None:
     assert "  65+  " in table([row])
     assert "In all at least 2.0 s" in table([row])
     assert "at least" not in table([dataclasses.replace(row, at_least=False)]).splitlines()[-1][:20]
+
+
+def test_a_text_may_have_the_name_of_data(teacher: Path, tmp_path: Path) -> None:
+    clips = tiny_speech(tmp_path / "clips", 6)
+    table = {
+        "teacher": str(teacher),
+        "data": {"words": {"source": str(clips), "windows": {"full": 0.0, "silence": 0.0}}},
+        "texts": {"words": str(clips / "metadata.jsonl")},
+        "stages": [{"stage": "factorize", "data": ["words"], "texts": ["words"],
+                    "factorize": {"rank": 8}, "speech": 2}],
+    }  # fmt: skip
+    pipeline = Pipeline(build(Recipe, table, "recipe"), tmp_path / "out", say=lambda _: None)
+    manifest = read_manifest(pipeline.run())
+    assert manifest is not None
+    assert list(manifest.data) == ["words", "words (2)"]
+    assert set(statuses(pipeline.dry_run()).values()) == {DONE}

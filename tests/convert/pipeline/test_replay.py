@@ -237,6 +237,11 @@ def test_cleaning_keeps_a_training_that_would_be_resumed(
     ("before", "after", "message"),
     [
         ("share = 0.5", "share = 0.1", "stage 1 (finetune), replay: replay: a share of 0.1"),
+        (
+            "freeze = []",
+            "accumulate = 4",
+            "stage 1 (finetune), training.batch_size: batch_size 4 has",
+        ),
         ("french}", "nowhere}", "stage 1 (finetune), data.french.source: "),
     ],
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -10,12 +11,16 @@ import pytest
 from click.testing import CliRunner, Result
 
 from baldwhisper_convert.cli.main import main
+from baldwhisper_convert.data.prepare_settings import PrepareSettings
+from baldwhisper_convert.data.prepared import SETTINGS_FILE
 from baldwhisper_convert.pipeline import stages
 from baldwhisper_convert.pipeline.manifest import Manifest
+from baldwhisper_convert.pipeline.prepared_data import settings_changed
 from baldwhisper_convert.pipeline.recipe import StageRecipe
 from baldwhisper_convert.pipeline.run_folders import run_folder
 from baldwhisper_convert.training.settings import TrainingSettings
 from tests.support.tiny import tiny_dims, tiny_hf_folder, tiny_hf_model
+from tests.support.tiny_prepared import tiny_prepared
 from tests.support.tiny_speech import tiny_speech
 
 RECIPE = """
@@ -192,3 +197,15 @@ def test_stages_and_data_of_other_settings_are_listed(
     assert "epochs" not in forced.output
     assert CliRunner().invoke(main, [*arguments, "--clean", "delete"]).exit_code == 0
     assert CliRunner().invoke(main, arguments).exit_code == 0
+
+
+def test_data_of_an_earlier_version_has_the_settings_it_did_not_know(tmp_path: Path) -> None:
+    tiny_prepared(tmp_path, 2)
+    path = tmp_path / SETTINGS_FILE
+    table = json.loads(path.read_text())
+    settings = dataclasses.asdict(PrepareSettings(passes=2))
+    del settings["language_tokens"], settings["windows"]["margin"]
+    table["report"]["settings"] = settings
+    path.write_text(json.dumps(table))
+    assert settings_changed(tmp_path, PrepareSettings(passes=2)) == []
+    assert settings_changed(tmp_path, PrepareSettings()) == ["passes: 2 -> 1"]

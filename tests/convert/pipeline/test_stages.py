@@ -19,9 +19,9 @@ from baldwhisper_convert.model.whisper import Whisper
 from baldwhisper_convert.pipeline.model import Model
 from baldwhisper_convert.pipeline.recipe import StageRecipe
 from baldwhisper_convert.pipeline.stages import describe, plan_manifest, run_factorize
-from baldwhisper_convert.pipeline.training_stages import run_finetune
+from baldwhisper_convert.pipeline.training_stages import run_distill, run_finetune
 from baldwhisper_convert.training.evaluation import Evaluator
-from baldwhisper_convert.training.objectives import Transcription
+from baldwhisper_convert.training.objectives import LossSettings, Transcription
 from baldwhisper_convert.training.settings import LoraSettings, TrainingSettings
 from tests.support.tiny_prepared import teacher_checkpoint, tiny_prepared
 
@@ -237,3 +237,21 @@ def test_an_early_end_is_said(tmp_path: Path) -> None:
     )
     assert metrics["steps"] < 50
     assert "ended_early 2 evaluations without a better result" in describe(metrics)
+
+
+def test_a_training_of_the_encoder_that_had_ended_is_mixed_with_its_start(tmp_path: Path) -> None:
+    """After an interruption between the training and its stage, which froze nothing again."""
+    tiny_prepared(tmp_path / "speech", 8, mel=True)
+    speech = open_speech([str(tmp_path / "speech")])
+    training = TrainingSettings(
+        epochs=1, batch_size=4, freeze=("decoder.*",), start_share=0.5, evaluate_every=1
+    )
+    loss = LossSettings(ce=0.0, kl=0.0, encoder=1.0)
+    start = Model.of(teacher_checkpoint())
+    first, again = (
+        run_distill(start, teacher_checkpoint(), training, loss, speech, speech, tmp_path / "run")[
+            0
+        ].checkpoint.state
+        for _ in range(2)
+    )
+    assert all(torch.equal(first[name], again[name]) for name in first)

@@ -273,6 +273,20 @@ def test_a_problem_of_the_data_makes_no_others(teacher: Path, speech: Path, tmp_
     ]
 
 
+def test_data_is_checked_again_after_a_training_that_changes_the_audio_context(
+    teacher: Path, speech: Path, tmp_path: Path
+) -> None:
+    tune = {"stage": "finetune", "data": ["states"], "training": BRIEF}
+    changes = {"start": str(teacher), "data.mel.audio_context": "dynamic", "stages": [
+        tune, tune | {"data": ["mel"], "training": BRIEF | {"freeze": []}}, tune,
+    ]}  # fmt: skip
+    with pytest.raises(RecipeError) as found:
+        Pipeline(changed(plain(teacher, speech), changes), tmp_path / "out", say=quiet).plan()
+    assert [problem.split(": ")[0] for problem in found.value.problems] == [
+        "stage 3 (finetune), data.states.audio_context"
+    ]
+
+
 def test_without_the_teacher_missing_sources_are_named_too(speech: Path, tmp_path: Path) -> None:
     recipe = changed(plain(Path("./nothing"), speech), {"data.dev.source": "./nowhere"})
     with pytest.raises(RecipeError) as found:

@@ -20,6 +20,7 @@ from accelerate import Accelerator
 from torch import Tensor
 
 from baldwhisper_convert.model.whisper import Whisper
+from baldwhisper_convert.training import checkpoints
 from baldwhisper_convert.training.checkpoints import (
     AVERAGE_FILE,
     BEST_FILE,
@@ -383,3 +384,12 @@ def test_a_saved_average_is_loaded_into_the_tensors_that_are_there(student: Whis
     average.load({name: torch.full_like(t, 0.5) for name, t in average.weights.items()})
     assert {name: tensor.data_ptr() for name, tensor in average.weights.items()} == places
     assert all(bool((tensor == 0.5).all()) for tensor in average.weights.values())
+
+
+def test_too_little_memory_is_no_damage(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: Any, **__: Any) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(checkpoints, "load_file", full)
+    with pytest.raises(MemoryError):
+        Run(run.folder.path).resume()
