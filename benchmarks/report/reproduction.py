@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +34,13 @@ KEEPING = {
     "mixed": "average of the last two and a tenth of whisper-base",
 }
 """Models that may have kept French: part of the names of their files, and what they are called."""
+TOGETHER = {
+    "first": "French in every batch",
+    "turns": "then clips of both, a token wherever the language changes",
+    "window": "then clips of both, one language token",
+    "student": "student of the model with several tokens: layers 0, 3, 5, rank 128",
+}
+"""Models of recipes/mboshi-two-languages.toml, as in `KEEPING`."""
 KEPT_SETS = {
     "mboshi": "Mboshi: WER, %",
     "french": "French: WER, %",
@@ -181,15 +188,23 @@ def language_rows(result: dict[str, Any]) -> Rows:
     return table
 
 
-def keeping_rows(found: Found) -> Rows:
-    """A row for each model: errors in both languages, and the ranks of French tokens."""
-    rows = [["", *KEPT_SETS.values(), "median rank of French"]]
-    ranks = found.get("keeping-languages", {"models": {}})["models"]
-    for name, title in KEEPING.items():
+def keeping_rows(found: Found, models: Mapping[str, str], ranks: str) -> Rows:
+    """A row for each model: errors in both languages, and the ranks of French tokens.
+
+    Args:
+        found: the result files.
+        models: `KEEPING` or `TOGETHER`.
+        ranks: name of the file of their ranks.
+    """
+    rows = [["", *KEPT_SETS.values(), "left out of these, %", "median rank of French"]]
+    ranked = found.get(ranks, {"models": {}})["models"]
+    for name, title in models.items():
         reports = [found.get(f"keeping-{name}-{speech}") for speech in KEPT_SETS]
         rates = [report["models"]["model"]["wer"] if report else None for report in reports]
         cells = [with_interval(r["value"], r["interval"]) if r else "-" for r in rates]
-        french = ranks[title]["languages"]["French"] if title in ranks else None
+        both = rates[-1]
+        cells.append(f"{100 * both['deletions'] / both['total']:.0f}" if both else "-")
+        french = ranked[title]["languages"]["French"] if title in ranked else None
         rows.append([title, *cells, f"{french['median_rank']:.0f}" if french else "-"])
     return rows
 
@@ -209,8 +224,11 @@ def reproduction_parts(folder: Path) -> dict[str, str]:
         "search": markdown(search_rows(trials["trials"])) if trials else NOT_MEASURED,
         "languages": markdown(language_rows(languages)) if languages else NOT_MEASURED,
         "context": markdown(context_rows(contexts)) if contexts else NOT_MEASURED,
-        "keeping": markdown(keeping_rows(found)) if "keeping-languages" in found else NOT_MEASURED,
     }
+    kept = {"keeping": (KEEPING, "keeping-languages"), "together": (TOGETHER, "keeping-together")}
+    for name, (models, ranks) in kept.items():
+        rows = keeping_rows(found, models, ranks)
+        parts[name] = markdown(rows) if ranks in found else NOT_MEASURED
     for name in ("levers", "teacher-levers"):
         levers = found.get(name)
         parts[name] = markdown(lever_rows(levers["levers"])) if levers else NOT_MEASURED

@@ -88,6 +88,7 @@ def folder(tmp_path: Path) -> Path:
         },
         "languages": LANGUAGES,
         "keeping-languages": LANGUAGES,
+        "keeping-together": LANGUAGES,
         "context-base": evaluation(0.9, 0.1),
         "context-tuned": evaluation(0.4, 0.5),
     }
@@ -162,24 +163,31 @@ def test_what_models_kept_of_french(folder: Path) -> None:
         "keeping-base-french": evaluation(0.17, 0.17),
         "keeping-tuned-french": evaluation(0.9, 0.17),
         "keeping-tuned-mboshi": evaluation(0.33, 0.33),
+        "keeping-base-switched": evaluation(0.8, 0.8),
         "keeping-languages": {"models": models},
     }
+    both = files["keeping-base-switched"]["models"]["model"]["wer"]
+    files["keeping-base-switched"]["models"]["model"]["wer"] = both | {"deletions": 3, "total": 40}
     for name, found in files.items():
         (folder / f"reproduction-{name}.json").write_text(json.dumps(found))
-    base, tuned, replay, *_ = reproduction.keeping_rows(reproduction.read(folder))[1:]
-    assert base == ["whisper-base", "-", "17.00 [16.00, 18.00]", "-", "-"]
-    assert tuned == [
-        "fine-tuned", "33.00 [32.00, 34.00]", "90.00 [89.00, 91.00]", "-", "12",
+    found = reproduction.read(folder)
+    rows = reproduction.keeping_rows(found, reproduction.KEEPING, "keeping-languages")
+    base, tuned, replay, *_ = rows[1:]
+    assert base == [
+        "whisper-base", "-", "17.00 [16.00, 18.00]", "80.00 [79.00, 81.00]", "8", "-",
     ]  # fmt: skip
-    assert replay == ["fine-tuned with replay", "-", "-", "-", "-"]
+    assert tuned == [
+        "fine-tuned", "33.00 [32.00, 34.00]", "90.00 [89.00, 91.00]", "-", "-", "12",
+    ]  # fmt: skip
+    assert replay == ["fine-tuned with replay", "-", "-", "-", "-", "-"]
     assert "fine-tuned with replay" in reproduction.reproduction_parts(folder)["keeping"]
 
 
 def test_all_parts_and_pictures(folder: Path) -> None:
     parts = reproduction.reproduction_parts(folder)
     assert set(parts) == {
-        "paper", "levers", "teacher-levers", "search", "context", "languages", "keeping", "layers",
-        "vocabulary",
+        "paper", "levers", "teacher-levers", "search", "context", "languages", "keeping",
+        "together", "layers", "vocabulary",
     }  # fmt: skip
     assert NOT_MEASURED not in parts.values()
     assert "no KL" in parts["levers"]

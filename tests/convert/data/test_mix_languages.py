@@ -224,6 +224,6 @@ def test_a_source_without_speech_is_named(
     tmp_path: Path, sources: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(mix, "trimmed", lambda samples: samples[:0])
-    with pytest.raises(SystemExit, match="no clip in (ln|fr) has speech"):
+    with pytest.raises(SystemExit, match=r"no clip in (ln|fr) has speech"):
         run(monkeypatch, *sources, "--languages", "ln", "fr", "--count", "3",
             "--output", tmp_path / "out")  # fmt: skip

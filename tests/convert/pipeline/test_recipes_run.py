@@ -247,15 +247,7 @@ def test_mboshi_with_clips_of_both_languages(tmp_path: Path) -> None:
     tuned = export_mlx(read_checkpoint(teacher), tmp_path / "tuned", audio_context="dynamic")
     speech = {"train": 8, "dev": 3, "french": 5, "switched": 2}
     data = {name: tiny_speech(tmp_path / name, n) for name, n in speech.items()}
-    listed = data["switched"] / "metadata.jsonl"
-    rows = [json.loads(line) for line in listed.read_text(encoding="utf-8").splitlines()]
-    for row in rows:
-        row["text"] = "wa demain"
-        row["turns"] = [
-            {"start": 0.0, "end": 0.1, "language": "ln", "text": "wa"},
-            {"start": 0.1, "end": 0.2, "language": "fr", "text": "demain"},
-        ]
-    listed.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    add_turns(data["switched"])
     more = ("--noise", str(tiny_speech(tmp_path / "noise", 2)), "--start", str(tuned))
     recipe = ROOT / "recipes/mboshi-switched.toml"
     run(recipe, tmp_path, teacher, data, *more, trainings=1)
@@ -265,6 +257,40 @@ def test_mboshi_with_clips_of_both_languages(tmp_path: Path) -> None:
     assert manifest is not None
     assert manifest.parent == fingerprint(read_checkpoint(tuned))
     assert {"train", "switched"} <= manifest.data.keys()
+
+
+def test_mboshi_with_two_languages(tmp_path: Path) -> None:
+    """The student's last training has both languages, and clips of both, from stored states."""
+    teacher = wide_teacher(tmp_path / "teacher", layers=6)
+    speech = {"train": 14, "dev": 3, "french": 5, "switched": 3}
+    folders = {name: tiny_speech(tmp_path / name, n) for name, n in speech.items()}
+    add_turns(folders["switched"])
+    stored = {"states": "train", "dev_states": "dev"}
+    stored |= {f"{name}_states": name for name in ("french", "switched")}
+    data = folders | {name: folders[same] for name, same in stored.items()}
+    noise = str(tiny_speech(tmp_path / "noise", 2))
+    recipe = ROOT / "recipes/mboshi-two-languages.toml"
+    run(recipe, tmp_path, teacher, data, "--noise", noise, trainings=3)
+    kinds = ("finetune", "finetune", "merge", "factorize", "distill")
+    check(tmp_path / "out", True, 3, kinds, rank=128)
+    check_replay(tmp_path / "out", "01-finetune", "02-finetune")
+    manifest = read_manifest(tmp_path / "out/05-distill")
+    assert manifest is not None
+    learned = {name.partition("-")[0] for name in manifest.data}
+    assert learned == {"states", "french_states", "switched_states", "dev_states"}
+
+
+def add_turns(folder: Path) -> None:
+    """Makes clips of two languages of those in a folder."""
+    listed = folder / "metadata.jsonl"
+    rows = [json.loads(line) for line in listed.read_text(encoding="utf-8").splitlines()]
+    for row in rows:
+        row["text"] = "wa demain"
+        row["turns"] = [
+            {"start": 0.0, "end": 0.1, "language": "ln", "text": "wa"},
+            {"start": 0.1, "end": 0.2, "language": "fr", "text": "demain"},
+        ]
+    listed.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
 
 
 def test_mboshi(teacher: Path, tmp_path: Path) -> None:
