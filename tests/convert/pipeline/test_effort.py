@@ -20,14 +20,14 @@ teacher = "{teacher}"
 source = "{speech}"
 features = "mel"
 audio_context = "{context}"
-windows = {{ single = 1.0, silence = 0.0, pause = 0.0, full = 0.0 }}
+windows = {{ single = 1.0, silence = 0.0, pause = 0.0, full = {full} }}
 
 [data.french]
 source = "{french}"
 features = "mel"
 audio_context = "{context}"
 language = "fr"
-windows = {{ single = 1.0, silence = 0.0, pause = 0.0, full = 0.0 }}
+windows = {{ single = 1.0, silence = 0.0, pause = 0.0, full = {full} }}
 {replay}
 [[stages]]
 stage = "finetune"
@@ -57,7 +57,9 @@ def planned(
     epochs: int = 1,
 ) -> PlannedStage:
     path = folder / "recipe.toml"
-    path.write_text(RECIPE.format(**inputs, replay=replay, context=context, epochs=epochs))
+    full = float(context == "full")  # otherwise log-mel is cut there too
+    text = RECIPE.format(**inputs, replay=replay, context=context, epochs=epochs, full=full)
+    path.write_text(text)
     (stage,) = Pipeline(read_recipe(path), folder / "out", say=lambda _: None).plan()
     return stage
 
