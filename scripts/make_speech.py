@@ -104,20 +104,20 @@ def check_settings(folder: Path, settings: dict[str, Any]) -> None:
     write_atomically(path, json.dumps(settings, indent=2) + "\n")
 
 
-def complete_runs(runs: list[Run], folder: Path) -> set[int]:
-    """Numbers of the runs that the folder lists with all their sentences.
+def complete_rows(runs: list[Run], folder: Path) -> Made:
+    """The metadata and the skipped sentences of runs that are listed with all their sentences.
 
-    The rows of others, whose listing was interrupted, are removed.
+    The rows of others, whose listing was interrupted, are removed from the files.
     """
     paths = (folder / METADATA_FILE, folder / SKIPPED_FILE)
-    listed = {path: read_rows(path) for path in paths}
-    counts = Counter(row["run"] for rows in listed.values() for row in rows)
+    listed = [read_rows(path) for path in paths]
+    counts = Counter(row["run"] for rows in listed for row in rows)
     done = {run.number for run in runs if counts[run.number] == len(run.sentences)}
-    for path, rows in listed.items():
-        kept = [row for row in rows if row["run"] in done]
-        if len(kept) < len(rows):
+    rows, skips = ([row for row in rows if row["run"] in done] for rows in listed)
+    for path, before, kept in zip(paths, listed, (rows, skips), strict=True):
+        if len(kept) < len(before):
             write_atomically(path, "".join(json.dumps(row) + "\n" for row in kept))
-    return done
+    return rows, skips
 
 
 def _append(path: Path, rows: list[dict[str, Any]]) -> None:
@@ -166,8 +166,8 @@ def generate(
     Returns:
         Hours of speech in the folder and the number of skipped sentences, including earlier calls.
     """
-    done = complete_runs(runs, folder)
-    rows, skips = read_rows(folder / METADATA_FILE), read_rows(folder / SKIPPED_FILE)
+    rows, skips = complete_rows(runs, folder)
+    done = {row["run"] for row in (*rows, *skips)}
     seconds, skipped = sum(row["duration"] for row in rows), len(skips)
     waiting = deque(run for run in runs if run.number not in done)
     pending: deque[Future[Made]] = deque()

@@ -53,16 +53,28 @@ def open_speech(data: Sequence[str], texts: Sequence[Path] = ()) -> Speech:
         FileNotFoundError: a folder or a text is missing.
         ValueError: a folder that is unfinished, or folders with different features.
     """
-    opened = [(Path(name), Prepared(name), share) for name, share in parse_shares(data)]
+    opened = [(Path(name).name, Prepared(name), share) for name, share in parse_shares(data)]
+    return speech_of(opened, [(path.name, path) for path in texts])
+
+
+def speech_of(
+    data: Sequence[tuple[str, Prepared, float]], texts: Sequence[tuple[str, Path]] = ()
+) -> Speech:
+    """Prepared data as one set, and text files beside it, with their fingerprints.
+
+    Args:
+        data: name, data, and the share of its windows to use.
+        texts: name and file.
+
+    Raises:
+        ValueError: data with different features.
+    """
+    prints = [(name, prepared.fingerprint) for name, prepared, _ in data]
+    prints += [(name, text_fingerprint(path)) for name, path in texts]
     return Speech(
-        windows=Choice([(prepared, share) for _, prepared, share in opened]),
-        fingerprints=by_name(
-            [
-                *((path.name, prepared.fingerprint) for path, prepared, _ in opened),
-                *((path.name, text_fingerprint(path)) for path in texts),
-            ]
-        ),
-        texts=tuple(texts),
+        windows=Choice([(prepared, share) for _, prepared, share in data]),
+        fingerprints=by_name(prints),
+        texts=tuple(path for _, path in texts),
     )
 
 

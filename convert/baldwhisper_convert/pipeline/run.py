@@ -18,9 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from baldwhisper_convert.checkpoint.checkpoint import Checkpoint
-from baldwhisper_convert.data.prepared import Choice, Prepared
-from baldwhisper_convert.data.speech import Speech, by_name, parse_shares
-from baldwhisper_convert.data.texts import text_fingerprint
+from baldwhisper_convert.data.prepared import Prepared
+from baldwhisper_convert.data.speech import Speech, parse_shares, speech_of
 from baldwhisper_convert.data.utterances import BadRows
 from baldwhisper_convert.locks import check_single_process, lock_folder
 from baldwhisper_convert.pipeline.dry_run import Row, dry_run
@@ -235,22 +234,12 @@ class Pipeline:
         """Opens the data of a stage, preparing it if needed; None if the stage names none."""
         if not names:
             return None
-        prepared = [
-            (self._prepared(number, name, teacher), share) for name, share in parse_shares(names)
+        data = [
+            (name, self._prepared(number, name, teacher), share)
+            for name, share in parse_shares(names)
         ]
-        files = {name: Path(self.texts.get(name, self.recipe.texts[name])) for name in texts}
-        fingerprints = by_name(
-            [
-                *(
-                    (name, data.fingerprint)
-                    for (name, _), (data, _) in zip(parse_shares(names), prepared, strict=True)
-                ),
-                *((name, text_fingerprint(path)) for name, path in files.items()),
-            ]
-        )
-        return Speech(
-            windows=Choice(prepared), fingerprints=fingerprints, texts=tuple(files.values())
-        )
+        text_of = self._where().text_of
+        return speech_of(data, [(name, text_of(name)) for name in texts])
 
     def _prepared(self, number: int, name: str, teacher: Checkpoint) -> Prepared:
         """One set of data, which is prepared unless its folder is complete, once a run."""

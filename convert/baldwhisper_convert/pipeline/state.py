@@ -9,9 +9,8 @@ from pathlib import Path
 from baldwhisper_convert.checkpoint.checkpoint import Checkpoint
 from baldwhisper_convert.data.pieces import windows_so_far
 from baldwhisper_convert.data.prepare_settings import prepared_key
-from baldwhisper_convert.data.prepared import Choice, Prepared
-from baldwhisper_convert.data.speech import Speech, by_name, parse_shares
-from baldwhisper_convert.data.texts import text_fingerprint
+from baldwhisper_convert.data.prepared import Prepared
+from baldwhisper_convert.data.speech import Speech, parse_shares, speech_of
 from baldwhisper_convert.pipeline.manifest import read_manifest
 from baldwhisper_convert.pipeline.model import Model
 from baldwhisper_convert.pipeline.planned_data import PlannedData
@@ -136,7 +135,7 @@ class RunState:
         *,
         replayed: bool = False,
     ) -> Speech:
-        windows, prints = list[tuple[Prepared, float]](), list[tuple[str, str]]()
+        opened = list[tuple[str, Prepared, float]]()
         sets = {
             data.folder.name: (data, teacher)
             for data, teacher in (planned.replayed if replayed else planned.own)
@@ -146,11 +145,9 @@ class RunState:
             real = self._real(planned, teacher)
             if real is None or self._windows_in(data, real) is not None:
                 raise _NotPreparedError
-            opened = Prepared(prepared_by(self.output, self.sources.recipe, name, real))
-            windows.append((opened, share))
-            prints.append((name, opened.fingerprint))
-        prints += [(name, text_fingerprint(self.sources.text_of(name))) for name in texts]
-        return Speech(windows=Choice(windows), fingerprints=by_name(prints))
+            folder = prepared_by(self.output, self.sources.recipe, name, real)
+            opened.append((name, Prepared(folder), share))
+        return speech_of(opened, [(name, self.sources.text_of(name)) for name in texts])
 
 
 class _NotPreparedError(Exception):
