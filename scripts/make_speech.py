@@ -56,11 +56,11 @@ from speech_runs import (
     drop_excluded,
     load_sentences,
     make_run,
-    read_rows,
 )
 from speech_text import excluded_ngrams
 
 from baldwhisper_mlx.files import write_atomically
+from baldwhisper_mlx.output.json_lines import append_json_lines, read_json_lines
 
 METADATA_FILE = "metadata.jsonl"
 SKIPPED_FILE = "skipped.jsonl"
@@ -110,7 +110,7 @@ def complete_rows(runs: list[Run], folder: Path) -> Made:
     The rows of others, whose listing was interrupted, are removed from the files.
     """
     paths = (folder / METADATA_FILE, folder / SKIPPED_FILE)
-    listed = [read_rows(path) for path in paths]
+    listed = [read_json_lines(path) for path in paths]
     counts = Counter(row["run"] for rows in listed for row in rows)
     done = {run.number for run in runs if counts[run.number] == len(run.sentences)}
     rows, skips = ([row for row in rows if row["run"] in done] for rows in listed)
@@ -118,11 +118,6 @@ def complete_rows(runs: list[Run], folder: Path) -> Made:
         if len(kept) < len(before):
             write_atomically(path, "".join(json.dumps(row) + "\n" for row in kept))
     return rows, skips
-
-
-def _append(path: Path, rows: list[dict[str, Any]]) -> None:
-    with path.open("a", encoding="utf-8") as file:
-        file.write("".join(json.dumps(row) + "\n" for row in rows))
 
 
 def _exit_with_parent() -> None:
@@ -178,8 +173,8 @@ def generate(
                 run = waiting.popleft()
                 pending.append(pool.submit(make_run, run, folder, seed, voices, speak, clean))
             new, failed = pending.popleft().result()
-            _append(folder / SKIPPED_FILE, failed)
-            _append(folder / METADATA_FILE, new)
+            append_json_lines(folder / SKIPPED_FILE, failed)
+            append_json_lines(folder / METADATA_FILE, new)
             seconds, skipped = seconds + sum(row["duration"] for row in new), skipped + len(failed)
             print(f"\r{seconds / 3600:.2f} of {hours:g} h, {skipped} skipped", end="", flush=True)
     print()

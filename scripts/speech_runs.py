@@ -11,7 +11,6 @@ import gzip
 import hashlib
 import json
 import math
-import os
 from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -226,28 +225,6 @@ def make_run(
             | {"voice": voice.to_dict(), "augmentation": chosen.to_dict()}
         )
     return rows, skipped
-
-
-def read_rows(path: Path) -> list[dict[str, Any]]:
-    """Reads the rows of a JSONL file; none if it does not exist.
-
-    An incomplete last line, left by an interrupted run, is removed from the file.
-
-    Raises:
-        ValueError: any other line that is not JSON.
-    """
-    if not path.exists():
-        return []
-    data = path.read_bytes()
-    whole = data[: data.rfind(b"\n") + 1]
-    if whole != data:
-        os.truncate(path, len(whole))
-    try:
-        return [json.loads(line) for line in whole.decode("utf-8").splitlines()]
-    except json.JSONDecodeError as error:
-        raise ValueError(
-            f"{path}: not JSONL ({error}); move the folder and start a new one"
-        ) from error
 
 
 def digest(sentences: list[Sentence]) -> str:

@@ -60,7 +60,8 @@ RULES: tuple[tuple[str, str, str], ...] = (
         "baldwhisper_mlx.bounds, baldwhisper_mlx.checkpoint.calibrate, "
         "baldwhisper_mlx.checkpoint.hub, baldwhisper_mlx.checkpoint.load, baldwhisper_mlx.config, "
         "baldwhisper_mlx.decoding.dtw, baldwhisper_mlx.files, baldwhisper_mlx.model.positions, "
-        "baldwhisper_mlx.quantization_config, baldwhisper_mlx.terminal, baldwhisper_mlx.text, "
+        "baldwhisper_mlx.output.json_lines, baldwhisper_mlx.quantization_config, "
+        "baldwhisper_mlx.terminal, baldwhisper_mlx.text, "
         "baldwhisper_mlx.transcription",
     ),
     (
@@ -121,6 +122,7 @@ WITHOUT_MLX = (
     "decoding.dtw",
     "files",
     "model.positions",
+    "output.json_lines",
     "text.openai_vocabulary",
     "text.tokenizer",
     "text.vocabulary",

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from baldwhisper_mlx.checkpoint.files import HUB_FILES
+from baldwhisper_mlx.output.json_lines import append_json_lines, read_json_lines
 
 _CHUNK = 2**20
 
@@ -98,29 +99,25 @@ class Hypotheses:
     def __init__(self, path: Path | None) -> None:
         self.path = path
         self._runs: dict[str, dict[str, Hypothesis]] = {}
-        if path is not None and path.is_file():
-            self._read(path)
+        if path is not None:
+            try:
+                self._read(path)
+            except ValueError as error:
+                raise ValueError(f"{error}; move the file away to start over") from None
 
     def _read(self, path: Path) -> None:
-        content = path.read_bytes()
-        whole = content.rfind(b"\n") + 1
-        for number, line in enumerate(content[:whole].splitlines(), start=1):
+        for number, row in enumerate(read_json_lines(path), start=1):
             try:
-                row = json.loads(line)
                 key = row.pop("run")
                 if "options" in row:
                     self._runs.setdefault(key, {})
                 else:
                     hypothesis = Hypothesis(**row)
                     self._runs[key][hypothesis.audio] = hypothesis
-            except (ValueError, KeyError, TypeError, AttributeError) as error:
+            except (KeyError, TypeError, AttributeError) as error:
                 raise ValueError(
-                    f"{path}, line {number}: not of an evaluation, or damaged ({error!r}); "
-                    "move the file away to start over"
+                    f"{path}: line {number} is not of an evaluation ({error!r})"
                 ) from None
-        if whole < len(content):  # a process was interrupted while it wrote
-            with path.open("r+b") as file:
-                file.truncate(whole)
 
     def of(self, run: Run) -> dict[str, Hypothesis]:
         """The hypotheses of a run so far, by the digest of the audio."""
@@ -134,6 +131,4 @@ class Hypotheses:
             self._runs[run.key] = {}
         self._runs[run.key].update((one.audio, one) for one in hypotheses)
         if self.path is not None:
-            text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-            with self.path.open("ab") as file:
-                file.write(text.encode("utf-8"))
+            append_json_lines(self.path, rows)

@@ -21,6 +21,7 @@ import click
 
 import baldwhisper_mlx
 from baldwhisper_mlx.audio.load import load_audio
+from baldwhisper_mlx.output.json_lines import append_json_lines, read_json_lines
 from benchmarks.options import Benchmark, data_option, language_option, limit_option
 from benchmarks.result_files import read_clips
 
@@ -148,8 +149,7 @@ def main(
 ) -> None:
     """Transcribe the clips of a folder with both programs and compare the results."""
     files = [row["file_name"] for row in read_clips(data, limit)]
-    rows = [json.loads(line) for line in out.read_text().splitlines()] if out.exists() else []
-    rows = [row for row in rows if row.get("beam_size") == beam_size]
+    rows = [row for row in read_json_lines(out) if row.get("beam_size") == beam_size]
     done = {(row["file"], row["mode"]) for row in rows}
     wanted = [(file, mode) for file in files for mode in MODES if (file, mode) not in done]
     if wanted:
@@ -157,14 +157,12 @@ def main(
             "ours": ours(model, language, beam_size),
             "reference": reference(checkpoint, language, beam_size),
         }
-        with out.open("a", encoding="utf-8") as log:
-            for file, mode in wanted:
-                samples = load_audio(data / file)
-                row: dict[str, Any] = {"file": file, "mode": mode, "beam_size": beam_size}
-                row |= {name: side(samples, mode) for name, side in sides.items()}
-                rows.append(row)
-                log.write(json.dumps(row) + "\n")
-                log.flush()
+        for file, mode in wanted:
+            samples = load_audio(data / file)
+            row: dict[str, Any] = {"file": file, "mode": mode, "beam_size": beam_size}
+            row |= {name: side(samples, mode) for name, side in sides.items()}
+            rows.append(row)
+            append_json_lines(out, [row])
     result = report([row for row in rows if row["file"] in set(files)])
     print(json.dumps(result, indent=2, ensure_ascii=False))
     sys.exit(

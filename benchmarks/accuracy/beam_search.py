@@ -11,7 +11,6 @@ the load of the machine falls on all of them alike. Every transcript is appended
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -26,7 +25,8 @@ from baldwhisper_mlx.bench.statistics import quartiles
 from baldwhisper_mlx.checkpoint.files import find_model
 from baldwhisper_mlx.config import SAMPLE_RATE
 from baldwhisper_mlx.evaluation.hypotheses import fingerprint
-from benchmarks.accuracy.word_errors import rate_text, read_rows, report
+from baldwhisper_mlx.output.json_lines import append_json_lines, read_json_lines
+from benchmarks.accuracy.word_errors import rate_text, report
 from benchmarks.machines import describe
 from benchmarks.options import (
     Benchmark,
@@ -68,7 +68,7 @@ def transcribe_missing(
     check_settings(
         work.parent, {f"model {name}": fingerprint(find_model(m)) for name, m in models.items()}
     )
-    done = {(row["model"], row["file_name"], row["beam_size"]) for row in read_rows(work)}
+    done = {(row["model"], row["file_name"], row["beam_size"]) for row in read_json_lines(work)}
     for name, model in models.items():
         left = [
             clip for clip in clips if any((name, clip["file_name"], n) not in done for n in beams)
@@ -77,13 +77,11 @@ def transcribe_missing(
             continue
         loaded = baldwhisper_mlx.load_model(model)
         baldwhisper_mlx.transcribe(load_audio(folder / left[0]["file_name"]), loaded)  # warm-up
-        with work.open("a", encoding="utf-8") as file:
-            for clip in tqdm(left, desc=name, unit="clip"):
-                for size in beams:
-                    if (name, clip["file_name"], size) not in done:
-                        row = {"model": name} | transcribed(folder, clip, loaded, size)
-                        file.write(json.dumps(row, ensure_ascii=False) + "\n")
-                        file.flush()
+        for clip in tqdm(left, desc=name, unit="clip"):
+            for size in beams:
+                if (name, clip["file_name"], size) not in done:
+                    row = {"model": name} | transcribed(folder, clip, loaded, size)
+                    append_json_lines(work, [row])
 
 
 def transcribed(folder: Path, clip: Row, loaded: baldwhisper_mlx.LoadedModel, size: int) -> Row:
@@ -159,7 +157,7 @@ def main(
         wanted = {clip["file_name"] for clip in clips}
         rows = [
             row
-            for row in read_rows(file)
+            for row in read_json_lines(file)
             if row["file_name"] in wanted and row["beam_size"] in sizes
         ]
         lengths = {row["file_name"]: row["audio_seconds"] for row in rows}

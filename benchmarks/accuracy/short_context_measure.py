@@ -18,6 +18,7 @@ from baldwhisper_mlx.bench.machine import load_average
 from baldwhisper_mlx.checkpoint.load import LoadedModel
 from baldwhisper_mlx.config import SAMPLE_RATE, Dtype
 from baldwhisper_mlx.model.cache import LayerCache
+from baldwhisper_mlx.output.json_lines import append_json_lines, read_json_lines
 from baldwhisper_mlx.transcription.fallback import TEMPERATURES
 from benchmarks.accuracy.short_context_clips import Item
 from benchmarks.accuracy.short_context_variants import Contexts, Variant
@@ -82,15 +83,13 @@ class WorkFile:
 
     def __init__(self, path: Path, key: str) -> None:
         self.path, self.key = path, key
-        lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
-        self.rows = [row for row in map(json.loads, lines) if row["run"] == key]
+        self.rows = [row for row in read_json_lines(path) if row["run"] == key]
 
     def add(self, row: dict[str, Any]) -> None:
         """Appends a measurement."""
         self.rows.append(row)
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps({"run": self.key} | row, ensure_ascii=False) + "\n")
+        append_json_lines(self.path, [{"run": self.key} | row])
 
 
 def measure_missing(

@@ -17,8 +17,6 @@ from __future__ import annotations
 
 import importlib.util
 import itertools
-import json
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -34,6 +32,7 @@ from baldwhisper_mlx.evaluation.bootstrap import Bootstrap, Estimate
 from baldwhisper_mlx.evaluation.hypotheses import fingerprint
 from baldwhisper_mlx.evaluation.normalizers import load_normalizer
 from baldwhisper_mlx.evaluation.scoring import has_loop, score
+from baldwhisper_mlx.output.json_lines import append_json_lines, read_json_lines
 from benchmarks.options import (
     Benchmark,
     data_option,
@@ -70,34 +69,17 @@ def transcribe_missing(
         options: of `transcribe`.
     """
     check_settings(work.parent, {f"model {name}": fingerprint(find_model(model or None))})
-    done = {(row["model"], row["file_name"]) for row in read_rows(work)}
+    done = {(row["model"], row["file_name"]) for row in read_json_lines(work)}
     left = [clip for clip in clips if (name, clip["file_name"]) not in done]
     if not left:
         return
     loaded = baldwhisper_mlx.load_model(model or None)
-    with work.open("a", encoding="utf-8") as file:
-        for clip in tqdm(left, desc=name, unit="clip"):
-            result = baldwhisper_mlx.transcribe(
-                folder / clip["file_name"], loaded, language="en", **options
-            )
-            row = {
-                "model": name,
-                "file_name": clip["file_name"],
-                "text": result.text.strip(),
-            }
-            file.write(json.dumps(row, ensure_ascii=False) + "\n")
-            file.flush()
-
-
-def read_rows(work: Path) -> list[dict[str, Any]]:
-    """The rows of a work file; a last line that an interrupted run has not finished is removed."""
-    if not work.is_file():
-        return []
-    data = work.read_bytes()
-    whole = data[: data.rfind(b"\n") + 1]
-    if whole != data:
-        os.truncate(work, len(whole))
-    return [json.loads(line) for line in whole.decode("utf-8").splitlines()]
+    for clip in tqdm(left, desc=name, unit="clip"):
+        result = baldwhisper_mlx.transcribe(
+            folder / clip["file_name"], loaded, language="en", **options
+        )
+        row = {"model": name, "file_name": clip["file_name"], "text": result.text.strip()}
+        append_json_lines(work, [row])
 
 
 def clip_slice(text: str) -> slice:
@@ -215,7 +197,9 @@ def main(
             transcribe_missing(str(model or ""), clips, folder, file, name)
         wanted = {clip["file_name"] for clip in clips}
         rows = [
-            row for row in read_rows(file) if row["file_name"] in wanted and row["model"] in named
+            row
+            for row in read_json_lines(file)
+            if row["file_name"] in wanted and row["model"] in named
         ]
         speech.append(
             {

@@ -34,7 +34,8 @@ from baldwhisper_mlx.audio.load import load_audio
 from baldwhisper_mlx.bench.machine import chip
 from baldwhisper_mlx.checkpoint.load import LoadedModel
 from baldwhisper_mlx.config import SAMPLE_RATE
-from benchmarks.accuracy.word_errors import rate_of, read_rows, transcribe_missing
+from baldwhisper_mlx.output.json_lines import read_json_lines
+from benchmarks.accuracy.word_errors import rate_of, transcribe_missing
 from benchmarks.compression.encoder_variants import (
     BATCH,
     CROP,
@@ -77,7 +78,9 @@ def word_errors(
         clips = spread(read_clips(folder), limit)
         file = transcripts_file(work, folder)
         transcribe_missing(str(model), clips, folder, file, name, temperature=0.0)
-        texts = {row["file_name"]: row["text"] for row in read_rows(file) if row["model"] == name}
+        texts = {
+            row["file_name"]: row["text"] for row in read_json_lines(file) if row["model"] == name
+        }
         found[data_name(folder)] = {"clips": len(clips)} | rate_of(clips, texts)
     return found
 

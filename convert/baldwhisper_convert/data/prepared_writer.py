@@ -32,6 +32,7 @@ from baldwhisper_convert.data.prepared import (
 )
 from baldwhisper_convert.locks import LOCK_FILE, lock_folder
 from baldwhisper_mlx.files import TEMPORARY_FILES, write_atomically
+from baldwhisper_mlx.output.json_lines import append_json_lines, read_json_lines
 
 SKIPPED_FILE = "skipped.jsonl"
 """Windows that cannot be made, in data that is not complete yet."""
@@ -195,8 +196,7 @@ class PreparedWriter:
             what: the file, or a message about it.
         """
         self.skipped.append((number, reason, what))
-        with open(self.folder / SKIPPED_FILE, "a", encoding="utf-8") as lines:
-            lines.write(json.dumps(self.skipped[-1], ensure_ascii=False) + "\n")
+        append_json_lines(self.folder / SKIPPED_FILE, [self.skipped[-1]])
 
     def finish(self, **report: Any) -> None:
         """Marks the data as complete and stores a report of how it was made."""
@@ -215,12 +215,8 @@ class PreparedWriter:
 
 def read_skipped(folder: Path) -> list[tuple[int, str, str]]:
     """Reads what `PreparedWriter.skip` recorded; an incomplete last line is left out."""
-    path = folder / SKIPPED_FILE
-    if not path.is_file():
-        return []
-    lines = path.read_bytes().splitlines(keepends=True)
-    whole = [json.loads(line) for line in lines if line.endswith(b"\n")]
-    return [(int(number), str(reason), str(what)) for number, reason, what in whole]
+    rows = read_json_lines(folder / SKIPPED_FILE)
+    return [(int(number), str(reason), str(what)) for number, reason, what in rows]
 
 
 def _holds_files(folder: Path) -> bool:

@@ -12,7 +12,7 @@ from typing import Any
 from baldwhisper_convert.training.settings import TrainingSettings
 from baldwhisper_convert.training.trackers import AUTO, Trackers
 from baldwhisper_mlx.files import atomic_file, write_atomically
-from baldwhisper_mlx.terminal import quoted
+from baldwhisper_mlx.output.json_lines import read_json_lines
 
 LOG_FILE, CURVES_FILE = "log.jsonl", "curves.png"
 
@@ -85,23 +85,15 @@ def read_log(path: Path) -> list[dict[str, Any]]:
     Raises:
         ValueError: any other line is damaged; the message says what to delete.
     """
-    if not path.is_file():
-        return []
-    rows = []
-    lines = path.read_bytes().splitlines(keepends=True)
-    for number, line in enumerate(lines, start=1):
-        try:
-            row = json.loads(line)
-            if not isinstance(row["step"], int):
-                raise TypeError("step is no number")
-        except (ValueError, LookupError, TypeError, RecursionError) as error:
-            if number == len(lines) and not line.endswith(b"\n"):
-                break  # the run was killed while it wrote this line
-            raise ValueError(
-                f"{path}: line {number} is damaged ({quoted(error, 200)}); delete the line, or "
-                "the file to resume without the log so far"
-            ) from None
-        rows.append(row)
+    try:
+        rows = read_json_lines(path)
+        for number, row in enumerate(rows, start=1):
+            if not isinstance(row, dict) or not isinstance(row.get("step"), int):
+                raise ValueError(f"{path}: line {number} is damaged (it names no step)")
+    except ValueError as error:
+        raise ValueError(
+            f"{error}; delete the line, or the file to resume without the log so far"
+        ) from None
     return rows
 
 

@@ -491,7 +491,8 @@ def test_a_damaged_file_of_hypotheses_is_refused(
         path.write_text(damage + whole)
         result = run(output=tmp_path)
         assert result.exit_code == 1
-        assert "hypotheses.jsonl, line 1: not of an evaluation, or damaged" in result.stderr
+        assert "hypotheses.jsonl: line 1 is " in result.stderr
+        assert "move the file away to start over" in result.stderr
 
 
 OLD_HYPOTHESES = (
