@@ -223,7 +223,11 @@ def main(
     work: Path,
     output: Path,
 ) -> None:
-    """Measure CHECKPOINT in all programs; results that the output file has are kept."""
+    """Measure CHECKPOINT in all programs; results that the output file has are kept.
+
+    Another program that fails is reported as such. If one of our own models fails, the exit code
+    is 1.
+    """
     wanted = plan(ours, also, only)
     forms: dict[str | None, Forms] = {None: Forms(checkpoint, work / slug(Path(checkpoint).name))}
     for one in wanted.values():
@@ -252,6 +256,9 @@ def main(
                 )
                 write_json(output, result)
             click.echo(line(name, result["peers"][name]))
+    own = [name for name, one in wanted.items() if PROGRAMS.get(one.program, OURS) is OURS]
+    if failed := [name for name in own if result["peers"][name]["status"] == "failed"]:
+        raise click.ClickException(f"failed: {'; '.join(failed)}")
 
 
 def line(name: str, found: dict[str, Any]) -> str:

@@ -210,6 +210,26 @@ def test_measured_missing_and_failed(
     assert "other settings" in run(model, data, output, "--language", "fr").output
 
 
+def test_a_failure_of_our_own_is_an_error(
+    model: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is in the result like that of another program, and in the exit code."""
+
+    def fail(*_: Any) -> Any:
+        raise RuntimeError("out of memory")
+
+    monkeypatch.setattr(compare, "version", lambda _: "1.0")
+    monkeypatch.setattr(compare, "run_program", fail)
+    monkeypatch.setattr(compare.Forms, "path", lambda self, form: model)
+    output = tmp_path / "peers.json"
+    result = run(model, data, output)
+    assert result.exit_code == 1
+    assert result.output.endswith("Error: failed: baldwhisper-mlx\n")
+    peers = json.loads(output.read_text())["peers"]
+    assert {row["status"] for row in peers.values()} == {"failed"}
+    assert len(peers) == 3
+
+
 def test_a_program_that_dies_is_a_failure(data: Path, tmp_path: Path) -> None:
     clips = compare.Clips(data, 1, tmp_path)
     with pytest.raises(RuntimeError, match="gone"):

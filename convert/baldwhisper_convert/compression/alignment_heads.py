@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -51,15 +51,13 @@ def score_heads(model: Whisper, batches: Sequence[Batch], text_end: int) -> dict
     dims = model.dims
     total, n_windows = np.zeros((dims.n_text_layer, dims.n_text_head)), 0
     for batch in batches:
-        attention = attention_to_audio(model, batch)
-        for row, (targets, length) in enumerate(zip(batch.targets, batch.lengths, strict=True)):
-            spoken = (targets != IGNORED) & (targets < text_end)
-            if int(spoken.sum()) < FEWEST_TOKENS:
-                continue
-            n_windows += 1
-            of_window = attention[:, row, :, spoken, : int(length)].numpy()
-            for layer, head in np.ndindex(total.shape):
-                total[layer, head] += forward_share(of_window[layer, head])
+        spoken = (batch.targets != IGNORED) & (batch.targets < text_end)
+        rows = [row for row, tokens in enumerate(spoken) if int(tokens.sum()) >= FEWEST_TOKENS]
+        n_windows += len(rows)
+        for layer, attention in enumerate(attention_to_audio(model, batch)):
+            for row in rows:
+                of_window = attention[row, :, spoken[row], : int(batch.lengths[row])].numpy()
+                total[layer] += [forward_share(of_head) for of_head in of_window]
     if not n_windows:
         raise ValueError(
             f"no window has {FEWEST_TOKENS} tokens of text to score the heads on; give more speech"
@@ -68,8 +66,11 @@ def score_heads(model: Whisper, batches: Sequence[Batch], text_end: int) -> dict
             for layer, head in np.ndindex(total.shape)}  # fmt: skip
 
 
-def attention_to_audio(model: Whisper, batch: Batch) -> Tensor:
-    """Cross-attention of every decoder layer (layers, B, heads, L, T), teacher-forced."""
+def attention_to_audio(model: Whisper, batch: Batch) -> Iterator[Tensor]:
+    """Yields the cross-attention of each decoder layer (B, heads, L, T), teacher-forced.
+
+    One layer is in memory at a time; those of a large model have gigabytes together.
+    """
     states, mask = batch.encode(model)
     kv = model.decoder.project_audio(states)
     queries: list[Tensor] = []
@@ -84,7 +85,8 @@ def attention_to_audio(model: Whisper, batch: Batch) -> Tensor:
     finally:
         for hook in hooks:
             hook.remove()
-    return torch.stack([_weights(q, kv[i], mask) for i, q in enumerate(queries)])
+    for layer, query in enumerate(queries):
+        yield _weights(query, kv[layer], mask)
 
 
 def _weights(query: Tensor, kv: KeysAndValues, mask: Tensor | None) -> Tensor:

@@ -59,7 +59,7 @@ def test_attention_is_the_models(tmp_path: Path, mel: bool) -> None:
     block = model.decoder.blocks[1]
     hook = block.cross_attn.out.register_forward_hook(lambda _m, inputs, _o: seen.append(inputs[0]))
     with torch.no_grad():
-        attention = attention_to_audio(model, batch)
+        attention = torch.stack(list(attention_to_audio(model, batch)))
         states, _ = batch.encode(model)
         values = model.decoder.project_audio(states)[1][1]
     hook.remove()
