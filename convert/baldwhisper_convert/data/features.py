@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,14 +10,14 @@ import torch
 from torch import Tensor
 
 from baldwhisper_convert.data.windows import (
-    POSITIONS_PER_SECOND,
     WINDOW_POSITIONS,
     WINDOW_SECONDS,
     Sound,
+    kept_positions,
 )
 from baldwhisper_convert.model.whisper import Whisper
 from baldwhisper_mlx.audio.buffer import Samples
-from baldwhisper_mlx.config import HOP_LENGTH, SAMPLE_RATE, bucketed_positions
+from baldwhisper_mlx.config import SAMPLE_RATE
 
 
 class AudioFeatures:
@@ -47,12 +46,10 @@ class AudioFeatures:
 
     def positions(self, sound: Sound) -> int:
         """Encoder positions that are kept of a window."""
-        n_samples = len(sound.samples)
-        if self.dynamic:
-            margin = round(self.margin * POSITIONS_PER_SECOND)
-            return bucketed_positions(n_samples // HOP_LENGTH, margin, WINDOW_POSITIONS)
-        wanted = math.ceil((n_samples / SAMPLE_RATE + self.margin) * POSITIONS_PER_SECOND)
-        return WINDOW_POSITIONS if sound.planned.window.full else min(WINDOW_POSITIONS, wanted)
+        full = sound.planned.window.full
+        return kept_positions(
+            len(sound.samples), full=full, dynamic=self.dynamic, margin=self.margin
+        )
 
     def encode(self, mel: Tensor, positions: Sequence[int]) -> Tensor:
         """Encoder states (B, T, d), zero-padded; T is 1500, or for dynamic the longest window's.

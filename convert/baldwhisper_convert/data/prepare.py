@@ -39,7 +39,7 @@ from baldwhisper_convert.data.windows import (
     Planned,
     Sound,
     join,
-    plan_windows,
+    plan_passes,
     silence,
 )
 from baldwhisper_convert.model.prompts import Prompts
@@ -187,14 +187,7 @@ class _WindowBuilder:
     def plan(self, durations: Sequence[float], groups: Sequence[str]) -> list[Planned]:
         """Plans the windows of all passes, in the order they are built."""
         self.suppressed.warn()
-        settings, plan = self.settings, list[Planned]()
-        for number in range(settings.passes):
-            # The teacher labels the first pass only, so later passes need the same windows.
-            seed = settings.seed + (number if settings.labels == "text" else 0)
-            first = len(plan)
-            windows = plan_windows(durations, groups, settings.windows, seed)
-            plan += [Planned(first + i, i, number, window) for i, window in enumerate(windows)]
-        return plan
+        return plan_passes(durations, groups, self.settings.windows, self.settings.pass_seeds)
 
     def build(
         self, planned: Sequence[Planned], skip: Skip

@@ -79,6 +79,13 @@ class PrepareSettings:
             raise ValueError("passes must be at least 1 and max_wer not negative")
 
     @property
+    def pass_seeds(self) -> list[int]:
+        """Of the windows of each pass."""
+        # The teacher labels the first pass only, so later passes need the same windows.
+        step = 1 if self.labels == "text" else 0
+        return [self.seed + step * number for number in range(self.passes)]
+
+    @property
     def by_turns(self) -> bool:
         """Whether labels have a language token wherever the language changes."""
         return self.language_tokens == "turns"

@@ -7,6 +7,7 @@ the audio is joined later, as planned.
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ from baldwhisper_convert.data.augment import excerpt, pink_noise
 from baldwhisper_convert.data.ranges import check_range
 from baldwhisper_convert.data.utterances import Utterance
 from baldwhisper_mlx.audio.buffer import Samples
-from baldwhisper_mlx.config import FRAMES_PER_POSITION, HOP_LENGTH, SAMPLE_RATE
+from baldwhisper_mlx.config import FRAMES_PER_POSITION, HOP_LENGTH, SAMPLE_RATE, bucketed_positions
 
 WINDOW_SECONDS = 30.0
 POSITIONS_PER_SECOND = SAMPLE_RATE // (HOP_LENGTH * FRAMES_PER_POSITION)
@@ -136,6 +137,55 @@ def plan_windows(
     return windows + [Window((), rng.random() < settings.full) for _ in range(n_silent)]
 
 
+@dataclass(frozen=True)
+class Planned:
+    """A window of a plan that makes several passes over the speech."""
+
+    number: int
+    """Of the window in the whole plan."""
+    number_in_pass: int
+    number_of_pass: int
+    """0 for the first pass, which is not augmented."""
+    window: Window
+
+
+def plan_passes(
+    durations: Sequence[float],
+    groups: Sequence[str],
+    settings: WindowSettings,
+    seeds: Sequence[int],
+) -> list[Planned]:
+    """Plans the windows of several passes, in the order they are prepared.
+
+    Args:
+        durations, groups, settings: as of `plan_windows`.
+        seeds: of each pass.
+    """
+    plan = list[Planned]()
+    for number_of_pass, seed in enumerate(seeds):
+        first = len(plan)
+        windows = plan_windows(durations, groups, settings, seed)
+        plan += [Planned(first + i, i, number_of_pass, each) for i, each in enumerate(windows)]
+    return plan
+
+
+def kept_positions(n_samples: int, *, full: bool, dynamic: bool, margin: float) -> int:
+    """Encoder positions that are kept of a window.
+
+    Args:
+        n_samples: of its audio.
+        full: whether all of them are kept, see `Window`.
+        dynamic: whether the encoder receives the window's own frames only, in which case `full`
+            has no effect.
+        margin: seconds kept after the end of the audio.
+    """
+    if dynamic:
+        after = round(margin * POSITIONS_PER_SECOND)
+        return bucketed_positions(n_samples // HOP_LENGTH, after, WINDOW_POSITIONS)
+    wanted = math.ceil((n_samples / SAMPLE_RATE + margin) * POSITIONS_PER_SECOND)
+    return WINDOW_POSITIONS if full else min(WINDOW_POSITIONS, wanted)
+
+
 def join(window: Window, parts: Sequence[Samples]) -> Samples:
     """Joins the audio of a window: utterances at their planned times, digital silence between.
 
@@ -180,18 +230,6 @@ def silence(seed: int, recordings: Sequence[Samples] = (), *, any_length: bool =
     power = float(np.sqrt(np.mean(np.square(sound))))
     # A recording may have a pause of digital silence.
     return np.asarray(sound * (level / power if power else 0.0), dtype=np.float32)
-
-
-@dataclass(frozen=True)
-class Planned:
-    """A window of a plan that makes several passes over the speech."""
-
-    number: int
-    """Of the window in the whole plan."""
-    number_in_pass: int
-    number_of_pass: int
-    """0 for the first pass, which is not augmented."""
-    window: Window
 
 
 @dataclass(frozen=True)

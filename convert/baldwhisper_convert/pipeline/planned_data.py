@@ -7,7 +7,6 @@ hours is planned in seconds. A recipe is checked with it, and a dry run measures
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,19 +25,12 @@ from baldwhisper_convert.data.prepared import (
     PreparedWindow,
 )
 from baldwhisper_convert.data.utterances import BadRows, Utterance
-from baldwhisper_convert.data.windows import (
-    POSITIONS_PER_SECOND,
-    WINDOW_POSITIONS,
-    Window,
-    plan_windows,
-)
+from baldwhisper_convert.data.windows import Window, kept_positions, plan_passes
 from baldwhisper_convert.model.prompts import Prompts
-from baldwhisper_mlx.config import bucketed_positions
+from baldwhisper_mlx.config import FRAMES_PER_POSITION, SAMPLE_RATE
 
 MOST_STREAMED = 64
 """Rows of a stream that are looked at; all of them would be downloaded."""
-
-_FRAMES_PER_POSITION = 2
 
 
 @dataclass(frozen=True)
@@ -89,7 +81,7 @@ class PlannedData(Prepared):
         positions = self.windows[index].positions
         generator = torch.Generator().manual_seed(index)
         if self.is_mel:
-            shape = (self.width, _FRAMES_PER_POSITION * positions)
+            shape = (self.width, FRAMES_PER_POSITION * positions)
         else:
             shape = (positions, self.width)
         return torch.randn(shape, generator=generator)
@@ -135,23 +127,26 @@ def _windows(
     speech: PlannedSpeech, settings: PrepareSettings, prompts: Prompts
 ) -> Iterator[PreparedWindow]:
     """The windows of all passes, as `prepare` plans them."""
-    groups = [clip.group for clip in speech.clips.kept]
-    number = 0
-    for turn in range(settings.passes):
-        seed = settings.seed + (turn if settings.labels == "text" else 0)
-        for window in plan_windows(speech.clips.durations, groups, settings.windows, seed):
-            items = [speech.clips.kept[item.utterance] for item in window.items]
-            yield PreparedWindow(
-                kind=SPEECH if items else SILENCE,
-                positions=_positions(window, settings),
-                tokens=_tokens(window, items, settings, prompts),
-                prompt=(),
-                text=" ".join(item.text for item in items),
-                duration=window.duration,
-                source=items[0].name if items else SILENCE,
-                number=number,
-            )
-            number += 1
+    clips = speech.clips
+    groups = [clip.group for clip in clips.kept]
+    for planned in plan_passes(clips.durations, groups, settings.windows, settings.pass_seeds):
+        window = planned.window
+        items = [clips.kept[item.utterance] for item in window.items]
+        yield PreparedWindow(
+            kind=SPEECH if items else SILENCE,
+            positions=kept_positions(
+                round(window.duration * SAMPLE_RATE),
+                full=window.full,
+                dynamic=settings.audio_context == "dynamic",
+                margin=settings.windows.margin,
+            ),
+            tokens=_tokens(window, items, settings, prompts),
+            prompt=(),
+            text=" ".join(item.text for item in items),
+            duration=window.duration,
+            source=items[0].name if items else SILENCE,
+            number=planned.number,
+        )
 
 
 def _tokens(
@@ -161,13 +156,3 @@ def _tokens(
         return ()
     said = list(zip(window.items, items, strict=True))
     return tuple(transcript_tokens(said, prompts, by_turns=settings.by_turns))
-
-
-def _positions(window: Window, settings: PrepareSettings) -> int:
-    """Encoder positions that are kept of a window at its planned speed."""
-    if settings.audio_context == "dynamic":
-        margin = round(settings.windows.margin * POSITIONS_PER_SECOND)
-        frames = round(window.duration * POSITIONS_PER_SECOND * _FRAMES_PER_POSITION)
-        return bucketed_positions(frames, margin, WINDOW_POSITIONS)
-    wanted = math.ceil((window.duration + settings.windows.margin) * POSITIONS_PER_SECOND)
-    return WINDOW_POSITIONS if window.full else min(WINDOW_POSITIONS, wanted)
