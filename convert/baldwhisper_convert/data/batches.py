@@ -1,7 +1,7 @@
 """Batches of prepared windows, for training, evaluation and calibration.
 
 Each time a window is used, its token sequence is drawn anew: with or without timestamps, with or
-without the previous text as a prompt. The draw depends on the seed, the epoch and the window only,
+without the previous text as a prompt. The draw depends on the seed, the step and the window only,
 so it is the same with any number of processes and after a resume.
 """
 
@@ -167,7 +167,7 @@ def collate(
     mix: Mix | None = None,
     *,
     seed: int = 0,
-    epoch: int = 0,
+    step: int = 0,
     label_silence: bool = False,
     masks: SpecAugment | None = None,
 ) -> Batch:
@@ -178,8 +178,8 @@ def collate(
         windows: numbers of the windows.
         prompts: the vocabulary's special tokens; each window gets the token of its own language.
         mix: how tokens are drawn; the default mix if None.
-        seed: together with `epoch` and a window's number determines its draw.
-        epoch: number of the pass.
+        seed: together with `step` and a window's number determines its draw.
+        step: number of the training step.
         label_silence: whether windows of silence have targets, for training without a teacher:
             <|nospeech|> after <|startoftranscript|>, as in Whisper's training, and then no text.
         masks: what of the log-mel is hidden, drawn anew each time a window is used.
@@ -193,11 +193,11 @@ def collate(
     drawn = [
         draw_tokens(
             known[i], prompts.for_language(languages[i]), mix or Mix(),
-            random.Random(f"{seed}/{epoch}/{i}"), label_silence=label_silence and not again,
+            random.Random(f"{seed}/{step}/{i}"), label_silence=label_silence and not again,
         )
         for i, again in zip(windows, replayed, strict=True)
     ]  # fmt: skip
-    features = _features(prepared, windows, masks, f"{seed}/{epoch}", replayed)
+    features = _features(prepared, windows, masks, f"{seed}/{step}", replayed)
     lengths = torch.tensor([known[i].positions for i in windows])
     shape = (len(drawn), max(len(tokens) for tokens, _, _ in drawn) - 1)
     tokens = torch.full(shape, prompts.end)

@@ -96,7 +96,13 @@ def by_name(fingerprints: Iterable[tuple[str, str]]) -> dict[str, str]:
 
 
 def with_replay(
-    speech: Speech, other: Speech, share: float, teacher: Checkpoint, weight: float = 1.0
+    speech: Speech,
+    other: Speech,
+    share: float,
+    teacher: Checkpoint,
+    weight: float = 1.0,
+    *,
+    data: Sequence[str] = (),
 ) -> Speech:
     """Adds speech of another language to every batch, see `Replay`.
 
@@ -106,11 +112,12 @@ def with_replay(
         share: of the windows of every batch.
         teacher: whose predictions on the other language are kept.
         weight: of the KL to them.
+        data: names of what is replayed, with the shares of its windows, for the manifest.
 
     Raises:
         ValueError: as `Replay`.
     """
-    shown = replay_fingerprints(other.fingerprints, share, fingerprint(teacher), weight)
+    shown = replay_fingerprints(other.fingerprints, share, fingerprint(teacher), weight, data)
     cut = any(window.positions < WINDOW_POSITIONS for window in other.windows.windows)
     full_context = cut and teacher.audio_context != "dynamic"
     return replace(
@@ -122,11 +129,12 @@ def with_replay(
 
 
 def replay_fingerprints(
-    other: dict[str, str], share: float, teacher: str, weight: float
+    other: dict[str, str], share: float, teacher: str, weight: float, data: Sequence[str] = ()
 ) -> dict[str, str]:
     """What a manifest says about replay; the arguments are `with_replay`'s, as fingerprints."""
     shown = {f"replay {name}": print for name, print in other.items()}
-    return shown | {"replay": f"{share:g} of a batch, weight {weight:g}, teacher {teacher}"}
+    parts = "".join(f", {item}" for item in data if item not in other)
+    return shown | {"replay": f"{share:g} of a batch, weight {weight:g}, teacher {teacher}{parts}"}
 
 
 def sample(

@@ -11,6 +11,7 @@ from pathlib import Path
 from baldwhisper_convert.checkpoint.checkpoint import Checkpoint
 from baldwhisper_convert.export.mlx import export_mlx
 from baldwhisper_convert.pipeline.manifest import Manifest, teacher_layers, write_manifest
+from baldwhisper_convert.pipeline.recipe import StageKind
 from baldwhisper_convert.training.sharing import Groups
 
 
@@ -41,6 +42,20 @@ class Model:
         return cls(
             checkpoint=checkpoint, groups=groups["decoder"], encoder_groups=groups["encoder"]
         )
+
+
+def next_teacher(
+    stage: StageKind, result: Checkpoint, teacher: Checkpoint, original: Checkpoint
+) -> Checkpoint:
+    """The teacher of the stages after one: its result, if it fine-tunes the uncompressed model.
+
+    Args:
+        stage: what it does.
+        result: its model.
+        teacher: its own.
+        original: the recipe's.
+    """
+    return result if stage == "finetune" and result.dims == original.dims else teacher
 
 
 def save_stage(

@@ -61,8 +61,9 @@ class ReplayRecipe:
         ValueError: a share that is not above 0 and below 1, or a negative weight.
     """
 
-    data: str
-    """Name of the data in the other language, prepared with features = "mel"."""
+    data: str | tuple[str, ...]
+    """Name of the data in the other language, prepared with features = "mel"; a list of names for
+    several, such as one of each language, where `name:0.5` uses half of its windows."""
     share: float = 0.25
     """Share of the windows of every batch."""
     teacher: Literal["original", "stage"] = "original"
@@ -81,8 +82,19 @@ class ReplayRecipe:
             raise ValueError(f"replay.share must be above 0 and below 1, not {self.share:g}")
         if not self.weight > 0:
             raise ValueError(f"replay.weight must be above 0, not {self.weight:g}")
-        if self.teacher not in ("original", "stage"):
-            raise ValueError(f"replay.teacher must be original or stage, not {self.teacher!r}")
+        if not self.sets:
+            raise ValueError("replay.data must name some data")
+        parse_shares(self.sets)
+
+    @property
+    def sets(self) -> tuple[str, ...]:
+        """Names of the data, with their shares."""
+        return (self.data,) if isinstance(self.data, str) else self.data
+
+    @property
+    def data_names(self) -> tuple[str, ...]:
+        """Names of the data, without shares."""
+        return tuple(name for name, _ in parse_shares(self.sets))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -205,7 +217,7 @@ class Recipe:
         *,
         original: Checkpoint,
         teacher: Checkpoint,
-        read: Callable[[str, Checkpoint], Speech | None],
+        read: Callable[[tuple[str, ...], Checkpoint], Speech | None],
     ) -> Speech | None:
         """The speech of a stage, with that of another language if the stage replays some.
 
@@ -214,7 +226,7 @@ class Recipe:
             speech: its own.
             original: the recipe's teacher.
             teacher: of the stage.
-            read: returns the data of a name, prepared for a teacher; None if that is impossible.
+            read: returns data by its names, prepared for a teacher; None if that is impossible.
 
         Raises:
             ValueError: both cannot be in a batch, see `Replay`.
@@ -223,16 +235,20 @@ class Recipe:
         if replay is None or speech is None:
             return speech
         kept = original if replay.teacher == "original" else teacher
-        other = read(replay.data, kept)
-        return with_replay(speech, other, replay.share, kept, replay.weight) if other else speech
+        other = read(replay.sets, kept)
+        if other is None:
+            return speech
+        return with_replay(speech, other, replay.share, kept, replay.weight, data=replay.sets)
 
     @property
     def data_names(self) -> list[str]:
         """Names of all data that its stages read."""
-        names = [name for stage in self.stages for name in stage.data_names]
-        if self.replay and any(self.replayed(stage) for stage in self.stages):
-            names.append(self.replay.data)
-        return list(dict.fromkeys(names))
+        return list(dict.fromkeys(name for stage in self.stages for name in self.read_by(stage)))
+
+    def read_by(self, stage: StageRecipe) -> tuple[str, ...]:
+        """Names of the data that a stage reads, with what it replays."""
+        replay = self.replayed(stage)
+        return (*stage.data_names, *(replay.data_names if replay else ()))
 
     @property
     def prepared_first(self) -> list[tuple[int, str]]:
@@ -243,8 +259,7 @@ class Recipe:
         """
         first, tuned = dict[str, int](), False
         for number, stage in enumerate(self.stages, start=1):
-            replay = self.replayed(stage)
-            for name in (*stage.data_names, *([replay.data] if replay else [])):
+            for name in self.read_by(stage):
                 known = name in stage.data_names and not tuned
                 if known or not self.data[name].by_teacher:
                     first.setdefault(name, number)
@@ -252,26 +267,18 @@ class Recipe:
         return [(number, name) for name, number in first.items()]
 
     def __post_init__(self) -> None:
-        if self.replay and self.replay.data not in self.data:
-            name = self.replay.data
-            hint = did_you_mean(name, self.data)
-            raise ValueError(f"replay uses the data {name!r}{hint}; add a section [data.{name}]")
         if not self.stages:
             raise ValueError("a recipe needs at least one stage")
+        users = [(f"stage {n}", s.data_names, s.texts) for n, s in enumerate(self.stages, start=1)]
+        users += [("replay", self.replay.data_names, ())] if self.replay else []
         problems = []
-        for number, stage in enumerate(self.stages, start=1):
-            for name in stage.data_names:
-                if name not in self.data:
-                    hint = did_you_mean(name, self.data)
-                    problems.append(
-                        f"stage {number} uses the data {name!r}{hint}; add a section [data.{name}]"
-                    )
-            for name in stage.texts:
-                if name not in self.texts:
-                    hint = did_you_mean(name, self.texts)
-                    problems.append(
-                        f"stage {number} uses the text {name!r}{hint}; add it to [texts]"
-                    )
+        for user, data, texts in users:
+            for name in (name for name in data if name not in self.data):
+                hint = did_you_mean(name, self.data)
+                problems.append(f"{user} uses the data {name!r}{hint}; add a section [data.{name}]")
+            for name in (name for name in texts if name not in self.texts):
+                hint = did_you_mean(name, self.texts)
+                problems.append(f"{user} uses the text {name!r}{hint}; add it to [texts]")
         if problems:
             raise RecipeError(problems)
 

@@ -25,7 +25,7 @@ from baldwhisper_convert.locks import check_single_process, lock_folder
 from baldwhisper_convert.pipeline.dry_run import Row, dry_run
 from baldwhisper_convert.pipeline.effort import Efforts
 from baldwhisper_convert.pipeline.manifest import OTHER_SETTINGS, other_work, read_manifest
-from baldwhisper_convert.pipeline.model import Model
+from baldwhisper_convert.pipeline.model import Model, next_teacher
 from baldwhisper_convert.pipeline.planned_stage import PlannedStage
 from baldwhisper_convert.pipeline.prepared_data import prepare_data
 from baldwhisper_convert.pipeline.recipe import Recipe
@@ -180,8 +180,7 @@ class Pipeline:
         folders = stage_folders(recipe, self.output)
         for number, (stage, folder) in enumerate(zip(recipe.stages, folders, strict=True), start=1):
             model = self._stage(number, folder, model, teacher)
-            if stage.stage == "finetune" and model.checkpoint.dims == original.dims:
-                teacher = model.checkpoint
+            teacher = next_teacher(stage.stage, model.checkpoint, teacher, original)
         return folders[-1]
 
     def _place(self, number: int, name: str = "") -> str:
@@ -201,7 +200,7 @@ class Pipeline:
         speech = self._speech(number, stage.data, teacher, stage.texts)
         speech = self.recipe.with_replay(
             stage, speech, original=self._models[0], teacher=teacher,
-            read=lambda name, kept: self._speech(number, (name,), kept),
+            read=lambda names, kept: self._speech(number, names, kept),
         )  # fmt: skip
         dev = self._speech(number, stage.dev_names, teacher) if stage.dev_names else None
         manifest = read_manifest(folder) if main and folder.is_dir() else None

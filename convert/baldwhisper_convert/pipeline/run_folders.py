@@ -201,9 +201,8 @@ def _plans(
     if stage.stage not in _TRAININGS:
         return
     replay = recipe.replayed(stage)
-    names = dict.fromkeys([*stage.data_names, *([replay.data] if replay else [])])
     choices = []
-    for name in names:
+    for name in dict.fromkeys(recipe.read_by(stage)):
         folders = {prepared_folder(output, recipe, name, model) for model in models}
         sets = {_fingerprint(folder) for folder in folders if folder.is_dir()}
         choices.append([(name, each) for each in sets if each])
@@ -212,8 +211,8 @@ def _plans(
         for parent, teacher, kept in itertools.product(models, models, kept_models):
             data = {name: each for name, each in chosen if name in stage.data_names}
             if replay:
-                other = {replay.data: dict(chosen)[replay.data]}
-                data |= replay_fingerprints(other, replay.share, kept, replay.weight)
+                other = {name: dict(chosen)[name] for name in replay.data_names}
+                data |= replay_fingerprints(other, replay.share, kept, replay.weight, replay.sets)
             yield Manifest(
                 stage=stage.stage,
                 parent=parent,

@@ -12,7 +12,7 @@ from baldwhisper_convert.data.prepare_settings import prepared_key
 from baldwhisper_convert.data.prepared import Prepared
 from baldwhisper_convert.data.speech import Speech, parse_shares, speech_of
 from baldwhisper_convert.pipeline.manifest import read_manifest
-from baldwhisper_convert.pipeline.model import Model
+from baldwhisper_convert.pipeline.model import Model, next_teacher
 from baldwhisper_convert.pipeline.planned_data import PlannedData
 from baldwhisper_convert.pipeline.planned_stage import PlannedStage
 from baldwhisper_convert.pipeline.run_folders import (
@@ -88,8 +88,8 @@ class RunState:
         plan = plan_manifest(stage, real, teacher, speech, dev)
         if manifest and manifest.same_work(plan):
             self._model = Model.of(read_checkpoint(folder), folder)
-            if stage.stage == "finetune" and self._model.checkpoint.dims == self._original.dims:
-                self._teacher = self._model.checkpoint
+            result = self._model.checkpoint
+            self._teacher = next_teacher(stage.stage, result, self._teacher, self._original)
             return Found(done=True)
         return Found(step=interrupted_at(run_folder(self.output / RUNS_FOLDER, stage, plan)))
 
@@ -124,7 +124,7 @@ class RunState:
             self._opened(planned, stage.data, stage.texts) if stage.data else None,
             original=self._original,
             teacher=self._teacher,
-            read=lambda name, _: self._opened(planned, (name,), replayed=True),
+            read=lambda names, _: self._opened(planned, names, replayed=True),
         )
 
     def _opened(

@@ -29,7 +29,7 @@ from baldwhisper_convert.data.utterances import BadRows
 from baldwhisper_convert.data.word_errors import words_wrong
 from baldwhisper_convert.model.prompts import Prompts
 from baldwhisper_convert.model.whisper import Whisper
-from baldwhisper_convert.pipeline.model import Model
+from baldwhisper_convert.pipeline.model import Model, next_teacher
 from baldwhisper_convert.pipeline.outline import outline
 from baldwhisper_convert.pipeline.planned_data import (
     MOST_STREAMED,
@@ -96,8 +96,7 @@ class _Check:
             result = self._result(stage, model, teacher, speech)
             planned.append(PlannedStage(number, stage, model, teacher, speech, dev, result))
             model = result
-            if stage.stage == "finetune" and model.checkpoint.dims == self.source.dims:
-                teacher = model.checkpoint
+            teacher = next_teacher(stage.stage, model.checkpoint, teacher, self.source)
         return planned
 
     @contextmanager
@@ -147,7 +146,7 @@ class _Check:
         with self._problem("replay"):
             both = self.sources.recipe.with_replay(
                 stage, speech, original=self.source, teacher=teacher,
-                read=lambda name, kept: self._speech("replay.data", (name,), kept),
+                read=lambda names, kept: self._speech("replay.data", names, kept),
             )  # fmt: skip
             if both:
                 per_epoch(both.windows, stage.trained.batch_size)

@@ -153,7 +153,7 @@ class _Run:
         began, saved = time.monotonic() - progress.seconds, time.monotonic()
         while progress.step < self.steps and not progress.stopped:
             epoch, windows = next(batches)
-            row = self._step(progress.step, epoch, windows)
+            row = self._step(progress.step, windows)
             progress.step += 1
             progress.seconds = time.monotonic() - began
             training_log.write(
@@ -178,18 +178,18 @@ class _Run:
         self._finish(folder, progress, metrics)
         return metrics
 
-    def _step(self, step: int, epoch: int, windows: Sequence[int]) -> dict[str, float]:
+    def _step(self, step: int, windows: Sequence[int]) -> dict[str, float]:
         """Takes an optimizer step on windows, for all processes together.
 
-        The step's number, from 0, determines the dropout. Returns the mean of every term over all
-        positions, the loss, the gradient's norm and the learning rate.
+        The step's number, from 0, determines the dropout and the windows' draws. Returns the mean
+        of every term over all positions, the loss, the gradient's norm and the learning rate.
         """
         settings, accelerator = self.settings, self.accelerator
         rank, processes = accelerator.process_index, accelerator.num_processes
         # Dropout differs between processes, and is the same again after a resume.
         torch.manual_seed(random.Random(f"{settings.seed}/{step}/{rank}").getrandbits(63))
         self.learner.train()
-        batches = self._collate(windows[rank::processes], epoch)
+        batches = self._collate(windows[rank::processes], step)
         # The loss is a mean over the positions of all batches and processes, which have
         # different numbers of them; so the totals must be known before the first backward.
         counts = [[int(b.mask.sum()), b.audio_positions] for b in batches]
@@ -237,13 +237,13 @@ class _Run:
             self.average.update(self.model, step)
         return row | {"norm": norm, "lr": self.optimizer.param_groups[0]["lr"]}
 
-    def _collate(self, windows: Sequence[int], epoch: int) -> list[Batch]:
+    def _collate(self, windows: Sequence[int], step: int) -> list[Batch]:
         """This process's windows of a step, in as many batches as are accumulated."""
         settings = self.settings
         return [
             collate(
                 self.data, windows[i :: settings.accumulate], self.prompts, settings.mix,
-                seed=settings.seed, epoch=epoch, label_silence=self.label_silence,
+                seed=settings.seed, step=step, label_silence=self.label_silence,
                 masks=settings.spec_augment,
             ).to(self.accelerator.device)
             for i in range(settings.accumulate)

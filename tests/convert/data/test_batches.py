@@ -156,13 +156,13 @@ def test_draws_do_not_depend_on_who_collates() -> None:
             for i, row in zip(order, batch.tokens.tolist(), strict=True)
         }
 
-    whole = rows(list(range(40)), seed=3, epoch=2)
-    halves = rows(list(range(1, 40, 2)), seed=3, epoch=2) | rows(
-        [*range(38, -1, -2)], seed=3, epoch=2
+    whole = rows(list(range(40)), seed=3, step=2)
+    halves = rows(list(range(1, 40, 2)), seed=3, step=2) | rows(
+        [*range(38, -1, -2)], seed=3, step=2
     )
     assert halves == whole
-    assert rows(list(range(40)), seed=3, epoch=3) != whole
-    assert rows(list(range(40)), seed=4, epoch=2) != whole
+    assert rows(list(range(40)), seed=3, step=3) != whole
+    assert rows(list(range(40)), seed=4, step=2) != whole
 
 
 @pytest.mark.parametrize("mix", [Mix(), Mix(timestamps=0.9, prompts=0.6), ALWAYS, NEVER])

@@ -76,13 +76,13 @@ def test_wrong_settings(wrong: dict[str, float]) -> None:
         SpecAugment(**wrong)  # type: ignore[arg-type]
 
 
-def test_windows_are_masked_anew_in_every_pass_and_the_same_when_resumed() -> None:
+def test_windows_are_masked_anew_in_every_step_and_the_same_when_resumed() -> None:
     data = RandomWindows([tiny_window(i) for i in range(3)], is_mel=True, width=BINS)
     masks = SpecAugment(time_masks=2, time_share=0.5, frequency_masks=2)
     prompts = tiny_prompts()
 
-    def features(windows: list[int], epoch: int, seed: int = 0) -> torch.Tensor:
-        batch = collate(data, windows, prompts, epoch=epoch, seed=seed, masks=masks)
+    def features(windows: list[int], step: int, seed: int = 0) -> torch.Tensor:
+        batch = collate(data, windows, prompts, step=step, seed=seed, masks=masks)
         return batch.features
 
     plain = collate(data, [0, 1, 2], prompts).features

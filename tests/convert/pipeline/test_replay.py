@@ -94,6 +94,25 @@ def test_trainings_replay_and_say_so(output: Path, recipe: Path, stage: str) -> 
     assert "replay french" in manifest.data
 
 
+def test_several_sets_are_replayed(recipe: Path, tmp_path: Path) -> None:
+    """The log has the term, a rerun finds all done, and another share of a set is another work."""
+    path = tmp_path / "recipe.toml"
+    german = f'[data.german]\nsource = "{recipe.parent / "speech"}"\nlanguage = "de"\n'
+    german += 'features = "mel"\nwindows.single = 1.0\n\n[replay]'
+    text = recipe.read_text().replace("[replay]", german)
+    path.write_text(text.replace('data = "french"', 'data = ["french", "german:0.5"]'))
+    assert run(path, output=tmp_path / "out").exit_code == 0
+    manifest = read_manifest(tmp_path / "out" / "01-finetune")
+    assert manifest is not None
+    assert manifest.data.keys() == {"speech", "replay", "replay french", "replay german"}
+    assert manifest.data["replay"].endswith(", german:0.5")
+    assert run(path, output=tmp_path / "out").output.count("done already") == 3
+    assert run(path, "--clean", "list", output=tmp_path / "out").output == "nothing to delete\n"
+    path.write_text(path.read_text().replace("german:0.5", "german"))
+    refused = run(path, output=tmp_path / "out")
+    assert "made with other settings" in refused.output
+
+
 def test_other_stages_do_not_replay(output: Path) -> None:
     manifest = read_manifest(output / "02-merge")
     assert manifest is not None
@@ -171,6 +190,9 @@ def test_it_is_done_once_and_again_if_the_share_changes(output: Path, recipe: Pa
     ("before", "after", "message"),
     [
         ('data = "french"', 'data = "german"', r"replay uses the data 'german'; add a section"),
+        ('data = "french"', 'data = ["french", "german"]', r"replay uses the data 'german'"),
+        ('data = "french"', "data = []", r"replay\.data must name some data"),
+        ('data = "french"', 'data = "french:0"', r"french:0: the share must be above 0"),
         ("share = 0.5", "share = 1.0", r"replay\.share must be above 0 and below 1"),
         ('teacher = "original"', 'teacher = "me"', r"teacher"),
         ("share = 0.5", "shares = 0.5", r"shares"),

@@ -18,6 +18,7 @@ from baldwhisper_convert.data.prepared import Prepared
 from baldwhisper_convert.data.replay import Replay
 from baldwhisper_convert.data.spec_augment import SpecAugment
 from baldwhisper_convert.model.whisper import Whisper
+from baldwhisper_convert.training import loop
 from baldwhisper_convert.training.checks import check_batches
 from baldwhisper_convert.training.loop import train
 from baldwhisper_convert.training.objectives import Distillation, LossSettings, Transcription
@@ -192,6 +193,21 @@ def finetuned(folder: Path, data: Any, **changes: Any) -> Whisper:
     return model
 
 
+def test_what_is_replayed_again_in_an_epoch_is_drawn_anew(
+    tmp_path: Path, main: Prepared, other: Prepared, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An epoch is one of the speech that is trained on, so the draws must not be by epoch."""
+    steps = list[int]()
+
+    def drawn(*arguments: Any, **options: Any) -> Any:
+        steps.append(options["step"])
+        return collate(*arguments, **options)
+
+    monkeypatch.setattr(loop, "collate", drawn)
+    finetuned(tmp_path / "run", Replay(main, other, 0.5), epochs=1)
+    assert steps == [0, 1, 2, 3, 4, 5]
+
+
 def distance(model: Whisper, other: Prepared) -> float:
     """KL of the original to a model on speech of the other language, per position."""
     objective = Distillation(tiny_teacher(), SAME, LossSettings(ce=0, kl=1.0))
@@ -218,8 +234,6 @@ def test_an_interrupted_run_with_replay_ends_with_the_same_weights(
 ) -> None:
     mixed = Replay(main, other, 0.5)
     whole = finetuned(tmp_path / "whole", mixed, epochs=1.5)
-    from baldwhisper_convert.training import loop
-
     real, taken = loop._Run._step, 0
 
     def interrupted(self: Any, *arguments: Any) -> Any:
