@@ -10,7 +10,8 @@ Debian has Asterisk's prompts in English, French, Italian, Russian and Spanish, 
 person and with the texts (CC BY-SA 3.0, French: June Wallack); asterisk-prompt-fr-armelle is
 another French voice, without texts. They are few minutes of a few speakers, but real speech, on
 which synthetic speech can be checked. Prompts of fewer than four words and those with digits, which
-can be written in several ways, are left out, as are repeated texts. Needs PyAV.
+can be written in several ways, are left out, as are repeated texts and sounds, whose text is a
+description in brackets. Needs PyAV.
 """
 
 from __future__ import annotations
@@ -85,7 +86,9 @@ def prompts(folder: Path, texts: dict[str, str] | None) -> Iterator[tuple[Path, 
             yield path, ""
             continue
         text = texts.get(name, "")
-        if len(text.split()) < FEWEST_WORDS or re.search(r"\d", text) or text.lower() in seen:
+        if len(text.split()) < FEWEST_WORDS or re.search(r"\d|^\[.*\]$", text):
+            continue
+        if text.lower() in seen:
             continue
         seen.add(text.lower())
         yield path, text

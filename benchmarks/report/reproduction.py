@@ -38,7 +38,8 @@ TOGETHER = {
     "first": "French in every batch",
     "turns": "then clips of both, a token wherever the language changes",
     "window": "then clips of both, one language token",
-    "student": "student of the model with several tokens: layers 0, 3, 5, rank 128",
+    "second": "the recipe: then clips of both, one language token, more steps",
+    "student": "student: layers 0, 3, 5, rank 128",
 }
 """Models of recipes/mboshi-two-languages.toml, as in `KEEPING`."""
 KEPT_SETS = {

@@ -25,6 +25,7 @@ menu/choice:   “Appuyez sur étoile,  ou raccrochez.”
 again: bonjour à tous les gens
 digits: Pour quitter, appuyez sur 8
 short: Bonjour
+monkeys: [Son de singes qui crient]
 missing: Il n'y a pas de fichier
 """
 
@@ -46,7 +47,7 @@ def write_sound(path: Path, rate: int, codec: str, seconds: float = 1.0) -> None
 @pytest.fixture
 def sounds(tmp_path: Path) -> Path:
     folder = tmp_path / "fr_CA_f_June"
-    for name in ("hello-world", "menu/choice", "again", "digits", "short", "unknown"):
+    for name in ("hello-world", "menu/choice", "again", "digits", "short", "monkeys", "unknown"):
         write_sound(folder / f"{name}.g722", 16000, "g722")
     (tmp_path / "texts.txt").write_text(TEXTS, "utf-8")
     (tmp_path / "texts.txt.gz").write_bytes(gzip.compress(TEXTS.encode()))
@@ -85,7 +86,7 @@ def test_without_texts_all_are_read(
     write_sound(sounds / "blip.g722", 16000, "g722", seconds=0.2)
     run(monkeypatch, sounds, "--output", tmp_path / "out", "--speaker", "june")
     rows = (tmp_path / "out" / "metadata.jsonl").read_text("utf-8").splitlines()
-    assert len(rows) == 6
+    assert len(rows) == 7
     assert {(json.loads(row)["text"], json.loads(row)["speaker"]) for row in rows} == {("", "june")}
 
 
