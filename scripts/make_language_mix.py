@@ -35,7 +35,7 @@ from baldwhisper_mlx.audio.load import load_audio
 from baldwhisper_mlx.config import SAMPLE_RATE
 from baldwhisper_mlx.evaluation.normalizers import load_normalizer
 from baldwhisper_mlx.evaluation.scoring import score
-from baldwhisper_mlx.files import write_atomically
+from baldwhisper_mlx.output.json_lines import write_json_lines
 
 RECORDINGS_FILE = "recordings.jsonl"
 GERMAN = Path(__file__).with_name("german_sentences.txt")
@@ -172,8 +172,7 @@ def main() -> None:
         soundfile.write(arguments.output / name, samples, SAMPLE_RATE, subtype="PCM_16")
         rows.append({"file_name": name, "duration": len(samples) / SAMPLE_RATE,
                      "turns": [asdict(turn) for turn in placed]})  # fmt: skip
-        lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-        write_atomically(arguments.output / RECORDINGS_FILE, lines)
+        write_json_lines(arguments.output / RECORDINGS_FILE, rows)
         print(f"{name}: {len(samples) / SAMPLE_RATE:.0f} s, {' '.join(languages)}", flush=True)
 
 

@@ -60,7 +60,7 @@ from speech_runs import (
 from speech_text import excluded_ngrams
 
 from baldwhisper_mlx.files import write_atomically
-from baldwhisper_mlx.output.json_lines import append_json_lines, read_json_lines
+from baldwhisper_mlx.output.json_lines import append_json_lines, read_json_lines, write_json_lines
 
 METADATA_FILE = "metadata.jsonl"
 SKIPPED_FILE = "skipped.jsonl"
@@ -110,13 +110,16 @@ def complete_rows(runs: list[Run], folder: Path) -> Made:
     The rows of others, whose listing was interrupted, are removed from the files.
     """
     paths = (folder / METADATA_FILE, folder / SKIPPED_FILE)
-    listed = [read_json_lines(path) for path in paths]
+    try:
+        listed = [read_json_lines(path) for path in paths]
+    except ValueError as error:
+        raise ValueError(f"{error}; delete the line, and what it lists is made again") from None
     counts = Counter(row["run"] for rows in listed for row in rows)
     done = {run.number for run in runs if counts[run.number] == len(run.sentences)}
     rows, skips = ([row for row in rows if row["run"] in done] for rows in listed)
     for path, before, kept in zip(paths, listed, (rows, skips), strict=True):
         if len(kept) < len(before):
-            write_atomically(path, "".join(json.dumps(row) + "\n" for row in kept))
+            write_json_lines(path, kept)
     return rows, skips
 
 

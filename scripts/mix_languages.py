@@ -19,7 +19,6 @@ same clips.
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -32,7 +31,7 @@ from language_turns import Turn, Utterance, at_level, cut_at_pauses, faded, join
 
 from baldwhisper_convert.data.utterances import BadRows, read_utterances
 from baldwhisper_mlx.config import SAMPLE_RATE
-from baldwhisper_mlx.files import write_atomically
+from baldwhisper_mlx.output.json_lines import write_json_lines
 
 LONGEST = 28.0
 """Seconds of a clip; Whisper's windows have 30."""
@@ -237,8 +236,7 @@ def main() -> None:
             rows.append({"file_name": name, **row})
     except (OSError, ValueError) as error:
         sys.exit(f"mix_languages: {error}")
-    lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-    write_atomically(arguments.output / "metadata.jsonl", lines)
+    write_json_lines(arguments.output / "metadata.jsonl", rows)
     print(f"{arguments.output}: {summary(rows)}")
 
 

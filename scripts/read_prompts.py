@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import argparse
 import gzip
-import json
 import re
 import sys
 from collections.abc import Iterator
@@ -32,7 +31,7 @@ from speech_engines import to_16k
 
 from baldwhisper_convert.data.augment import Audio
 from baldwhisper_mlx.config import SAMPLE_RATE
-from baldwhisper_mlx.files import write_atomically
+from baldwhisper_mlx.output.json_lines import write_json_lines
 
 FEWEST_WORDS = 4
 FORMATS = (".g722", ".gsm", ".wav")
@@ -118,8 +117,7 @@ def main() -> None:
             raise ValueError(f"{arguments.sounds}: no prompts that have a text; look at --texts")
     except (OSError, ValueError) as error:
         sys.exit(f"read_prompts: {error}")
-    lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-    write_atomically(arguments.output / "metadata.jsonl", lines)
+    write_json_lines(arguments.output / "metadata.jsonl", rows)
     print(
         f"{arguments.output}: {len(rows)} prompts, {sum(r['duration'] for r in rows) / 60:.1f} min"
     )

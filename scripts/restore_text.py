@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from baldwhisper_mlx.audio.speech_dataset import audio_of, read_rows
-from baldwhisper_mlx.files import write_atomically
+from baldwhisper_mlx.output.json_lines import write_json_lines
 
 _SENTENCE_END = (".", "?", "!")
 _END = re.compile(r"[.,;:?!]+$")
@@ -147,10 +147,10 @@ def restore_list(source: str, hypotheses: Path, target: Path) -> tuple[int, int]
             "file_name": str(Path(audio).resolve()),
             "text": restore(row["text"], output or ""),
         }
-        listed.append(json.dumps(plain | names, ensure_ascii=False) + "\n")
+        listed.append(plain | names)
     if not found:
         raise ValueError(f"{hypotheses}: has no output for any recording of {source}")
-    write_atomically(target, "".join(listed))
+    write_json_lines(target, listed)
     return len(listed), found
 
 

@@ -16,14 +16,14 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-import json
 import re
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from baldwhisper_mlx.audio.speech_dataset import audio_of, read_rows
-from baldwhisper_mlx.files import write_atomically
+from baldwhisper_mlx.output.json_lines import write_json_lines
 
 HALVES = {"select": 1, "report": 1}
 
@@ -60,7 +60,7 @@ def split(source: str, folder: Path, shares: Mapping[str, int] = HALVES) -> dict
         ValueError: clips that are not files, that have the same name, or too few for all parts.
     """
     rows, base = read_rows(source)
-    lines: dict[str, list[str]] = {part: [] for part in shares}
+    listed: dict[str, list[dict[str, Any]]] = {part: [] for part in shares}
     names: set[str] = set()
     for row in rows:
         audio = audio_of(row, "audio", base)
@@ -71,14 +71,13 @@ def split(source: str, folder: Path, shares: Mapping[str, int] = HALVES) -> dict
             raise ValueError(f"{source}: two files are called {path.name}; give them other names")
         names.add(path.name)
         plain = {key: value for key, value in row.items() if key not in ("path", "audio")}
-        line = json.dumps(plain | {"file_name": str(path)}, ensure_ascii=False)
-        lines[part_of(path.name, shares)].append(f"{line}\n")
-    if not all(lines.values()):
+        listed[part_of(path.name, shares)].append(plain | {"file_name": str(path)})
+    if not all(listed.values()):
         raise ValueError(f"{source}: {len(names)} clips are too few to split")
     folder.mkdir(parents=True, exist_ok=True)
-    for part, own in lines.items():
-        write_atomically(folder / f"{part}.jsonl", "".join(own))
-    return {part: len(own) for part, own in lines.items()}
+    for part, own in listed.items():
+        write_json_lines(folder / f"{part}.jsonl", own)
+    return {part: len(own) for part, own in listed.items()}
 
 
 def parse_shares(items: Sequence[str]) -> dict[str, int]:

@@ -8,6 +8,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from baldwhisper_mlx.files import write_atomically
+
 
 def read_json_lines(path: Path) -> list[Any]:
     """The rows of a file; none if it does not exist.
@@ -37,10 +39,22 @@ def append_json_lines(path: Path, rows: Iterable[Any]) -> None:
     Raises:
         OSError: the file cannot be written.
     """
-    text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
     with path.open("a+b") as file:
         _remove_unfinished(file)
-        file.write(text.encode("utf-8"))
+        file.write(_text(rows).encode("utf-8"))
+
+
+def write_json_lines(path: Path, rows: Iterable[Any]) -> None:
+    """Writes a file of rows, whole or not at all.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    write_atomically(path, _text(rows))
+
+
+def _text(rows: Iterable[Any]) -> str:
+    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
 
 
 def _remove_unfinished(file: BinaryIO) -> None:

@@ -40,7 +40,7 @@ from benchmarks.options import (
 )
 from benchmarks.peers.figures import Clips, read_tokenizer, summary
 from benchmarks.peers.models import Forms, model_bytes
-from benchmarks.peers.programs import OURS, PROGRAMS
+from benchmarks.peers.programs import OURS, PROGRAMS, Program
 from benchmarks.result_files import data_name, resume, write_json
 
 SCHEMA = "baldwhisper-peers/1"
@@ -61,6 +61,11 @@ class Contender:
     """An exported model instead of a checkpoint."""
     context: str | None = None
     """Audio context of ours; None for the folder's own."""
+
+    @property
+    def runs(self) -> Program:
+        """What transcribes."""
+        return PROGRAMS.get(self.program, OURS)
 
 
 def run_program(one: Contender, model: Path, clips: Clips, threads: int, language: str) -> Any:
@@ -150,7 +155,7 @@ def measure(
         language: of the clips.
         tokenizer: that counts the tokens of a text.
     """
-    program = PROGRAMS.get(one.program, OURS)
+    program = one.runs
     try:
         number = __version__ if program is OURS else version(program.package)
         release = f"{program.package} {number}"
@@ -256,7 +261,7 @@ def main(
                 )
                 write_json(output, result)
             click.echo(line(name, result["peers"][name]))
-    own = [name for name, one in wanted.items() if PROGRAMS.get(one.program, OURS) is OURS]
+    own = [name for name, one in wanted.items() if one.runs is OURS]
     if failed := [name for name in own if result["peers"][name]["status"] == "failed"]:
         raise click.ClickException(f"failed: {'; '.join(failed)}")
 

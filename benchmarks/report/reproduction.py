@@ -198,7 +198,7 @@ def keeping_rows(found: Found, models: Mapping[str, str], ranks: str) -> Rows:
         ranks: name of the file of their ranks.
     """
     rows = [["", *KEPT_SETS.values(), "left out of these, %", "median rank of French"]]
-    ranked = found.get(ranks, {"models": {}})["models"]
+    ranked = found[ranks]["models"]
     for name, title in models.items():
         reports = [found.get(f"keeping-{name}-{speech}") for speech in KEPT_SETS]
         rates = [report["models"]["model"]["wer"] if report else None for report in reports]
@@ -228,8 +228,8 @@ def reproduction_parts(folder: Path) -> dict[str, str]:
     }
     kept = {"keeping": (KEEPING, "keeping-languages"), "together": (TOGETHER, "keeping-together")}
     for name, (models, ranks) in kept.items():
-        rows = keeping_rows(found, models, ranks)
-        parts[name] = markdown(rows) if ranks in found else NOT_MEASURED
+        measured = ranks in found
+        parts[name] = markdown(keeping_rows(found, models, ranks)) if measured else NOT_MEASURED
     for name in ("levers", "teacher-levers"):
         levers = found.get(name)
         parts[name] = markdown(lever_rows(levers["levers"])) if levers else NOT_MEASURED

@@ -32,7 +32,7 @@ from baldwhisper_convert.data.prepared import (
 )
 from baldwhisper_convert.locks import LOCK_FILE, lock_folder
 from baldwhisper_mlx.files import TEMPORARY_FILES, write_atomically
-from baldwhisper_mlx.output.json_lines import append_json_lines, read_json_lines
+from baldwhisper_mlx.output.json_lines import append_json_lines, read_json_lines, write_json_lines
 
 SKIPPED_FILE = "skipped.jsonl"
 """Windows that cannot be made, in data that is not complete yet."""
@@ -155,8 +155,7 @@ class PreparedWriter:
         self._lines.truncate(_length(self.folder / WINDOWS_FILE, len(self.done)))
         skipped = self.folder / SKIPPED_FILE
         if skipped.exists():
-            lines = (json.dumps(item, ensure_ascii=False) + "\n" for item in self.skipped)
-            write_atomically(skipped, "".join(lines))
+            write_json_lines(skipped, self.skipped)
         return self
 
     def __exit__(self, *_: object) -> None:

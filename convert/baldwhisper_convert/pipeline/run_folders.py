@@ -211,7 +211,7 @@ def _plans(
         for parent, teacher, kept in itertools.product(models, models, kept_models):
             data = {name: each for name, each in chosen if name in stage.data_names}
             if replay:
-                other = {name: dict(chosen)[name] for name in replay.data_names}
+                other = {name: each for name, each in chosen if name in replay.data_names}
                 data |= replay_fingerprints(other, replay.share, kept, replay.weight, replay.sets)
             yield Manifest(
                 stage=stage.stage,

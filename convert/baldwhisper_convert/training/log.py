@@ -11,8 +11,8 @@ from typing import Any
 
 from baldwhisper_convert.training.settings import TrainingSettings
 from baldwhisper_convert.training.trackers import AUTO, Trackers
-from baldwhisper_mlx.files import atomic_file, write_atomically
-from baldwhisper_mlx.output.json_lines import read_json_lines
+from baldwhisper_mlx.files import atomic_file
+from baldwhisper_mlx.output.json_lines import read_json_lines, write_json_lines
 
 LOG_FILE, CURVES_FILE = "log.jsonl", "curves.png"
 
@@ -42,7 +42,7 @@ class TrainingLog:
         path = folder / LOG_FILE
         kept = [row for row in read_log(path) if row["step"] <= step]
         # Atomic, so that an interruption right here does not lose the log of the run so far.
-        write_atomically(path, "".join(json.dumps(row) + "\n" for row in kept))
+        write_json_lines(path, kept)
         self._file = path.open("a", encoding="utf-8")
         names = settings.trackers if settings else (AUTO,)
         shown = dataclasses.asdict(settings) if settings else {}

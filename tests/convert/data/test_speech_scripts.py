@@ -605,3 +605,9 @@ def test_voices_are_drawn_within_their_ranges_and_by_weight() -> None:
         expected = ranges[voice.engine, voice.name]
         assert expected.rate[0] <= voice.rate <= expected.rate[1]
         assert (voice.pitch is None) == (expected.pitch is None)
+
+
+def test_a_damaged_row_of_an_interrupted_call_is_named(tmp_path: Path) -> None:
+    (tmp_path / make_speech.METADATA_FILE).write_text('{"run": 0}\n{"run"\n{"run": 1}\n')
+    with pytest.raises(ValueError, match=r"metadata\.jsonl: line 2 is damaged .*; delete the line"):
+        make_speech.complete_rows([], tmp_path)

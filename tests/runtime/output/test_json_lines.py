@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from baldwhisper_mlx.output.json_lines import append_json_lines, read_json_lines
+from baldwhisper_mlx.output.json_lines import append_json_lines, read_json_lines, write_json_lines
 
 VALUES = st.one_of(st.none(), st.integers(), st.text(), st.lists(st.integers(), max_size=3))
 ROWS = st.lists(st.dictionaries(st.text(max_size=3), VALUES, max_size=3), max_size=4)
@@ -32,6 +32,13 @@ def test_rows_come_back_after_an_interruption(
     assert path.read_bytes() == content  # reading changes nothing
     append_json_lines(path, second)
     assert read_json_lines(path) == whole + second
+
+
+def test_written_rows_replace_those_before(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    append_json_lines(path, [1, 2])
+    write_json_lines(path, [{"text": "été"}])
+    assert read_json_lines(path) == [{"text": "été"}]
 
 
 def test_no_file_has_no_rows(tmp_path: Path) -> None:
